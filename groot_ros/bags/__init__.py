@@ -1,0 +1,1 @@
+"""Reading and writing rosbags and their video. Imports no ROS."""

@@ -1,0 +1,136 @@
+"""Reads episodes back from bag folders: what they are, their state messages, their ticks and their video."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader
+from rosbags.rosbag2.errors import ReaderError
+
+from groot_ros.bags.types import ROW_TYPE, VIDEO_TYPE, typestore
+from groot_ros.bags.writer import INFO_TOPIC
+from groot_ros.embodiment import Embodiment
+from groot_ros.errors import GrootRosError
+
+
+@dataclass
+class BagMessage:
+    """One message: relative topic, log time and CDR bytes."""
+
+    topic: str
+    log_ns: int
+    cdr: bytes
+    type: str
+
+    def decode(self) -> Any:
+        """The message as an object."""
+        return typestore().deserialize_cdr(self.cdr, self.type)
+
+
+class EpisodeBag:
+    """One episode on disk. Raises GrootRosError, with the mending, for a folder that is not a whole bag of ours."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reader = _open(path)
+        if self._reader.message_count == 0:
+            self.close()
+            raise GrootRosError(f'The bag {path} is empty: nothing was recorded, delete the folder.')
+        self.info = self._read_info()
+
+    @property
+    def message_count(self) -> int:
+        """Messages in the bag."""
+        return self._reader.message_count
+
+    def __enter__(self) -> 'EpisodeBag':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Releases the files."""
+        self._reader.close()
+
+    def connections(self, embodiment: Embodiment) -> dict[str, Connection]:
+        """Relative topic -> connection of everything that rows and videos need. Raises GrootRosError naming what is missing."""
+        wanted = [*embodiment.row_topics, 'row', *(camera.video_topic for camera in embodiment.cameras)]
+        found = {topic: self._find(topic) for topic in wanted}
+        missing = [topic for topic, connection in found.items() if connection is None]
+        if missing:
+            present = ', '.join(sorted(connection.topic for connection in self._reader.connections)) or 'none'
+            raise GrootRosError(
+                f'The bag {self.path} lacks {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has {present}: '
+                'choose the embodiment it was recorded with, or record it again.'
+            )
+        return {topic: connection for topic, connection in found.items() if connection is not None}
+
+    def messages(self, connections: dict[str, Connection]) -> Iterator[BagMessage]:
+        """The messages of some connections in the order of their log times."""
+        names = {connection.id: topic for topic, connection in connections.items()}
+        try:
+            for connection, log_ns, cdr in self._reader.messages(list(connections.values())):
+                yield BagMessage(names[connection.id], log_ns, cdr, connection.msgtype)
+        except ReaderError as error:
+            raise GrootRosError(f'The bag {self.path} is damaged ({error}): try `groot-ros recover {self.path}`.') from error
+
+    def all_messages(self) -> Iterator[BagMessage]:
+        """Every message, by absolute topic."""
+        return self.messages({connection.topic: connection for connection in self._reader.connections})
+
+    def _read_info(self) -> dict[str, Any]:
+        """What the recorder said of the episode when it began and when it ended; empty for bags of other recorders."""
+        connection = self._find(INFO_TOPIC)
+        info: dict[str, Any] = {}
+        for message in self.messages({INFO_TOPIC: connection}) if connection else ():
+            info.update(json.loads(message.decode().data))
+        return info
+
+    def _find(self, topic: str) -> Connection | None:
+        matches = [c for c in self._reader.connections if c.topic == f'/{topic}' or c.topic.endswith(f'/{topic}')]
+        return matches[0] if len(matches) == 1 else None
+
+
+def access_unit_of(message: BagMessage) -> bytes:
+    """H.264 bytes of a CompressedVideo message."""
+    assert message.type == VIDEO_TYPE
+    video = message.decode()
+    if video.format != 'h264':
+        raise GrootRosError(f'{message.topic} is {video.format}: only h264 video is copied into datasets.')
+    return video.data.tobytes()
+
+
+def is_row(message: BagMessage) -> bool:
+    """Whether a message is a Row of the recorder."""
+    return message.type == ROW_TYPE
+
+
+def find_bags(paths: list[Path]) -> list[Path]:
+    """Bag folders among some paths and, one level or more below them, sorted by name.
+
+    Raises GrootRosError where a path does not exist or holds no bag.
+    """
+    bags: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise GrootRosError(f'{path} does not exist: give the folder of a bag, or a folder of bags.')
+        found = sorted({file.parent for pattern in ('*.mcap', 'metadata.yaml') for file in path.rglob(pattern)})
+        if not found:
+            raise GrootRosError(f'{path} holds no bag (no metadata.yaml or .mcap file in it): give the folder that the recorder wrote into.')
+        bags.extend(found)
+    return list(dict.fromkeys(bags))
+
+
+def _open(path: Path) -> Reader:
+    if not (path / 'metadata.yaml').is_file():
+        raise GrootRosError(f'The bag {path} has no metadata.yaml: its recording was cut off; run `groot-ros recover {path}`.')
+    reader = Reader(path)
+    try:
+        reader.open()
+    except (ReaderError, AssertionError, ValueError, OSError) as error:
+        raise GrootRosError(f'The bag {path} cannot be read ({error}): try `groot-ros recover {path}`.') from error
+    return reader

@@ -1,0 +1,82 @@
+"""Writes one episode as a rosbag2 folder (MCAP) whose data reach the disk each second."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from groot_ros.bags.types import typestore
+
+INFO_TOPIC = 'episode_info'
+INFO_TYPE = 'std_msgs/msg/String'
+_FLUSH_S = 0.5
+
+
+class EpisodeWriter:
+    """Topics are absolute. `info` goes into the bag as messages, the first at once, so that a crash does not lose the task text.
+
+    The custom data of metadata.yaml only repeat what `ros2 bag info` should show: the YAML library behind rosbags breaks
+    long strings.
+    """
+
+    def __init__(self, path: Path, info: dict[str, Any], namespace: str = '/') -> None:
+        self.path = path
+        self.info: dict[str, Any] = {}
+        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        self._connections: dict[str, Connection] = {}
+        self._flushed_s = time.monotonic()
+        self._closing = threading.Event()
+        self._syncing = threading.Thread(target=self._sync, name='sync', daemon=True)
+        self._syncing.start()
+        self._info_topic = f'{namespace}{INFO_TOPIC}'
+        self._write_info(info)
+
+    def add_topic(self, topic: str, message_type: str) -> None:
+        """Declares a topic, so that it stands in the bag even if nothing comes."""
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, message_type, typestore=typestore())
+
+    def write(self, topic: str, message_type: str, stamp_ns: int, cdr: bytes) -> None:
+        """Adds one serialized message."""
+        self.add_topic(topic, message_type)
+        self._writer.write(self._connections[topic], stamp_ns, cdr)
+
+    def flush(self) -> None:
+        """Hands what was written to the kernel, at most twice a second; another thread brings it to the disk."""
+        if time.monotonic() - self._flushed_s < _FLUSH_S:
+            return
+        self._flushed_s = time.monotonic()
+        # rosbags buffers a chunk of 1 MiB, and Python's file 8 KiB more: a crash would lose them.
+        storage = self._writer.storage
+        assert storage is not None
+        if storage.chunk.bio.tell():
+            storage.close_chunk()
+        storage.bio.flush()
+
+    def close(self, info: dict[str, Any]) -> None:
+        """Writes index and metadata.yaml, with `info` added to what the episode began with."""
+        self._closing.set()
+        self._syncing.join()
+        self._write_info(info)
+        for key in ('task', 'outcome', 'operator'):
+            self._writer.set_custom_data(key, ' '.join(str(self.info.get(key, '')).split())[:60])
+        self._writer.close()
+
+    def _write_info(self, info: dict[str, Any]) -> None:
+        self.info.update(info)
+        text = typestore().types[INFO_TYPE](json.dumps(info))
+        self.write(self._info_topic, INFO_TYPE, time.time_ns(), bytes(typestore().serialize_cdr(text, INFO_TYPE)))
+
+    def _sync(self) -> None:
+        # A slow disk can take seconds over this, so the thread that writes does not wait for it.
+        assert self._writer.storage is not None
+        descriptor = os.dup(self._writer.storage.bio.fileno())
+        while not self._closing.wait(_FLUSH_S):
+            os.fdatasync(descriptor)
+        os.close(descriptor)

@@ -1,0 +1,175 @@
+"""The command `groot-ros`: one subcommand a job, errors in one sentence, exit code 0 only when all is well."""
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from tqdm import tqdm
+
+from groot_ros import __version__
+from groot_ros.errors import GrootRosError
+from groot_ros.processes import PROFILES, Options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one subcommand; returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except GrootRosError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('stopped; nothing half-written was left.', file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog='groot-ros',
+        description='From demonstrations on a UR5e to GR00T datasets, and back to the robot.',
+        epilog='Each command explains itself: groot-ros COMMAND --help',
+    )
+    top.add_argument('--version', action='version', version=__version__)
+    commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    _add_up(commands)
+    _add_convert(commands)
+    _add_validate(commands)
+    _add_recover(commands)
+    _add_demo(commands)
+    return top
+
+
+def _add_up(commands) -> None:
+    profiles = '\n'.join(f'  {name:9} {text}' for name, (_, text) in PROFILES.items())
+    command = commands.add_parser(
+        'up',
+        help='start the processes of a cell',
+        description='Starts the processes of a profile and stops them in order on Ctrl-C.\n\nprofiles:\n' + profiles,
+        epilog='examples:\n  groot-ros up collect --sim --output-dir episodes\n  groot-ros up record --robot-ip 192.168.1.100\n\n'
+        'Nothing moves before someone calls ur5e_driver/enable.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('profile', choices=PROFILES)
+    for option in fields(Options):
+        flag, text = f'--{option.name.replace("_", "-")}', option.metadata['help']
+        if isinstance(option.default, bool):
+            command.add_argument(flag, action='store_true', help=text)
+        else:
+            shown = f' (default {option.default})' if option.default != '' else ''
+            command.add_argument(flag, type=type(option.default), default=option.default, help=text + shown)
+    command.set_defaults(run=_up)
+
+
+def _add_convert(commands) -> None:
+    command = commands.add_parser(
+        'convert',
+        help='make a GR00T dataset of bags',
+        description='Converts bags of the recorder to a LeRobot v2.1 dataset that GR00T N1.5, N1.6 and N1.7 read. '
+        'Video packets are copied, not decoded. Either the whole dataset is written or nothing.',
+        epilog='example:\n  groot-ros convert episodes --output datasets/cube_in_bin --embodiment ur5e_robotiq_zed',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('bags', nargs='+', type=Path, metavar='BAG_OR_FOLDER', help='bag folders, or folders that hold bags')
+    command.add_argument('--output', required=True, type=Path, help='folder of the new dataset; it must not exist yet')
+    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
+    command.add_argument('--horizon', type=int, default=16, help='shortest episode worth keeping, in rows: the action horizon (default 16)')
+    command.add_argument('--skip-bad', action='store_true', help='leave out bags that cannot be converted, and say which')
+    command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
+    command.set_defaults(run=_convert)
+
+
+def _add_validate(commands) -> None:
+    command = commands.add_parser(
+        'validate',
+        help='check a dataset before training on it',
+        description="Refuses what breaks GR00T's loader and what the loader accepts silently though training would suffer. "
+        'Exit code 0 when no error was found; warnings do not count.',
+    )
+    command.add_argument('dataset', type=Path, help='folder of the dataset')
+    command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
+    command.add_argument('--json', type=Path, metavar='FILE', help='write the findings to a file')
+    command.set_defaults(run=_validate)
+
+
+def _add_recover(commands) -> None:
+    command = commands.add_parser(
+        'recover',
+        help='rebuild a bag whose recorder was killed',
+        description='Saves every whole chunk of a torn bag. The torn folder stays beside it as NAME.torn.',
+    )
+    command.add_argument('bag', type=Path, help='folder of the torn bag')
+    command.set_defaults(run=_recover)
+
+
+def _add_demo(commands) -> None:
+    command = commands.add_parser(
+        'demo',
+        help='the whole loop in the simulated cell',
+        description='Records three scripted episodes in the simulated cell, converts and validates them, replays one, and writes '
+        'figures.json and report.html. Exit code 1 when a figure is worse than its bound.',
+    )
+    command.add_argument('--output', type=Path, default=Path('demo_output'), help='folder for everything (default demo_output)')
+    command.add_argument('--episodes', type=int, default=3, help='how many episodes to record (default 3)')
+    command.add_argument('--host', default='127.0.0.1', help='loopback address of the cell (default 127.0.0.1)')
+    command.set_defaults(run=_demo)
+
+
+def _up(options: argparse.Namespace) -> int:
+    from groot_ros.up import up
+
+    return up(options.profile, Options(**{option.name: getattr(options, option.name) for option in fields(Options)}))
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from groot_ros.dataset.convert import convert
+    from groot_ros.embodiment import load_embodiment
+
+    embodiment = load_embodiment(options.embodiment)
+
+    def bar(bags: list[Path]):
+        return iter(tqdm(bags, desc='convert', unit='episode', disable=None))
+
+    report = convert(options.bags, options.output, embodiment, horizon=options.horizon, skip_bad=options.skip_bad, progress=bar)
+    rate = report.rows / max(report.elapsed_s, 1e-9)
+    print(f'{report.episodes} episodes, {report.rows} rows, {rate:.0f} rows/s -> {report.output}')
+    for reason in report.skipped.values():
+        print(f'left out: {reason}')
+    if options.json:
+        options.json.write_text(json.dumps({**vars(report), 'output': str(report.output)}, indent=2) + '\n')
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from groot_ros.dataset.validate import validate
+
+    report = validate(options.dataset, horizon=options.horizon)
+    for finding in report.findings:
+        print(finding)
+    print(f'{options.dataset}: {report.errors} errors, {report.warnings} warnings in {report.episodes} episodes, {report.rows} rows')
+    if options.json:
+        options.json.write_text(json.dumps(report.as_dict(), indent=2) + '\n')
+    return 1 if report.errors else 0
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from groot_ros.bags.recover import recover_bag
+
+    if not options.bag.is_dir():
+        raise GrootRosError(f'{options.bag} is not a folder: give the folder of the torn bag.')
+    recovered = recover_bag(options.bag)
+    print(f'{recovered.messages} messages saved in {recovered.path}')
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from groot_ros.nodes.demo import run_demo
+
+    return run_demo(options.output, options.episodes, options.host)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

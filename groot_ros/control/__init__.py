@@ -1,0 +1,1 @@
+"""Pure numpy between commands and the robot: interpolation, limits, arbitration, clocks. Imports no ROS and no device."""

@@ -1,0 +1,76 @@
+"""What a TCP target must keep to before it may reach the robot: pure numpy, used by the command gate of ur5e_driver."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from groot_ros.geometry import Array, angle_between, apply_delta
+from groot_ros.kinematics import inverse, jacobian
+
+
+class RefusedError(Exception):
+    """The command must not reach the robot; the text says why."""
+
+
+@dataclass
+class Limits:
+    """Bounds in the UR `base` frame. The box is of the TCP; its lower z is the floor."""
+
+    box_lower_m: Array = field(default_factory=lambda: np.array([-0.6, -0.85, 0.005]))
+    box_upper_m: Array = field(default_factory=lambda: np.array([0.6, -0.2, 0.6]))
+    speed_m_s: float = 0.5
+    rotation_speed_rad_s: float = 1.5
+    joint_speed_rad_s: float = 2.0
+    step_m: float = 0.075
+    step_rad: float = 0.3
+    least_manipulability: float = 0.01
+
+
+def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:
+    """The delta (6,) shortened to the largest step and speed, and whether that changed it.
+
+    Translation and rotation keep their directions. Raises RefusedError for numbers that are not finite or a bad duration.
+    """
+    if not np.all(np.isfinite(delta)) or not np.isfinite(duration_s):
+        raise RefusedError('the command holds numbers that are not finite')
+    if not 0.002 <= duration_s <= 1.0:
+        raise RefusedError(f'the duration of {duration_s:.3f} s is not within 0.002 to 1 s')
+    reach_m = min(limits.step_m, limits.speed_m_s * duration_s)
+    reach_rad = min(limits.step_rad, limits.rotation_speed_rad_s * duration_s)
+    shortened = np.concatenate([_shortened(delta[:3], reach_m), _shortened(delta[3:], reach_rad)])
+    return shortened, not np.array_equal(shortened, delta)
+
+
+def limited_target(target: Array, delta: Array, limits: Limits) -> tuple[Array, bool]:
+    """The pose (7,) after a delta (6,), held inside the box, and whether the box changed it."""
+    moved = apply_delta(target, delta)
+    inside = np.clip(moved[:3], limits.box_lower_m, limits.box_upper_m)
+    clipped = not np.array_equal(inside, moved[:3])
+    return np.concatenate([inside, moved[3:]]), clipped
+
+
+def joints_of_target(target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits) -> Array:
+    """Joint angles (6,) of a target pose (7,), coming from `joints` (6,) within `duration_s`.
+
+    Raises RefusedError where the pose is out of reach, near a singularity, or too fast for a joint: on the real
+    controller an unsolvable pose ends the control script. Manipulability is |det J| (Yoshikawa, 1985).
+    """
+    solution = inverse(target, joints, tcp_offset)
+    if solution is None:
+        raise RefusedError('the target is out of reach')
+    if abs(np.linalg.det(jacobian(solution, tcp_offset))) < limits.least_manipulability:
+        raise RefusedError('the target is too near a singularity')
+    speeds = np.abs(solution - joints) / duration_s
+    if speeds.max() > limits.joint_speed_rad_s:
+        raise RefusedError(f'joint {int(speeds.argmax()) + 1} would have to move at {speeds.max():.1f} rad/s')
+    return solution
+
+
+def distance(start: Array, end: Array) -> tuple[float, float]:
+    """Metres and radians between two poses (7,)."""
+    return float(np.linalg.norm(end[:3] - start[:3])), angle_between(start, end)
+
+
+def _shortened(vector: Array, reach: float) -> Array:
+    length = float(np.linalg.norm(vector))
+    return vector if length <= reach else vector * (reach / length)

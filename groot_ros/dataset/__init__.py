@@ -1,0 +1,1 @@
+"""LeRobot datasets in the form that GR00T reads: writing, statistics, conversion, validation. Imports no ROS."""

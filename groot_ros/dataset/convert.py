@@ -1,0 +1,152 @@
+"""Bags to a GR00T dataset: rows sampled at the recorder's ticks, video packets copied without decoding."""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from groot_ros.bags.reader import EpisodeBag, access_unit_of, find_bags, is_row
+from groot_ros.bags.video import write_mp4
+from groot_ros.dataset.lerobot import DatasetWriter, Provenance
+from groot_ros.embodiment import CameraField, Embodiment
+from groot_ros.errors import GrootRosError
+from groot_ros.rows import Rows, RowSampler, TickSample, rows_of, stamp_of
+
+HORIZON = 16
+_RATE_TOLERANCE = 0.02
+
+
+@dataclass
+class ConversionReport:
+    """What came of a conversion; times in s. `skipped` maps bags to why they were left out."""
+
+    output: Path
+    episodes: int = 0
+    rows: int = 0
+    elapsed_s: float = 0.0
+    rows_s: float = 0.0
+    video_s: float = 0.0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def convert(
+    sources: list[Path],
+    output: Path,
+    embodiment: Embodiment,
+    *,
+    horizon: int = HORIZON,
+    skip_bad: bool = False,
+    progress: Callable[[list[Path]], Iterator[Path]] = iter,
+) -> ConversionReport:
+    """Converts every bag below `sources` to a dataset at `output`.
+
+    Raises GrootRosError, and leaves nothing behind, where a bag is unfit; with `skip_bad` such a bag is left out instead.
+    `progress` may wrap the list of bags, as tqdm does.
+    """
+    started_s = time.perf_counter()
+    bags = find_bags(sources)
+    writer = DatasetWriter(output, embodiment)
+    report = ConversionReport(output)
+    try:
+        for bag in progress(bags):
+            try:
+                _convert_bag(bag, writer, horizon, report)
+            except GrootRosError as error:
+                report.skipped[str(bag)] = str(error)
+        if report.skipped and not (skip_bad and writer.episodes):
+            raise GrootRosError(_refusal(report.skipped, skip_bad))
+        writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+    report.elapsed_s = time.perf_counter() - started_s
+    return report
+
+
+def read_samples(bag: EpisodeBag, embodiment: Embodiment) -> list[TickSample]:
+    """State and commands at each tick that the recorder set. Raises MissingSampleError where a stream has a gap."""
+    sampler, pending, samples = RowSampler(embodiment), deque(), []
+    wanted = [*embodiment.row_topics, 'row']
+    connections = {topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted}
+    for message in bag.messages(connections):
+        if is_row(message):
+            pending.append(stamp_of(message.decode()))
+        else:
+            sampler.add(message.topic, message.decode())
+        while pending and sampler.covers(pending[0]):
+            samples.append(_sample(sampler, pending.popleft()))
+    samples.extend(_sample(sampler, tick_ns) for tick_ns in pending)
+    return samples
+
+
+def access_units(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField) -> Iterator[bytes]:
+    """The camera's H.264 access units, one a tick."""
+    topic = camera.video_topic
+    connections = {topic: bag.connections(embodiment)[topic]}
+    return (access_unit_of(message) for message in bag.messages(connections))
+
+
+def _sample(sampler: RowSampler, tick_ns: int) -> TickSample:
+    sample = sampler.sample(tick_ns)
+    sampler.forget_before(tick_ns)
+    return sample
+
+
+def _convert_bag(path: Path, writer: DatasetWriter, horizon: int, report: ConversionReport) -> None:
+    with EpisodeBag(path) as bag:
+        _check_rate(bag, writer.embodiment)
+        started_s = time.perf_counter()
+        rows = _rows(bag, writer.embodiment, horizon)
+        read_s = time.perf_counter()
+        for camera in writer.embodiment.cameras:
+            frames = write_mp4(
+                islice(access_units(bag, writer.embodiment, camera), len(rows.states)), writer.video_path(camera.feature), writer.embodiment.fps
+            )
+            if frames != len(rows.states):
+                raise GrootRosError(f'The bag {path} has {frames} frames of {camera.name} for {len(rows.states)} rows: its recording is damaged.')
+        outcome = str(bag.info.get('outcome', 'unknown'))
+        notes = {'filled': bag.info.get('counts', {}).get('filled'), 'operator': bag.info.get('operator', '')}
+        writer.add_episode(rows, str(bag.info.get('task', '')), Provenance(path.name, _sha256(path), outcome, notes))
+        report.rows_s += read_s - started_s
+        report.video_s += time.perf_counter() - read_s
+        report.rows += len(rows.states)
+        report.episodes += 1
+
+
+def _rows(bag: EpisodeBag, embodiment: Embodiment, horizon: int) -> Rows:
+    samples = read_samples(bag, embodiment)
+    if len(samples) <= horizon:
+        raise GrootRosError(
+            f'The episode {bag.path} has {max(len(samples) - 1, 0)} rows, fewer than the horizon of {horizon}, '
+            'so GR00T would take no sample from it: record it longer, or leave it out with --skip-bad.'
+        )
+    return rows_of(embodiment, samples)
+
+
+def _check_rate(bag: EpisodeBag, embodiment: Embodiment) -> None:
+    measured = float(bag.info.get('measured_fps') or embodiment.fps)
+    if abs(measured / embodiment.fps - 1) > _RATE_TOLERANCE:
+        raise GrootRosError(
+            f'The bag {bag.path} was recorded at {measured:.2f} frames/s but the embodiment {embodiment.name} says {embodiment.fps:g}: '
+            'set fps in the embodiment, or the camera, to the same rate.'
+        )
+
+
+def _refusal(skipped: dict[str, str], skip_bad: bool) -> str:
+    reasons = '\n  '.join(skipped.values())
+    if len(skipped) == 1:
+        return reasons
+    hint = 'no bag is fit' if skip_bad else 'nothing was written; --skip-bad converts the others'
+    return f'{len(skipped)} bags cannot be converted ({hint}):\n  {reasons}'
+
+
+def _sha256(bag: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(bag.glob('*.mcap')):
+        with file.open('rb') as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

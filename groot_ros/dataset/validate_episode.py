@@ -1,0 +1,135 @@
+"""Checks of one episode: its parquet columns, its annotations and its videos."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from groot_ros.dataset.findings import ERROR, Finding
+
+_TIME_TOLERANCE_S = 1e-4
+
+
+@dataclass
+class EpisodeFacts:
+    """What later checks need of an episode: its file and its numeric columns by name, (n, D) each."""
+
+    file: str
+    rows: int
+    columns: dict[str, np.ndarray]
+    video_shapes: dict[str, tuple[int, int]]
+
+
+def check_episode(
+    root: Path, info: dict[str, Any], modality: dict[str, Any], record: dict[str, Any], tasks: set[int]
+) -> tuple[EpisodeFacts | None, list[Finding]]:
+    """Findings of an episode of episodes.jsonl, and its numbers where they can be read."""
+    index, size = record['episode_index'], info['chunks_size']
+    file = info['data_path'].format(episode_chunk=index // size, episode_index=index)
+    try:
+        table = pq.read_table(_inside(root, file))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        return None, [Finding(ERROR, file, f'cannot be read ({str(error).splitlines()[0]})', 'convert the episode again')]
+    facts = EpisodeFacts(file, table.num_rows, {}, {})
+    findings = list(_check_length(facts, record))
+    findings += _read_columns(table, info['features'], facts)
+    findings += _check_annotations(table, modality, facts, tasks)
+    findings += _check_timestamps(facts, info)
+    for key, feature in info['features'].items():
+        if feature.get('dtype') == 'video' and _used(key, modality):
+            video = info.get('video_path', '').format(episode_chunk=index // size, episode_index=index, video_key=key)
+            findings += _check_video(root, video, key, feature, facts, info.get('fps', 0))
+    return facts, findings
+
+
+def _inside(root: Path, file: str) -> Path:
+    path = (root / file).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ValueError(f'{file} lies outside of the dataset')
+    return path
+
+
+def _check_length(facts: EpisodeFacts, record: dict[str, Any]) -> Iterator[Finding]:
+    if record['length'] != facts.rows:
+        what = 'the rest is never read' if record['length'] < facts.rows else 'the loader runs past the end'
+        yield Finding(ERROR, facts.file, f'has {facts.rows} rows, episodes.jsonl says {record["length"]}: {what}', 'mend the length')
+
+
+def _read_columns(table: pa.Table, features: dict[str, Any], facts: EpisodeFacts) -> Iterator[Finding]:
+    for name, feature in features.items():
+        if 'float' not in str(feature.get('dtype')):
+            continue
+        if name not in table.column_names:
+            yield Finding(ERROR, facts.file, f'lacks the column {name} that info.json lists', 'convert the episode again')
+            continue
+        try:
+            values = np.array(table[name].to_pylist(), float).reshape(table.num_rows, -1)
+        except (ValueError, TypeError):
+            yield Finding(ERROR, facts.file, f'the vectors of {name} are not all of one length, or not numbers', 'convert the episode again')
+            continue
+        facts.columns[name] = values
+        if values.shape[1] != int(feature['shape'][0]):
+            yield Finding(ERROR, facts.file, f'{name} has {values.shape[1]} numbers, info.json says {feature["shape"][0]}', 'mend info.json')
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            yield Finding(ERROR, facts.file, f'{name} holds NaN or infinity in {len(bad)} rows', 'convert again, or leave it out', int(bad[0]))
+
+
+def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: EpisodeFacts, tasks: set[int]) -> Iterator[Finding]:
+    for name, part in (modality.get('annotation') or {}).items():
+        column = part.get('original_key', f'annotation.{name}')
+        if column not in table.column_names:
+            yield Finding(ERROR, facts.file, f'lacks the column {column}', 'convert the episode again')
+            continue
+        if not pa.types.is_integer(table[column].type):
+            yield Finding(ERROR, facts.file, f'{column} holds {table[column].type}, not indices into tasks.jsonl', 'write int64 indices')
+            continue
+        unknown = sorted(set(table[column].to_pylist()) - tasks - {None})
+        if unknown:
+            yield Finding(ERROR, facts.file, f'{column} has index {unknown[0]}, which tasks.jsonl lacks', 'add the task')
+
+
+def _check_timestamps(facts: EpisodeFacts, info: dict[str, Any]) -> Iterator[Finding]:
+    if 'timestamp' not in facts.columns or not facts.rows or not info.get('fps'):
+        return
+    stamps, period_s = facts.columns['timestamp'][:, 0], 1 / info['fps']
+    # NVIDIA's own sets begin one period after zero; more than that and N1.5 looks for frames that do not exist.
+    if abs(stamps[0]) > 1.5 * period_s:
+        yield Finding(ERROR, facts.file, f'timestamps begin at {stamps[0]:.2f} s: GR00T N1.5 wants seconds since the start', 'write k / fps')
+        return
+    off = np.flatnonzero(np.abs(stamps - stamps[0] - np.arange(facts.rows) * period_s) > _TIME_TOLERANCE_S)
+    if len(off):
+        row = int(off[0])
+        problem = f'timestamp {stamps[row]:.4f} s lies {stamps[row] - stamps[0]:.4f} s after the first, not row / fps = {row * period_s:.4f} s'
+        yield Finding(ERROR, facts.file, problem, 'set fps in info.json to the rate that was recorded', row)
+
+
+def _used(feature: str, modality: dict[str, Any]) -> bool:
+    videos = modality.get('video') or {}
+    return feature in {part.get('original_key', f'observation.images.{name}') for name, part in videos.items()}
+
+
+def _check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeFacts, fps: float) -> Iterator[Finding]:
+    try:
+        with av.open(str(_inside(root, file))) as container:
+            stream = container.streams.video[0]
+            facts.video_shapes[key] = (stream.height, stream.width)
+            next(container.decode(stream))
+            container.seek(0)
+            frames = sum(1 for packet in container.demux(stream) if packet.size)
+            rate = float(stream.average_rate or 0)
+    except (OSError, av.FFmpegError, StopIteration, IndexError, ValueError) as error:
+        yield Finding(ERROR, file, f'cannot be decoded ({str(error).splitlines()[0] if str(error) else type(error).__name__})', 'convert again')
+        return
+    if frames != facts.rows:
+        yield Finding(ERROR, file, f'has {frames} frames for {facts.rows} rows, so frame and row do not belong together', 'convert again')
+    if list(facts.video_shapes[key]) != list(feature['shape'][:2]):
+        height, width = facts.video_shapes[key]
+        yield Finding(ERROR, file, f'is {width}x{height}, info.json says {feature["shape"][1]}x{feature["shape"][0]}', 'mend info.json')
+    if fps and abs(rate / fps - 1) > 0.01:
+        yield Finding(ERROR, file, f'runs at {rate:.2f} frames/s, info.json says {fps:g}', 'set fps to the rate that was recorded')

@@ -1,0 +1,195 @@
+"""One YAML file says what a row is: state, action, cameras, rate, topics. Everything that needs a layout reads it here."""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from groot_ros.errors import GrootRosError
+from groot_ros.resources import share_directory
+
+POSE_SIZE = 7
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra='forbid', frozen=True)
+
+
+class Source(_Strict):
+    """Where numbers come from: a field of the messages on a topic, and how it is sampled at a tick."""
+
+    topic: str
+    field: str
+    joints: tuple[str, ...] = ()
+    sample: Literal['linear', 'pose', 'nearest', 'hold'] = 'hold'
+    latency_s: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """How many numbers it gives."""
+        return POSE_SIZE if self.field == 'pose' else len(self.joints) or 1
+
+
+class StateField(Source):
+    """A slice of observation.state."""
+
+    name: str
+
+
+class ActionField(_Strict):
+    """A slice of action: a difference of a pose in the state, or a commanded number."""
+
+    name: str
+    kind: Literal['delta_position', 'delta_rotation', 'command']
+    of: str = ''
+    topic: str = ''
+    field: str = ''
+
+    @property
+    def size(self) -> int:
+        """How many numbers it gives."""
+        return 1 if self.kind == 'command' else 3
+
+    @property
+    def absolute(self) -> bool:
+        """False for a difference to the row before: GR00T N1.5 pads those with zeros."""
+        return self.kind == 'command'
+
+    @property
+    def source(self) -> Source:
+        """Where a command comes from: the value in force, whatever its age."""
+        return Source(topic=self.topic, field=self.field, sample='hold')
+
+
+class CameraField(_Strict):
+    """One video of the dataset; the first camera gives the ticks."""
+
+    name: str
+    topic: str
+    width: int
+    height: int
+
+    @property
+    def feature(self) -> str:
+        """Name of the dataset's column, such as observation.images.zed_camera."""
+        return f'observation.images.{self.name}'
+
+    @property
+    def video_topic(self) -> str:
+        """Topic of the encoded video in a bag."""
+        return f'video/{self.name}'
+
+
+class Annotation(_Strict):
+    """Keys of the language columns, without the leading `annotation.`."""
+
+    task: str = 'human.action.task_description'
+    validity: str = 'human.validity'
+
+
+class Embodiment(_Strict):
+    """The layout of a row and the topics behind it."""
+
+    name: str
+    robot_type: str
+    fps: float = Field(gt=0, le=200)
+    max_age_s: float = Field(default=0.1, gt=0)
+    state: tuple[StateField, ...] = Field(min_length=1)
+    action: tuple[ActionField, ...] = Field(min_length=1)
+    cameras: tuple[CameraField, ...] = Field(min_length=1)
+    annotation: Annotation = Annotation()
+    also_record: tuple[str, ...] = ()
+
+    @model_validator(mode='after')
+    def _consistent(self) -> 'Embodiment':
+        poses = {field.name for field in self.state if field.field == 'pose'}
+        for field in self.action:
+            if field.kind == 'command' and not (field.topic and field.field):
+                raise ValueError(f'action {field.name}: a command needs `topic` and `field`')
+            if field.kind != 'command' and field.of not in poses:
+                raise ValueError(f'action {field.name}: `of` must name a pose of the state, one of {sorted(poses)}')
+        for names in ([f.name for f in self.state], [f.name for f in self.action], [c.name for c in self.cameras]):
+            if len(set(names)) != len(names):
+                raise ValueError(f'a name occurs twice among {names}')
+        return self
+
+    @property
+    def state_slices(self) -> dict[str, slice]:
+        """Where each state field lies in observation.state."""
+        return _slices(self.state)
+
+    @property
+    def action_slices(self) -> dict[str, slice]:
+        """Where each action field lies in action."""
+        return _slices(self.action)
+
+    @property
+    def state_size(self) -> int:
+        """Length of observation.state."""
+        return sum(field.size for field in self.state)
+
+    @property
+    def action_size(self) -> int:
+        """Length of action."""
+        return sum(field.size for field in self.action)
+
+    def action_part(self, kind: str) -> slice:
+        """Where the first action of a kind lies in action. Raises GrootRosError where there is none."""
+        for field in self.action:
+            if field.kind == kind:
+                return self.action_slices[field.name]
+        raise GrootRosError(f'The embodiment {self.name} has no action of kind {kind}: add one to its YAML.')
+
+    @property
+    def pose_part(self) -> slice:
+        """Where the first pose lies in observation.state. Raises GrootRosError where there is none."""
+        for field in self.state:
+            if field.field == 'pose':
+                return self.state_slices[field.name]
+        raise GrootRosError(f'The embodiment {self.name} has no pose in its state: add one to its YAML.')
+
+    @property
+    def row_topics(self) -> list[str]:
+        """Topics that rows are sampled from, cameras left out."""
+        commands = [field.topic for field in self.action if field.kind == 'command']
+        return list(dict.fromkeys([*(field.topic for field in self.state), *commands]))
+
+    def text(self) -> str:
+        """This embodiment as YAML, for bags and datasets."""
+        return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
+
+
+def load_embodiment(name_or_path: str) -> Embodiment:
+    """The embodiment of a YAML file, or of a name in config/embodiments. Raises GrootRosError naming what is wrong."""
+    folder = share_directory() / 'config' / 'embodiments'
+    path = Path(name_or_path)
+    if path.suffix not in ('.yaml', '.yml'):
+        path = folder / f'{name_or_path}.yaml'
+        if not path.is_file() or path.parent != folder:
+            known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
+            raise GrootRosError(f'There is no embodiment {name_or_path!r}: name one of {known}, or give the path of a YAML file.')
+    try:
+        return parse_embodiment(path.read_text(), str(path))
+    except OSError as error:
+        raise GrootRosError(f'The embodiment {path} cannot be read: {error.strerror}.') from error
+
+
+def parse_embodiment(text: str, where: str) -> Embodiment:
+    """The embodiment of a YAML text; `where` names it in errors."""
+    try:
+        return Embodiment.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise GrootRosError(f'The embodiment {where} is not YAML: {error}') from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = '.'.join(map(str, first['loc'])) or 'file'
+        raise GrootRosError(f'The embodiment {where} is wrong at {place}: {first["msg"]}.') from error
+
+
+def _slices(fields) -> dict[str, slice]:
+    start, slices = 0, {}
+    for field in fields:
+        slices[field.name] = slice(start, start + field.size)
+        start += field.size
+    return slices

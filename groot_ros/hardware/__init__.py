@@ -1,0 +1,1 @@
+"""Devices behind plain classes: UR5e, Robotiq gripper, cameras. Imports no ROS."""

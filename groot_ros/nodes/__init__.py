@@ -1,0 +1,1 @@
+"""ROS 2 nodes: parameters, topics, services. The only folder that imports rclpy or messages."""

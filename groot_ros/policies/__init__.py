@@ -1,0 +1,1 @@
+"""Policies behind one interface: infer(observation) -> chunk, reset(), spec."""

@@ -1,0 +1,104 @@
+"""The one description of which processes make a cell: `groot-ros up` and launch/*.launch.py both read it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from groot_ros.errors import GrootRosError
+from groot_ros.resources import share_directory
+from groot_ros.sim.wire import HOOK_PORT
+
+
+@dataclass
+class Options:
+    """What can be chosen for a cell; every field is an option of `groot-ros up` and an argument of the launch files."""
+
+    sim: bool = field(default=False, metadata={'help': 'run against the simulated cell instead of hardware'})
+    robot_ip: str = field(default='192.168.1.100', metadata={'help': 'address of the robot; with sim, of the simulated cell'})
+    namespace: str = field(default='', metadata={'help': 'ROS namespace of all nodes, for several cells'})
+    embodiment: str = field(default='ur5e_robotiq_zed', metadata={'help': 'embodiment: a name, or the path of a YAML file'})
+    output_dir: str = field(default='episodes', metadata={'help': 'folder that the recorder writes episodes into'})
+    dataset: str = field(default='', metadata={'help': 'dataset to replay (deploy)'})
+    episode: int = field(default=0, metadata={'help': 'episode of that dataset, counted from 0 (deploy)'})
+    episodes: int = field(default=3, metadata={'help': 'episodes that the scripted operator records (collect, with sim)'})
+    seed: int = field(default=0, metadata={'help': 'seed of the scripted operator'})
+    params_file: str = field(default='', metadata={'help': 'ROS parameter file for all nodes, over the values above'})
+    truth: str = field(default='', metadata={'help': 'file for the true state of the simulated cell at every tick'})
+
+
+@dataclass
+class Process:
+    """One process: an executable of this package, its arguments and, for a node, its parameters.
+
+    The next one starts once a connection to `ready_at`, if given, is accepted.
+    """
+
+    executable: str
+    parameters: dict[str, Any] | None = None
+    arguments: list[str] = field(default_factory=list)
+    ready_at: tuple[str, int] | None = None
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it takes ROS parameters; sim_cell does not."""
+        return self.parameters is not None
+
+
+def processes_of(profile: str, options: Options) -> list[Process]:
+    """The processes of a profile, in the order in which they start; they are stopped in the reverse order."""
+    if profile not in PROFILES:
+        raise GrootRosError(f'There is no profile {profile!r}: choose one of {", ".join(PROFILES)}.')
+    return PROFILES[profile][0](options)
+
+
+def parameter_files(process: Process, options: Options) -> list[str]:
+    """Parameter files of a node: the one in config/, then the user's own."""
+    shipped = share_directory() / 'config' / f'{process.executable}.yaml'
+    return [str(shipped)] * shipped.is_file() + [options.params_file] * bool(options.params_file)
+
+
+def _sim(options: Options) -> list[Process]:
+    arguments = ['--host', _host(options)] + (['--truth', options.truth] if options.truth else [])
+    return [Process('sim_cell', arguments=arguments, ready_at=(_host(options), HOOK_PORT))]
+
+
+def _drivers(options: Options) -> list[Process]:
+    camera = {'source': 'sim', 'sim_host': _host(options)} if options.sim else {'source': 'sdk'}
+    return [
+        *(_sim(options) if options.sim else []),
+        Process('ur5e_driver', {'robot_ip': _host(options)}),
+        Process('robotiq_driver', {'robot_ip': _host(options)}),
+        Process('zed_driver', camera),
+    ]
+
+
+def _record(options: Options) -> list[Process]:
+    return [*_drivers(options), Process('recorder', {'embodiment': options.embodiment, 'output_dir': options.output_dir})]
+
+
+def _collect(options: Options) -> list[Process]:
+    if not options.sim:
+        raise GrootRosError('The only teleop source so far is the scripted operator of the simulated cell: add --sim, or use the profile record.')
+    teleop = {'source': 'scripted', 'sim_host': _host(options), 'episodes': options.episodes, 'seed': options.seed}
+    return [*_record(options), Process('teleop', teleop)]
+
+
+def _deploy(options: Options) -> list[Process]:
+    if not options.dataset:
+        raise GrootRosError('The profile deploy replays a dataset: give its folder as dataset.')
+    policy = {'embodiment': options.embodiment, 'dataset': options.dataset, 'episode': options.episode}
+    return [*_record(options), Process('policy_server', policy)]
+
+
+def _host(options: Options) -> str:
+    """The simulated cell is on loopback unless told otherwise."""
+    return '127.0.0.1' if options.sim and options.robot_ip == Options().robot_ip else options.robot_ip
+
+
+PROFILES: dict[str, tuple[Callable[[Options], list[Process]], str]] = {
+    'sim': (_sim, 'the simulated cell alone'),
+    'drivers': (_drivers, 'drivers of arm, gripper and camera'),
+    'record': (_record, 'drivers and recorder: episodes by service'),
+    'collect': (_collect, 'drivers, recorder and teleoperation'),
+    'deploy': (_deploy, 'drivers, recorder and policy server'),
+}

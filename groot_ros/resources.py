@@ -1,0 +1,24 @@
+"""Where the package's own files lie: a checkout, a pip installation or an ament prefix."""
+
+import os
+import sys
+from pathlib import Path
+
+from groot_ros.errors import GrootRosError
+
+
+def share_directory() -> Path:
+    """The folder that holds config/, launch/, msg/ and srv/."""
+    checkout = Path(__file__).resolve().parents[1]
+    prefixes = [sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
+    candidates = [checkout, *(Path(prefix) / 'share' / 'groot_ros' for prefix in prefixes if prefix)]
+    for candidate in candidates:
+        if (candidate / 'config' / 'embodiments').is_dir():
+            return candidate
+    raise GrootRosError('groot_ros finds no config/embodiments folder: install the package again with pip or colcon.')
+
+
+def interface_files() -> dict[str, str]:
+    """ROS name and text of every message that this package defines, such as groot_ros/msg/Row."""
+    folder = share_directory() / 'msg'
+    return {f'groot_ros/msg/{path.stem}': path.read_text() for path in sorted(folder.glob('*.msg'))}

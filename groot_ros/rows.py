@@ -1,0 +1,157 @@
+"""Rows of an embodiment: states sampled at ticks, and actions made of successive states. Used wherever rows are made."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from groot_ros.embodiment import Embodiment, Source
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array, continuous_quaternions, deltas_between
+from groot_ros.streams import Stream, to_array
+
+
+@dataclass
+class TickSample:
+    """What is known at a tick: state (D,), commands (C,), and the age in s of each state field (F,)."""
+
+    tick_ns: int
+    state: Array
+    commands: Array
+    ages_s: Array
+
+
+@dataclass
+class Rows:
+    """n rows: ticks (n,), states (n, D), actions (n, A), ages (n, F)."""
+
+    ticks_ns: np.ndarray
+    states: Array
+    actions: Array
+    ages_s: Array
+
+
+class MissingSampleError(GrootRosError):
+    """A stream has nothing near enough to a tick."""
+
+
+class RowSampler:
+    """Feeds messages into one stream a field and samples them at ticks."""
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        self.embodiment = embodiment
+        commands = [field for field in embodiment.action if field.kind == 'command']
+        self._state = [(field, _stream(field)) for field in embodiment.state]
+        self._commands = [(field.source, _stream(field.source)) for field in commands]
+        self._by_topic: dict[str, list[tuple[Source, Stream]]] = {}
+        for source, stream in [*self._state, *self._commands]:
+            self._by_topic.setdefault(source.topic, []).append((source, stream))
+
+    def add(self, topic: str, message: Any) -> None:
+        """Takes a decoded message of one of embodiment.row_topics."""
+        stamp_ns = stamp_of(message)
+        for source, stream in self._by_topic[topic]:
+            stream.append(stamp_ns, extract(message, source))
+
+    def begins_by(self, tick_ns: int) -> bool:
+        """Whether every field has a measurement at or before the tick."""
+        return all(stream.begins_by(tick_ns) for _, stream in [*self._state, *self._commands])
+
+    def covers(self, tick_ns: int) -> bool:
+        """Whether every field has a measurement at or after the tick."""
+        return all(stream.covers(tick_ns) for _, stream in [*self._state, *self._commands])
+
+    def uncovered(self, tick_ns: int) -> list[str]:
+        """Topics that have no measurement at or after the tick."""
+        return sorted({source.topic for source, stream in [*self._state, *self._commands] if not stream.covers(tick_ns)})
+
+    @property
+    def regressions(self) -> int:
+        """Measurements left out because their stamps went back."""
+        return sum(stream.regressions for _, stream in [*self._state, *self._commands])
+
+    def sample(self, tick_ns: int) -> TickSample:
+        """State and commands at a tick. Raises MissingSampleError where a state is older than max_age_s."""
+        values, ages = [], []
+        for source, stream in self._state:
+            sample = stream.sample(tick_ns)
+            if sample is None or sample.age_ns > self.embodiment.max_age_s * 1e9:
+                raise MissingSampleError(_too_old(source, tick_ns, sample.age_ns if sample else None))
+            values.append(sample.value)
+            ages.append(sample.age_ns / 1e9)
+        commands = []
+        for source, stream in self._commands:
+            if (held := stream.sample(tick_ns)) is None:
+                raise MissingSampleError(_too_old(source, tick_ns, None))
+            commands.append(held.value)
+        return TickSample(tick_ns, np.concatenate(values), np.concatenate([*commands, np.zeros(0)]), np.array(ages))
+
+    def forget_before(self, tick_ns: int) -> None:
+        """Drops what no later tick needs."""
+        for _, stream in [*self._state, *self._commands]:
+            stream.forget_before(tick_ns)
+
+
+def rows_of(embodiment: Embodiment, samples: list[TickSample]) -> Rows:
+    """n rows from n + 1 samples: the last sample has no successor, so it is only the end of the last action.
+
+    Quaternions of each pose keep their sign from row to row. Raises GrootRosError for fewer than two samples.
+    """
+    if len(samples) < 2:
+        raise GrootRosError(f'{len(samples)} samples make no row: at least two are needed.')
+    states = np.array([sample.state for sample in samples])
+    commands = np.array([sample.commands for sample in samples])
+    for field in embodiment.state:
+        if field.field == 'pose':
+            part = embodiment.state_slices[field.name]
+            states[:, part] = continuous_quaternions(states[:, part])
+    return Rows(
+        ticks_ns=np.array([sample.tick_ns for sample in samples[:-1]]),
+        states=states[:-1],
+        actions=_actions(embodiment, states, commands),
+        ages_s=np.array([sample.ages_s for sample in samples[:-1]]),
+    )
+
+
+def extract(message: Any, source: Source) -> Array:
+    """The numbers that a source takes from a message: joints by name, a pose as x y z and quaternion x y z w, or one number."""
+    if source.joints:
+        values, names = getattr(message, source.field), list(message.name)
+        missing = [joint for joint in source.joints if joint not in names]
+        if missing or len(values) != len(names):
+            raise GrootRosError(f'{source.topic} has no {source.field} of {", ".join(missing) or "its joints"}; it names {", ".join(names)}.')
+        return np.array([values[names.index(joint)] for joint in source.joints], float)
+    if source.field == 'pose':
+        position, rotation = message.pose.position, message.pose.orientation
+        return np.array([position.x, position.y, position.z, rotation.x, rotation.y, rotation.z, rotation.w])
+    value = message
+    for part in source.field.split('.'):
+        value = getattr(value, part)
+    return to_array(value)
+
+
+def stamp_of(message: Any) -> int:
+    """header.stamp in ns."""
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def _stream(source: Source) -> Stream:
+    return Stream(source.sample, latency_ns=round(source.latency_s * 1e9))
+
+
+def _actions(embodiment: Embodiment, states: Array, commands: Array) -> Array:
+    columns, command = [], 0
+    for field in embodiment.action:
+        if field.kind == 'command':
+            columns.append(commands[1:, command : command + 1])
+            command += 1
+            continue
+        deltas = deltas_between(states[:, embodiment.state_slices[field.of]])
+        columns.append(deltas[:, :3] if field.kind == 'delta_position' else deltas[:, 3:])
+    return np.hstack(columns)
+
+
+def _too_old(source: Source, tick_ns: int, age_ns: int | None) -> str:
+    near = 'nothing yet' if age_ns is None else f'nothing nearer than {age_ns / 1e6:.0f} ms'
+    return f'{source.topic} has {near} at the tick {tick_ns / 1e9:.3f} s: is its driver running, and are its stamps in ROS time?'

@@ -1,0 +1,1 @@
+"""A MuJoCo cell behind the protocols of a UR5e, a Robotiq gripper and a camera, so that real clients run unchanged."""

@@ -1,0 +1,87 @@
+"""The cell's camera: a process that renders the poses it is sent and streams the frames over TCP (sim/wire.py)."""
+
+import socket
+from multiprocessing.connection import Connection as Pipe
+
+import mujoco
+import numpy as np
+
+from groot_ros.errors import GrootRosError
+from groot_ros.sim.scene import scene_xml
+from groot_ros.sim.wire import CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
+
+
+def run_camera(pipe: Pipe, host: str, width: int, height: int) -> None:
+    """Renders (stamp_ns, qpos) records until the pipe closes; answers once with an empty text, or with what is wrong."""
+    try:
+        renderer = _Renderer(width, height)
+        listener = _listen(host)
+    except GrootRosError as error:
+        pipe.send_bytes(str(error).encode())
+        return
+    pipe.send_bytes(b'')
+    clients: list[socket.socket] = []
+    try:
+        while True:
+            record = _newest(pipe)
+            _accept(listener, clients)
+            if clients:
+                stamp_ns = int(np.frombuffer(record[:8], np.int64)[0])
+                frame = renderer.render(np.frombuffer(record[8:], np.float64))
+                _send(clients, FRAME_HEADER.pack(FRAME_MAGIC, width, height, stamp_ns) + frame)
+    except (EOFError, KeyboardInterrupt):
+        listener.close()
+
+
+class _Renderer:
+    def __init__(self, width: int, height: int) -> None:
+        try:
+            self._model = mujoco.MjModel.from_xml_string(scene_xml(width, height))
+            self._data = mujoco.MjData(self._model)
+            self._renderer = mujoco.Renderer(self._model, height, width)
+        except Exception as error:  # MuJoCo raises whatever its GL backend raises
+            raise GrootRosError(
+                f'The simulated camera cannot render off-screen ({type(error).__name__}: {error}): '
+                'install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL=osmesa.'
+            ) from error
+
+    def render(self, qpos: np.ndarray) -> bytes:
+        self._data.qpos[:] = qpos
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
+        self._renderer.update_scene(self._data, 'zed')
+        return self._renderer.render().tobytes()
+
+
+def _listen(host: str) -> socket.socket:
+    try:
+        listener = socket.create_server((host, CAMERA_PORT))
+    except OSError as error:
+        raise GrootRosError(f'The simulated camera cannot listen on {host}:{CAMERA_PORT} ({error.strerror}).') from error
+    listener.setblocking(False)
+    return listener
+
+
+def _newest(pipe: Pipe) -> bytes:
+    record = pipe.recv_bytes()
+    while pipe.poll():
+        record = pipe.recv_bytes()
+    return record
+
+
+def _accept(listener: socket.socket, clients: list[socket.socket]) -> None:
+    try:
+        client, _ = listener.accept()
+    except BlockingIOError:
+        return
+    client.settimeout(0.5)
+    clients.append(client)
+
+
+def _send(clients: list[socket.socket], data: bytes) -> None:
+    for client in list(clients):
+        try:
+            client.sendall(data)
+        except OSError:
+            clients.remove(client)
+            client.close()

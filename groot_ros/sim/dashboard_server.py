@@ -1,0 +1,98 @@
+"""The dashboard server of a UR controller, port 29999: one line in, one line out.
+
+https://www.universal-robots.com/articles/ur/dashboard-server/dashboard-server-e-series-port-29999/
+"""
+
+from collections.abc import Callable
+
+from groot_ros.sim.controller import IDLE, NORMAL, PAUSED, PLAYING, POWER_OFF, ROBOT_MODES, RUNNING, SAFETY_MODES, Controller
+from groot_ros.sim.rtde_server import CONTROLLER_VERSION
+from groot_ros.sim.sockets import Connection, TcpServer
+
+_UNLOCK_TOO_EARLY = 'Cannot unlock protective stop until 5s after occurrence. Always inspect cause of protective stop before unlocking'
+
+
+class DashboardServer(TcpServer):
+    """Answers the commands that ur_rtde's DashboardClient and RTDEControlInterface send."""
+
+    name = 'dashboard'
+
+    def __init__(self, host: str, controller: Controller, port: int = 29999) -> None:
+        super().__init__(host, port)
+        self.controller = controller
+        self._fixed = {
+            'polyscopeversion': f'URSoftware {".".join(map(str, CONTROLLER_VERSION[:3]))}.1000000 (Jan 01 2023)',
+            'get serial number': '20235500001', 'get robot model': 'UR5', 'is in remote control': 'true',
+            'get operational mode': 'NONE', 'get loaded program': 'No program loaded', 'close popup': 'closing popup',
+            'close safety popup': 'closing safety popup', 'quit': 'Disconnected',
+        }  # fmt: skip
+        self._commands: dict[str, Callable[[], str]] = {
+            'robotmode': lambda: f'Robotmode: {ROBOT_MODES[controller.robot_mode]}',
+            'safetymode': lambda: f'Safetymode: {SAFETY_MODES[controller.safety_mode]}',
+            'safetystatus': lambda: f'Safetystatus: {SAFETY_MODES[controller.safety_mode]}',
+            'running': lambda: f'Program running: {str(controller.runtime_state == PLAYING).lower()}',
+            'programstate': self._program_state,
+            'stop': self._stop, 'play': self._play, 'pause': self._pause, 'power on': self._power_on, 'power off': self._power_off,
+            'brake release': self._brake_release, 'unlock protective stop': self._unlock, 'restart safety': self._restart_safety,
+        }  # fmt: skip
+
+    def connected(self, connection: Connection) -> None:
+        """Greets as the real server does."""
+        connection.send(b'Connected: Universal Robots Dashboard Server\n')
+
+    def received(self, connection: Connection) -> None:
+        """Answers each complete line."""
+        for line in connection.lines():
+            connection.send(f'{self._answer(line.strip())}\n'.encode())
+            if line.strip().lower() == 'quit':
+                connection.open = False
+
+    def _answer(self, line: str) -> str:
+        command = line.lower()
+        if command.startswith('popup '):
+            return 'showing popup'
+        if command.startswith('load '):
+            return f'File not found: {line[5:]}'
+        if command in self._commands:
+            return self._commands[command]()
+        return self._fixed.get(command, f"could not understand: '{line}'")
+
+    def _program_state(self) -> str:
+        name = self.controller.program.name if self.controller.program else '<unnamed>'
+        return f'{ {PLAYING: "PLAYING", PAUSED: "PAUSED"}.get(self.controller.runtime_state, "STOPPED")} {name}'
+
+    def _stop(self) -> str:
+        self.controller.stop_program()
+        return 'Stopped'
+
+    def _play(self) -> str:
+        if self.controller.program is None or self.controller.safety_mode != NORMAL:
+            return 'Failed to execute: play'
+        self.controller.runtime_state = PLAYING
+        return 'Starting program'
+
+    def _pause(self) -> str:
+        if self.controller.runtime_state != PLAYING:
+            return 'Failed to execute: pause'
+        self.controller.runtime_state = PAUSED
+        return 'Pausing program'
+
+    def _power_on(self) -> str:
+        self.controller.robot_mode = IDLE if self.controller.robot_mode == POWER_OFF else self.controller.robot_mode
+        return 'Powering on'
+
+    def _power_off(self) -> str:
+        self.controller.stop_program()
+        self.controller.robot_mode = POWER_OFF
+        return 'Powering off'
+
+    def _brake_release(self) -> str:
+        self.controller.robot_mode = RUNNING if self.controller.robot_mode == IDLE else self.controller.robot_mode
+        return 'Brake releasing'
+
+    def _unlock(self) -> str:
+        return 'Protective stop releasing' if self.controller.unlock_protective_stop() else _UNLOCK_TOO_EARLY
+
+    def _restart_safety(self) -> str:
+        self.controller.safety_mode, self.controller.robot_mode = NORMAL, POWER_OFF
+        return 'Restarting safety'

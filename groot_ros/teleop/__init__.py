@@ -1,0 +1,1 @@
+"""Sources of teleoperation commands. Imports no ROS."""
