@@ -18,7 +18,7 @@ from groot_ros.errors import GrootRosError
 from groot_ros.rows import MissingSampleError, RowSampler, stamp_of
 from groot_ros.streams import ReferenceTicks, Tick
 
-_QUEUE_LENGTH = 512
+_QUEUE_LENGTH = 4096  # some seconds of every stream, for a disk that stalls
 _PATIENCE_NS = 500_000_000
 _STOP = object()
 
@@ -135,7 +135,7 @@ class EpisodeRecording:
                 if topic is _STOP:
                     return
                 self._take(topic, arrival_ns, cdr)
-                self._resolve()
+                self._resolve(arrival_ns)
                 self._writer.flush()
         except Exception as error:  # kept for `finish`, which raises it in the caller's thread
             self.failure = error
@@ -168,11 +168,14 @@ class EpisodeRecording:
             return  # the episode begins once every stream has begun
         self._pending.extend(self._ticks.add(stamp_ns))
 
-    def _resolve(self) -> None:
-        """Makes rows of the pending ticks that every stream covers, or that have waited long enough."""
+    def _resolve(self, arrival_ns: int) -> None:
+        """Makes rows of the pending ticks that every stream covers, or that have waited long enough.
+
+        The time is that of the message in hand: what is late in this thread only may not count as missing.
+        """
         while self._pending:
             tick = self._pending[0]
-            waited_ns = time.time_ns() - tick.stamp_ns
+            waited_ns = arrival_ns - tick.stamp_ns
             complete = self._sampler.covers(tick.stamp_ns) and all(frames.covers(tick.stamp_ns) for frames in self._cameras.values())
             if not complete and waited_ns < _PATIENCE_NS:
                 return

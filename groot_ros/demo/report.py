@@ -13,14 +13,14 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from PIL import Image
 
 matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402  the backend must be chosen before
+from matplotlib import pyplot as plt
 
-from groot_ros import __version__  # noqa: E402
-from groot_ros.bags.reader import EpisodeBag, find_bags  # noqa: E402
-from groot_ros.bags.video import read_frames  # noqa: E402
-from groot_ros.dataset.layout import video_file  # noqa: E402
-from groot_ros.demo.figures import Figure, ReplayMatch, dataset_episode  # noqa: E402
-from groot_ros.embodiment import Embodiment  # noqa: E402
+from groot_ros import __version__
+from groot_ros.bags.reader import EpisodeBag, find_bags
+from groot_ros.bags.video import read_frames
+from groot_ros.dataset.layout import video_file
+from groot_ros.demo.figures import Figure, ReplayMatch, dataset_episode
+from groot_ros.embodiment import Embodiment
 
 _FRAMES = 6
 _THUMBNAIL = (320, 240)

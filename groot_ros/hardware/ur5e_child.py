@@ -18,6 +18,7 @@ from rtde_receive import RTDEReceiveInterface
 from groot_ros.control.interpolation import PoseTrajectory
 from groot_ros.geometry import pose_from_rotvec, rotvec_from_pose
 from groot_ros.hardware.ur5e_records import COMMAND, QUIT, START, STATE, STOP, WAYPOINT
+from groot_ros.realtime import SERVO_PRIORITY, ask_for_realtime
 
 _VARIABLES = [
     'timestamp', 'actual_q', 'actual_qd', 'actual_TCP_pose', 'target_TCP_pose', 'target_q', 'speed_scaling', 'robot_mode',
@@ -177,6 +178,7 @@ def main() -> int:
     arm = None
     try:
         check_generation(settings['host'])
+        ask_for_realtime(SERVO_PRIORITY)
         arm = Arm(settings)
         loop(arm, pipe, settings['servo_rate_hz'])
     except (EOFError, BrokenPipeError):

@@ -19,7 +19,15 @@ from std_srvs.srv import SetBool
 from groot_ros.dataset.convert import ConversionReport, convert
 from groot_ros.dataset.validate import ValidationReport, validate
 from groot_ros.demo.figures import (
-    Figure, Path3, conversion_figures, dataset_episode, dataset_figures, match_replay, recording_figures, replay_figures, truth_figures,
+    Figure,
+    Path3,
+    conversion_figures,
+    dataset_episode,
+    dataset_figures,
+    match_replay,
+    recording_figures,
+    replay_figures,
+    truth_figures,
     validation_figures,
 )  # fmt: skip
 from groot_ros.demo.report import DemoResult, number_text, write_report
@@ -29,6 +37,7 @@ from groot_ros.geometry import Array
 from groot_ros.msg import EpisodeStatus, TcpDelta
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, ns_of
 from groot_ros.processes import Options, processes_of
+from groot_ros.resources import share_directory
 from groot_ros.sim.hooks import CellHooks
 from groot_ros.teleop.scripted import cube_in_bin, grasp_yaw
 from groot_ros.up import Cell
@@ -45,6 +54,8 @@ class Watcher:
 
     node: Node
     cell: Cell
+    embodiment: Embodiment
+    flowing: bool = False
     saved: int = 0
     recording: bool = False
     policy_state: str = ''
@@ -85,6 +96,8 @@ class Watcher:
 
     def _on_status(self, message: EpisodeStatus) -> None:
         self.saved, self.recording = message.saved, message.state == EpisodeStatus.RECORDING
+        needed = {*self.embodiment.row_topics, *(camera.topic for camera in self.embodiment.cameras)}
+        self.flowing = all(stream.rate > 0 for stream in message.streams if stream.topic in needed)
 
     def _on_policy(self, message: String) -> None:
         self.policy_state = message.data
@@ -108,12 +121,12 @@ def run_demo(output: Path, episodes: int, host: str) -> int:
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     options = Options(
         sim=True, robot_ip=host, output_dir=str(output / 'episodes'), episodes=episodes, truth=str(output / 'truth.bin'),
-        dataset=str(output / 'dataset'), episode=_REPLAYED,
+        dataset=str(output / 'dataset'), episode=_REPLAYED, params_file=str(share_directory() / 'config' / 'demo.yaml'),
     )  # fmt: skip
     rclpy.init(args=[])
     try:
         with Cell('collect', options, quiet=True) as cell:
-            figures, replay = _run_stages(Watcher(rclpy.create_node('demo'), cell), options, embodiment, output)
+            figures, replay = _run_stages(Watcher(rclpy.create_node('demo'), cell, embodiment), options, embodiment, output)
     finally:
         rclpy.try_shutdown()
     _stage('cell down, judging')
@@ -136,6 +149,7 @@ def _prepare(output: Path) -> None:
 
 def _run_stages(watcher: Watcher, options: Options, embodiment: Embodiment, output: Path) -> tuple[list[Figure], Any]:
     watcher.listen()
+    watcher.wait(lambda: watcher.flowing, _SERVICE_S, 'The start of every stream')
     _stage('cell up')
     watcher.enable('ur5e_driver/enable')
     hooks = CellHooks(options.robot_ip)

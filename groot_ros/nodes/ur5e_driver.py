@@ -40,6 +40,7 @@ PARAMETERS = {
     'step_m': Parameter(0.075, 'largest translation of one command, m', 0.001, 0.2),
     'step_rad': Parameter(0.3, 'largest rotation of one command, rad', 0.01, 1.0),
     'silence_s': Parameter(0.25, 'silence of the commanding source after which the arm stops, s', 0.05, 2.0),
+    'stale_s': Parameter(0.2, 'age of a command above which it is refused, s', 0.02, 2.0),
     'playout_s': Parameter(0.02, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
 }  # fmt: skip
 
@@ -86,7 +87,7 @@ class Ur5eDriver(GrootNode):
         keys = ('speed_m_s', 'rotation_speed_rad_s', 'joint_speed_rad_s', 'step_m', 'step_rad')
         box = {key: np.array(self.parameter(key)) for key in ('box_lower_m', 'box_upper_m')}
         limits = Limits(**box, **{key: self.parameter(key) for key in keys})
-        settings = GateSettings(silence_s=self.parameter('silence_s'), playout_s=self.parameter('playout_s'))
+        settings = GateSettings(**{key: self.parameter(key) for key in ('silence_s', 'stale_s', 'playout_s')})
         return CommandGate(limits, np.array(self.parameter('tcp_offset')), settings)
 
     def _on_state(self, state: np.void) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from groot_ros.errors import GrootRosError
+from groot_ros.realtime import CONTROLLER_PRIORITY, ask_for_realtime
 from groot_ros.sim.camera import run_camera
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.dashboard_server import DashboardServer
@@ -71,6 +72,7 @@ class SimCell:
         """Runs until `stop`; SIGINT and SIGTERM stop it too."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stop())
+        ask_for_realtime(CONTROLLER_PRIORITY)
         # The collector's full pass takes several ticks; nothing here makes cycles.
         gc.collect()
         gc.freeze()
@@ -94,6 +96,7 @@ class SimCell:
         self.gripper.tick(self.physics.opening_m, self.physics.finger_speed_m_s)
         self.physics.step(setpoint, setpoint.accelerations, self.gripper.command_m, self.gripper.force_n)
         self.controller.actual = self.physics.joints
+        self._rtde.prepare()
 
     def publish(self, stamp_ns: int) -> None:
         """Sends the state that `advance` computed, at its instant."""
@@ -139,5 +142,5 @@ class SimCell:
             'protective_stop': self.controller.protective_stop,
             'emergency_stop': self.controller.emergency_stop,
             'silence': lambda on: setattr(self._rtde, 'silent', bool(on)),
-            'lateness_ms': lambda: np.percentile(self.lateness_ms, [50, 90, 99, 100]).round(3).tolist() + [self.resyncs],
+            'lateness_ms': lambda: [*np.percentile(self.lateness_ms, [50, 90, 99, 100]).round(3).tolist(), self.resyncs],
         }

@@ -59,7 +59,7 @@ class DashboardServer(TcpServer):
 
     def _program_state(self) -> str:
         name = self.controller.program.name if self.controller.program else '<unnamed>'
-        return f'{ {PLAYING: "PLAYING", PAUSED: "PAUSED"}.get(self.controller.runtime_state, "STOPPED")} {name}'
+        return f'{ {PLAYING: "PLAYING", PAUSED: "PAUSED"}.get(self.controller.runtime_state, "STOPPED") } {name}'
 
     def _stop(self) -> str:
         self.controller.stop_program()

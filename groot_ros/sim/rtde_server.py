@@ -28,7 +28,7 @@ class Client:
 
 
 class RtdeServer(TcpServer):
-    """Answers requests as they come and sends one data package to every started client in `publish`."""
+    """Answers requests as they come and sends data packages to started clients: `prepare`, then `publish`."""
 
     name = 'RTDE'
 
@@ -38,6 +38,7 @@ class RtdeServer(TcpServer):
         self.silent = False
         self._clients: dict[Connection, Client] = {}
         self._owners: dict[str, Connection] = {}
+        self._ready: list[tuple[Connection, bytes]] = []
         self._answers = {
             ord('V'): self._protocol_version, ord('v'): self._controller_version, ord('O'): self._set_up_outputs,
             ord('I'): self._set_up_inputs, ord('S'): self._start, ord('P'): self._pause, ord('U'): self._take_inputs,
@@ -65,14 +66,19 @@ class RtdeServer(TcpServer):
             if kind in self._answers:
                 self._answers[kind](connection, self._clients[connection], payload)
 
+    def prepare(self) -> None:
+        """Packs the controller's present state for each client whose rate asks for it on this tick."""
+        self._ready = [
+            (connection, _package('U', client.output_format.pack(1, *(value for read in client.output_readers for value in read(self.controller)))))
+            for connection, client in self._clients.items()
+            if client.started and client.output_format and self.controller.ticks % client.every_ticks == 0
+        ]
+
     def publish(self) -> None:
-        """Sends the controller's present state where a client's rate asks for it on this tick."""
-        if self.silent:
-            return
-        for connection, client in list(self._clients.items()):
-            if client.started and client.output_format and self.controller.ticks % client.every_ticks == 0:
-                values = [value for read in client.output_readers for value in read(self.controller)]
-                _reply(connection, 'U', client.output_format.pack(1, *values))
+        """Sends what `prepare` packed, unless the test hook silences it."""
+        for connection, package in self._ready:
+            if connection.open and not self.silent:
+                connection.send(package)
 
     def _protocol_version(self, connection: Connection, client: Client, payload: bytes) -> None:
         _reply(connection, 'V', struct.pack('>B', struct.unpack('>H', payload)[0] == 2))
@@ -140,4 +146,8 @@ def _names(payload: bytes) -> list[str]:
 
 
 def _reply(connection: Connection, kind: str, payload: bytes) -> None:
-    connection.send(struct.pack('>HB', len(payload) + 3, ord(kind)) + payload)
+    connection.send(_package(kind, payload))
+
+
+def _package(kind: str, payload: bytes) -> bytes:
+    return struct.pack('>HB', len(payload) + 3, ord(kind)) + payload

@@ -21,8 +21,11 @@ _CENTRES_M = ((0, -0.02561, 0.00193), (0.2125, 0, 0.11336), (0.15, 0, 0.0265), (
 _GREY, _BLUE = '0.75 0.76 0.78 1', '0.36 0.55 0.72 1'
 _SHAPES = (
     (('cylinder', (0, 0, 0.02), (0, 0, 0.2), 0.06, _GREY), ('cylinder', (0, -0.07, 0.1625), (0, -0.02, 0.1625), 0.058, _BLUE)),
-    (('cylinder', (0, 0, 0.07), (0, 0, 0.18), 0.058, _BLUE), ('capsule', (-0.02, 0, 0.138), (-0.405, 0, 0.138), 0.047, _GREY),
-     ('cylinder', (-0.425, 0, 0.07), (-0.425, 0, 0.18), 0.05, _BLUE)),
+    (
+        ('cylinder', (0, 0, 0.07), (0, 0, 0.18), 0.058, _BLUE),
+        ('capsule', (-0.02, 0, 0.138), (-0.405, 0, 0.138), 0.047, _GREY),
+        ('cylinder', (-0.425, 0, 0.07), (-0.425, 0, 0.18), 0.05, _BLUE),
+    ),
     (('cylinder', (0, 0, -0.03), (0, 0, 0.07), 0.048, _GREY), ('capsule', (-0.02, 0, 0.01), (-0.375, 0, 0.01), 0.038, _GREY)),
     (('cylinder', (0, 0, -0.035), (0, 0, 0.09), 0.038, _BLUE), ('cylinder', (0, 0, 0.09), (0, 0, 0.18), 0.037, _GREY)),
     (('cylinder', (0, 0, -0.04), (0, 0, 0.055), 0.037, _BLUE), ('cylinder', (0, 0, 0.055), (0, 0, 0.14), 0.036, _GREY)),
@@ -67,9 +70,7 @@ def _bin_xml() -> str:
     half, wall, height = BIN_SIZE_M / 2, 0.006, 0.035
     colour = 'rgba="0.2 0.42 0.3 1"'
     walls = [(half, 0, wall, half), (-half, 0, wall, half), (0, half, half, wall), (0, -half, half, wall)]
-    boxes = [
-        f'<geom class="solid" type="box" size="{sx} {sy} {height}" pos="{x + dx} {y + dy} {height}" {colour}/>' for dx, dy, sx, sy in walls
-    ]
+    boxes = [f'<geom class="solid" type="box" size="{sx} {sy} {height}" pos="{x + dx} {y + dy} {height}" {colour}/>' for dx, dy, sx, sy in walls]
     return '\n    '.join([f'<geom class="solid" type="box" size="{half} {half} 0.003" pos="{x} {y} 0.003" {colour}/>', *boxes])
 
 

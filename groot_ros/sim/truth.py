@@ -1,5 +1,6 @@
 """The simulator's own record of every tick, for judging what the drivers and the recorder made of it."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,35 @@ TRUTH_DTYPE = np.dtype([('stamp_ns', 'i8'), ('joint_positions', 'f8', 6), ('join
 
 
 class TruthLog:
-    """Appends one record a tick to a file of TRUTH_DTYPE records."""
+    """Appends one record a tick to a file of TRUTH_DTYPE records; a thread writes, since a busy disk can block for a second."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open('wb', buffering=1 << 16)
+        self._file = path.open('wb')
         self._record = np.zeros(1, TRUTH_DTYPE)
+        self._waiting = bytearray()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name='truth', daemon=True)
+        self._thread.start()
 
     def write(self, stamp_ns: int, controller: Controller, opening: float) -> None:
         """Records the measured state of the arm at a tick."""
         self._record[0] = (stamp_ns, controller.actual.positions, controller.actual.velocities, opening)
-        self._file.write(self._record.tobytes())
+        self._waiting += self._record.tobytes()
 
     def close(self) -> None:
         """Writes what still waits."""
+        self._closing.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._closing.wait(0.5):
+            self._flush()
+        self._flush()
         self._file.close()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, bytearray()
+        self._file.write(waiting)
 
 
 def read_truth(path: Path) -> np.ndarray:

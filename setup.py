@@ -1,0 +1,39 @@
+"""pip install on a workstation without ROS: converter, validator and the rest of what imports no ROS. On a robot, use colcon."""
+
+from glob import glob
+
+from setuptools import find_packages, setup
+
+setup(
+    name='groot_ros',
+    version='0.1.0',
+    description='Demonstrations of a UR5e, Robotiq and ZED as datasets for NVIDIA GR00T',
+    license='Apache-2.0',
+    python_requires='>=3.11',
+    packages=find_packages(include=['groot_ros', 'groot_ros.*'], exclude=['groot_ros.nodes']),
+    package_data={'groot_ros.demo': ['*.j2']},
+    data_files=[
+        ('share/groot_ros/msg', glob('msg/*.msg')),
+        ('share/groot_ros/config', glob('config/*.yaml')),
+        ('share/groot_ros/config/embodiments', glob('config/embodiments/*.yaml')),
+        ('share/ament_index/resource_index/packages', ['resource/groot_ros']),
+    ],
+    install_requires=[
+        'av>=14',
+        'mcap>=1.2',
+        'numpy>=1.26',
+        'pyarrow>=15',
+        'pydantic>=2.6',
+        'pyyaml>=6',
+        'rosbags==0.11.9',
+        'scipy>=1.11',
+        'tqdm>=4.66',
+    ],
+    extras_require={
+        'robot': ['ur_rtde==1.6.5'],
+        'sim': ['mujoco>=3.2'],
+        'demo': ['jinja2>=3.1', 'matplotlib>=3.8', 'pillow>=10'],
+        'test': ['hypothesis>=6.100', 'pytest>=8', 'ruff'],
+    },
+    entry_points={'console_scripts': ['groot-ros = groot_ros.cli:main']},
+)
