@@ -102,10 +102,10 @@ class EpisodeRecording:
         self._thread = threading.Thread(target=self._work, name='recording', daemon=True)
         self._thread.start()
 
-    def put(self, topic: str, cdr: bytes) -> None:
+    def put(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         """Takes one serialized message of a relative topic. What does not fit the queue is lost, counted and shown."""
         try:
-            self._queue.put_nowait((topic, time.time_ns(), cdr))
+            self._queue.put_nowait((topic, arrival_ns, cdr))
         except queue.Full:
             self.counts.overflows += 1
 

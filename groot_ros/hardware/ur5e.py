@@ -44,11 +44,13 @@ class Ur5e:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._pipe: Connection | None = None
+        self._busy_until_s = 0.0
         self._thread = threading.Thread(target=self._supervise, name='ur5e', daemon=True)
         self._thread.start()
 
     def start(self) -> None:
-        """Lets the child hold the robot's target pose and follow waypoints."""
+        """Lets the child hold the robot's target pose and follow waypoints; uploading the script may take seconds."""
+        self._busy_until_s = time.monotonic() + _START_S
         self._send(command(START))
 
     def move(self, waypoint: Waypoint) -> None:
@@ -108,14 +110,13 @@ class Ur5e:
 
     def _read_states(self, pipe: Connection) -> str:
         """Hands on states until the pipe closes, which returns '', or falls silent."""
-        patience_s = _START_S
+        self._busy_until_s = time.monotonic() + _START_S
         try:
-            while pipe.poll(patience_s):
+            while pipe.poll(max(_SILENT_S, self._busy_until_s - time.monotonic())):
                 self._on_state(np.frombuffer(pipe.recv_bytes(), STATE)[0])
-                patience_s = _SILENT_S
         except (EOFError, OSError):
             return ''
-        return '' if self._closing.is_set() else f'no data from {self.settings.host} for {patience_s:.0f} s'
+        return '' if self._closing.is_set() else f'no data from {self.settings.host}'
 
 
 def _ended(process: subprocess.Popen) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import rclpy
 from builtin_interfaces.msg import Time
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterException, InvalidParameterTypeException, ParameterUninitializedException
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -105,7 +105,7 @@ def run_node(make: Callable[[], GrootNode]) -> int:
         return 0  # Ctrl-C came in the middle of a call
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
-    except (GrootRosError, InvalidParameterException, InvalidParameterTypeException, ParameterUninitializedException) as error:
+    except (GrootRosError, ParameterException) as error:
         return _report(str(error))
     finally:
         if node is not None:

@@ -77,7 +77,7 @@ class Recorder(GrootNode):
         self._last_s[topic] = time.monotonic()
         self._counts[topic] = self._counts.get(topic, 0) + 1
         if self._recording is not None:
-            self._recording.put(topic, bytes(cdr))
+            self._recording.put(topic, time.time_ns(), bytes(cdr))
 
     def _on_lost(self, topic: str, event) -> None:
         if self._recording is not None:

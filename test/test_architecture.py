@@ -1,0 +1,51 @@
+"""Only groot_ros/nodes may know ROS, so that everything else runs and is tested without it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import groot_ros
+
+PACKAGE = Path(groot_ros.__file__).resolve().parent
+ROS = {
+    'rclpy',
+    'std_msgs',
+    'sensor_msgs',
+    'geometry_msgs',
+    'std_srvs',
+    'diagnostic_msgs',
+    'builtin_interfaces',
+    'rcl_interfaces',
+    'launch',
+    'launch_ros',
+}
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or '')
+    return names
+
+
+@pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_ros_stays_in_nodes(path):
+    inside = path.relative_to(PACKAGE).parts[0] == 'nodes'
+    names = imported(path)
+    ros = {name for name in names if name.split('.')[0] in ROS or name.startswith(('groot_ros.msg', 'groot_ros.srv'))}
+    assert inside or not ros, f'{path} imports {ros}'
+
+
+def test_pure_folders_know_no_device_and_no_simulator():
+    for folder, forbidden in {
+        'control': ('hardware', 'sim', 'nodes'),
+        'dataset': ('hardware', 'sim', 'nodes'),
+        'bags': ('dataset', 'sim', 'nodes'),
+    }.items():
+        for path in (PACKAGE / folder).glob('*.py'):
+            for name in imported(path):
+                assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), f'{path} imports {name}'

@@ -1,0 +1,103 @@
+"""Bad input to the converter: one sentence that names the thing and the mending, and nothing half-written."""
+
+import shutil
+
+import pytest
+
+from groot_ros.bags.writer import EpisodeWriter
+from groot_ros.dataset.convert import convert
+from groot_ros.embodiment import parse_embodiment
+from groot_ros.errors import GrootRosError
+
+
+def refused(sources, output, embodiment, match, **options):
+    with pytest.raises(GrootRosError, match=match):
+        convert(sources, output, embodiment, **options)
+    assert not output.exists()
+    assert [path for path in output.parent.iterdir() if path.name.endswith('.partial')] == []
+
+
+def test_a_path_that_does_not_exist(tmp_path, embodiment):
+    refused([tmp_path / 'nothing'], tmp_path / 'set', embodiment, 'does not exist')
+
+
+def test_a_folder_without_bags(tmp_path, embodiment):
+    (tmp_path / 'empty').mkdir()
+    refused([tmp_path / 'empty'], tmp_path / 'set', embodiment, 'holds no bag')
+
+
+def test_an_output_that_exists_is_left_alone(tmp_path, embodiment, synthetic):
+    synthetic().record(tmp_path / 'bag')
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'set' / 'mine').write_text('precious')
+    with pytest.raises(GrootRosError, match='exists already'):
+        convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
+    assert (tmp_path / 'set' / 'mine').read_text() == 'precious'
+
+
+def test_a_bag_without_a_needed_topic_is_named_with_what_it_has(tmp_path, embodiment, synthetic):
+    writer = EpisodeWriter(tmp_path / 'bag', {'task': 'x'})
+    writer.close({})
+    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, r'lacks joint_states.*it has /episode_info')
+
+
+def test_an_empty_bag(tmp_path, embodiment):
+    from rosbags.rosbag2 import StoragePlugin, Writer
+
+    with Writer(tmp_path / 'bag', version=9, storage_plugin=StoragePlugin.MCAP):
+        pass
+    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, 'is empty')
+
+
+def test_an_episode_shorter_than_the_horizon(tmp_path, embodiment, synthetic):
+    synthetic(seconds=0.5).record(tmp_path / 'bag')
+    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, '9 rows, fewer than the horizon of 16')
+
+
+def test_a_torn_bag_points_to_recover(tmp_path, embodiment, synthetic):
+    synthetic().record(tmp_path / 'bag')
+    (tmp_path / 'bag' / 'metadata.yaml').unlink()
+    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, 'groot-ros recover')
+
+
+def test_a_truncated_file_points_to_recover(tmp_path, embodiment, synthetic):
+    synthetic().record(tmp_path / 'bag')
+    file = next((tmp_path / 'bag').glob('*.mcap'))
+    file.write_bytes(file.read_bytes()[:-2000])
+    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, 'groot-ros recover')
+
+
+def test_a_camera_that_ran_at_another_rate(tmp_path, embodiment, synthetic):
+    synthetic(seconds=2).record(tmp_path / 'bag')
+    other = parse_embodiment(embodiment.text().replace('fps: 20.0', 'fps: 25.0'), 'other')
+    refused([tmp_path / 'bag'], tmp_path / 'set', other, r'recorded at 20.00 frames/s.*says 25')
+
+
+def test_a_bad_bag_can_be_left_out(tmp_path, embodiment, synthetic):
+    synthetic(seconds=1.5).record(tmp_path / 'bags' / 'a')
+    synthetic(seconds=0.5).record(tmp_path / 'bags' / 'b')
+    refused([tmp_path / 'bags'], tmp_path / 'set', embodiment, 'horizon')
+    report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment, skip_bad=True)
+    assert report.episodes == 1
+    assert list(report.skipped) == [str(tmp_path / 'bags' / 'b')]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path, embodiment, synthetic):
+    synthetic().record(tmp_path / 'bag')
+
+    def interrupt(bags):
+        yield bags[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert([tmp_path / 'bag'], tmp_path / 'set', embodiment, progress=interrupt)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bag']
+
+
+def test_a_gap_in_a_stream_is_named(tmp_path, embodiment, synthetic):
+    episode = synthetic(seconds=2)
+    messages = [m for m in episode.messages() if not (m[1] == 'tcp_pose' and 0.8e9 < m[0] < 1.3e9)]
+    episode.messages = lambda: iter(messages)
+    episode.record(tmp_path / 'bag')
+    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, 'tcp_pose has nothing nearer')
+    shutil.rmtree(tmp_path / 'bag')

@@ -1,0 +1,174 @@
+"""The validator finds what GR00T's loader refuses and what it accepts silently, and is quiet about good sets."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from groot_ros.dataset.validate import validate
+from groot_ros.errors import GrootRosError
+
+PARQUET = 'data/chunk-000/episode_000000.parquet'
+VIDEO = 'videos/chunk-000/observation.images.zed_camera/episode_000000.mp4'
+
+
+def edit_json(root, name, change):
+    path = root / 'meta' / name
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_lines(root, name, change):
+    path = root / 'meta' / name
+    path.write_text(change(path.read_text()))
+
+
+def edit_column(root, name, change):
+    table = pq.read_table(root / PARQUET)
+    values = change(table[name].to_pylist())
+    index = table.column_names.index(name)
+    pq.write_table(table.remove_column(index) if values is None else table.set_column(index, name, pa.array(values)), root / PARQUET)
+
+
+def set_at(row, column, value):
+    def change(vectors):
+        vectors[row][column] = value
+        return vectors
+
+    return change
+
+
+def shifted(vectors):
+    return vectors[1:] + vectors[-1:]
+
+
+def flipped(vectors):
+    return [v if k < 9 else [*v[:16], *(-np.array(v[16:]))] for k, v in enumerate(vectors)]
+
+
+def frozen_gripper(vectors):
+    return [[*v[:6], 1.0] for v in vectors]
+
+
+def other_video(root, size=(320, 240), count=29, fps=20):
+    from groot_ros.bags.video import H264Encoder, write_mp4
+
+    encoder = H264Encoder(*size, fps)
+    write_mp4([encoder.encode(np.zeros((size[1], size[0], 3), np.uint8)) for _ in range(count)], root / VIDEO, fps)
+
+
+def edit_image(root, **values):
+    edit_json(root, 'info.json', lambda info: info['features']['observation.images.zed_camera'].update(values))
+
+
+def moved_sideways(vectors):
+    return [[vectors[0][0] + k / 1e3, *vector[1:]] for k, vector in enumerate(vectors)]
+
+
+TASK = 'annotation.human.action.task_description'
+FAULTS = {
+    'info missing': (lambda r: (r / 'meta/info.json').unlink(), 'info.json: is missing'),
+    'modality missing': (lambda r: (r / 'meta/modality.json').unlink(), 'modality.json: is missing'),
+    'stats missing': (lambda r: (r / 'meta/stats.json').unlink(), 'stats.json: is missing'),
+    'tasks missing': (lambda r: (r / 'meta/tasks.jsonl').unlink(), 'tasks.jsonl: cannot be read'),
+    'episodes missing': (lambda r: (r / 'meta/episodes.jsonl').unlink(), 'episodes.jsonl: cannot be read'),
+    'info not JSON': (lambda r: (r / 'meta/info.json').write_text('{'), 'info.json: cannot be read'),
+    'blank line': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t + '\n'), 'line 3 is blank'),
+    'record without length': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('"length"', '"size"')), 'length missing'),
+    'no chunks_size': (lambda r: edit_json(r, 'info.json', lambda i: i.pop('chunks_size')), 'chunks_size is missing'),
+    'no data_path': (lambda r: edit_json(r, 'info.json', lambda i: i.pop('data_path')), 'data_path is missing'),
+    'wrong fps': (lambda r: edit_json(r, 'info.json', lambda i: i.update(fps=25)), 'not row'),
+    'fps of zero': (lambda r: edit_json(r, 'info.json', lambda i: i.update(fps=0)), 'fps is 0'),
+    'total_episodes': (lambda r: edit_json(r, 'info.json', lambda i: i.update(total_episodes=7)), 'total_episodes is 7'),
+    'total_frames': (lambda r: edit_json(r, 'info.json', lambda i: i.update(total_frames=7)), 'total_frames is 7'),
+    'image shape': (lambda r: edit_image(r, shape=[240, 320, 3]), 'is 640x480'),
+    'no video feature': (lambda r: edit_json(r, 'info.json', lambda i: i['features'].pop('observation.images.zed_camera')), 'no video feature'),
+    'no video_path': (lambda r: edit_json(r, 'info.json', lambda i: i.pop('video_path')), 'video_path is missing'),
+    'length too small': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('29', '20', 1)), 'the rest is never read'),
+    'length too large': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('29', '40', 1)), 'runs past the end'),
+    'episode twice': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('"episode_index": 1', '"episode_index": 0')), 'occurs twice'),
+    'slice past the end': (lambda r: edit_json(r, 'modality.json', lambda m: m['state']['tcp_pose'].update(end=21)), 'slice 13 to 21'),
+    'slice reversed': (lambda r: edit_json(r, 'modality.json', lambda m: m['action']['gripper_command'].update(start=7)), 'slice 7 to 7'),
+    'state missing': (lambda r: edit_json(r, 'modality.json', lambda m: m.pop('state')), 'state is missing'),
+    'video key renamed': (lambda r: edit_json(r, 'modality.json', lambda m: m['video']['zed_camera'].update(original_key='x')), 'names x'),
+    'annotation renamed': (lambda r: edit_json(r, 'modality.json', lambda m: m['annotation'].update({'human.other': {}})), 'human.other'),
+    'NaN in the state': (lambda r: edit_column(r, 'observation.state', set_at(3, 2, float('nan'))), 'NaN or infinity'),
+    'infinity in the action': (lambda r: edit_column(r, 'action', set_at(4, 1, float('inf'))), 'NaN or infinity'),
+    'ragged vectors': (lambda r: edit_column(r, 'action', lambda v: [v[0][:5], *v[1:]]), 'not all of one length'),
+    'column missing': (lambda r: edit_column(r, 'action', lambda v: None), 'lacks the column action'),
+    'annotation of strings': (lambda r: edit_column(r, TASK, lambda v: ['a'] * len(v)), 'not indices'),
+    'annotation column missing': (lambda r: edit_column(r, 'annotation.human.validity', lambda v: None), 'lacks the column annotation'),
+    'unknown task': (lambda r: edit_column(r, TASK, lambda v: [9] * len(v)), 'index 9'),
+    'unix timestamps': (lambda r: edit_column(r, 'timestamp', lambda v: [x + 1.7e9 for x in v]), 'timestamps begin'),
+    'action that is no delta': (lambda r: edit_column(r, 'action', moved_sideways), 'misses the next'),
+    'quaternion not of length 1': (lambda r: edit_column(r, 'observation.state', set_at(5, 17, 0.2)), 'not of length 1'),
+    'quaternion changes sign': (lambda r: edit_column(r, 'observation.state', flipped), 'changes its sign'),
+    'wrong statistics': (lambda r: edit_json(r, 'stats.json', lambda s: s['action'].update(q99=[1.0] * 7)), 'q99 of action'),
+    'statistics of a feature missing': (lambda r: edit_json(r, 'stats.json', lambda s: s.pop('action')), 'no statistics of action'),
+    'parquet missing': (lambda r: (r / PARQUET).unlink(), 'cannot be read'),
+    'parquet corrupt': (lambda r: (r / PARQUET).write_bytes(b'PAR1 nothing'), 'cannot be read'),
+    'video missing': (lambda r: (r / VIDEO).unlink(), 'cannot be decoded'),
+    'video corrupt': (lambda r: (r / VIDEO).write_bytes(os.urandom(5000)), 'cannot be decoded'),
+    'video too short': (lambda r: other_video(r, (640, 480), 28), '28 frames for 29 rows'),
+    'video too long': (lambda r: other_video(r, (640, 480), 31), '31 frames for 29 rows'),
+    'video of another rate': (lambda r: other_video(r, (640, 480), 29, 30), 'runs at 30.00'),
+    'cameras of mixed aspect': (lambda r: other_video(r, (320, 160)), 'aspect ratio'),
+    'path out of the dataset': (lambda r: edit_json(r, 'info.json', lambda i: i.update(data_path='../../x{episode_index}.parquet')), 'cannot be read'),
+}  # fmt: skip
+
+
+def test_a_good_set_has_no_finding(dataset):
+    report = validate(dataset)
+    assert [str(finding) for finding in report.findings] == []
+    assert (report.episodes, report.rows) == (2, 58)
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_an_injected_fault_is_found(fault, dataset):
+    inject, text = FAULTS[fault]
+    inject(dataset)
+    errors = [str(finding) for finding in validate(dataset).findings if finding.severity == 'error']
+    assert any(text in error for error in errors), errors
+
+
+def test_an_action_shifted_by_a_row_is_called_so(dataset):
+    """On a motion whose speed changes, since at a constant one a shift does not show."""
+    table = pq.read_table(dataset / PARQUET)
+    x = 0.1 * np.sin(np.arange(30) / 4)
+    states = np.array(table['observation.state'].to_pylist())
+    actions = np.array(table['action'].to_pylist())
+    states[:, 13], actions[:, 0] = x[:-1], np.diff(x)
+    for name, values in (('observation.state', states), ('action', np.array(shifted(actions.tolist())))):
+        table = table.set_column(table.column_names.index(name), name, pa.array(values.tolist()))
+    pq.write_table(table, dataset / PARQUET)
+    assert any('shifted by a row' in str(finding) for finding in validate(dataset).findings)
+
+
+def test_a_gripper_that_never_moves_is_a_warning(dataset):
+    for index in range(2):
+        path = dataset / f'data/chunk-000/episode_{index:06d}.parquet'
+        table = pq.read_table(path)
+        values = frozen_gripper(table['action'].to_pylist())
+        pq.write_table(table.set_column(table.column_names.index('action'), 'action', pa.array(values)), path)
+    assert any(f.severity == 'warning' and 'never moves it' in str(f) for f in validate(dataset).findings)
+
+
+def test_an_episode_shorter_than_the_horizon_is_found(dataset):
+    assert any('fewer than the horizon of 40' in str(finding) for finding in validate(dataset, horizon=40).findings)
+
+
+def test_a_folder_that_is_no_dataset_is_refused(tmp_path):
+    with pytest.raises(GrootRosError, match='is not a dataset'):
+        validate(tmp_path)
+
+
+def test_a_set_that_nvidia_published_has_no_error():
+    published = Path(__file__).parents[2] / 'shared/data/robot_sim.PickNPlace'
+    if not published.is_dir():
+        pytest.skip('the published set is not on this machine')
+    assert [str(finding) for finding in validate(published).findings if finding.severity == 'error'] == []
