@@ -42,10 +42,10 @@ if [ -n "${ROS_DISTRO:-}" ]; then
   # A sourced ROS 2 brings rclpy, messages and build tools: only the Python libraries are added.
   [ -x "$venv/bin/python" ] || python3 -m venv --system-site-packages "$venv"
   grep -vE '^(ros-|empy|catkin-pkg|lark-parser)' requirements.txt > "$venv/requirements.txt"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$venv/requirements.txt"
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -r "$venv/requirements.txt"
 else
   [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -r requirements.txt
   export AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"
   LD_LIBRARY_PATH=$("$venv/bin/python" -c 'import os; print(os.environ["LD_LIBRARY_PATH"])')
   export LD_LIBRARY_PATH

@@ -118,7 +118,7 @@ FAULTS = {
     'video too long': (lambda r: other_video(r, (640, 480), 31), '31 frames for 29 rows'),
     'video of another rate': (lambda r: other_video(r, (640, 480), 29, 30), 'runs at 30.00'),
     'cameras of mixed aspect': (lambda r: other_video(r, (320, 160)), 'aspect ratio'),
-    'path out of the dataset': (lambda r: edit_json(r, 'info.json', lambda i: i.update(data_path='../../x{episode_index}.parquet')), 'cannot be read'),
+    'path out of the dataset': (lambda r: edit_json(r, 'info.json', lambda i: i.update(data_path='../{episode_index}.parquet')), 'cannot be read'),
 }  # fmt: skip
 
 

@@ -25,6 +25,13 @@ def typestore() -> Typestore:
     return store
 
 
+@cache
+def definition(message_type: str) -> tuple[str, str]:
+    """Message definition and RIHS01 hash of a type; computing them takes too long for the start of every episode."""
+    text, _ = typestore().generate_msgdef(message_type, ros_version=2)
+    return text, typestore().hash_rihs01(message_type)
+
+
 def time_message(stamp_ns: int) -> Any:
     """builtin_interfaces/Time of nanoseconds."""
     return typestore().types['builtin_interfaces/msg/Time'](stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000)

@@ -10,7 +10,7 @@ from typing import Any
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from groot_ros.bags.types import typestore
+from groot_ros.bags.types import definition, typestore
 
 INFO_TOPIC = 'episode_info'
 INFO_TYPE = 'std_msgs/msg/String'
@@ -40,7 +40,8 @@ class EpisodeWriter:
     def add_topic(self, topic: str, message_type: str) -> None:
         """Declares a topic, so that it stands in the bag even if nothing comes."""
         if topic not in self._connections:
-            self._connections[topic] = self._writer.add_connection(topic, message_type, typestore=typestore())
+            text, digest = definition(message_type)
+            self._connections[topic] = self._writer.add_connection(topic, message_type, msgdef=text, rihs01=digest)
 
     def write(self, topic: str, message_type: str, stamp_ns: int, cdr: bytes) -> None:
         """Adds one serialized message."""

@@ -1,0 +1,78 @@
+"""Conversion of a recorded bag, beside only reading it and beside decoding and encoding its video, in one run."""
+
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'test'))
+from conftest import SyntheticEpisode
+
+from benchmark.common import options, report
+from groot_ros.bags.reader import EpisodeBag
+from groot_ros.bags.video import H264Encoder
+from groot_ros.dataset.convert import access_units, convert, read_samples
+from groot_ros.embodiment import load_embodiment
+
+SECONDS = 60
+
+
+def timed(work) -> float:
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s
+
+
+def read_all(bag: Path) -> None:
+    with EpisodeBag(bag) as opened:
+        for _ in opened.all_messages():
+            pass
+
+
+def sample_all(bag: Path, embodiment) -> None:
+    with EpisodeBag(bag) as opened:
+        read_samples(opened, embodiment)
+
+
+def transcode(bag: Path, embodiment) -> None:
+    """What a converter has to do that does not copy packets: decode every frame and encode it again, same settings."""
+    camera = embodiment.cameras[0]
+    decoder, encoder = av.CodecContext.create('h264', 'r'), H264Encoder(camera.width, camera.height, embodiment.fps)
+    with EpisodeBag(bag) as opened:
+        for unit in access_units(opened, embodiment, camera):
+            for frame in decoder.decode(av.Packet(unit)):
+                encoder.encode(frame.to_ndarray(format='rgb24'))
+
+
+def main() -> None:
+    chosen = options(__doc__)
+    embodiment = load_embodiment('ur5e_robotiq_zed')
+    with tempfile.TemporaryDirectory() as folder:
+        bag, output = Path(folder) / 'bag', Path(folder) / 'set'
+        SyntheticEpisode(embodiment, seconds=SECONDS).record(bag)
+        read_s = np.median([timed(lambda: read_all(bag)) for _ in range(3)])
+        samples_s = timed(lambda: sample_all(bag, embodiment))
+        started = convert([bag], output, embodiment)
+        transcode_s = timed(lambda: transcode(bag, embodiment))
+    report(
+        f'Conversion of {SECONDS} s, one 640x480 camera at {embodiment.fps:g} Hz, state at 125 Hz',
+        [
+            ('rows', started.rows, ''),
+            ('rows converted per second', started.rows / started.elapsed_s, '1/s'),
+            ('times real time', started.rows / embodiment.fps / started.elapsed_s, ''),
+            ('share of the conversion: only reading the bag', read_s / started.elapsed_s, ''),
+            ('share of the conversion: rows (reading, decoding, sampling)', samples_s / started.elapsed_s, ''),
+            ('share of the conversion: copying the video', started.video_s / started.elapsed_s, ''),
+            ('decoding and encoding the video, over copying it', transcode_s / started.video_s, ''),
+            ('peak resident memory of this process', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'MiB'),
+        ],
+        chosen.json,
+    )
+
+
+if __name__ == '__main__':
+    main()
