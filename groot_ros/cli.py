@@ -1,6 +1,7 @@
 """The command `groot-ros`: one subcommand a job, errors in one sentence, exit code 0 only when all is well."""
 
 import argparse
+import importlib.util
 import json
 import sys
 from dataclasses import fields
@@ -118,7 +119,14 @@ def _add_demo(commands) -> None:
     command.set_defaults(run=_demo)
 
 
+def _need_ros(command: str) -> None:
+    """Raises GrootRosError where only the ROS-free part is installed."""
+    if importlib.util.find_spec('rclpy') is None or importlib.util.find_spec('groot_ros.nodes') is None:
+        raise GrootRosError(f'groot-ros {command} needs ROS 2, which this Python lacks: use `make setup` in a checkout, or colcon and a sourced ROS.')
+
+
 def _up(options: argparse.Namespace) -> int:
+    _need_ros('up')
     from groot_ros.up import up
 
     return up(options.profile, Options(**{option.name: getattr(options, option.name) for option in fields(Options)}))
@@ -166,6 +174,7 @@ def _recover(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    _need_ros('demo')
     from groot_ros.nodes.demo import run_demo
 
     return run_demo(options.output, options.episodes, options.host)

@@ -128,6 +128,13 @@ def test_errors_are_one_sentence_and_exit_code_1(tmp_path, capsys):
     assert all(line.startswith('error: ') for line in lines)
 
 
+@pytest.mark.parametrize('arguments', [['up', 'sim', '--sim'], ['demo']])
+def test_a_workstation_without_ros_is_told_so(arguments, monkeypatch, capsys):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert main(arguments) == 1
+    assert 'needs ROS 2' in capsys.readouterr().err
+
+
 def test_validate_writes_its_findings_as_json(dataset, tmp_path, capsys):
     import json
 
