@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from groot_ros.cli import main
 from groot_ros.demo.figures import Path3, match_replay
 from groot_ros.geometry import integrate_deltas
 
@@ -44,6 +45,14 @@ def test_an_interrupt_in_a_stage_leaves_nothing_running(stage, tmp_path, loopbac
     assert running.wait(60) == 130
     assert 'Traceback' not in rest
     assert not (tmp_path / 'demo/dataset').exists()
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, capsys):
+    (tmp_path / 'episodes').mkdir()
+    (tmp_path / 'episodes' / 'days_of_work').write_text('precious')
+    assert main(['demo', '--output', str(tmp_path)]) == 1
+    assert 'choose another --output' in capsys.readouterr().err
+    assert (tmp_path / 'episodes' / 'days_of_work').exists()
 
 
 def test_a_lag_is_found_and_removed():

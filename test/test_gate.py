@@ -39,6 +39,7 @@ def test_a_command_moves_the_target_by_its_delta():
     waypoint = made.offer(command((0.002, -0.001, 0.003, 0, 0, 0.01)), 10.0)
     np.testing.assert_allclose(waypoint.pose[:3] - before[:3], [0.002, -0.001, 0.003], atol=1e-12)
     assert angle_between(before, waypoint.pose) == pytest.approx(0.01)
+    np.testing.assert_allclose(waypoint.delta, [0.002, -0.001, 0.003, 0, 0, 0.01], atol=1e-12)
     assert (waypoint.start_s, waypoint.end_s) == (pytest.approx(10.02), pytest.approx(10.07))
 
 

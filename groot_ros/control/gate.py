@@ -6,7 +6,7 @@ from enum import IntEnum
 import numpy as np
 
 from groot_ros.control.limits import Limits, RefusedError, joints_of_target, limited_delta, limited_target
-from groot_ros.geometry import Array
+from groot_ros.geometry import Array, deltas_between
 
 TELEOP, POLICY = 'teleop', 'policy'
 
@@ -33,11 +33,12 @@ class DeltaCommand:
 
 @dataclass
 class Waypoint:
-    """A target that passed: the arm leaves its last target at `start_s` and is here at `end_s`."""
+    """A target that passed: the arm leaves its last target at `start_s`, moves by `delta` (6,), and is here at `end_s`."""
 
     start_s: float
     end_s: float
     pose: Array
+    delta: Array
 
 
 @dataclass
@@ -131,7 +132,8 @@ class CommandGate:
         delta, shortened = limited_delta(command.delta, command.duration_s, self.limits)
         target, boxed = limited_target(self.target, delta, self.limits)
         self.joints = joints_of_target(target, self.joints, command.duration_s, self.tcp_offset, self.limits)
+        passed = deltas_between(np.array([self.target, target]))[0]
         self.target, self.source = target, command.source
         self._last_s[command.source], self._last_sequence[command.source] = now_s, command.sequence
         start_s = command.start_s + self.settings.playout_s
-        return Waypoint(start_s, start_s + command.duration_s, target), shortened or boxed
+        return Waypoint(start_s, start_s + command.duration_s, target, passed), shortened or boxed

@@ -114,7 +114,7 @@ class Arm:
         )  # fmt: skip
 
 
-def check_generation(host: str) -> None:
+def check_ready(host: str) -> None:
     """Raises RuntimeError, with the mending, where the robot at `host` is not ready for ur_rtde."""
     dashboard = DashboardClient(host)
     dashboard.connect(2000)
@@ -177,7 +177,7 @@ def main() -> int:
     pipe, settings = Connection(int(sys.argv[1])), json.loads(sys.argv[2])
     arm = None
     try:
-        check_generation(settings['host'])
+        check_ready(settings['host'])
         ask_for_realtime(SERVO_PRIORITY)
         arm = Arm(settings)
         loop(arm, pipe, settings['servo_rate_hz'])

@@ -45,6 +45,7 @@ from groot_ros.up import Cell
 _EMBODIMENT = 'ur5e_robotiq_zed'
 _EPISODE_S, _REPLAY_S, _SERVICE_S = 60.0, 90.0, 30.0
 _REPLAYED = 0
+_MARKER = '.groot_ros_demo'
 _SETTLE_S = 1.0
 
 
@@ -136,13 +137,16 @@ def run_demo(output: Path, episodes: int, host: str) -> int:
 
 
 def _prepare(output: Path) -> None:
-    """Empties what an earlier demo wrote, and only that."""
+    """Empties a folder that an earlier demo made, known by its marker. Raises GrootRosError for any other that is not empty."""
     try:
         output.mkdir(parents=True, exist_ok=True)
+        if any(output.iterdir()) and not (output / _MARKER).exists():
+            raise GrootRosError(f'{output} is not empty and no earlier demo made it: choose another --output.')
         for name in ('episodes', 'dataset'):
             shutil.rmtree(output / name, ignore_errors=True)
         for name in ('truth.bin', 'figures.json', 'report.html'):
             (output / name).unlink(missing_ok=True)
+        (output / _MARKER).touch()
     except OSError as error:
         raise GrootRosError(f'The demo cannot write to {output} ({error.strerror}): choose another --output.') from error
 

@@ -8,6 +8,7 @@ from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
+from groot_ros.control.moves import Move, MoveFollower
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
@@ -15,7 +16,6 @@ from groot_ros.msg import RobotStatus, TcpDelta
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
 from groot_ros.policies.base import Observation
 from groot_ros.policies.replay import ReplayPolicy
-from groot_ros.teleop.scripted import Move, MoveFollower
 
 PARAMETERS = {
     'embodiment': Parameter('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),

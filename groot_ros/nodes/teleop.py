@@ -7,13 +7,14 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.task import Future
 
+from groot_ros.control.moves import Move, MoveFollower
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import RobotStatus, TcpDelta
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
 from groot_ros.sim.hooks import CellHooks
 from groot_ros.srv import StartEpisode, StopEpisode
-from groot_ros.teleop.scripted import TASK, Move, MoveFollower, cube_in_bin, pick_and_place, random_cube, random_start
+from groot_ros.teleop.scripted import TASK, cube_in_bin, pick_and_place, random_cube, random_start
 
 PARAMETERS = {
     'source': Parameter('scripted', "'scripted': picks and places in sim_cell by itself"),

@@ -160,6 +160,7 @@ class Ur5eDriver(GrootNode):
                 return
             self._arm.move(waypoint)
             changed = self._gate.source != before
+        message.translation, message.rotation = waypoint.delta[:3], waypoint.delta[3:]
         self._accepted.publish(message)
         if changed:
             self.get_logger().info(f'{message.source} commands the arm.')

@@ -1,26 +1,14 @@
 """An operator that knows the simulated cell: picks the cube and places it in the bin, from random starts. Pure numpy."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from groot_ros.geometry import Array, angle_between, apply_delta, deltas_between, interpolate_pose
+from groot_ros.control.moves import Move
+from groot_ros.geometry import Array, apply_delta
 from groot_ros.sim.scene import BIN_CENTRE_M, BIN_SIZE_M, CUBE_AREA_M, CUBE_SIZE_M
 
 TASK = 'pick up the red cube and place it in the green bin'
 _DOWN = np.array([0.0, 1.0, 0.0, 0.0])
-_SPEED_M_S, _ROTATION_SPEED_RAD_S = 0.18, 0.8
-_PEAK_OF_MEAN = 1.875  # peak over mean speed of a minimum-jerk motion (Flash and Hogan, 1985)
 _HOVER_M, _GRASP_M, _CARRY_M, _RELEASE_M = 0.12, 0.018, 0.20, 0.09
-
-
-@dataclass
-class Move:
-    """Go to a pose (7,) with an opening, then wait there for `hold_s`."""
-
-    pose: Array
-    opening: float
-    hold_s: float = 0.0
 
 
 def random_cube(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -63,47 +51,6 @@ def cube_in_bin(cube: Array) -> bool:
     return bool(np.all(np.abs(cube[:2] - BIN_CENTRE_M) < BIN_SIZE_M / 2) and cube[2] < 2 * CUBE_SIZE_M)
 
 
-class MoveFollower:
-    """Turns moves into deltas at a fixed period: minimum-jerk motions between poses."""
-
-    def __init__(self, pose: Array, period_s: float) -> None:
-        self.pose, self.opening = np.asarray(pose, float), 1.0
-        self._period_s = period_s
-        self._moves: list[Move] = []
-        self._start, self._elapsed_s = self.pose, 0.0
-
-    def follow(self, moves: list[Move]) -> None:
-        """Takes up new moves, from where it stands."""
-        self._moves, self._start, self._elapsed_s = list(moves), self.pose, 0.0
-
-    @property
-    def done(self) -> bool:
-        """Whether every move has been made."""
-        return not self._moves
-
-    def step(self) -> Array:
-        """The delta (6,) of the next period; zeros when done. `opening` is what to command with it."""
-        before = self.pose
-        if self._moves:
-            self._advance(self._moves[0])
-        return deltas_between(np.array([before, self.pose]))[0]
-
-    def _advance(self, move: Move) -> None:
-        self._elapsed_s += self._period_s
-        self.opening = move.opening
-        duration_s = _duration_s(self._start, move.pose)
-        share = min(self._elapsed_s / duration_s, 1.0)
-        self.pose = interpolate_pose(self._start, move.pose, share**3 * (10 - 15 * share + 6 * share**2))
-        if self._elapsed_s >= duration_s + move.hold_s:
-            self._moves.pop(0)
-            self._start, self._elapsed_s = self.pose, 0.0
-
-
 def _tool_down(position: Array, height_m: float, yaw_rad: float) -> Array:
     pose = np.array([position[0], position[1], height_m, *_DOWN])
     return apply_delta(pose, np.array([0, 0, 0, 0, 0, yaw_rad]))
-
-
-def _duration_s(start: Array, end: Array) -> float:
-    mean_s = max(np.linalg.norm(end[:3] - start[:3]) / _SPEED_M_S, angle_between(start, end) / _ROTATION_SPEED_RAD_S)
-    return max(float(mean_s) * _PEAK_OF_MEAN * 0.6, 0.05)
