@@ -61,10 +61,6 @@ class RowSampler:
         """Whether every field has a measurement at or after the tick."""
         return all(stream.covers(tick_ns) for _, stream in [*self._state, *self._commands])
 
-    def uncovered(self, tick_ns: int) -> list[str]:
-        """Topics that have no measurement at or after the tick."""
-        return sorted({source.topic for source, stream in [*self._state, *self._commands] if not stream.covers(tick_ns)})
-
     @property
     def regressions(self) -> int:
         """Measurements left out because their stamps went back."""

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from groot_ros.cli import main
-from groot_ros.demo.figures import Path3, match_replay
+from groot_ros.demo.figures import TimedPath, match_replay
 from groot_ros.geometry import integrate_deltas
 
 # Figures that a machine which stalls for a moment cannot spoil; the others are judged by `make demo`.
@@ -65,6 +65,6 @@ def test_a_lag_is_found_and_removed():
     times = np.arange(-100, 600) / 100
     x = np.interp(times - 0.12, np.arange(60) / fps, recorded[:, 0])
     poses = np.column_stack([x, np.full(700, 0.001), np.full(700, 0.2), np.tile(start[3:], (700, 1))])
-    match = match_replay(recorded, fps, 0.0, Path3(times, poses))
+    match = match_replay(recorded, fps, 0.0, TimedPath(times, poses))
     assert match.lag_s == pytest.approx(0.12, abs=0.002)
     assert match.distances_m.mean() == pytest.approx(0.001, abs=2e-4)

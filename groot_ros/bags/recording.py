@@ -113,11 +113,6 @@ class EpisodeRecording:
         """Counts messages that the middleware lost."""
         self.counts.topics[topic].lost += count
 
-    @property
-    def newest_tick_ns(self) -> int:
-        """Stamp of the newest tick, pending or not, 0 before the first."""
-        return self._pending[-1].stamp_ns if self._pending else self._ticks._last_ns
-
     def finish(self, info: dict[str, Any]) -> RecordingCounts:
         """Writes what waits, closes the bag, and returns the counts. Raises what made the recording fail."""
         self._queue.put((_STOP, 0, b''))

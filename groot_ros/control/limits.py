@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from groot_ros.geometry import Array, angle_between, apply_delta
+from groot_ros.geometry import Array, apply_delta
 from groot_ros.kinematics import inverse, jacobian
 
 
@@ -64,11 +64,6 @@ def joints_of_target(target: Array, joints: Array, duration_s: float, tcp_offset
     if speeds.max() > limits.joint_speed_rad_s:
         raise RefusedError(f'joint {int(speeds.argmax()) + 1} would have to move at {speeds.max():.1f} rad/s')
     return solution
-
-
-def distance(start: Array, end: Array) -> tuple[float, float]:
-    """Metres and radians between two poses (7,)."""
-    return float(np.linalg.norm(end[:3] - start[:3])), angle_between(start, end)
 
 
 def _shortened(vector: Array, reach: float) -> Array:

@@ -43,7 +43,7 @@ class Figure:
 
 
 @dataclass
-class Path3:
+class TimedPath:
     """Poses (n, 7) at times in s (n,)."""
 
     times_s: Array
@@ -167,7 +167,7 @@ def validation_figures(report: ValidationReport) -> list[Figure]:
     return [Figure('validation errors', report.errors, '', 0), Figure('validation warnings', report.warnings, '')]
 
 
-def match_replay(recorded: Array, fps: float, began_s: float, replay: Path3) -> ReplayMatch:
+def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath) -> ReplayMatch:
     """Compares recorded poses (n, 7), row k at k / fps, with a replay whose first action was due at `began_s`.
 
     The lag is the one, to 1 ms, that makes the mean distance least.
@@ -197,11 +197,11 @@ def replay_figures(match: ReplayMatch, placed: bool) -> list[Figure]:
     ]
 
 
-def _positions_at(path: Path3, times_s: Array) -> Array:
+def _positions_at(path: TimedPath, times_s: Array) -> Array:
     return np.column_stack([np.interp(times_s, path.times_s, path.poses[:, axis]) for axis in range(3)])
 
 
-def _pose_at(path: Path3, time_s: float) -> Array:
+def _pose_at(path: TimedPath, time_s: float) -> Array:
     after = int(np.clip(np.searchsorted(path.times_s, time_s), 1, len(path.times_s) - 1))
     start_s, end_s = path.times_s[after - 1], path.times_s[after]
     return interpolate_pose(path.poses[after - 1], path.poses[after], float(np.clip((time_s - start_s) / (end_s - start_s), 0, 1)))

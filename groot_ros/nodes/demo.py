@@ -20,7 +20,7 @@ from groot_ros.dataset.convert import ConversionReport, convert
 from groot_ros.dataset.validate import ValidationReport, validate
 from groot_ros.demo.figures import (
     Figure,
-    Path3,
+    TimedPath,
     conversion_figures,
     dataset_episode,
     dataset_figures,
@@ -211,7 +211,7 @@ def _replay(watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Em
     recorded = dataset_episode(Path(options.dataset), _REPLAYED)['observation.state'][:, embodiment.pose_part]
     origin_ns = watcher.first_delta_ns
     times_s = np.array([(stamp_ns - origin_ns) / 1e9 for stamp_ns, _ in watcher.poses])
-    match = match_replay(recorded, embodiment.fps, 0.0, Path3(times_s, np.array([pose for _, pose in watcher.poses])))
+    match = match_replay(recorded, embodiment.fps, 0.0, TimedPath(times_s, np.array([pose for _, pose in watcher.poses])))
     _stage(f'episode {_REPLAYED} replayed')
     return match, cube_in_bin(hooks.cube_pose())
 

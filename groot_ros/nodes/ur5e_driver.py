@@ -20,6 +20,7 @@ from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNod
 _RUNNING, _NORMAL, _REDUCED, _PROTECTIVE_STOP = 7, 1, 2, 3
 _EMERGENCY_STOPS = (6, 7)
 _SCRIPT_START_S = 7.0
+_STILL_RAD_S = 0.05
 _FRAME = 'base'
 
 PARAMETERS = {
@@ -141,6 +142,8 @@ class Ur5eDriver(GrootNode):
         self._enabled_s, self._servoing_seen = time.monotonic(), False
         if fault := self._fault(self._state):
             return False, f'the robot is not ready: {fault}'
+        if np.abs(self._state['joint_velocities']).max() > _STILL_RAD_S:
+            return False, 'the arm still moves: enable it when it stands'
         self._gate.enable(pose_from_rotvec(self._state['target_pose']), self._state['target_joints'], self._enabled_s)
         self._servoing_seen = False
         self._arm.start()
