@@ -29,6 +29,7 @@ class TopicCount:
 
     received: int = 0
     lost: int = 0
+    first_ns: int = 0
     last_ns: int = 0
     largest_gap_ns: int = 0
 
@@ -36,6 +37,8 @@ class TopicCount:
         """Counts a message."""
         if self.received:
             self.largest_gap_ns = max(self.largest_gap_ns, stamp_ns - self.last_ns)
+        else:
+            self.first_ns = stamp_ns
         self.received += 1
         self.last_ns = stamp_ns
 

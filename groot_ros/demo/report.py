@@ -74,9 +74,13 @@ def _episode(result: DemoResult, index: int, path: Path) -> dict[str, Any]:
     with EpisodeBag(path) as bag:
         info = bag.info
     rows = len(dataset_episode(result.dataset, index)['timestamp'])
-    topics = [{'topic': topic, **counts} for topic, counts in info['counts']['topics'].items()]
+    topics = [{'topic': topic, 'rate_hz': _rate_hz(counts), **counts} for topic, counts in info['counts']['topics'].items()]
     frames = _frame_strip(video_file(result.dataset, result.embodiment.cameras[0].feature, index), rows)
     return {'name': path.name, 'outcome': info['outcome'], 'task': info['task'], 'rows': rows, 'topics': topics, 'frames': frames}
+
+
+def _rate_hz(counts: dict[str, Any]) -> float:
+    return (counts['received'] - 1) * 1e9 / max(counts['last_ns'] - counts['first_ns'], 1)
 
 
 def _frame_strip(video: Path, rows: int) -> str:
