@@ -22,6 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     except GrootRosError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
+    except OSError as error:
+        where = f' {error.filename}' if error.filename else ''
+        print(f'error: {error.strerror}{where}: make room or choose another folder; nothing half-written was left.', file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print('stopped; nothing half-written was left.', file=sys.stderr)
         return 130

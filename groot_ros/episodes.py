@@ -8,6 +8,7 @@ from typing import TextIO
 from groot_ros.errors import GrootRosError
 
 _PREFIX = 'episode_'
+_LOCK = '.recorder.lock'
 
 
 class EpisodeFolder:
@@ -17,7 +18,7 @@ class EpisodeFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: TextIO = (path / '.recorder.lock').open('w')
+            self._lock: TextIO = (path / _LOCK).open('w')
         except OSError as error:
             raise GrootRosError(f'Episodes cannot be written to {path} ({error.strerror}): choose another output_dir.') from error
         try:
@@ -38,3 +39,16 @@ class EpisodeFolder:
     def close(self) -> None:
         """Lets another recorder have the folder."""
         self._lock.close()
+
+
+def is_being_recorded(folder: Path) -> bool:
+    """Whether a recorder holds the folder of episodes now."""
+    lock = folder / _LOCK
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

@@ -1,5 +1,6 @@
 """A recording and its conversion against signals that are known functions of time."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -13,7 +14,9 @@ import pytest
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
 from groot_ros.bags.video import count_frames
+from groot_ros.cli import main
 from groot_ros.dataset.convert import convert, read_samples
+from groot_ros.episodes import EpisodeFolder
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import angle_between
 
@@ -134,5 +137,63 @@ def test_a_killed_recorder_leaves_rows_up_to_the_last_second(tmp_path, embodimen
         assert recovered.info['task'] == 'killed'
     a_second_before = max(ticks for ticks, when_s in progress if when_s <= progress[-1][1] - 1.0)
     assert rows >= a_second_before > 0
-    assert convert([bag], tmp_path / 'set', embodiment).rows == rows - 1
     assert (tmp_path / 'bag.torn').is_dir()
+    assert convert([tmp_path], tmp_path / 'set', embodiment).rows == rows - 1  # what is left of the torn bag is passed over
+    assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == ['killed', 'invalid']
+
+
+def test_a_bag_is_not_recovered_while_a_recorder_writes_beside_it(tmp_path, synthetic):
+    synthetic(seconds=0.3).record(tmp_path / 'episode_000000')
+    (tmp_path / 'episode_000000' / 'metadata.yaml').unlink()
+    folder = EpisodeFolder(tmp_path)
+    with pytest.raises(GrootRosError, match='recorder still writes'):
+        recover_bag(tmp_path / 'episode_000000')
+    folder.close()
+    assert recover_bag(tmp_path / 'episode_000000').messages > 0
+
+
+def test_a_full_disk_ends_the_recording_and_what_was_written_can_be_recovered(tmp_path, synthetic, embodiment, monkeypatch):
+    from rosbags.rosbag2.storage_mcap import McapWriter
+
+    chunks, write_chunk = [], McapWriter.close_chunk
+
+    def full_after_three(writer):
+        if len(chunks) == 3:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        chunks.append(writer)
+        write_chunk(writer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(McapWriter, 'close_chunk', full_after_three)
+        patched.setattr('groot_ros.bags.writer._FLUSH_S', 0.02)
+        with pytest.raises(OSError, match='No space left'):
+            synthetic(seconds=4).record(tmp_path / 'bag')
+    next((tmp_path / 'bag').glob('*.mcap')).stat()
+    assert recover_bag(tmp_path / 'bag').messages > 0
+    with EpisodeBag(tmp_path / 'bag') as bag:
+        assert len(live_states(bag, embodiment)) > 0
+
+
+def test_a_recovery_that_fails_leaves_the_torn_bag_as_it_was(tmp_path, synthetic, monkeypatch, capsys):
+    synthetic(seconds=0.3).record(tmp_path / 'bag')
+    (tmp_path / 'bag' / 'metadata.yaml').unlink()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('groot_ros.bags.writer.EpisodeWriter.write', full)
+    assert main(['recover', str(tmp_path / 'bag')]) == 1
+    assert capsys.readouterr().err.startswith('error: No space left on device')
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+def test_episode_numbers_go_on_after_a_restart(tmp_path):
+    first = EpisodeFolder(tmp_path)
+    first.next_path().mkdir()
+    first.next_path().mkdir()
+    (tmp_path / 'episode_000000').rmdir()
+    first.close()
+    (tmp_path / 'episode_000007.torn').mkdir()
+    second = EpisodeFolder(tmp_path)
+    assert second.next_path().name == 'episode_000008'
+    second.close()

@@ -15,6 +15,9 @@ from groot_ros.bags.writer import INFO_TOPIC
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 
+# What `groot-ros recover` leaves beside a bag that it has rebuilt, or was rebuilding.
+LEFT_BY_RECOVERY = ('.torn', '.recovering')
+
 
 @dataclass
 class BagMessage:
@@ -119,6 +122,7 @@ def find_bags(paths: list[Path]) -> list[Path]:
         if not path.exists():
             raise GrootRosError(f'{path} does not exist: give the folder of a bag, or a folder of bags.')
         found = sorted({file.parent for pattern in ('*.mcap', 'metadata.yaml') for file in path.rglob(pattern)})
+        found = [folder for folder in found if folder.suffix not in LEFT_BY_RECOVERY]
         if not found:
             raise GrootRosError(f'{path} holds no bag (no metadata.yaml or .mcap file in it): give the folder that the recorder wrote into.')
         bags.extend(found)

@@ -121,7 +121,7 @@ class EpisodeRecording:
         self._queue.put((_STOP, 0, b''))
         self._thread.join()
         self.counts.regressions, self.counts.extra_frames = self._sampler.regressions, self._ticks.extra_frames
-        self._writer.close({**info, 'counts': _as_dict(self.counts), 'measured_fps': self._ticks.measured_fps})
+        self._writer.close({**info, 'counts': _as_dict(self.counts)})
         if self.failure is not None:
             raise self.failure
         return self.counts

@@ -12,6 +12,7 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 
 from groot_ros.bags.types import typestore
 from groot_ros.bags.writer import INFO_TOPIC, INFO_TYPE, EpisodeWriter
+from groot_ros.episodes import is_being_recorded
 from groot_ros.errors import GrootRosError
 
 
@@ -26,6 +27,9 @@ class Recovered:
 
 def recover_bag(path: Path) -> Recovered:
     """Rewrites the bag folder in place; the torn file stays beside it as NAME.torn. Raises GrootRosError where nothing can be saved."""
+    path = path.resolve()
+    if is_being_recorded(path.parent):
+        raise GrootRosError(f'A recorder still writes to {path.parent}: stop it before a bag in there is recovered.')
     files = sorted(path.glob('*.mcap'))
     if len(files) != 1:
         raise GrootRosError(f'{path} holds {len(files)} .mcap files: give the folder of one torn bag.')
@@ -33,7 +37,11 @@ def recover_bag(path: Path) -> Recovered:
         raise GrootRosError(f'The bag {path} is whole: there is nothing to recover.')
     rebuilt = path.with_name(f'{path.name}.recovering')
     shutil.rmtree(rebuilt, ignore_errors=True)
-    recovered = _rewrite(files[0], rebuilt)
+    try:
+        recovered = _rewrite(files[0], rebuilt)
+    except BaseException:
+        shutil.rmtree(rebuilt, ignore_errors=True)
+        raise
     path.rename(path.with_name(f'{path.name}.torn'))
     rebuilt.rename(path)
     (path / f'{rebuilt.name}.mcap').rename(path / f'{path.name}.mcap')

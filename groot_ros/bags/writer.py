@@ -32,6 +32,7 @@ class EpisodeWriter:
         self._connections: dict[str, Connection] = {}
         self._flushed_s = time.monotonic()
         self._closing = threading.Event()
+        self._sync_failure: OSError | None = None
         self._syncing = threading.Thread(target=self._sync, name='sync', daemon=True)
         self._syncing.start()
         self._info_topic = f'{namespace}{INFO_TOPIC}'
@@ -53,6 +54,8 @@ class EpisodeWriter:
         if time.monotonic() - self._flushed_s < _FLUSH_S:
             return
         self._flushed_s = time.monotonic()
+        if self._sync_failure is not None:
+            raise self._sync_failure
         # rosbags buffers a chunk of 1 MiB, and Python's file 8 KiB more: a crash would lose them.
         storage = self._writer.storage
         assert storage is not None
@@ -78,6 +81,10 @@ class EpisodeWriter:
         # A slow disk can take seconds over this, so the thread that writes does not wait for it.
         assert self._writer.storage is not None
         descriptor = os.dup(self._writer.storage.bio.fileno())
-        while not self._closing.wait(_FLUSH_S):
-            os.fdatasync(descriptor)
-        os.close(descriptor)
+        try:
+            while not self._closing.wait(_FLUSH_S):
+                os.fdatasync(descriptor)
+        except OSError as error:  # raised by the next `flush`, in the thread that can act on it
+            self._sync_failure = error
+        finally:
+            os.close(descriptor)

@@ -97,7 +97,6 @@ def _sample(sampler: RowSampler, tick_ns: int) -> TickSample:
 
 def _convert_bag(path: Path, writer: DatasetWriter, horizon: int, report: ConversionReport) -> None:
     with EpisodeBag(path) as bag:
-        _check_rate(bag, writer.embodiment)
         started_s = time.perf_counter()
         rows = _rows(bag, writer.embodiment, horizon)
         read_s = time.perf_counter()
@@ -123,14 +122,16 @@ def _rows(bag: EpisodeBag, embodiment: Embodiment, horizon: int) -> Rows:
             f'The episode {bag.path} has {max(len(samples) - 1, 0)} rows, fewer than the horizon of {horizon}, '
             'so GR00T would take no sample from it: record it longer, or leave it out with --skip-bad.'
         )
+    _check_rate(bag.path, samples, embodiment)
     return rows_of(embodiment, samples)
 
 
-def _check_rate(bag: EpisodeBag, embodiment: Embodiment) -> None:
-    measured = float(bag.info.get('measured_fps') or embodiment.fps)
+def _check_rate(path: Path, samples: list[TickSample], embodiment: Embodiment) -> None:
+    """By the ticks themselves, so that a recovered bag is checked too."""
+    measured = (len(samples) - 1) * 1e9 / (samples[-1].tick_ns - samples[0].tick_ns)
     if abs(measured / embodiment.fps - 1) > _RATE_TOLERANCE:
         raise GrootRosError(
-            f'The bag {bag.path} was recorded at {measured:.2f} frames/s but the embodiment {embodiment.name} says {embodiment.fps:g}: '
+            f'The bag {path} was recorded at {measured:.2f} frames/s but the embodiment {embodiment.name} says {embodiment.fps:g}: '
             'set fps in the embodiment, or the camera, to the same rate.'
         )
 

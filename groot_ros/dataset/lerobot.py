@@ -59,7 +59,8 @@ class DatasetWriter:
     def add_episode(self, rows: Rows, task: str, provenance: Provenance) -> None:
         """Writes the rows of the next episode, whose videos lie at `video_path` already."""
         count, episode = len(rows.states), self.episodes
-        validity = INVALID if provenance.outcome == 'failure' else VALID
+        # An interrupted or recovered demonstration may break off anywhere: only a success is called valid.
+        validity = VALID if provenance.outcome == 'success' else INVALID
         task_index, validity_index = self._task_index(task), self._task_index(validity)
         timestamps = np.arange(count) / self.embodiment.fps
         table = self._table(rows, timestamps, task_index, validity_index)

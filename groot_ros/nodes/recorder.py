@@ -148,8 +148,10 @@ class Recorder(GrootNode):
         try:
             counts = recording.finish({'outcome': outcome, 'notes': notes})
         except (GrootRosError, OSError) as error:
-            self.warn(f'{self._path.name} ended early: {error}')
-            return f'{self._path.name} is saved up to a fault: {error}'
+            torn = not (self._path / 'metadata.yaml').exists()
+            mending = f'; stop the recorder, make room, and run `groot-ros recover {self._path}`' if torn else ''
+            self.warn(f'{self._path.name} ended early: {error}{mending}')
+            return f'{self._path.name} holds what came before a fault: {error}{mending}'
         self._saved += outcome != 'discarded'
         if self.context.ok():
             self.get_logger().info(f'{self._path.name}: {outcome}, {counts.ticks} ticks, {counts.filled} filled, {counts.overflows} lost.')
@@ -164,7 +166,9 @@ class Recorder(GrootNode):
             status.rows, status.filled = recording.counts.ticks, recording.counts.filled
             status.encoder_lag = recording.counts.longest_encoder_lag_ms / 1e3
             if recording.failure is not None:
-                self.warn(f'The recording of {status.episode} failed: {recording.failure}')
+                self.warn(f'The recording of {status.episode} failed: {recording.failure}; stop it.')
+            elif missing := self._missing():
+                self.warn(f'{status.episode}: {missing}')
         status.streams = [self._health(topic) for topic in self._wanted]
         self._counts.clear()
         self._status.publish(status)
