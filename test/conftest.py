@@ -9,12 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from groot_ros.msg import GripperState, RobotStatus, TcpDelta
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.bags.recording import EpisodeRecording
 from groot_ros.bags.types import time_message, typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.geometry import apply_delta
 from groot_ros.kinematics import JOINT_NAMES
+from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, time_of
 from groot_ros.sim.hooks import CellHooks
 
 # A domain and a loopback network of this run's own, so that runs beside each other do not meet.
@@ -104,7 +110,7 @@ class SyntheticEpisode:
 
     def _gripper(self, offset_ns: int):
         opening = self.motion.opening(offset_ns / 1e9)
-        state = self.types['groot_ros/msg/GripperState'](self._header(offset_ns), opening, opening, False, False, 0, '')
+        state = self.types['groot_ros/msg/GripperState'](self._header(offset_ns), opening, opening, False, False, float('nan'), 0, '')
         yield offset_ns, 'gripper/state', state
 
     def _frame(self, offset_ns: int):
@@ -145,9 +151,9 @@ def loopback() -> str:
 class RunningCell:
     """A sim_cell process without a camera."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, *arguments: str) -> None:
         self.host = host
-        self.process = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', host, '--no-camera'])
+        self.process = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', host, '--no-camera', *arguments])
         self.hooks = CellHooks(host, patience_s=60.0)
 
     def stop(self) -> None:
@@ -161,8 +167,8 @@ def start_cell():
     """Starts simulated cells, each on an address of its own, and stops them afterwards."""
     cells: list[RunningCell] = []
 
-    def start() -> RunningCell:
-        cells.append(RunningCell(f'{_NETWORK}.0.{next(_hosts)}'))
+    def start(*arguments: str) -> RunningCell:
+        cells.append(RunningCell(f'{_NETWORK}.0.{next(_hosts)}', *arguments))
         return cells[-1]
 
     yield start
@@ -196,3 +202,101 @@ def eventually():
 def known() -> SimpleNamespace:
     """The signals of synthetic episodes and the instant they begin."""
     return SimpleNamespace(motion=KnownMotion(), t0_ns=T0_NS)
+
+
+class Operator:
+    """A node of the test that listens and commands."""
+
+    def __init__(self) -> None:
+        self.node = rclpy.create_node('operator')
+        self.newest = {}
+        self._deltas = self.node.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
+        self.sequence = 0
+        for kind, topic, qos in (
+            (JointState, 'joint_states', STREAM_QOS), (PoseStamped, 'tcp_pose', STREAM_QOS), (PoseStamped, 'tcp_target', STREAM_QOS),
+            (RobotStatus, 'robot_status', STATUS_QOS), (GripperState, 'gripper/state', STREAM_QOS),
+        ):  # fmt: skip
+            self.node.create_subscription(kind, topic, lambda message, topic=topic: self.newest.update({topic: message}), qos)
+
+    def spin(self, seconds: float = 0.02) -> None:
+        rclpy.spin_once(self.node, timeout_sec=seconds)
+
+    def until(self, condition, timeout_s: float = 60.0) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            self.spin()
+            if time.monotonic() > deadline_s:
+                return False
+        return True
+
+    @property
+    def status(self) -> RobotStatus:
+        return self.newest.get('robot_status', RobotStatus())
+
+    @property
+    def position(self) -> np.ndarray:
+        p = self.newest['tcp_pose'].pose.position
+        return np.array([p.x, p.y, p.z])
+
+    def call(self, kind, service, request):
+        client = self.node.create_client(kind, service)
+        assert self.until(client.service_is_ready)
+        future = client.call_async(request)
+        assert self.until(future.done)
+        return future.result()
+
+    def enable(self, on: bool = True):
+        return self.call(SetBool, 'ur5e_driver/enable', SetBool.Request(data=on))
+
+    def recover(self):
+        return self.call(Trigger, 'ur5e_driver/recover', Trigger.Request())
+
+    def stopped(self, timeout_s: float = 30.0) -> bool:
+        return self.until(lambda: self.status.state == RobotStatus.STOPPED, timeout_s)
+
+    def release(self) -> None:
+        self.sequence += 1
+        self._deltas.publish(TcpDelta(source='teleop', sequence=self.sequence, release=True))
+
+    def send(self, translation=(0.0, 0.0, 0.0), opening=float('nan'), duration=0.05) -> None:
+        self.sequence += 1
+        message = TcpDelta(source='teleop', sequence=self.sequence, opening=opening, duration=duration)
+        message.translation = np.array(translation)
+        message.header.stamp = time_of(time.time_ns())
+        self._deltas.publish(message)
+
+
+@pytest.fixture
+def operator():
+    """A node of the test, on real rclpy."""
+    rclpy.init(args=[])
+    made = Operator()
+    yield made
+    made.node.destroy_node()
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def start_node():
+    """Starts nodes as processes, and stops them afterwards."""
+    processes = []
+
+    def start(name: str, *arguments: str, **parameters) -> subprocess.Popen:
+        options = [word for key, value in parameters.items() for word in ('-p', f'{key}:={value}')]
+        command = [sys.executable, '-m', f'groot_ros.nodes.{name}', *arguments, '--ros-args', *options]
+        processes.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in reversed(processes):
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@pytest.fixture
+def driver(cell, operator, start_node):
+    """The arm's driver on a simulated cell, connected."""
+    # A shared machine may stall for longer than a real cell's limits.
+    start_node('ur5e_driver', robot_ip=cell.host, silence_s=1.0, stale_s=1.0)
+    assert operator.until(lambda: operator.status.connected and 'tcp_pose' in operator.newest)
+    return cell

@@ -82,7 +82,7 @@ def test_protective_stop_pauses_and_is_not_unlocked_at_once(cell):
         c, r, d = RTDEControlInterface(host), RTDEReceiveInterface(host, 125.0), DashboardClient(host)
         d.connect()
         CellHooks({cell.host!r}).call('protective_stop')
-        while r.getSafetyMode() != 3: time.sleep(0.01)
+        while r.getSafetyMode() != 3 or c.isProgramRunning(): time.sleep(0.01)
         print(d.safetymode(), r.getRuntimeState(), c.isProgramRunning())
         try:
             d.unlockProtectiveStop()

@@ -1,14 +1,24 @@
 """Decides which commands reach the robot: enabled or not, who commands, how old, within which limits. Used by ur5e_driver."""
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 
-from groot_ros.control.limits import Limits, RefusedError, joints_of_target, limited_delta, limited_target
+from groot_ros.control.limits import (
+    Limits,
+    RefusedError,
+    joints_of_target,
+    least_duration_s,
+    limited_delta,
+    limited_target,
+    share_within,
+)
 from groot_ros.geometry import Array, deltas_between
 
 TELEOP, POLICY = 'teleop', 'policy'
+_UNIT_TOLERANCE = 1e-3
 
 
 class GateState(IntEnum):
@@ -17,6 +27,7 @@ class GateState(IntEnum):
     DISABLED = 0
     ENABLED = 1
     STOPPED = 2
+    FREEDRIVE = 3
 
 
 @dataclass
@@ -54,7 +65,7 @@ class Counters:
 class GateSettings:
     """Time-outs in s. `playout_s` delays every command by the same time, so that arrival jitter does not show."""
 
-    playout_s: float = 0.02
+    playout_s: float = 0.005
     stale_s: float = 0.2
     silence_s: float = 0.25
     handover_s: float = 0.3
@@ -73,34 +84,58 @@ class CommandGate:
     counters: Counters = field(default_factory=Counters)
     target: Array = field(default_factory=lambda: np.array([0, 0, 0, 0, 0, 0, 1.0]))
     joints: Array = field(default_factory=lambda: np.zeros(6))
+    _end_s: float = 0.0
     _last_s: dict[str, float] = field(default_factory=dict)
     _last_sequence: dict[str, int] = field(default_factory=dict)
-    _enabled_s: float = 0.0
+    _recent: deque[tuple[float, Array]] = field(default_factory=deque)
 
-    def enable(self, target: Array, joints: Array, now_s: float) -> None:
-        """Lets commands pass from now on, starting at the robot's own target pose (7,) and joints (6,)."""
-        self.target, self.joints = np.asarray(target, float), np.asarray(joints, float)
-        self.state, self.reason, self.source = GateState.ENABLED, '', ''
-        self._last_s.clear()
-        self._last_sequence.clear()
-        self._enabled_s = now_s
+    def enable(self, target: Array, joints: Array) -> None:
+        """Lets commands pass from now on, starting at the robot's own target pose (7,) and joints (6,).
 
-    def disable(self) -> None:
+        Raises RefusedError for a target that is not a pose, or lies outside the box.
+        """
+        target, joints = np.asarray(target, float), np.asarray(joints, float)
+        if not np.all(np.isfinite(target)) or abs(np.linalg.norm(target[3:]) - 1) > _UNIT_TOLERANCE:
+            raise RefusedError('the robot reports a pose that is none')
+        outside = np.flatnonzero((target[:3] < self.limits.box_lower_m) | (target[:3] > self.limits.box_upper_m))
+        if outside.size:
+            axis = outside[0]
+            raise RefusedError(
+                f'the TCP is outside the box: {"xyz"[axis]} is {target[axis]:.3f} m, not within {self.limits.box_lower_m[axis]:.3f} to '
+                f'{self.limits.box_upper_m[axis]:.3f} m; move it inside by freedrive, or change box_lower_m and box_upper_m'
+            )
+        self.target, self.joints = target, joints
+        self._change(GateState.ENABLED, '')
+
+    def hand_over(self) -> None:
+        """Lets a hand guide the arm: commands pass their gripper opening only."""
+        self._change(GateState.FREEDRIVE, '')
+
+    def disable(self, reason: str = 'disabled by the operator') -> None:
         """Refuses commands until `enable`."""
-        self.state, self.reason, self.source = GateState.DISABLED, 'disabled by the operator', ''
+        self._change(GateState.DISABLED, reason)
 
     def stop(self, reason: str) -> None:
         """Refuses commands until `enable`, because of a fault."""
-        if self.state is GateState.ENABLED:
-            self.state, self.reason, self.source = GateState.STOPPED, reason, ''
+        if self.state in (GateState.ENABLED, GateState.FREEDRIVE):
+            self._change(GateState.STOPPED, reason)
+
+    def release(self, source: str) -> None:
+        """A source says that it lets go, as with an open dead-man: the arm holds, and another source may command at once."""
+        self._last_s.pop(source, None)
+        if self.source == source:
+            self.source = ''
 
     def offer(self, command: DeltaCommand, now_s: float) -> Waypoint:
         """The waypoint of a command that may pass. Raises RefusedError, counted, for one that may not."""
         try:
-            waypoint, clipped = self._judge(command, now_s)
+            self._judge(command, now_s)
+            waypoint, clipped = self._rest(now_s) if self.state is GateState.FREEDRIVE else self._pass(command, now_s)
         except RefusedError:
             self.counters.refused += 1
             raise
+        self.source = command.source
+        self._last_s[command.source], self._last_sequence[command.source] = now_s, command.sequence
         self.counters.accepted += 1
         self.counters.clipped += clipped
         return waypoint
@@ -115,8 +150,15 @@ class CommandGate:
         self.stop(f'{self.source} has been silent for {silent_s:.2f} s')
         return True
 
-    def _judge(self, command: DeltaCommand, now_s: float) -> tuple[Waypoint, bool]:
-        if self.state is not GateState.ENABLED:
+    def _change(self, state: GateState, reason: str) -> None:
+        self.state, self.reason, self.source = state, reason, ''
+        self._last_s.clear()
+        self._last_sequence.clear()
+        self._recent.clear()
+        self._end_s = 0.0
+
+    def _judge(self, command: DeltaCommand, now_s: float) -> None:
+        if self.state not in (GateState.ENABLED, GateState.FREEDRIVE):
             raise RefusedError(f'the arm is not enabled: {self.reason}')
         if command.source not in (TELEOP, POLICY):
             raise RefusedError(f'{command.source!r} is neither {TELEOP!r} nor {POLICY!r}')
@@ -124,16 +166,34 @@ class CommandGate:
             raise RefusedError(f'the command is {now_s - command.start_s:.2f} s old')
         if command.sequence <= self._last_sequence.get(command.source, -1):
             raise RefusedError(f'sequence {command.sequence} of {command.source} came twice or late')
+        if not (np.isnan(command.opening) or 0.0 <= command.opening <= 1.0):
+            raise RefusedError(f'the opening {command.opening:g} is not within 0 (closed) to 1 (open)')
         if command.source == POLICY and now_s - self._last_s.get(TELEOP, -np.inf) < self.settings.handover_s:
             raise RefusedError('teleop overrides the policy')
-        return self._pass(command, now_s)
+
+    def _rest(self, now_s: float) -> tuple[Waypoint, bool]:
+        return Waypoint(now_s, now_s, self.target, np.zeros(6)), False
 
     def _pass(self, command: DeltaCommand, now_s: float) -> tuple[Waypoint, bool]:
         delta, shortened = limited_delta(command.delta, command.duration_s, self.limits)
-        target, boxed = limited_target(self.target, delta, self.limits)
-        self.joints = joints_of_target(target, self.joints, command.duration_s, self.tcp_offset, self.limits)
+        start_s, end_s = self._schedule(command, delta, now_s)
+        share = share_within(delta / (end_s - start_s), self._velocities_since(start_s - self.limits.smoothing_s), self.limits)
+        target, boxed = limited_target(self.target, delta * share, self.limits)
+        self.joints = joints_of_target(target, self.joints, end_s - start_s, self.tcp_offset, self.limits)
         passed = deltas_between(np.array([self.target, target]))[0]
-        self.target, self.source = target, command.source
-        self._last_s[command.source], self._last_sequence[command.source] = now_s, command.sequence
-        start_s = command.start_s + self.settings.playout_s
-        return Waypoint(start_s, start_s + command.duration_s, target, passed), shortened or boxed
+        self.target, self._end_s = target, end_s
+        self._recent.append((end_s, passed / (end_s - start_s)))
+        return Waypoint(start_s, end_s, target, passed), shortened or boxed or share < 1.0
+
+    def _schedule(self, command: DeltaCommand, delta: Array, now_s: float) -> tuple[float, float]:
+        """When the motion begins and ends: behind the last one, and never faster than the limits."""
+        planned_s = command.start_s + self.settings.playout_s
+        start_s = max(planned_s, self._end_s, now_s)
+        if start_s - now_s > self.settings.stale_s + self.settings.playout_s:
+            raise RefusedError('commands come faster than the arm may carry them out')
+        return start_s, max(planned_s + command.duration_s, start_s + least_duration_s(delta, self.limits))
+
+    def _velocities_since(self, time_s: float) -> list[Array]:
+        while self._recent and self._recent[0][0] < time_s:
+            self._recent.popleft()
+        return [velocity for _, velocity in self._recent]

@@ -1,10 +1,12 @@
-"""Time-stamped TCP waypoints read at any instant: what the 500 Hz servo loop of hardware/ur5e_child.py follows."""
+"""From time-stamped TCP waypoints to 500 Hz set-points: what hardware/ur5e_servo.py follows."""
 
 from bisect import bisect_right
 
 import numpy as np
 
 from groot_ros.geometry import Array, interpolate_pose
+
+_CATCH_UP = 1.25
 
 
 class PoseTrajectory:
@@ -45,3 +47,45 @@ class PoseTrajectory:
         del self._times_s[: index - 1], self._poses[: index - 1]
         share = (time_s - self._times_s[0]) / (self._times_s[1] - self._times_s[0])
         return interpolate_pose(self._poses[0], self._poses[1], share)
+
+
+class SetpointGenerator:
+    """The set-points of a servo loop: a trajectory, averaged over the last `window_s`.
+
+    A moving average turns every jump of the velocity by dv into an acceleration of dv / window_s, adds half the window
+    as delay, and stays in every convex box that holds the waypoints. Its time follows the clock but gains at most 1.25
+    periods a cycle: after a stall of the process the arm goes on where it stood, without a leap.
+    """
+
+    def __init__(self, time_s: float, pose: Array, window_s: float, period_s: float) -> None:
+        self._trajectory = PoseTrajectory(time_s, pose)
+        self._time_s, self._period_s = time_s, period_s
+        self._recent = np.tile(np.asarray(pose, float), (max(round(window_s / period_s), 1), 1))
+        self._oldest = 0
+
+    def append(self, start_s: float, end_s: float, pose: Array) -> None:
+        """Adds a waypoint; one that is late starts now and takes as long as it was to take, so that it is never faster."""
+        late_s = max(max(self._time_s, self._trajectory.end[0]) - start_s, 0.0)
+        self._trajectory.append(start_s + late_s, end_s + late_s, pose)
+
+    def brake(self) -> None:
+        """Forgets what lies ahead: the arm slows down on its path, within the window."""
+        self._trajectory = PoseTrajectory(self._time_s, self._trajectory.sample(self._time_s))
+
+    @property
+    def resting(self) -> bool:
+        """Whether every set-point of the window is the same."""
+        return bool(np.all(self._recent == self._recent[0]))
+
+    def advance(self, now_s: float) -> Array:
+        """The set-point (7,) of this cycle, at `now_s` of the clock that the waypoints use."""
+        self._time_s += min(max(now_s - self._time_s, 0.0), _CATCH_UP * self._period_s)
+        pose = self._trajectory.sample(self._time_s)
+        newest = self._recent[self._oldest - 1]
+        self._recent[self._oldest, :3] = pose[:3]
+        self._recent[self._oldest, 3:] = pose[3:] if pose[3:] @ newest[3:] >= 0 else -pose[3:]
+        self._oldest = (self._oldest + 1) % len(self._recent)
+        # The normalised mean of quaternions that lie close together is their mean rotation (Markley et al., 2007).
+        mean = self._recent.mean(axis=0)
+        mean[3:] /= np.linalg.norm(mean[3:])
+        return mean

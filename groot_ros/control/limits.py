@@ -1,11 +1,12 @@
 """What a TCP target must keep to before it may reach the robot: pure numpy, used by the command gate of ur5e_driver."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from groot_ros.geometry import Array, apply_delta
-from groot_ros.kinematics import inverse, jacobian
+from groot_ros.kinematics import JOINT_LIMIT_RAD, inverse, jacobian
 
 
 class RefusedError(Exception):
@@ -19,11 +20,20 @@ class Limits:
     box_lower_m: Array = field(default_factory=lambda: np.array([-0.6, -0.85, 0.005]))
     box_upper_m: Array = field(default_factory=lambda: np.array([0.6, -0.2, 0.6]))
     speed_m_s: float = 0.5
+    acceleration_m_s2: float = 10.0
     rotation_speed_rad_s: float = 1.5
+    rotation_acceleration_rad_s2: float = 30.0
+    joint_lower_rad: Array = field(default_factory=lambda: np.full(6, -JOINT_LIMIT_RAD))
+    joint_upper_rad: Array = field(default_factory=lambda: np.full(6, JOINT_LIMIT_RAD))
     joint_speed_rad_s: float = 2.0
     step_m: float = 0.075
     step_rad: float = 0.3
     least_manipulability: float = 0.01
+
+    @property
+    def smoothing_s(self) -> float:
+        """Window in s of the set-points' moving average that keeps every change of at most the full speed within the accelerations."""
+        return max(self.speed_m_s / self.acceleration_m_s2, self.rotation_speed_rad_s / self.rotation_acceleration_rad_s2)
 
 
 def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:
@@ -41,6 +51,24 @@ def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Arra
     return shortened, not np.array_equal(shortened, delta)
 
 
+def least_duration_s(delta: Array, limits: Limits) -> float:
+    """The shortest time in s that a delta (6,) may take."""
+    lengths = np.linalg.norm(delta[:3]) / limits.speed_m_s, np.linalg.norm(delta[3:]) / limits.rotation_speed_rad_s
+    return max(*map(float, lengths), 0.002)
+
+
+def share_within(velocity: Array, recent: Iterable[Array], limits: Limits) -> float:
+    """Largest share, 0 to 1, of a TCP velocity (6,) that differs from each recent one by at most the full speed.
+
+    With `smoothing_s` this bounds the acceleration: a reversal at full speed first comes to rest.
+    """
+    shares = [1.0]
+    for earlier in recent:
+        shares.append(_share(velocity[:3], earlier[:3], limits.speed_m_s))
+        shares.append(_share(velocity[3:], earlier[3:], limits.rotation_speed_rad_s))
+    return min(shares)
+
+
 def limited_target(target: Array, delta: Array, limits: Limits) -> tuple[Array, bool]:
     """The pose (7,) after a delta (6,), held inside the box, and whether the box changed it."""
     moved = apply_delta(target, delta)
@@ -52,14 +80,17 @@ def limited_target(target: Array, delta: Array, limits: Limits) -> tuple[Array, 
 def joints_of_target(target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits) -> Array:
     """Joint angles (6,) of a target pose (7,), coming from `joints` (6,) within `duration_s`.
 
-    Raises RefusedError where the pose is out of reach, near a singularity, or too fast for a joint: on the real
-    controller an unsolvable pose ends the control script. Manipulability is |det J| (Yoshikawa, 1985).
+    Raises RefusedError where the pose is out of reach, near a singularity, outside a joint's range or too fast for it: on
+    the real controller an unsolvable pose ends the control script. Manipulability is |det J| (Yoshikawa, 1985).
     """
     solution = inverse(target, joints, tcp_offset)
     if solution is None:
         raise RefusedError('the target is out of reach')
     if abs(np.linalg.det(jacobian(solution, tcp_offset))) < limits.least_manipulability:
         raise RefusedError('the target is too near a singularity')
+    outside = np.flatnonzero((solution < limits.joint_lower_rad) | (solution > limits.joint_upper_rad))
+    if outside.size:
+        raise RefusedError(f'joint {outside[0] + 1} would have to turn to {solution[outside[0]]:.2f} rad, out of its range')
     speeds = np.abs(solution - joints) / duration_s
     if speeds.max() > limits.joint_speed_rad_s:
         raise RefusedError(f'joint {int(speeds.argmax()) + 1} would have to move at {speeds.max():.1f} rad/s')
@@ -69,3 +100,12 @@ def joints_of_target(target: Array, joints: Array, duration_s: float, tcp_offset
 def _shortened(vector: Array, reach: float) -> Array:
     length = float(np.linalg.norm(vector))
     return vector if length <= reach else vector * (reach / length)
+
+
+def _share(velocity: Array, earlier: Array, reach: float) -> float:
+    """Largest s in [0, 1] with |s * velocity - earlier| <= reach, for |earlier| <= reach: the root of a quadratic."""
+    square, mixed = float(velocity @ velocity), float(velocity @ earlier)
+    if square == 0.0:
+        return 1.0
+    room = max(reach * reach - float(earlier @ earlier), 0.0)
+    return min((mixed + np.sqrt(mixed * mixed + square * room)) / square, 1.0)

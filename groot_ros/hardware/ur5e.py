@@ -1,24 +1,28 @@
-"""The driver's side of the arm: starts, feeds and supervises the process that owns ur_rtde."""
+"""The driver's side of the arm: two supervised processes that own ur_rtde, one for the state and one that commands."""
 
-import json
-import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
 
 import numpy as np
 
 from groot_ros.control.gate import Waypoint
-from groot_ros.hardware.ur5e_records import QUIT, START, STATE, STOP, WAYPOINT, command
+from groot_ros.hardware.child_process import SupervisedChild
+from groot_ros.hardware.ur5e_records import (
+    BEAT,
+    BRAKE,
+    END_FREEDRIVE,
+    FREEDRIVE,
+    HOLD,
+    RECOVER,
+    STATE,
+    TAKE_CONTROL,
+    WAYPOINT,
+    order,
+)
 
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
-_SILENT_S = 1.0
-_START_S = 8.0
+_SILENT_S = 0.6
+_TAKE_CONTROL_S, _RECOVER_S, _CALL_S = 15.0, 25.0, 4.0
 
 
 @dataclass
@@ -30,102 +34,63 @@ class Ur5eSettings:
     servo_rate_hz: float = 500.0
     lookahead_s: float = 0.1
     gain: float = 300.0
+    smoothing_s: float = 0.05
     tcp_offset: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.174, 0.0, 0.0, 0.0])
     payload_kg: float = 0.94
     payload_centre_m: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.06])
 
 
 class Ur5e:
-    """Calls `on_state` with each STATE record and `on_loss` with a sentence when the child dies or falls silent."""
+    """Calls `on_state` with each STATE record, `on_beat` with each BEAT record, and the two `on_loss` with a sentence.
 
-    def __init__(self, settings: Ur5eSettings, on_state: Callable[[np.void], None], on_loss: Callable[[str], None]) -> None:
-        self.settings = settings
-        self._on_state, self._on_loss = on_state, on_loss
-        self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._pipe: Connection | None = None
-        self._busy_until_s = 0.0
-        self._thread = threading.Thread(target=self._supervise, name='ur5e', daemon=True)
-        self._thread.start()
+    The calls that ask something of the robot wait for its answer and return '' or, as one clause, what is wrong.
+    """
 
-    def start(self) -> None:
-        """Lets the child hold the robot's target pose and follow waypoints; uploading the script may take seconds."""
-        self._busy_until_s = time.monotonic() + _START_S
-        self._send(command(START))
+    def __init__(
+        self,
+        settings: Ur5eSettings,
+        on_state: Callable[[np.void], None],
+        on_beat: Callable[[np.void], None],
+        on_state_loss: Callable[[str], None],
+        on_control_loss: Callable[[str], None],
+    ) -> None:
+        self._numbers = itertools.count(1)
+        package, values = 'groot_ros.hardware', asdict(settings)
+        self._control = SupervisedChild(
+            f'{package}.ur5e_servo', values, lambda data: on_beat(np.frombuffer(data, BEAT)[0]), on_control_loss, _SILENT_S
+        )
+        self._state = SupervisedChild(f'{package}.ur5e_state', values, lambda data: on_state(np.frombuffer(data, STATE)[0]), on_state_loss, _SILENT_S)
+
+    def take_control(self) -> str:
+        """Uploads the control script, sets TCP, payload and watchdog. Nothing moves."""
+        return self._ask(TAKE_CONTROL, _TAKE_CONTROL_S)
+
+    def hold(self, pose: np.ndarray) -> str:
+        """Begins to servo, at the robot's own target pose (7,)."""
+        number = next(self._numbers)
+        return self._control.ask(order(HOLD, number, pose=pose), number, _CALL_S)
 
     def move(self, waypoint: Waypoint) -> None:
         """Passes a waypoint on."""
-        self._send(command(WAYPOINT, waypoint.start_s, waypoint.end_s, waypoint.pose))
+        self._control.send(order(WAYPOINT, 0, waypoint.start_s, waypoint.end_s, waypoint.pose))
 
-    def stop(self) -> None:
-        """Slows the arm down."""
-        self._send(command(STOP))
+    def brake(self) -> None:
+        """Slows the arm down along its path, then lets the script idle."""
+        self._control.send(order(BRAKE))
+
+    def freedrive(self, on: bool) -> str:
+        """Lets a hand guide the arm, or ends that."""
+        return self._ask(FREEDRIVE, _TAKE_CONTROL_S) if on else self._ask(END_FREEDRIVE, _CALL_S)
+
+    def recover(self) -> str:
+        """Recovers from a protective or emergency stop; may take 6 s, or 30 s where the arm must be powered."""
+        return self._ask(RECOVER, _RECOVER_S)
 
     def close(self) -> None:
-        """Leaves the arm holding and the script stopped, and ends the child."""
-        self._closing.set()
-        self._send(command(QUIT))
-        self._thread.join(6.0)
+        """Leaves the arm holding and the script stopped, and ends both processes."""
+        self._control.close()
+        self._state.close()
 
-    def _send(self, record: bytes) -> None:
-        with self._lock:
-            if self._pipe is not None:
-                try:
-                    self._pipe.send_bytes(record)
-                except OSError:
-                    self._pipe = None
-
-    def _supervise(self) -> None:
-        backoff_s = _FIRST_BACKOFF_S
-        while not self._closing.is_set():
-            began_s = time.monotonic()
-            reason = self._run_child()
-            if self._closing.is_set():
-                return
-            self._on_loss(reason)
-            backoff_s = _FIRST_BACKOFF_S if time.monotonic() - began_s > 30 else min(backoff_s * 2, _LONGEST_BACKOFF_S)
-            self._closing.wait(backoff_s)
-
-    def _run_child(self) -> str:
-        """Runs one child to its end and says why it ended."""
-        ours, theirs = socket.socketpair()
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'groot_ros.hardware.ur5e_child', str(theirs.fileno()), json.dumps(asdict(self.settings))],
-            pass_fds=[theirs.fileno()],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        theirs.close()
-        pipe = Connection(ours.detach())
-        with self._lock:
-            self._pipe = pipe
-        reason = self._read_states(pipe)
-        with self._lock:
-            self._pipe = None
-            pipe.close()
-        if reason:
-            process.kill()
-        ended = _ended(process)
-        return reason or ended
-
-    def _read_states(self, pipe: Connection) -> str:
-        """Hands on states until the pipe closes, which returns '', or falls silent."""
-        self._busy_until_s = time.monotonic() + _START_S
-        try:
-            while pipe.poll(max(_SILENT_S, self._busy_until_s - time.monotonic())):
-                self._on_state(np.frombuffer(pipe.recv_bytes(), STATE)[0])
-        except (EOFError, OSError):
-            return ''
-        return '' if self._closing.is_set() else f'no data from {self.settings.host}'
-
-
-def _ended(process: subprocess.Popen) -> str:
-    try:
-        _, text = process.communicate(timeout=3.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _, text = process.communicate()
-    if process.returncode < 0:
-        return f'ur_rtde ended with {signal.Signals(-process.returncode).name}'
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else 'the connection to the robot ended'
+    def _ask(self, kind: int, timeout_s: float) -> str:
+        number = next(self._numbers)
+        return self._control.ask(order(kind, number), number, timeout_s)

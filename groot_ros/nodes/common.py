@@ -1,4 +1,4 @@
-"""What every node shares: parameters with descriptions, stamps, QoS, and a main that ends cleanly on Ctrl-C or a fault."""
+"""What every node shares: life cycle, parameters with descriptions, /diagnostics, QoS, and a main that ends cleanly."""
 
 import sys
 from collections.abc import Callable
@@ -7,22 +7,25 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from groot_ros.errors import GrootRosError
+from groot_ros.health import Health
 
 RCLError = rclpy_implementation.RCLError
 COMMAND_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 STREAM_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
 IMAGE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 STATUS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+_DIAGNOSTICS_S = 1.0
 
 
 @dataclass
@@ -35,13 +38,40 @@ class Parameter:
     highest: float | None = None
 
 
-class GrootNode(Node):
-    """A node whose `failure`, once set, ends the process with that sentence and exit code 1."""
+AUTOSTART = Parameter(True, 'configure and activate at the start; false leaves that to a lifecycle manager')
+
+
+class GrootNode(LifecycleNode):
+    """A lifecycle node. Subclasses say what the transitions do in `open`, `begin`, `end` and `close`.
+
+    A sentence in `failure` ends the process with that sentence and exit code 1.
+    """
 
     def __init__(self, name: str, parameters: dict[str, Parameter]) -> None:
         super().__init__(name)
         self.failure: str = ''
-        self._read = {key: self._declare(key, parameter) for key, parameter in parameters.items()}
+        self.finished = self.active = self._is_open = False
+        self._problem: str = ''
+        described = {**parameters, 'autostart': AUTOSTART}
+        self._read = {key: self._declare(key, parameter) for key, parameter in described.items()}
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self.create_timer(_DIAGNOSTICS_S, self._publish_diagnostics)
+
+    def open(self) -> None:
+        """Takes devices and files (configure). Raises GrootRosError where that fails."""
+
+    def begin(self) -> None:
+        """Starts the work (activate)."""
+
+    def end(self) -> None:
+        """Ends the work and leaves the arm holding (deactivate)."""
+
+    def close(self) -> None:
+        """Releases devices and files (cleanup, shutdown); called once, on every way out."""
+
+    def diagnose(self) -> list[Health]:
+        """How the parts of the node stand, for /diagnostics."""
+        return []
 
     def parameter(self, name: str) -> Any:
         """Value of a parameter, as it was at the start."""
@@ -56,7 +86,9 @@ class GrootNode(Node):
         self.failure = self.failure or reason
 
     def publish(self, publisher: Publisher, message: Any) -> None:
-        """Publishes, unless Ctrl-C has ended ROS already: a device's thread may still be in the middle of its work then."""
+        """Publishes while the node is active and Ctrl-C has not ended ROS: a device's thread may be in the middle of its work then."""
+        if not self.active:
+            return
         try:
             publisher.publish(message)
         except RCLError:
@@ -68,14 +100,71 @@ class GrootNode(Node):
         if self.context.ok():
             self.get_logger().warning(text)
 
-    def close(self) -> None:
-        """Releases devices; called once, on every way out."""
+    def start(self) -> None:
+        """Configures and activates. Raises GrootRosError where that fails."""
+        for transition in (self.trigger_configure, self.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise GrootRosError(self._problem or f'{self.get_name()} could not be started')
+
+    def leave(self) -> None:
+        """Ends the work and releases what is held; harmless when done before."""
+        if self.active:
+            self.active = False
+            self.end()
+        if self._is_open:
+            self._is_open = False
+            self.close()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `open`."""
+        self._is_open = True
+        return self._try(self.open, TransitionCallbackReturn.FAILURE)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `begin`."""
+        self.active = True
+        return self._try(self.begin, TransitionCallbackReturn.FAILURE)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `end`."""
+        done = self._try(self.end, TransitionCallbackReturn.ERROR)
+        self.active = False
+        return done
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Calls `close`."""
+        return self._try(self.leave, TransitionCallbackReturn.ERROR)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Leaves the process in order."""
+        self.finished = True
+        return self._try(self.leave, TransitionCallbackReturn.ERROR)
+
+    def _try(self, work: Callable[[], None], otherwise: TransitionCallbackReturn) -> TransitionCallbackReturn:
+        try:
+            work()
+        except GrootRosError as error:
+            self._problem = str(error)
+            if not self.parameter('autostart'):
+                self.get_logger().error(self._problem)
+            return otherwise
+        return TransitionCallbackReturn.SUCCESS
 
     def _declare(self, name: str, parameter: Parameter) -> Any:
         descriptor = ParameterDescriptor(description=parameter.description, read_only=True)
         if parameter.lowest is not None and parameter.highest is not None:
             descriptor.floating_point_range = [FloatingPointRange(from_value=parameter.lowest, to_value=parameter.highest)]
         return self.declare_parameter(name, parameter.default, descriptor).value
+
+    def _publish_diagnostics(self) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = self.get_clock().now().to_msg()
+        for health in self.diagnose() if self.active else [Health('life cycle', 1, 'not active', {})]:
+            values = [KeyValue(key=key, value=value) for key, value in health.values.items()]
+            name = f'{self.get_fully_qualified_name()}: {health.part}'
+            message.status.append(DiagnosticStatus(level=bytes([health.level]), name=name, message=health.text, values=values))
+        if message.status:
+            self._diagnostics.publish(message)
 
 
 def time_of(stamp_ns: int) -> Time:
@@ -89,14 +178,16 @@ def ns_of(stamp: Time) -> int:
 
 
 def run_node(make: Callable[[], GrootNode]) -> int:
-    """Spins a node until Ctrl-C, SIGTERM or its failure; prints a failure as one sentence and returns the exit code."""
+    """Spins a node until Ctrl-C, SIGTERM, its shutdown or its failure; prints a failure as one sentence and returns the exit code."""
     node = None
     try:
         rclpy.init(args=sys.argv)
         node = make()
+        if node.parameter('autostart'):
+            node.start()
         executor = EventsExecutor()
         executor.add_node(node)
-        while rclpy.ok() and not node.failure:
+        while rclpy.ok() and not node.failure and not node.finished:
             executor.spin_once(timeout_sec=0.5)
         return _report(node.failure)
     except RCLError:
@@ -109,7 +200,7 @@ def run_node(make: Callable[[], GrootNode]) -> int:
         return _report(str(error))
     finally:
         if node is not None:
-            node.close()
+            node.leave()
         rclpy.try_shutdown()
 
 

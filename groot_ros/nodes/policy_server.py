@@ -67,7 +67,15 @@ class PolicyServer(GrootNode):
         self.create_timer(self._period_s / 10, self._tick)
         self._enter(RunState.IDLE)
 
+    def end(self) -> None:
+        """Stops commanding; the arm holds."""
+        if self._state in (RunState.APPROACHING, RunState.RUNNING):
+            self._enter(RunState.STOPPED)
+
     def _enter(self, state: RunState) -> None:
+        if self._state in (RunState.APPROACHING, RunState.RUNNING) and state not in (RunState.APPROACHING, RunState.RUNNING):
+            self._sequence += 1
+            self.publish(self._deltas, TcpDelta(source='policy', sequence=self._sequence, release=True))
         self._state = state
         self._states.publish(String(data=state.value))
 
@@ -86,6 +94,8 @@ class PolicyServer(GrootNode):
         if not request.data:
             self._enter(RunState.IDLE)
             response.success, response.message = True, 'idle: no more commands'
+        elif not self.active:
+            response.success, response.message = False, 'the policy server is not active'
         elif not self._arm_enabled:
             response.success, response.message = False, 'the arm is not enabled: call ur5e_driver/enable first'
         elif self._target is None or self.now_ns() - self._target_ns > _TARGET_FRESH_NS:

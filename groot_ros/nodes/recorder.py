@@ -33,7 +33,6 @@ class Recorder(GrootNode):
     def __init__(self) -> None:
         super().__init__('recorder', PARAMETERS)
         self._embodiment = load_embodiment(self.parameter('embodiment'))
-        self._folder = EpisodeFolder(Path(self.parameter('output_dir')).expanduser())
         cameras = [camera.topic for camera in self._embodiment.cameras]
         self._needed = [*self._embodiment.row_topics, *cameras]
         self._wanted = list(dict.fromkeys([*self._needed, *self._embodiment.also_record]))
@@ -51,12 +50,18 @@ class Recorder(GrootNode):
         self.create_timer(0.5, self._subscribe_to_new)
         self.create_timer(1.0, self._publish_status)
 
-    def close(self) -> None:
+    def open(self) -> None:
+        """Takes the folder; raises GrootRosError where another recorder has it."""
+        self._folder = EpisodeFolder(Path(self.parameter('output_dir')).expanduser())
+
+    def end(self) -> None:
         """Saves an episode that still runs, so that nothing is lost."""
         if self._recording is not None:
             self._finish('interrupted', 'the recorder was stopped')
-        if hasattr(self, '_folder'):
-            self._folder.close()
+
+    def close(self) -> None:
+        """Frees the folder."""
+        self._folder.close()
 
     def _subscribe_to_new(self) -> None:
         for topic in [topic for topic in self._wanted if topic not in self._types]:
@@ -105,6 +110,8 @@ class Recorder(GrootNode):
         return response
 
     def _start(self, task: str, operator: str) -> str:
+        if not self.active:
+            raise GrootRosError('The recorder is not active: activate it first.')
         if self._recording is not None:
             raise GrootRosError(f'{self._path.name} is being recorded already: stop or discard it first.')  # type: ignore[union-attr]
         if not task:

@@ -25,19 +25,23 @@ class RobotiqDriver(GrootNode):
         super().__init__('robotiq_driver', PARAMETERS)
         self._publisher = self.create_publisher(GripperState, 'gripper/state', STREAM_QOS)
         self._connected = False
+        self._gripper: Robotiq | None = None
+        self.create_subscription(TcpDelta, 'command/tcp_delta', self._on_command, COMMAND_QOS)
+
+    def open(self) -> None:
+        """Connects, and activates the gripper where needed."""
         self._began_s = time.monotonic()
         keys = ('rate_hz', 'open_count', 'closed_count', 'speed', 'force')
         settings = GripperSettings(host=self.parameter('robot_ip'), **{key: self.parameter(key) for key in keys})
         self._gripper = Robotiq(settings, self._on_reading, self._on_loss)
-        self.create_subscription(TcpDelta, 'command/tcp_delta', self._on_command, COMMAND_QOS)
 
     def close(self) -> None:
         """Lets go of the connection; the gripper holds what it holds."""
-        if hasattr(self, '_gripper'):
+        if self._gripper is not None:
             self._gripper.close()
 
     def _on_command(self, message: TcpDelta) -> None:
-        if math.isfinite(message.opening):
+        if self.active and self._gripper is not None and math.isfinite(message.opening):
             self._gripper.move(message.opening)
 
     def _on_reading(self, reading: GripperReading) -> None:

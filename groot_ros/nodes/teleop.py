@@ -46,7 +46,6 @@ class Teleop(GrootNode):
         super().__init__('teleop', PARAMETERS)
         if self.parameter('source') != 'scripted':
             raise GrootRosError(f"The teleop source {self.parameter('source')!r} is not known: use 'scripted'.")
-        self._cell = CellHooks(self.parameter('sim_host'), _PATIENCE_S)
         self._rng = np.random.default_rng(self.parameter('seed'))
         self._period_s = 1.0 / self.parameter('rate_hz')
         self._follower: MoveFollower | None = None
@@ -62,10 +61,13 @@ class Teleop(GrootNode):
         self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
         self.create_timer(self._period_s, self._tick)
 
+    def open(self) -> None:
+        """Connects to the cell."""
+        self._cell = CellHooks(self.parameter('sim_host'), _PATIENCE_S)
+
     def close(self) -> None:
         """Hangs up on the cell."""
-        if hasattr(self, '_cell'):
-            self._cell.close()
+        self._cell.close()
 
     def _on_target(self, message: PoseStamped) -> None:
         p, q = message.pose.position, message.pose.orientation
@@ -86,7 +88,7 @@ class Teleop(GrootNode):
             self._targets = None
 
     def _tick(self) -> None:
-        if not self._enabled or self._target is None:
+        if not self.active or not self._enabled or self._target is None:
             return
         if self._follower is None:
             self._follower = MoveFollower(self._target, self._period_s)

@@ -6,22 +6,26 @@ import time
 import numpy as np
 from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from sensor_msgs.msg import JointState
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.control.clock import DeviceClock
+from groot_ros.control.following import FollowingMonitor
 from groot_ros.control.gate import CommandGate, DeltaCommand, GateSettings, GateState
 from groot_ros.control.limits import Limits, RefusedError
 from groot_ros.geometry import pose_from_rotvec
 from groot_ros.hardware.ur5e import Ur5e, Ur5eSettings
+from groot_ros.hardware.ur_modes import EMERGENCY_STOPS, PLAYING, PROTECTIVE_STOP, ROBOT_MODES, SAFETY_MODES, stop_reason
+from groot_ros.health import Health, StreamMeter
 from groot_ros.kinematics import JOINT_NAMES
 from groot_ros.msg import RobotStatus, TcpDelta
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
 
-_RUNNING, _NORMAL, _REDUCED, _PROTECTIVE_STOP = 7, 1, 2, 3
-_EMERGENCY_STOPS = (6, 7)
-_SCRIPT_START_S = 7.0
 _STILL_RAD_S = 0.05
+_FRESH_S = 0.5
+_SETTLED_STATES = 3
+_RECOVERED_S = 5.0
 _FRAME = 'base'
+_TURN = 6.2831853
 
 PARAMETERS = {
     'robot_ip': Parameter('192.168.1.100', 'address of the UR5e, or of sim_cell'),
@@ -36,18 +40,22 @@ PARAMETERS = {
     'box_lower_m': Parameter([-0.6, -0.85, 0.005], 'lower corner of the TCP box in `base`, m; its z is the floor'),
     'box_upper_m': Parameter([0.6, -0.2, 0.6], 'upper corner of the TCP box in `base`, m'),
     'speed_m_s': Parameter(0.5, 'largest TCP speed, m/s', 0.01, 1.0),
+    'acceleration_m_s2': Parameter(10.0, 'largest TCP acceleration of the set-points, m/s^2: lower is smoother and adds delay', 0.5, 50.0),
     'rotation_speed_rad_s': Parameter(1.5, 'largest TCP rotation speed, rad/s', 0.01, 3.0),
+    'rotation_acceleration_rad_s2': Parameter(30.0, 'largest rotation acceleration of the set-points, rad/s^2', 1.0, 150.0),
+    'joint_lower_rad': Parameter([-_TURN] * 6, 'lower ends of the joint ranges that commands may use, rad'),
+    'joint_upper_rad': Parameter([_TURN] * 6, 'upper ends of the joint ranges that commands may use, rad'),
     'joint_speed_rad_s': Parameter(2.0, 'largest joint speed that a command may ask for, rad/s', 0.1, 3.1),
     'step_m': Parameter(0.075, 'largest translation of one command, m', 0.001, 0.2),
     'step_rad': Parameter(0.3, 'largest rotation of one command, rad', 0.01, 1.0),
     'silence_s': Parameter(0.25, 'silence of the commanding source after which the arm stops, s', 0.05, 2.0),
     'stale_s': Parameter(0.2, 'age of a command above which it is refused, s', 0.02, 2.0),
-    'playout_s': Parameter(0.02, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
+    'playout_s': Parameter(0.005, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
 }  # fmt: skip
 
 
 class Ur5eDriver(GrootNode):
-    """Topics and the enable service; the gate decides, hardware/ur5e.py moves."""
+    """Topics and services; the gate decides, hardware/ur5e.py moves."""
 
     def __init__(self) -> None:
         super().__init__('ur5e_driver', PARAMETERS)
@@ -56,98 +64,238 @@ class Ur5eDriver(GrootNode):
         self._target = self.create_publisher(PoseStamped, 'tcp_target', STREAM_QOS)
         self._accepted = self.create_publisher(TcpDelta, 'command/tcp_delta', COMMAND_QOS)
         self._status = self.create_publisher(RobotStatus, 'robot_status', STATUS_QOS)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
         self._robot_clock = DeviceClock()
+        self._meter = StreamMeter('joint_states', self.parameter('state_rate_hz'))
         self._gate = self._make_gate()
-        self._state: np.void | None = None
+        self._following = FollowingMonitor()
+        self._newest: np.void | None = None
+        self._beat: np.void | None = None
+        self._states = 0
         self._last_data_s = self._began_s = time.monotonic()
-        self._enabled_s = 0.0
-        self._servoing_seen = False
         self._published: tuple = ()
         for topic in ('teleop/tcp_delta', 'policy/tcp_delta'):
             self.create_subscription(TcpDelta, topic, self._on_delta, COMMAND_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
+        self.create_service(SetBool, '~/freedrive', self._on_freedrive)
+        self.create_service(Trigger, '~/recover', self._on_recover)
         self.create_timer(0.05, self._watch)
-        self._arm = Ur5e(self._settings(), self._on_state, self._on_loss)
+        self._arm: Ur5e | None = None
+
+    def open(self) -> None:
+        """Starts the processes that own ur_rtde. Nothing is uploaded to the robot, and nothing moves."""
+        self._began_s = time.monotonic()
+        self._arm = Ur5e(self._settings(), self._on_state, self._on_beat, self._on_state_loss, self._on_control_loss)
+
+    def end(self) -> None:
+        """Slows the arm down and refuses commands."""
+        with self._lock:
+            self._leave_motion('the driver was deactivated')
 
     def close(self) -> None:
         """Leaves the arm holding and the script stopped."""
-        if hasattr(self, '_arm'):
+        if self._arm is not None:
             self._arm.close()
+
+    def diagnose(self) -> list[Health]:
+        """The stream of states, the robot, the servo loop and the gate."""
+        with self._lock:
+            gate, state, beat = self._gate, self._newest, self._beat
+        found = [self._meter.health(self.now_ns())]
+        if state is not None:
+            fault = stop_reason(int(state['robot_mode']), int(state['safety_mode']))
+            found.append(Health('robot', 2 if fault else 0, fault or 'ready', {'speed scaling': f'{state["speed_scaling"]:.2f}'}))
+        if beat is not None:
+            values = {'cycle p99 (ms)': f'{beat["cycle_ms_p99"]:.3f}', 'longest cycle (ms)': f'{beat["cycle_ms_max"]:.3f}'}
+            late = beat['cycle_ms_p99'] > 2e3 / self.parameter('servo_rate_hz')
+            found.append(Health('servo loop', int(late), 'late' if late else 'on time', values))
+        counts = {key: str(value) for key, value in vars(gate.counters).items()}
+        stopped = gate.state is GateState.STOPPED
+        found.append(Health('commands', int(stopped), gate.reason or f'{gate.state.name.lower()}, {gate.source or "nobody"} commands', counts))
+        return found
 
     def _settings(self) -> Ur5eSettings:
         keys = ('state_rate_hz', 'servo_rate_hz', 'lookahead_s', 'gain', 'payload_kg')
         return Ur5eSettings(
             host=self.parameter('robot_ip'),
+            smoothing_s=self._gate.limits.smoothing_s,
             tcp_offset=list(self.parameter('tcp_offset')),
             payload_centre_m=list(self.parameter('payload_centre_m')),
             **{key: self.parameter(key) for key in keys},
         )
 
     def _make_gate(self) -> CommandGate:
-        keys = ('speed_m_s', 'rotation_speed_rad_s', 'joint_speed_rad_s', 'step_m', 'step_rad')
-        box = {key: np.array(self.parameter(key)) for key in ('box_lower_m', 'box_upper_m')}
-        limits = Limits(**box, **{key: self.parameter(key) for key in keys})
+        numbers = (
+            'speed_m_s',
+            'acceleration_m_s2',
+            'rotation_speed_rad_s',
+            'rotation_acceleration_rad_s2',
+            'joint_speed_rad_s',
+            'step_m',
+            'step_rad',
+        )
+        arrays = ('box_lower_m', 'box_upper_m', 'joint_lower_rad', 'joint_upper_rad')
+        limits = Limits(**{key: np.array(self.parameter(key)) for key in arrays}, **{key: self.parameter(key) for key in numbers})
         settings = GateSettings(**{key: self.parameter(key) for key in ('silence_s', 'stale_s', 'playout_s')})
         return CommandGate(limits, np.array(self.parameter('tcp_offset')), settings)
 
     def _on_state(self, state: np.void) -> None:
-        stamp = time_of(self._robot_clock.stamp_ns(float(state['robot_time_s']), int(state['arrival_ns'])))
+        stamp_ns = self._robot_clock.stamp_ns(float(state['robot_time_s']), int(state['arrival_ns']))
+        stamp = time_of(stamp_ns)
         message = JointState(name=list(JOINT_NAMES), position=state['joint_positions'].tolist(), velocity=state['joint_velocities'].tolist())
         message.header.stamp, message.header.frame_id = stamp, _FRAME
         self.publish(self._joints, message)
         self.publish(self._pose, _pose_message(stamp, state['tcp_pose']))
         self.publish(self._target, _pose_message(stamp, state['target_pose']))
         with self._lock:
-            self._state, self._last_data_s = state.copy(), time.monotonic()
-            if self._gate.state is GateState.ENABLED and (fault := self._fault(state)):
-                self._gate.stop(fault)
-                self._arm.stop()
+            self._newest, self._last_data_s = state.copy(), time.monotonic()
+            self._states += 1
+            self._news.notify_all()
+            self._meter.note(stamp_ns, time.time_ns())
+            if fault := self._fault():
+                self._leave_motion(fault)
+        self._publish_status()
 
-    def _on_loss(self, reason: str) -> None:
+    def _on_beat(self, beat: np.void) -> None:
         with self._lock:
-            self._gate.stop(reason)
-            never = self._state is None
+            self._beat = beat.copy()
+            if beat['servoing']:
+                self._following.told(time.monotonic(), beat['setpoint'][:3])
+            if self._gate.state is GateState.ENABLED and not beat['servoing']:
+                self._leave_motion('the control script on the robot stopped')
+            if self._gate.state is GateState.FREEDRIVE and not beat['freedriving']:
+                self._leave_motion('freedrive ended on the robot')
+        self._watch()
+
+    def _on_state_loss(self, reason: str) -> None:
+        with self._lock:
+            self._leave_motion(f'no state from the robot: {reason}')
+            never = self._newest is None
         if never and time.monotonic() - self._began_s > self.parameter('connect_timeout_s'):
             self.fail(f'No UR5e answers at {self.parameter("robot_ip")} ({reason}): check robot_ip, the cable and that the robot is on.')
-        self.warn(f'Lost the arm at {self.parameter("robot_ip")}: {reason}. Connecting again.')
+        self.warn(f'Lost the state of the arm at {self.parameter("robot_ip")}: {reason}. Connecting again.')
 
-    def _fault(self, state: np.void) -> str:
-        """Why the arm must not be commanded, or ''."""
-        if state['safety_mode'] not in (_NORMAL, _REDUCED):
-            return f'safety mode {int(state["safety_mode"])} (3 is a protective stop, 6 and 7 are emergency stops)'
-        if state['robot_mode'] != _RUNNING:
-            return f'robot mode {int(state["robot_mode"])}, not RUNNING'
-        self._servoing_seen = self._servoing_seen or bool(state['servoing'])
-        if self._servoing_seen and not state['servoing']:
-            return 'the control script on the robot stopped'
-        if not self._servoing_seen and time.monotonic() - self._enabled_s > _SCRIPT_START_S:
-            return 'the control script did not start on the robot'
+    def _on_control_loss(self, reason: str) -> None:
+        with self._lock:
+            self._beat = None
+            self._leave_motion(f'the servo loop was lost: {reason}')
+        self.warn(f'Lost the servo loop: {reason}. Starting it again; the watchdog on the robot stops the arm.')
+
+    def _fault(self) -> str:
+        """Why the newest state forbids motion, or ''; needs the lock."""
+        assert self._newest is not None
+        if fault := stop_reason(int(self._newest['robot_mode']), int(self._newest['safety_mode'])):
+            return fault
+        if self._gate.state is GateState.ENABLED and self._following.lost(self._newest['target_pose'][:3]):
+            return 'the robot does not follow its set-points: another program may run on it'
         return ''
 
+    def _leave_motion(self, reason: str) -> None:
+        """Stops what moves the arm, because of a fault; needs the lock."""
+        if self._gate.state not in (GateState.ENABLED, GateState.FREEDRIVE):
+            return
+        self._gate.stop(reason)
+        self.warn(f'Stopped: {reason}.')
+        if self._arm is not None:
+            self._arm.brake()
+
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        with self._lock:
-            if not request.data:
-                self._gate.disable()
-                self._arm.stop()
-                response.success, response.message = True, 'disabled: the arm holds'
-            else:
-                response.success, response.message = self._enable()
+        problem = self._enable() if request.data else self._disable()
+        response.success = not problem
+        response.message = problem or ('enabled: commands move the arm' if request.data else 'disabled: the arm holds')
         self._publish_status()
         return response
 
-    def _enable(self) -> tuple[bool, str]:
-        if self._state is None or time.monotonic() - self._last_data_s > 0.5:
-            return False, f'no fresh data from the robot at {self.parameter("robot_ip")}'
-        self._enabled_s, self._servoing_seen = time.monotonic(), False
-        if fault := self._fault(self._state):
-            return False, f'the robot is not ready: {fault}'
-        if np.abs(self._state['joint_velocities']).max() > _STILL_RAD_S:
-            return False, 'the arm still moves: enable it when it stands'
-        self._gate.enable(pose_from_rotvec(self._state['target_pose']), self._state['target_joints'], self._enabled_s)
-        self._servoing_seen = False
-        self._arm.start()
-        return True, 'enabled: commands move the arm'
+    def _disable(self) -> str:
+        with self._lock:
+            free = self._gate.state is GateState.FREEDRIVE
+            self._gate.disable()
+        if self._arm is not None:
+            return self._arm.freedrive(False) if free else self._arm.brake() or ''
+        return ''
+
+    def _enable(self) -> str:
+        """Takes control, and begins to servo at the pose that the robot itself has as its target by then."""
+        if problem := self._ready():
+            return problem
+        assert self._arm is not None
+        if problem := self._arm.take_control() or self._settle() or self._ready():
+            return problem
+        with self._lock:
+            assert self._newest is not None
+            pose, joints = pose_from_rotvec(self._newest['target_pose']), self._newest['target_joints']
+        try:
+            CommandGate(self._gate.limits, self._gate.tcp_offset).enable(pose, joints)
+        except RefusedError as error:
+            return str(error)
+        if problem := self._arm.hold(pose):
+            return problem
+        with self._lock:
+            self._following.reset()
+            self._gate.enable(pose, joints)
+        return ''
+
+    def _settle(self) -> str:
+        """Waits for a state that the robot sent after it took over TCP and payload."""
+        with self._news:
+            wanted = self._states + _SETTLED_STATES
+            return '' if self._news.wait_for(lambda: self._states >= wanted, _FRESH_S) else 'the robot stopped sending its state'
+
+    def _ready(self) -> str:
+        with self._lock:
+            if not self.active:
+                return 'the driver is not active'
+            if self._newest is None or time.monotonic() - self._last_data_s > _FRESH_S:
+                return f'no fresh data from the robot at {self.parameter("robot_ip")}'
+            if fault := stop_reason(int(self._newest['robot_mode']), int(self._newest['safety_mode'])):
+                return f'{fault}: call ~/recover'
+            if np.abs(self._newest['joint_velocities']).max() > _STILL_RAD_S:
+                return 'the arm still moves: try again when it stands'
+            if self._gate.state is GateState.FREEDRIVE:
+                return 'a hand guides the arm: end ~/freedrive first'
+        return ''
+
+    def _on_freedrive(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        with self._lock:
+            enabled = self._gate.state is GateState.ENABLED
+        if not request.data:
+            problem = self._disable()
+        elif enabled:
+            problem = 'commands move the arm: disable it first'
+        else:
+            problem = self._ready() or self._hand_over()
+        response.success, response.message = not problem, problem or ('a hand may guide the arm' if request.data else 'the arm holds')
+        self._publish_status()
+        return response
+
+    def _hand_over(self) -> str:
+        assert self._arm is not None
+        if problem := self._arm.freedrive(True):
+            return problem
+        with self._lock:
+            self._gate.hand_over()
+        return ''
+
+    def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        problem = self._recover()
+        response.success, response.message = not problem, problem or 'recovered: the arm holds until it is enabled'
+        self._publish_status()
+        return response
+
+    def _recover(self) -> str:
+        with self._lock:
+            if self._gate.state is GateState.ENABLED:
+                return 'there is nothing to recover from: the arm is enabled'
+        if self._arm is None or not self.active:
+            return 'the driver is not active'
+        if problem := self._arm.recover():
+            return problem
+        with self._news:
+            if not self._news.wait_for(lambda: self._newest is not None and not self._fault(), _RECOVERED_S):
+                return 'the robot did not come back'
+            self._gate.disable('recovered: enable it to go on')
+        return ''
 
     def _on_delta(self, message: TcpDelta) -> None:
         now_s = time.monotonic()
@@ -156,46 +304,60 @@ class Ur5eDriver(GrootNode):
         command = DeltaCommand(message.source, message.sequence, start_s, message.duration, delta, message.opening)
         with self._lock:
             before = self._gate.source
-            try:
-                waypoint = self._gate.offer(command, now_s)
-            except RefusedError as error:
-                self.get_logger().warning(f'Refused a command of {message.source}: {error}.', throttle_duration_sec=2.0)
+            if message.release:
+                self._gate.release(message.source)
+            elif not self._let_through(command, message, now_s):
                 return
-            self._arm.move(waypoint)
-            changed = self._gate.source != before
-        message.translation, message.rotation = waypoint.delta[:3], waypoint.delta[3:]
-        self._accepted.publish(message)
-        if changed:
-            self.get_logger().info(f'{message.source} commands the arm.')
+            source = self._gate.source
+        if source != before:
+            self.get_logger().info(f'{source} commands the arm.' if source else f'{before} lets go: the arm holds.')
             self._publish_status()
+
+    def _let_through(self, command: DeltaCommand, message: TcpDelta, now_s: float) -> bool:
+        """Passes a command on where the gate lets it; needs the lock."""
+        try:
+            waypoint = self._gate.offer(command, now_s)
+        except RefusedError as error:
+            self.get_logger().warning(f'Refused a command of {message.source}: {error}.', throttle_duration_sec=2.0)
+            return False
+        if self._gate.state is GateState.ENABLED and self._arm is not None:
+            self._arm.move(waypoint)
+        message.translation, message.rotation = waypoint.delta[:3], waypoint.delta[3:]
+        self.publish(self._accepted, message)
+        return True
 
     def _watch(self) -> None:
         with self._lock:
             if self._gate.check_silence(time.monotonic()):
-                self._arm.stop()
+                self.warn(f'Stopped: {self._gate.reason}.')
+                if self._arm is not None:
+                    self._arm.brake()
         self._publish_status()
 
     def _publish_status(self) -> None:
         """On every change, and once a second."""
-        status = self._status_message()
-        key = (status.state, status.source, status.reason, status.safety_mode, status.robot_mode, status.connected, round(time.monotonic()))
-        if key != self._published:
-            self._published = key
-            self._status.publish(status)
-
-    def _status_message(self) -> RobotStatus:
-        status = RobotStatus()
         with self._lock:
-            gate, state = self._gate, self._state
-            status.header.stamp = self.get_clock().now().to_msg()
-            status.connected = state is not None and time.monotonic() - self._last_data_s < 0.5
-            status.state, status.source, status.reason = int(gate.state), gate.source, gate.reason
-            status.accepted, status.clipped, status.refused = gate.counters.accepted, gate.counters.clipped, gate.counters.refused
+            state, gate = self._newest, self._gate
+            modes = () if state is None else (int(state['safety_mode']), int(state['robot_mode']), int(state['runtime_state']))
+            connected = state is not None and time.monotonic() - self._last_data_s < _FRESH_S
+            key = (gate.state, gate.source, gate.reason, connected, round(time.monotonic()), *modes)
+            if key == self._published:
+                return
+            self._published = key
+            message = self._status_message(connected)
+        self.publish(self._status, message)
+
+    def _status_message(self, connected: bool) -> RobotStatus:
+        gate, state = self._gate, self._newest
+        status = RobotStatus(connected=connected, state=int(gate.state), source=gate.source, reason=gate.reason, **vars(gate.counters))
+        status.header.stamp, status.header.frame_id = self.get_clock().now().to_msg(), _FRAME
         if state is not None:
             status.robot_mode, status.safety_mode = int(state['robot_mode']), int(state['safety_mode'])
+            status.robot_mode_text, status.safety_mode_text = ROBOT_MODES.get(status.robot_mode, ''), SAFETY_MODES.get(status.safety_mode, '')
             status.runtime_state, status.speed_scaling = int(state['runtime_state']), float(state['speed_scaling'])
-            status.protective_stopped = status.safety_mode == _PROTECTIVE_STOP
-            status.emergency_stopped = status.safety_mode in _EMERGENCY_STOPS
+            status.program_running = status.runtime_state == PLAYING
+            status.protective_stopped = status.safety_mode == PROTECTIVE_STOP
+            status.emergency_stopped = status.safety_mode in EMERGENCY_STOPS
         return status
 
 

@@ -31,9 +31,12 @@ class ZedDriver(GrootNode):
         self._frame_id = f'{name}_optical_frame'
         self._images = self.create_publisher(Image, f'{name}/image', IMAGE_QOS)
         self._infos = self.create_publisher(CameraInfo, f'{name}/camera_info', IMAGE_QOS)
+        self._seen = False
+
+    def open(self) -> None:
+        """Starts the thread that opens the camera."""
         self._closing = threading.Event()
         self._began_s = time.monotonic()
-        self._seen = False
         self._thread = threading.Thread(target=self._work, name='camera', daemon=True)
         self._thread.start()
 

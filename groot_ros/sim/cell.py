@@ -12,10 +12,12 @@ import numpy as np
 from groot_ros.errors import GrootRosError
 from groot_ros.realtime import CONTROLLER_PRIORITY, ask_for_realtime
 from groot_ros.sim.camera import run_camera
-from groot_ros.sim.controller import Controller
+from groot_ros.sim.control_script import ForeignProgram
+from groot_ros.sim.controller import Controller, Model
 from groot_ros.sim.dashboard_server import DashboardServer
 from groot_ros.sim.gripper_server import Gripper, GripperServer
 from groot_ros.sim.hooks import HookServer
+from groot_ros.sim.motions import Compliant
 from groot_ros.sim.physics import Physics
 from groot_ros.sim.rtde_server import RtdeServer
 from groot_ros.sim.scene import STEP_S, STROKE_M
@@ -30,9 +32,9 @@ _LARGEST_BACKLOG_NS = 500_000_000
 class SimCell:
     """Everything behind one address. Tick k stands for the instant `epoch + k * 2 ms`, however late it is computed."""
 
-    def __init__(self, host: str, camera_fps: float = 20.0, truth: Path | None = None, camera: bool = True) -> None:
+    def __init__(self, host: str, camera_fps: float = 20.0, truth: Path | None = None, camera: bool = True, model: Model | None = None) -> None:
         self.physics = Physics()
-        self.controller = Controller(self.physics.joints.positions)
+        self.controller = Controller(self.physics.joints.positions, model)
         self.gripper = Gripper()
         self.lateness_ms: list[float] = []
         self.resyncs = 0
@@ -104,7 +106,7 @@ class SimCell:
         for server in self._servers:
             server.flush()
         if self._truth:
-            self._truth.write(stamp_ns, self.controller, self.physics.opening_m / STROKE_M)
+            self._truth.write(stamp_ns, self.controller, self.physics.opening_m / STROKE_M, self._rtde)
         self._expose(stamp_ns)
 
     def stop(self) -> None:
@@ -135,12 +137,25 @@ class SimCell:
             del self.lateness_ms[:15_000]
 
     def _hooks(self) -> dict:
+        controller, rtde = self.controller, self._rtde
         return {
             'cube_pose': lambda: self.physics.cube_pose.tolist(),
             'place_cube': self.physics.place_cube,
             'opening': lambda: self.physics.opening_m / STROKE_M,
-            'protective_stop': self.controller.protective_stop,
-            'emergency_stop': self.controller.emergency_stop,
-            'silence': lambda on: setattr(self._rtde, 'silent', bool(on)),
+            'protective_stop': controller.protective_stop,
+            'emergency_stop': controller.emergency_stop,
+            'release_emergency_stop': controller.release_emergency_stop,
+            'power_off': controller.power_off,
+            'disconnect': rtde.disconnect,
+            'silence': lambda on: setattr(rtde, 'silent', bool(on)),
+            'latency': lambda ms: setattr(rtde, 'latency_ticks', round(ms / 1e3 / STEP_S)),
+            'speed_slider': lambda share: setattr(controller, 'speed_slider', float(share)),
+            'foreign_program': lambda speed_rad_s: controller.play(ForeignProgram(controller, speed_rad_s)),
+            'push': self._push,
             'lateness_ms': lambda: [*np.percentile(self.lateness_ms, [50, 90, 99, 100]).round(3).tolist(), self.resyncs],
         }
+
+    def _push(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> None:
+        """A hand moves the TCP at a velocity in m/s; only a compliant arm gives way."""
+        if isinstance(self.controller.motion, Compliant):
+            self.controller.motion.push = np.array([x, y, z, 0.0, 0.0, 0.0])

@@ -2,24 +2,32 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from groot_ros.geometry import Array, matrix_from_pose, pose_from_rotvec
+from groot_ros.hardware.ur_modes import EMERGENCY_STOP, NORMAL, PAUSED, PLAYING, POWER_OFF, PROTECTIVE_STOP, RUNNING, STOPPED
 from groot_ros.kinematics import forward, inverse_flange, jacobian
-from groot_ros.sim.motions import Motion, Servo, Setpoint, Stop, UnreachableError, limited_step
+from groot_ros.sim.motions import Motion, Path, Servo, Setpoint, Stop, UnreachableError, limited_step
 from groot_ros.sim.physics import Joints
 from groot_ros.sim.scene import STEP_S, TCP_OFFSET
 
-ROBOT_MODES = {-1: 'NO_CONTROLLER', 0: 'DISCONNECTED', 1: 'CONFIRM_SAFETY', 2: 'BOOTING', 3: 'POWER_OFF', 4: 'POWER_ON',
-               5: 'IDLE', 6: 'BACKDRIVE', 7: 'RUNNING'}  # fmt: skip
-SAFETY_MODES = {1: 'NORMAL', 2: 'REDUCED', 3: 'PROTECTIVE_STOP', 5: 'SAFEGUARD_STOP', 6: 'SYSTEM_EMERGENCY_STOP',
-                7: 'ROBOT_EMERGENCY_STOP', 9: 'FAULT'}  # fmt: skip
-RUNNING, IDLE, POWER_OFF = 7, 5, 3
-NORMAL, PROTECTIVE_STOP, EMERGENCY_STOP = 1, 3, 7
-STOPPED, PLAYING, PAUSED = 1, 2, 4
 UNLOCK_AFTER_S = 5.0
+
+
+@dataclass
+class Model:
+    """What the controller says that it is: robot model, and software version (3.x is a CB3, 5.x an e-Series)."""
+
+    robot: str = 'UR5'
+    version: tuple[int, int, int] = (5, 13, 1)
+
+    @property
+    def rate_hz(self) -> float:
+        """Rate of its control loop; the CB3's every fourth tick of 2 ms."""
+        return 125.0 if self.version[0] < 4 else 500.0
 
 
 class Program:
@@ -35,7 +43,8 @@ class Program:
 class Controller:
     """State of the arm and what runs on it. Time is robot time: `ticks` of 2 ms since the start."""
 
-    def __init__(self, joints: Array, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, joints: Array, model: Model | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.model = model or Model()
         self.ticks = 0
         self.setpoint = Setpoint(joints.copy())
         self.actual = Joints(joints.copy(), np.zeros(6))
@@ -44,9 +53,12 @@ class Controller:
         self.robot_mode, self.safety_mode, self.runtime_state = RUNNING, NORMAL, STOPPED
         self.speed_slider = 1.0
         self.inputs: dict[str, float | int | bool | list[float]] = {}
+        self.digital_outputs = 0
+        self.analog_outputs = [0.0, 0.0]
         self.output_ints, self.output_doubles = [0] * 48, [0.0] * 48
         self.motion: Motion = Stop(10.0)
         self.program: Program | None = None
+        self._beside: Callable[[], bool] | None = None
         self._clock = clock
         self._stopped_at_s = 0.0
         self._flange_from_tcp = np.eye(4)
@@ -94,12 +106,17 @@ class Controller:
         if self.safety_mode != NORMAL or self.robot_mode != RUNNING:
             return
         self.program, self.runtime_state = program, PLAYING
-        self.motion = Stop(10.0)
+        self.motion, self._beside = Stop(10.0), None
+
+    def run_beside(self, step: Callable[[], bool]) -> bool:
+        """Calls `step` on every tick beside the program, as a thread of a script does, until it returns True."""
+        self._beside = step
+        return True
 
     def stop_program(self) -> None:
         """Ends the program and slows the arm down."""
         self.program, self.runtime_state = None, STOPPED
-        self.motion = Stop(10.0)
+        self.motion, self._beside = Stop(10.0), None
 
     def protective_stop(self) -> None:
         """Stops the arm and only pauses the program, as the real controller does."""
@@ -117,16 +134,28 @@ class Controller:
         return True
 
     def emergency_stop(self) -> None:
-        """Cuts the power, which ends the program."""
-        self.safety_mode, self.robot_mode = EMERGENCY_STOP, POWER_OFF
+        """Brakes, and cuts the power, which ends the program."""
+        self.safety_mode = EMERGENCY_STOP
+        self.power_off()
+        self.motion = Stop(30.0)
+
+    def release_emergency_stop(self) -> None:
+        """The button is pulled out: the safety system is normal again, the arm still without power."""
+        if self.safety_mode == EMERGENCY_STOP:
+            self.safety_mode = NORMAL
+
+    def power_off(self) -> None:
+        """Switches the arm off; its brakes close."""
+        self.robot_mode = POWER_OFF
         self.stop_program()
-        self.setpoint = Setpoint(self.actual.positions.copy())
 
     def tick(self) -> None:
         """Runs the program and moves the set-point by 2 ms."""
         self.ticks += 1
         if self.program is not None and self.runtime_state == PLAYING:
             self._run_program()
+        if isinstance(self.motion, Path):
+            self.motion.speed_share = self.speed_slider
         try:
             wanted = self.motion.advance(self.setpoint, STEP_S)
         except UnreachableError:
@@ -138,6 +167,8 @@ class Controller:
         assert self.program is not None
         try:
             ended = not self.program.step()
+            if self._beside is not None and self._beside():
+                self._beside = None
         except UnreachableError:
             ended = True
         if ended:

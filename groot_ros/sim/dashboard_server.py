@@ -5,8 +5,8 @@ https://www.universal-robots.com/articles/ur/dashboard-server/dashboard-server-e
 
 from collections.abc import Callable
 
-from groot_ros.sim.controller import IDLE, NORMAL, PAUSED, PLAYING, POWER_OFF, ROBOT_MODES, RUNNING, SAFETY_MODES, Controller
-from groot_ros.sim.rtde_server import CONTROLLER_VERSION
+from groot_ros.hardware.ur_modes import IDLE, NORMAL, PAUSED, PLAYING, POWER_OFF, ROBOT_MODES, RUNNING, SAFETY_MODES
+from groot_ros.sim.controller import Controller
 from groot_ros.sim.sockets import Connection, TcpServer
 
 _UNLOCK_TOO_EARLY = 'Cannot unlock protective stop until 5s after occurrence. Always inspect cause of protective stop before unlocking'
@@ -21,8 +21,8 @@ class DashboardServer(TcpServer):
         super().__init__(host, port)
         self.controller = controller
         self._fixed = {
-            'polyscopeversion': f'URSoftware {".".join(map(str, CONTROLLER_VERSION[:3]))}.1000000 (Jan 01 2023)',
-            'get serial number': '20235500001', 'get robot model': 'UR5', 'is in remote control': 'true',
+            'polyscopeversion': f'URSoftware {".".join(map(str, controller.model.version))}.1000000 (Jan 01 2023)',
+            'get serial number': '20235500001', 'get robot model': controller.model.robot, 'is in remote control': 'true',
             'get operational mode': 'NONE', 'get loaded program': 'No program loaded', 'close popup': 'closing popup',
             'close safety popup': 'closing safety popup', 'quit': 'Disconnected',
         }  # fmt: skip
@@ -78,12 +78,12 @@ class DashboardServer(TcpServer):
         return 'Pausing program'
 
     def _power_on(self) -> str:
-        self.controller.robot_mode = IDLE if self.controller.robot_mode == POWER_OFF else self.controller.robot_mode
+        if self.controller.robot_mode == POWER_OFF and self.controller.safety_mode == NORMAL:
+            self.controller.robot_mode = IDLE
         return 'Powering on'
 
     def _power_off(self) -> str:
-        self.controller.stop_program()
-        self.controller.robot_mode = POWER_OFF
+        self.controller.power_off()
         return 'Powering off'
 
     def _brake_release(self) -> str:

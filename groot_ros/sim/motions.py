@@ -85,12 +85,26 @@ class Speed(Motion):
         return now.velocities + step
 
 
+class Compliant(Motion):
+    """Freedrive and force mode: the arm gives way to `push`, a TCP velocity (6,) of the hand that moves it, and else rests."""
+
+    def __init__(self, tcp_offset: Array) -> None:
+        self.push, self.tcp_offset = np.zeros(6), tcp_offset
+
+    def advance(self, now: Setpoint, dt_s: float) -> Array:
+        """The joint velocities that follow the hand."""
+        return np.linalg.lstsq(jacobian(now.positions, self.tcp_offset), self.push, rcond=1e-4)[0]
+
+
 class Path(Motion):
-    """movej and movel: a trapezoid of speed along a straight line, in joints or in TCP poses."""
+    """movej and movel: a trapezoid of speed along a straight line, in joints or in TCP poses.
+
+    The speed slider, `speed_share`, stretches time. Servo and speed motions do not obey it here.
+    """
 
     def __init__(self, length: float, speed: float, acceleration: float) -> None:
         self.length, self.speed, self.acceleration = length, max(speed, 1e-3), max(acceleration, 1e-3)
-        self.elapsed_s = 0.0
+        self.elapsed_s, self.speed_share = 0.0, 1.0
 
     def at(self, share: float, now: Setpoint) -> Array:
         """Joint angles at a share of the way."""
@@ -98,7 +112,7 @@ class Path(Motion):
 
     def advance(self, now: Setpoint, dt_s: float) -> Array:
         """The velocity to the point that the trapezoid reaches after `dt_s`."""
-        self.elapsed_s += dt_s
+        self.elapsed_s += dt_s * self.speed_share
         share = _trapezoid_share(self.elapsed_s, self.length, self.speed, self.acceleration)
         self.done = share >= 1.0
         return (self.at(share, now) - now.positions) / dt_s

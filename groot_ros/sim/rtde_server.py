@@ -5,15 +5,18 @@ https://www.universal-robots.com/articles/ur/interface-communication/real-time-d
 
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from groot_ros.sim.control_script import ControlScript
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.rtde_variables import INPUT_TYPES, OUTPUTS, STRUCT_OF_TYPE, Reader
 from groot_ros.sim.sockets import Connection, TcpServer
 
-CONTROLLER_VERSION = (5, 13, 1, 0)
 CONTROL_RATE_HZ = 500.0
+_DIGITAL_OUTPUTS = {'standard': 0, 'configurable': 8, 'tool': 16}  # and the lowest bit of each in actual_digital_output_bits
 
 
 @dataclass
@@ -36,6 +39,9 @@ class RtdeServer(TcpServer):
         super().__init__(host, port)
         self.controller = controller
         self.silent = False
+        self.latency_ticks = 0
+        self.servo_target, self.servo_arrival_ns = np.zeros(6), 0
+        self._delayed: deque[list[tuple[Connection, bytes]]] = deque()
         self._clients: dict[Connection, Client] = {}
         self._owners: dict[str, Connection] = {}
         self._ready: list[tuple[Connection, bytes]] = []
@@ -76,15 +82,22 @@ class RtdeServer(TcpServer):
 
     def publish(self) -> None:
         """Sends what `prepare` packed, unless the test hook silences it."""
-        for connection, package in self._ready:
-            if connection.open and not self.silent:
-                connection.send(package)
+        self._delayed.append(self._ready)
+        while len(self._delayed) > self.latency_ticks:
+            for connection, package in self._delayed.popleft():
+                if connection.open and not self.silent:
+                    connection.send(package)
+
+    def disconnect(self) -> None:
+        """Hangs up on every client, as a pulled cable does in the end."""
+        for connection in list(self.connections.values()):
+            self.drop(connection)
 
     def _protocol_version(self, connection: Connection, client: Client, payload: bytes) -> None:
         _reply(connection, 'V', struct.pack('>B', struct.unpack('>H', payload)[0] == 2))
 
     def _controller_version(self, connection: Connection, client: Client, payload: bytes) -> None:
-        _reply(connection, 'v', struct.pack('>4I', *CONTROLLER_VERSION))
+        _reply(connection, 'v', struct.pack('>4I', *self.controller.model.version, 0))
 
     def _set_up_outputs(self, connection: Connection, client: Client, payload: bytes) -> None:
         frequency = struct.unpack_from('>d', payload)[0]
@@ -94,8 +107,12 @@ class RtdeServer(TcpServer):
         if known:
             client.output_format = struct.Struct('>B' + ''.join(STRUCT_OF_TYPE[kind] for kind in types))
             client.output_readers = [OUTPUTS[name][1] for name in names]
-            client.every_ticks = max(round(CONTROL_RATE_HZ / frequency), 1) if frequency > 0 else 1
+            client.every_ticks = self._every_ticks(frequency)
         _reply(connection, 'O', bytes([known]) + ','.join(types).encode())
+
+    def _every_ticks(self, frequency_hz: float) -> int:
+        fastest_hz = self.controller.model.rate_hz
+        return max(round(CONTROL_RATE_HZ / min(frequency_hz, fastest_hz)), 1) if frequency_hz > 0 else round(CONTROL_RATE_HZ / fastest_hz)
 
     def _set_up_inputs(self, connection: Connection, client: Client, payload: bytes) -> None:
         names = _names(payload)
@@ -133,11 +150,26 @@ class RtdeServer(TcpServer):
         self._act_on(names)
 
     def _act_on(self, names: list[str]) -> None:
-        program = self.controller.program
+        program, inputs = self.controller.program, self.controller.inputs
         if isinstance(program, ControlScript) and f'input_int_register_{program.offset}' in names:
             program.last_input_s = time.monotonic()
-        if 'speed_slider_fraction' in names and self.controller.inputs.get('speed_slider_mask'):
-            self.controller.speed_slider = float(self.controller.inputs['speed_slider_fraction'])  # type: ignore[arg-type]
+            self._note_servo_target(program)
+        if 'speed_slider_fraction' in names and inputs.get('speed_slider_mask'):
+            self.controller.speed_slider = float(inputs['speed_slider_fraction'])  # type: ignore[arg-type]
+        for kind, shift in _DIGITAL_OUTPUTS.items():
+            if f'{kind}_digital_output' in names:
+                mask, bits = (int(inputs.get(f'{kind}_digital_output{end}', 0)) << shift for end in ('_mask', ''))  # type: ignore[arg-type]
+                self.controller.digital_outputs = self.controller.digital_outputs & ~mask | bits & mask
+        for channel in (0, 1):
+            name = f'standard_analog_output_{channel}'
+            if name in names and int(inputs.get('standard_analog_output_mask', 0)) >> channel & 1:  # type: ignore[arg-type]
+                self.controller.analog_outputs[channel] = float(inputs[name])  # type: ignore[arg-type]
+
+    def _note_servo_target(self, program: ControlScript) -> None:
+        """Keeps when the newest servo target came: the controller's end of a latency measurement."""
+        target = [self.controller.inputs.get(f'input_double_register_{i + program.offset}', 0.0) for i in range(6)]
+        if program.servoing and not np.array_equal(target, self.servo_target):
+            self.servo_target, self.servo_arrival_ns = np.array(target), time.time_ns()
 
 
 def _names(payload: bytes) -> list[str]:

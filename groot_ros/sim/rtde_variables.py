@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from groot_ros.geometry import Array, rotvec_from_pose
-from groot_ros.sim.controller import EMERGENCY_STOP, NORMAL, PLAYING, PROTECTIVE_STOP, RUNNING, Controller
+from groot_ros.hardware.ur_modes import EMERGENCY_STOP, NORMAL, PLAYING, PROTECTIVE_STOP, RUNNING
+from groot_ros.sim.controller import Controller
 from groot_ros.sim.physics import Joints
 
 STRUCT_OF_TYPE = {
@@ -51,7 +52,7 @@ _DOUBLES: dict[str, Reader] = {
     'actual_momentum': _constant(0.0), 'actual_main_voltage': _constant(48.0), 'actual_robot_voltage': _constant(48.0),
     'actual_robot_current': _constant(0.6), 'io_current': _constant(0.0), 'tcp_force_scalar': _constant(0.0),
     'standard_analog_input0': _constant(0.0), 'standard_analog_input1': _constant(0.0),
-    'standard_analog_output0': _constant(0.0), 'standard_analog_output1': _constant(0.0),
+    'standard_analog_output0': _one(lambda c: c.analog_outputs[0]), 'standard_analog_output1': _one(lambda c: c.analog_outputs[1]),
     'tool_analog_input0': _constant(0.0), 'tool_analog_input1': _constant(0.0), 'tool_output_current': _constant(0.0),
     'tool_temperature': _constant(30.0), 'joint_position_deviation_ratio': _constant(0.0), 'collision_detection_ratio': _constant(0.0),
     'payload': _one(lambda c: c.payload_kg),
@@ -73,7 +74,8 @@ _OTHERS: dict[str, tuple[str, Reader]] = {
     'elbow_position': ('VECTOR3D', _constant(0.0, 0.0, 0.0)), 'elbow_velocity': ('VECTOR3D', _constant(0.0, 0.0, 0.0)),
     'payload_cog': ('VECTOR3D', _list(lambda c: np.asarray(c.payload_centre_m, float))),
     'target_gravity': ('VECTOR3D', _constant(0.0, 0.0, 9.82)), 'joint_mode': ('VECTOR6INT32', _constant(*[253] * 6)),
-    'actual_digital_input_bits': ('UINT64', _constant(0)), 'actual_digital_output_bits': ('UINT64', _constant(0)),
+    'actual_digital_input_bits': ('UINT64', _constant(0)),
+    'actual_digital_output_bits': ('UINT64', _one(lambda c: c.digital_outputs)),
     'robot_mode': ('INT32', _one(lambda c: c.robot_mode)), 'safety_mode': ('INT32', _one(lambda c: c.safety_mode)),
     'safety_status': ('INT32', _one(lambda c: c.safety_mode)), 'runtime_state': ('UINT32', _one(lambda c: c.runtime_state)),
     'robot_status_bits': ('UINT32', _one(_robot_status_bits)), 'safety_status_bits': ('UINT32', _one(_safety_status_bits)),

@@ -6,8 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from groot_ros.sim.controller import Controller
+from groot_ros.sim.rtde_server import RtdeServer
 
-TRUTH_DTYPE = np.dtype([('stamp_ns', 'i8'), ('joint_positions', 'f8', 6), ('joint_velocities', 'f8', 6), ('opening', 'f8')])
+TRUTH_DTYPE = np.dtype([
+    ('stamp_ns', 'i8'), ('joint_positions', 'f8', 6), ('joint_velocities', 'f8', 6), ('opening', 'f8'),
+    ('target_positions', 'f8', 6), ('target_accelerations', 'f8', 6),
+    ('servo_target', 'f8', 6), ('servo_arrival_ns', 'i8'),
+])  # fmt: skip
+"""Per tick: the measured arm (rad, rad/s), the opening, the controller's set-point, and the newest servo target with its arrival."""
 
 
 class TruthLog:
@@ -21,9 +27,13 @@ class TruthLog:
         self._thread = threading.Thread(target=self._work, name='truth', daemon=True)
         self._thread.start()
 
-    def write(self, stamp_ns: int, controller: Controller, opening: float) -> None:
-        """Records the measured state of the arm at a tick."""
-        self._record[0] = (stamp_ns, controller.actual.positions, controller.actual.velocities, opening)
+    def write(self, stamp_ns: int, controller: Controller, opening: float, rtde: RtdeServer) -> None:
+        """Records the state of a tick."""
+        actual, setpoint = controller.actual, controller.setpoint
+        self._record[0] = (
+            stamp_ns, actual.positions, actual.velocities, opening, setpoint.positions, setpoint.accelerations,
+            rtde.servo_target, rtde.servo_arrival_ns,
+        )  # fmt: skip
         self._waiting += self._record.tobytes()
 
     def close(self) -> None:

@@ -1,0 +1,95 @@
+"""What the driver asks the robot's dashboard server: whether it is ready, and to recover from a stop. Used by ur5e_servo."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from dashboard_client import DashboardClient
+
+_UNLOCK_S = 8.0
+_POWER_S = 30.0
+_CB3_RATE_HZ = 125.0
+
+
+@contextlib.contextmanager
+def dashboard(host: str) -> Iterator[DashboardClient]:
+    """A connected client; raises RuntimeError where the server does not answer within 2 s."""
+    client = DashboardClient(host)
+    try:
+        client.connect(2000)
+    except Exception as error:  # the library lets Boost's exceptions through
+        raise RuntimeError(f'the dashboard server at {host}:29999 does not answer ({error})') from error
+    try:
+        yield client
+    finally:
+        client.disconnect()
+
+
+def check_ready(host: str, servo_rate_hz: float) -> None:
+    """Raises RuntimeError, with the mending, where the robot at `host` cannot be commanded as this package does it."""
+    with dashboard(host) as client:
+        model, mode, version = client.getRobotModel(), client.robotmode(), client.polyscopeVersion()
+        remote = _major(version) < 5 or client.isInRemoteControl()  # a CB3 knows no local control
+    if not model.startswith('UR5'):
+        raise RuntimeError(f'the robot says that it is a {model}; kinematics and limits here are those of a UR5e')
+    if _major(version) < 5 and servo_rate_hz > _CB3_RATE_HZ:
+        raise RuntimeError(f'the controller runs {version}, a CB3 at 125 Hz: set servo_rate_hz and state_rate_hz to 125')
+    if not mode.endswith('RUNNING'):
+        raise RuntimeError(f'the robot says "{mode}": call ~/recover, or switch it on and release the brakes on the teach pendant')
+    if not remote:
+        raise RuntimeError('the robot is in local control: switch it to remote control on the teach pendant')
+
+
+def recover(host: str) -> None:
+    """Brings the robot back from a protective stop, or from an emergency stop whose button is released.
+
+    UR's sequence: close the popup, unlock 5 s after the stop, stop the paused program (playing it would go on to an old
+    target), then power and brakes where they are off. Raises RuntimeError, with the mending, where that may not be.
+    """
+    with dashboard(host) as client:
+        if _major(client.polyscopeVersion()) >= 5 and not client.isInRemoteControl():
+            raise RuntimeError('the robot is in local control: switch it to remote control on the teach pendant')
+        safety = client.safetymode().rsplit(' ', 1)[-1]
+        if 'EMERGENCY' in safety:
+            raise RuntimeError('an emergency stop is pressed: release the button first')
+        if safety in ('VIOLATION', 'FAULT'):
+            raise RuntimeError(f'the safety system is in {safety}: it needs a person at the teach pendant')
+        if safety == 'SAFEGUARD_STOP':
+            raise RuntimeError('a safeguard stop is active: close the fence or reset the safeguard first')
+        client.closeSafetyPopup()
+        if safety == 'PROTECTIVE_STOP':
+            _unlock(client)
+        with contextlib.suppress(RuntimeError):  # raised where no program is loaded
+            client.stop()
+        _power_up(client)
+
+
+def _unlock(client: DashboardClient) -> None:
+    deadline_s = time.monotonic() + _UNLOCK_S
+    while True:
+        try:
+            client.unlockProtectiveStop()
+        except RuntimeError as error:
+            if time.monotonic() > deadline_s:
+                raise RuntimeError(f'the protective stop cannot be unlocked: {error}') from error
+            time.sleep(0.25)
+        else:
+            return
+
+
+def _power_up(client: DashboardClient) -> None:
+    deadline_s = time.monotonic() + _POWER_S
+    while not (mode := client.robotmode()).endswith('RUNNING'):
+        if mode.endswith('POWER_OFF'):
+            client.powerOn()
+        elif mode.endswith('IDLE'):
+            client.brakeRelease()
+        if time.monotonic() > deadline_s:
+            raise RuntimeError(f'the robot stays in "{mode}"')
+        time.sleep(0.2)
+
+
+def _major(version: str) -> int:
+    """5 of '5.13.1.1000000' and of 'URSoftware 5.13.1.1000000 (Jan 01 2023)'."""
+    digits = next((word for word in version.split() if word[:1].isdigit()), '5')
+    return int(digits.split('.')[0])
