@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from groot_ros.hardware.robotiq import RobotiqSocket, activate
+from groot_ros.hardware.robotiq_connection import UrcapSocket
 from groot_ros.kinematics import forward
 from groot_ros.sim.scene import HOME_JOINTS_RAD, TCP_OFFSET
 
@@ -94,8 +94,8 @@ def test_protective_stop_pauses_and_is_not_unlocked_at_once(cell):
 
 
 def test_the_gripper_activates_moves_and_reports_its_ends(cell, eventually):
-    gripper = RobotiqSocket(cell.host)
-    activate(gripper)
+    gripper = UrcapSocket(cell.host)
+    gripper.activate()
     gripper.set(POS=255, SPE=255, FOR=100, GTO=1)
     assert eventually(lambda: gripper.get('OBJ', 'POS') == [3, 228])
     gripper.set(POS=0, GTO=1)

@@ -1,0 +1,182 @@
+"""The gripper behind both of its connections: the URCap's socket of the simulated cell, and a Modbus RTU slave on a pseudo-terminal."""
+
+import math
+import os
+import pty
+import select
+import struct
+import threading
+import tty
+
+import pytest
+
+from groot_ros.hardware.robotiq import GripperSettings, Robotiq
+from groot_ros.hardware.robotiq_connection import GripperRegisters, UrcapSocket
+
+
+class ModbusSlave:
+    """A 2F gripper as the bytes on an RS-485 line show it: function codes 4, 16 and 23, registers 1000 and 2000."""
+
+    def __init__(self) -> None:
+        self.line, far = pty.openpty()
+        tty.setraw(self.line)
+        tty.setraw(far)
+        self.device, self._far = os.ttyname(far), far
+        self.outputs = [0, 0, 0]  # action, position, speed and force
+        self.position, self.current = 3, 12
+        self._running = True
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._running = False
+        self._thread.join()
+        os.close(self.line)
+        os.close(self._far)
+
+    def _serve(self) -> None:
+        data = b''
+        while self._running:
+            if not select.select([self.line], [], [], 0.02)[0]:
+                continue
+            data += os.read(self.line, 256)
+            while (length := self._length(data)) and len(data) >= length:
+                frame, data = data[:length], data[length:]
+                assert _crc(frame) == 0
+                reply = self._answer(frame)
+                os.write(self.line, reply + struct.pack('<H', _crc(reply)))
+
+    def _length(self, data: bytes) -> int:
+        if len(data) < 2:
+            return 0
+        if data[1] == 4:
+            return 8
+        at = 6 if data[1] == 16 else 10
+        return at + 1 + data[at] + 2 if len(data) > at else 0
+
+    def _answer(self, frame: bytes) -> bytes:
+        function = frame[1]
+        if function != 4:
+            at = 2 if function == 16 else 6
+            address, count = struct.unpack_from('>HH', frame, at)
+            self.outputs[address - 1000 : address - 1000 + count] = struct.unpack_from(f'>{count}H', frame, at + 5)
+            self._act()
+        if function == 16:
+            return frame[:6]
+        return frame[:2] + bytes([6]) + struct.pack('>3H', *self._inputs())
+
+    def _act(self) -> None:
+        if self.outputs[0] & 0x0900 == 0x0900:
+            self.position = min(max(self.outputs[1] & 0xFF, 3), 228)
+
+    def _inputs(self) -> list[int]:
+        active = bool(self.outputs[0] & 0x0100)
+        status = (0xC0 | 0x30 | (self.outputs[0] >> 8 & 0x09)) if active else 0
+        return [status << 8, self.outputs[1] & 0xFF, self.position << 8 | self.current]
+
+
+def _crc(data: bytes) -> int:
+    """CRC-16/MODBUS; 0 over a frame with its own CRC."""
+    crc = 0xFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0xA001 if crc & 1 else crc >> 1
+    return crc
+
+
+@pytest.fixture
+def slave():
+    made = ModbusSlave()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def running():
+    """Starts grippers and collects what they report."""
+    made = []
+
+    def start(**settings):
+        readings, losses = [], []
+        made.append(Robotiq(GripperSettings(**settings), readings.append, losses.append))
+        return made[-1], readings, losses
+
+    yield start
+    for gripper in made:
+        gripper.close()
+
+
+def test_a_gripper_on_its_own_adapter_activates_moves_and_tells_its_current(slave, running, eventually):
+    gripper, readings, losses = running(connection='modbus', device=slave.device)
+    assert eventually(lambda: bool(readings)), losses
+    gripper.move(0.0)
+    assert eventually(lambda: readings[-1].position == 0.0)
+    assert slave.outputs[2] == 255 << 8 | 128
+    assert readings[-1].current_a == pytest.approx(0.12)
+    assert readings[-1].target == 0.0
+    assert not readings[-1].fault
+    gripper.move(0.5)
+    assert eventually(lambda: readings[-1].position == pytest.approx(0.5, abs=0.01))
+
+
+def test_a_port_without_a_gripper_is_named(running, eventually, tmp_path):
+    _, _, losses = running(connection='modbus', device=str(tmp_path / 'nothing'))
+    assert eventually(lambda: bool(losses))
+    assert 'dialout' in losses[0]
+
+
+def test_calibration_finds_the_ends_of_travel(cell, running, eventually):
+    gripper, readings, _ = running(host=cell.host, open_count=0, closed_count=255)
+    assert eventually(lambda: bool(readings))
+    assert gripper.calibrate() == ''
+    assert (gripper.settings.open_count, gripper.settings.closed_count) == (3, 228)
+    gripper.move(0.0)
+    assert eventually(lambda: readings[-1].position == 0.0)
+    assert math.isnan(readings[-1].current_a)
+
+
+def test_calibration_says_when_something_is_between_the_fingers(cell, running, eventually):
+    gripper, readings, _ = running(host=cell.host)
+    assert eventually(lambda: bool(readings))
+    gripper._travel = lambda connection, count: GripperRegisters(100, count, 2, 0, 3, 0.0)
+    assert 'met something' in gripper.calibrate()
+    assert gripper.settings.closed_count == 228
+
+
+def test_a_gripper_that_lost_its_activation_says_so_and_is_not_moved_by_itself(cell, running, eventually):
+    gripper, readings, _ = running(host=cell.host)
+    assert eventually(lambda: bool(readings) and not readings[-1].fault)
+    other = UrcapSocket(cell.host)
+    other.set(ACT=0)
+    assert eventually(lambda: readings[-1].fault == 7)
+    count = len(readings)
+    assert eventually(lambda: len(readings) > count + 100)
+    assert other.get('ACT') == [0]
+    other.close()
+    assert gripper.activate() == ''
+    assert eventually(lambda: not readings[-1].fault)
+
+
+def test_only_the_latest_target_counts_and_small_changes_are_not_sent(running, eventually, monkeypatch):
+    sent = []
+
+    class Connection:
+        def read(self):
+            return GripperRegisters(3, 3, 3, 0, 3, 0.0)
+
+        def go_to(self, count, speed, force):
+            sent.append(count)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(Robotiq, '_connect', lambda self: Connection())
+    gripper, readings, _ = running()
+    for opening in (0.5, 0.505, 0.5):
+        count = len(readings)
+        gripper.move(opening)
+        assert eventually(lambda count=count: len(readings) > count + 2)
+    gripper.move(7.0)
+    assert eventually(lambda: len(sent) == 2)
+    assert sent[1] == 3
