@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.resources import share_directory
 from groot_ros.sim.wire import HOOK_PORT
@@ -20,6 +21,13 @@ class Options:
     output_dir: str = field(default='episodes', metadata={'help': 'folder that the recorder writes episodes into'})
     dataset: str = field(default='', metadata={'help': 'dataset to replay (deploy)'})
     episode: int = field(default=0, metadata={'help': 'episode of that dataset, counted from 0 (deploy)'})
+    teleop: str = field(
+        default='',
+        metadata={'help': 'what the operator commands with: joy, spacenav, spacemouse, phone or scripted (collect)'},
+    )
+    teleop_map: str = field(default='', metadata={'help': "map of that device: a name in config/teleop, or a path; empty for the device's own"})
+    task: str = field(default='', metadata={'help': 'what the demonstrations show, in words (collect)'})
+    camera: str = field(default='', metadata={'help': 'camera source: sdk, uvc, file or sim; empty for sdk, or sim with sim'})
     episodes: int = field(default=3, metadata={'help': 'episodes that the scripted operator records (collect, with sim)'})
     seed: int = field(default=0, metadata={'help': 'seed of the scripted operator'})
     params_file: str = field(default='', metadata={'help': 'ROS parameter file for all nodes, over the values above'})
@@ -35,8 +43,14 @@ class Process:
 
     executable: str
     parameters: dict[str, Any] | None = None
+    name: str = ''
     arguments: list[str] = field(default_factory=list)
     ready_at: tuple[str, int] | None = None
+
+    @property
+    def node_name(self) -> str:
+        """Name of the node: that of the executable unless several of it run."""
+        return self.name or self.executable
 
     @property
     def is_node(self) -> bool:
@@ -63,13 +77,26 @@ def _sim(options: Options) -> list[Process]:
 
 
 def _drivers(options: Options) -> list[Process]:
-    camera = {'source': 'sim', 'sim_host': _host(options)} if options.sim else {'source': 'sdk'}
     return [
         *(_sim(options) if options.sim else []),
         Process('ur5e_driver', {'robot_ip': _host(options)}),
         Process('robotiq_driver', {'robot_ip': _host(options)}),
-        Process('zed_driver', camera),
+        *_cameras(options),
     ]
+
+
+def _cameras(options: Options) -> list[Process]:
+    """One driver for each camera of the embodiment; topics NAME/left/... and NAME/right/... are one camera with two eyes."""
+    eyes: dict[str, list[str]] = {}
+    for field_of_row in load_embodiment(options.embodiment).cameras:
+        name, *rest = field_of_row.topic.split('/')
+        eyes.setdefault(name, []).extend(rest[:-1])
+    source = options.camera or ('sim' if options.sim else 'sdk')
+    found = []
+    for name, both in eyes.items():
+        parameters = {'camera_name': name, 'source': source, 'host': _host(options)}
+        found.append(Process('zed_driver', parameters | ({'eye': 'both'} if len(both) > 1 else {}), f'{name}_driver'))
+    return found
 
 
 def _record(options: Options) -> list[Process]:
@@ -77,9 +104,15 @@ def _record(options: Options) -> list[Process]:
 
 
 def _collect(options: Options) -> list[Process]:
-    if not options.sim:
-        raise GrootRosError('The only teleop source so far is the scripted operator of the simulated cell: add --sim, or use the profile record.')
-    teleop = {'source': 'scripted', 'sim_host': _host(options), 'episodes': options.episodes, 'seed': options.seed}
+    source = options.teleop or ('scripted' if options.sim else 'joy')
+    if source == 'scripted' and not options.sim:
+        raise GrootRosError('The scripted operator knows only the simulated cell: add --sim, or choose another device with --teleop.')
+    if source in ('keyboard', 'hand_guiding'):
+        command = f'ros2 run groot_ros teleop --ros-args -p source:={source}'
+        raise GrootRosError(f'A keyboard needs a terminal of its own: start the profile record, and in the other terminal `{command}`.')
+    teleop = {'source': source, 'map': options.teleop_map, 'task': options.task}
+    if source == 'scripted':
+        teleop |= {'sim_host': _host(options), 'episodes': options.episodes, 'seed': options.seed}
     return [*_record(options), Process('teleop', teleop)]
 
 

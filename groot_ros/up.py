@@ -129,6 +129,7 @@ def command_of(process: Process, options: Options) -> list[str]:
         command += ['--params-file', file]
     for name, value in process.parameters.items():
         command += ['-p', f'{name}:={_yaml_text(value)}']
+    command += ['-r', f'__node:={process.node_name}']
     if options.namespace:
         command += ['-r', f'__ns:=/{options.namespace.strip("/")}']
     return command

@@ -12,6 +12,7 @@ import pytest
 from groot_ros.cli import main
 from groot_ros.errors import GrootRosError
 from groot_ros.processes import PROFILES, Options, processes_of
+from groot_ros.resources import share_directory
 from groot_ros.up import command_of
 
 
@@ -102,7 +103,21 @@ def test_profiles_say_what_they_lack():
     with pytest.raises(GrootRosError, match='dataset'):
         processes_of('deploy', Options(sim=True))
     with pytest.raises(GrootRosError, match='--sim'):
-        processes_of('collect', Options())
+        processes_of('collect', Options(teleop='scripted'))
+    with pytest.raises(GrootRosError, match='terminal of its own'):
+        processes_of('collect', Options(teleop='keyboard'))
+
+
+def test_each_camera_of_the_embodiment_has_a_driver_of_its_own(tmp_path):
+    text = (share_directory() / 'config/embodiments/ur5e_robotiq_zed.yaml').read_text()
+    camera = '  - name: {0}_camera\n    topic: {0}/image\n    width: 640\n    height: 480\n'
+    text = text.replace(
+        camera.format('zed'), camera.format('zed') + camera.format('wrist') + camera.format('side/left') + camera.format('side/right')
+    )
+    (tmp_path / 'three.yaml').write_text(text.replace('name: side/', 'name: side_'))
+    drivers = [p for p in processes_of('drivers', Options(embodiment=str(tmp_path / 'three.yaml'))) if p.executable == 'zed_driver']
+    assert [p.node_name for p in drivers] == ['zed_driver', 'wrist_driver', 'side_driver']
+    assert drivers[2].parameters['eye'] == 'both'
 
 
 def test_a_namespace_reaches_every_node():

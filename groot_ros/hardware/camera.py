@@ -1,29 +1,64 @@
-"""Cameras behind one interface: `frames()` yields stamped RGB images. Sources here: the simulated cell, and the ZED SDK."""
+"""Cameras behind one interface: `frames()` yields stamped RGB images of one eye or two. The sources are the camera_*.py beside this."""
 
-import socket
-import time
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from groot_ros.errors import GrootRosError
-from groot_ros.sim.wire import CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
 
-_SILENT_S = 2.0
+EYES = {'left': ('left',), 'right': ('right',), 'both': ('left', 'right')}
+MODES = {
+    'HD2K': (2208, 1242, (15,)),
+    'HD1080': (1920, 1080, (15, 30)),
+    'HD720': (1280, 720, (15, 30, 60)),
+    'VGA': (672, 376, (15, 30, 60, 100)),
+}
+"""Width and height of one eye, and the frame rates that a ZED offers there."""
+
+
+@dataclass
+class Intrinsics:
+    """A pinhole camera in pixels, of a rectified image."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
 
 
 @dataclass
 class Frame:
-    """One image: RGB (height, width, 3) uint8, exposed at `stamp_ns` of ROS time."""
+    """One exposure at `stamp_ns` of ROS time: RGB (height, width, 3) uint8 of each eye; depth (height, width) float32 in m if asked for."""
 
     stamp_ns: int
-    image: np.ndarray
+    images: dict[str, np.ndarray]
+    depth: np.ndarray | None = None
+
+
+@dataclass
+class CameraSettings:
+    """What to open. `source` is sdk, uvc, sim or file; each uses the fields that concern it."""
+
+    source: str = 'sdk'
+    serial_number: int = 0
+    device: str = '/dev/video0'
+    file: str = ''
+    calibration_file: str = ''
+    host: str = '127.0.0.1'
+    resolution: str = 'HD720'
+    fps: float = 30.0
+    eye: str = 'left'
+    depth: bool = False
+    frozen_s: float = 2.0
 
 
 class Camera(Protocol):
-    """A source of frames."""
+    """A source of frames; `intrinsics` by eye where they are known."""
+
+    intrinsics: dict[str, Intrinsics]
 
     def frames(self) -> Iterator[Frame]:
         """Frames as they arrive; raises GrootRosError when the camera is lost."""
@@ -32,93 +67,48 @@ class Camera(Protocol):
         """Releases the device."""
 
 
-class SimCamera:
-    """The camera of sim_cell, by TCP."""
+@dataclass
+class FrozenWatch:
+    """Notices a camera that repeats one image: sensor noise makes two real frames differ."""
 
-    def __init__(self, host: str, port: int = CAMERA_PORT) -> None:
-        self._where = f'{host}:{port}'
-        try:
-            self._socket = socket.create_connection((host, port), timeout=_SILENT_S)
-        except OSError as error:
-            raise GrootRosError(f'No simulated camera answers on {self._where} ({error}): start the cell with `groot-ros up sim`.') from error
+    limit_s: float
+    _print: int = -1
+    _since_ns: int = field(default=0)
 
-    def frames(self) -> Iterator[Frame]:
-        """Frames until the cell ends."""
-        while True:
-            magic, width, height, stamp_ns = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size))
-            if magic != FRAME_MAGIC:
-                raise GrootRosError(f'{self._where} does not speak the camera protocol of sim_cell.')
-            image = np.frombuffer(self._receive(width * height * 3), np.uint8).reshape(height, width, 3)
-            yield Frame(stamp_ns, image)
-
-    def close(self) -> None:
-        """Hangs up."""
-        self._socket.close()
-
-    def _receive(self, count: int) -> bytearray:
-        data = bytearray(count)
-        view, filled = memoryview(data), 0
-        while filled < count:
-            try:
-                received = self._socket.recv_into(view[filled:])
-            except OSError as error:
-                raise GrootRosError(f'The simulated camera on {self._where} fell silent ({error}).') from error
-            if received == 0:
-                raise GrootRosError(f'The simulated camera on {self._where} closed the connection.')
-            filled += received
-        return data
+    def check(self, stamp_ns: int, image: np.ndarray) -> None:
+        """Raises GrootRosError where the image has been the same for longer than the limit; 0 turns the watch off."""
+        fingerprint = zlib.crc32(np.ascontiguousarray(image[::8, ::8]))
+        if fingerprint != self._print:
+            self._print, self._since_ns = fingerprint, stamp_ns
+        elif self.limit_s and stamp_ns - self._since_ns > self.limit_s * 1e9:
+            raise GrootRosError(f'The camera has sent the same image for {self.limit_s:g} s: it is frozen; opening it anew.')
 
 
-class ZedCamera:
-    """A ZED through Stereolabs' SDK: the left or right rectified image, stamped by TIME_REFERENCE.IMAGE."""
-
-    def __init__(self, serial_number: int, resolution: str, fps: float, eye: str) -> None:
-        self._sl = sl = _zed_sdk()
-        parameters = sl.InitParameters(
-            camera_resolution=getattr(sl.RESOLUTION, resolution), camera_fps=round(fps), depth_mode=sl.DEPTH_MODE.NONE, sdk_verbose=0
-        )
-        if serial_number:
-            parameters.set_from_serial_number(serial_number)
-        self._camera, self._mat = sl.Camera(), sl.Mat()
-        self._view = sl.VIEW.LEFT if eye == 'left' else sl.VIEW.RIGHT
-        self._runtime = sl.RuntimeParameters(enable_depth=False)
-        status = self._camera.open(parameters)
-        if status != sl.ERROR_CODE.SUCCESS:
-            raise GrootRosError(f'The ZED camera does not open ({status}): check the USB 3 cable and that no other program uses it.')
-
-    def frames(self) -> Iterator[Frame]:
-        """Frames until grabbing fails for 2 s."""
-        last_s = time.monotonic()
-        while time.monotonic() - last_s < _SILENT_S:
-            if self._camera.grab(self._runtime) != self._sl.ERROR_CODE.SUCCESS:
-                continue
-            self._camera.retrieve_image(self._mat, self._view)
-            last_s = time.monotonic()
-            bgra = self._mat.get_data()
-            stamp_ns = self._camera.get_timestamp(self._sl.TIME_REFERENCE.IMAGE).get_nanoseconds()
-            yield Frame(stamp_ns, np.ascontiguousarray(bgra[:, :, 2::-1]))
-        raise GrootRosError('The ZED camera sent no frame for 2 s: check its cable.')
-
-    def close(self) -> None:
-        """Releases the camera."""
-        self._camera.close()
+def check_mode(resolution: str, fps: float) -> tuple[int, int]:
+    """Width and height of one eye. Raises GrootRosError, with what there is, for a mode that no ZED has."""
+    if resolution not in MODES:
+        raise GrootRosError(f'The resolution {resolution!r} is not one of a ZED: use {", ".join(MODES)}.')
+    width, height, rates = MODES[resolution]
+    if fps not in rates:
+        raise GrootRosError(f'A ZED has no {resolution} at {fps:g} frames per second: use {" or ".join(map(str, rates))}, or another resolution.')
+    return width, height
 
 
-def open_camera(source: str, *, host: str, serial_number: int, resolution: str, fps: float, eye: str) -> Camera:
-    """The camera of a source, `sim` or `sdk`."""
-    if source == 'sim':
-        return SimCamera(host)
-    if source == 'sdk':
-        return ZedCamera(serial_number, resolution, fps, eye)
-    raise GrootRosError(f"The camera source {source!r} is not known: use 'sdk' for a ZED or 'sim' for sim_cell.")
+def open_camera(settings: CameraSettings) -> Camera:
+    """The camera of the settings. Raises GrootRosError, with the mending, where it cannot be opened."""
+    if settings.eye not in EYES:
+        raise GrootRosError(f"The eye {settings.eye!r} is not known: use 'left', 'right' or 'both'.")
+    # Each source needs libraries that the others do without.
+    if settings.source == 'sim':
+        from groot_ros.hardware.camera_sim import SimCamera
 
+        return SimCamera(settings)
+    if settings.source == 'sdk':
+        from groot_ros.hardware.camera_zed import ZedCamera
 
-def _zed_sdk():
-    try:
-        import pyzed.sl as sl
-    except ImportError as error:
-        raise GrootRosError(
-            'The ZED SDK is not installed for this Python (import pyzed.sl fails): install the SDK and run its get_python_api.py. '
-            'The package `pyzed` on PyPI is something else.'
-        ) from error
-    return sl
+        return ZedCamera(settings)
+    if settings.source in ('uvc', 'file'):
+        from groot_ros.hardware.camera_video import FileCamera, UvcCamera
+
+        return UvcCamera(settings) if settings.source == 'uvc' else FileCamera(settings)
+    raise GrootRosError(f"The camera source {settings.source!r} is not known: use 'sdk', 'uvc', 'sim' or 'file'.")

@@ -38,7 +38,7 @@ def _node(process: Process, options: Options) -> Node:
     return Node(
         package='groot_ros',
         executable=process.executable,
-        name=process.executable if process.is_node else None,
+        name=process.node_name if process.is_node else None,
         namespace=options.namespace,
         parameters=[*parameter_files(process, options), process.parameters] if process.parameters is not None else None,
         arguments=process.arguments,

@@ -1,86 +1,148 @@
-"""teleop: turns an operator's input into teleop/tcp_delta and episode calls. Source here: the scripted operator of sim_cell."""
+"""teleop: turns an operator's input into teleop/tcp_delta, and buttons into calls of the recorder and the arm's driver."""
 
 import time
-from enum import Enum, auto
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from rclpy.task import Future
+from sensor_msgs.msg import Joy
 
-from groot_ros.control.moves import Move, MoveFollower
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
+from groot_ros.health import Health
+from groot_ros.kinematics import forward
 from groot_ros.msg import RobotStatus, TcpDelta
+from groot_ros.nodes.cell_client import CellClient
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
-from groot_ros.sim.hooks import CellHooks
-from groot_ros.srv import StartEpisode, StopEpisode
-from groot_ros.teleop.scripted import TASK, cube_in_bin, pick_and_place, random_cube, random_start
+from groot_ros.nodes.scripted_operator import ScriptedOperator
+from groot_ros.teleop.mapping import RawInput, TeleopMap, TeleopMapper, load_map
+from groot_ros.teleop.operator import InputDevice, ManualOperator, Step
+
+MAPS = {
+    'joy': 'joy', 'spacenav': 'spacenav', 'spacemouse': 'spacemouse', 'keyboard': 'keyboard', 'hand_guiding': 'hand_guiding', 'phone': 'phone',
+}  # fmt: skip
+TOPICS = {'joy': 'joy', 'spacenav': 'spacenav/joy'}
 
 PARAMETERS = {
-    'source': Parameter('scripted', "'scripted': picks and places in sim_cell by itself"),
+    'source': Parameter('keyboard', f"'scripted' (sim_cell's own operator) or one of {', '.join(MAPS)}"),
+    'map': Parameter('', "name in config/teleop, or path, of the map; empty takes the source's; 'game_controller' fits game_controller_node"),
+    'joy_topic': Parameter('', 'topic of sensor_msgs/Joy; empty takes joy, or spacenav/joy'),
     'rate_hz': Parameter(40.0, 'rate of teleop/tcp_delta, Hz', 10.0, 125.0),
+    'task': Parameter('', 'what the demonstrations show, in words; needed to start an episode by a button'),
+    'operator_name': Parameter('', 'name written into each episode'),
+    'home_joints_rad': Parameter([-1.5708, -1.5708, -1.5708, -1.5708, 1.5708, 0.0], 'where the home button drives to, in a straight line, rad'),
+    'tcp_offset': Parameter([0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP as in ur5e_driver, UR x y z rx ry rz in m and rad'),
+    'phone_host': Parameter('127.0.0.1', "address to serve the phone's page on; a phone needs this machine's address in its network"),
+    'phone_port': Parameter(4443, "port of the phone's page"),
     'sim_host': Parameter('127.0.0.1', 'address of sim_cell, for source scripted'),
     'episodes': Parameter(3, 'how many demonstrations the scripted operator records before it rests'),
     'seed': Parameter(0, 'seed of cube places and starts, for source scripted'),
-    'operator_name': Parameter('scripted', 'name written into each episode'),
 }
-_READY_HOLD_S = 0.6
-_PATIENCE_S = 15.0
 
 
-class Phase(Enum):
-    """What the scripted operator is doing."""
+class JoyTopic:
+    """The newest sensor_msgs/Joy as an input device: axes and buttons by number; button 13 is the axis 'button13' too."""
 
-    WAITING = auto()
-    APPROACHING = auto()
-    STARTING = auto()
-    SHOWING = auto()
-    SAVING = auto()
-    RESTING = auto()
+    def __init__(self, node: GrootNode, topic: str) -> None:
+        self._raw: RawInput | None = None
+        self._node = node
+        self._subscription = node.create_subscription(Joy, topic, self._on_joy, STREAM_QOS)
+
+    def read(self) -> RawInput | None:
+        """The newest message; it goes stale by itself."""
+        return self._raw
+
+    def close(self) -> None:
+        """Ends the subscription."""
+        self._node.destroy_subscription(self._subscription)
+
+    def _on_joy(self, message: Joy) -> None:
+        axes = {str(i): float(value) for i, value in enumerate(message.axes)}
+        axes |= {f'button{i}': float(value) for i, value in enumerate(message.buttons)}
+        self._raw = RawInput(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(message.buttons) if down))
 
 
 class Teleop(GrootNode):
-    """Publishes a delta on every tick while the arm is enabled; zero deltas hold the arm, silence would stop it."""
+    """Publishes a step on every tick while the operator commands, and lets go when the dead-man opens."""
 
     def __init__(self) -> None:
         super().__init__('teleop', PARAMETERS)
-        if self.parameter('source') != 'scripted':
-            raise GrootRosError(f"The teleop source {self.parameter('source')!r} is not known: use 'scripted'.")
-        self._rng = np.random.default_rng(self.parameter('seed'))
+        if self.parameter('source') not in (*MAPS, 'scripted'):
+            raise GrootRosError(f"The teleop source {self.parameter('source')!r} is not known: use 'scripted', {', '.join(MAPS)}.")
         self._period_s = 1.0 / self.parameter('rate_hz')
-        self._follower: MoveFollower | None = None
-        self._phase, self._sequence, self._recorded = Phase.WAITING, 0, 0
+        self._operator: ManualOperator | ScriptedOperator | None = None
+        self._map: TeleopMap | None = None
+        self._client = CellClient(self)
+        self._state = RobotStatus.DISABLED
         self._target: Array | None = None
-        self._enabled = False
-        self._answer: Future | None = None
-        self._asked_s = self._ask_again_s = 0.0
+        self._sequence, self._stamp_ns = 0, 0
+        self._held = False
         self._deltas = self.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
-        self._start = self.create_client(StartEpisode, 'recorder/start')
-        self._stop = self.create_client(StopEpisode, 'recorder/stop')
         self._targets = None
         self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
         self.create_timer(self._period_s, self._tick)
 
     def open(self) -> None:
-        """Connects to the cell."""
-        self._cell = CellHooks(self.parameter('sim_host'), _PATIENCE_S)
+        """Opens the device. Raises GrootRosError, with the mending, where that fails."""
+        if self.parameter('source') == 'scripted':
+            self._operator = ScriptedOperator(
+                self._client, self.parameter('sim_host'), self.parameter('episodes'), self.parameter('seed'),
+                self.parameter('operator_name') or 'scripted', self._period_s,
+            )  # fmt: skip
+            return
+        self._map = load_map(self.parameter('map') or MAPS[self.parameter('source')])
+        home = forward(np.array(self.parameter('home_joints_rad')), np.array(self.parameter('tcp_offset')))
+        self._operator = ManualOperator(self._device(self._map), TeleopMapper(self._map), self._period_s, home)
+        self.get_logger().info(f'{self._map.name}: {self._map.help}')
+
+    def end(self) -> None:
+        """Lets go of the arm."""
+        self._let_go()
 
     def close(self) -> None:
-        """Hangs up on the cell."""
-        self._cell.close()
+        """Releases the device."""
+        if self._operator is not None:
+            self._operator.close()
+
+    def diagnose(self) -> list[Health]:
+        """Whether the operator commands."""
+        return [Health('operator', 0, 'commands' if self._held else 'rests', {'source': self.parameter('source')})]
+
+    def _device(self, chosen: TeleopMap) -> InputDevice:
+        source = self.parameter('source')
+        # Each device needs a library or a terminal that the others do without.
+        if source in TOPICS:
+            return JoyTopic(self, self.parameter('joy_topic') or TOPICS[source])
+        if source == 'spacemouse':
+            from groot_ros.teleop.spacemouse import SpaceMouse
+
+            return SpaceMouse()
+        if source == 'phone':
+            from groot_ros.teleop.phone import Phone
+
+            return Phone(self.parameter('phone_host'), self.parameter('phone_port'), chosen.speed_m_s, chosen.rotation_speed_rad_s)
+        from groot_ros.teleop.keyboard import Keyboard
+
+        return Keyboard()
 
     def _on_target(self, message: PoseStamped) -> None:
         p, q = message.pose.position, message.pose.orientation
         self._target = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
 
     def _on_status(self, message: RobotStatus) -> None:
-        self._enabled = message.state == RobotStatus.ENABLED
-        if not self._enabled:
-            self._follower, self._phase, self._target = None, Phase.WAITING, None
-        self._listen(self._enabled and self._target is None)
+        if message.state != RobotStatus.ENABLED and isinstance(self._operator, ScriptedOperator):
+            self._operator.reset()
+        if message.state != self._state:
+            self._target, self._held = None, False
+        self._state = message.state
+        self._listen(self._state == RobotStatus.ENABLED and self._needs_target())
+
+    def _needs_target(self) -> bool:
+        """The scripted operator needs the first one only: 125 messages a second cost a Python node much."""
+        if self._map is None:
+            return self._target is None
+        return self._map.frame == 'tool' or 'home' in self._map.buttons
 
     def _listen(self, on: bool) -> None:
-        """Subscribes to tcp_target only until a motion begins: 125 messages a second cost a Python node much."""
         if on and self._targets is None:
             self._targets = self.create_subscription(PoseStamped, 'tcp_target', self._on_target, STREAM_QOS)
         elif not on and self._targets is not None:
@@ -88,59 +150,59 @@ class Teleop(GrootNode):
             self._targets = None
 
     def _tick(self) -> None:
-        if not self.active or not self._enabled or self._target is None:
+        if not self.active or self._operator is None:
             return
-        if self._follower is None:
-            self._follower = MoveFollower(self._target, self._period_s)
-        self._decide(self._follower)
-        self._publish(self._follower.step(), self._follower.opening)
+        if isinstance(self._operator, ManualOperator):
+            self._obey(self._operator.step(self._target, time.monotonic(), self._state == RobotStatus.FREEDRIVE))
+        elif self._state == RobotStatus.ENABLED and self._target is not None:
+            try:
+                self._publish(self._operator.step(self._target))
+            except GrootRosError as error:
+                self.fail(str(error))
 
-    def _decide(self, follower: MoveFollower) -> None:
-        """Moves on to the next phase where the present one has ended."""
-        if self._phase is Phase.WAITING and self._recorded < self.parameter('episodes'):
-            self._cell.place_cube(*random_cube(self._rng))
-            follower.follow([Move(random_start(self._rng), 1.0, hold_s=_READY_HOLD_S)])
-            self._phase = Phase.APPROACHING
-        elif self._phase is Phase.APPROACHING and follower.done:
-            self._asked_s, self._phase = time.monotonic(), Phase.STARTING
-        elif self._phase is Phase.STARTING and self._started():
-            follower.follow([Move(follower.pose, 1.0, hold_s=0.3), *pick_and_place(self._cell.cube_pose(), self._rng)])
-            self._phase = Phase.SHOWING
-        elif self._phase is Phase.SHOWING and follower.done:
-            request = StopEpisode.Request(succeeded=cube_in_bin(self._cell.cube_pose()))
-            self._answer, self._phase = self._stop.call_async(request), Phase.SAVING
-        elif self._phase is Phase.SAVING and self._saved():
-            self._recorded += 1
-            self._phase = Phase.WAITING if self._recorded < self.parameter('episodes') else Phase.RESTING
+    def _obey(self, step: Step) -> None:
+        for event in step.events:
+            self._answer(event)
+        if self._state == RobotStatus.FREEDRIVE:
+            if 'gripper' in step.events:
+                self._publish(Step(np.zeros(6), step.opening, held=False))
+        elif self._state == RobotStatus.ENABLED and step.held:
+            self._held = True
+            self._publish(step)
+        else:
+            self._let_go()
 
-    def _started(self) -> bool:
-        """Asks the recorder to start, again each second until its streams flow; whether it records now."""
-        now_s = time.monotonic()
-        if self._answer is None and now_s >= self._ask_again_s:
-            request = StartEpisode.Request(task=TASK, operator_name=self.parameter('operator_name'))
-            self._answer, self._ask_again_s = self._start.call_async(request), now_s + 1.0
-        if self._answer is None or not self._answer.done():
-            return False
-        answer, self._answer = self._answer.result(), None
-        if not answer.success and now_s - self._asked_s > _PATIENCE_S:
-            self.fail(f'The recorder did not start the episode: {answer.message}')
-        return answer.success
+    def _answer(self, event: str) -> None:
+        """Calls the service that a button stands for."""
+        calls = {
+            'start': lambda: self._client.start(self.parameter('task'), self.parameter('operator_name')),
+            'save': lambda: self._client.stop(True),
+            'fail': lambda: self._client.stop(False),
+            'discard': self._client.discard,
+            'enable': lambda: self._client.enable(True),
+            'stop': lambda: self._client.enable(False),
+            'recover': self._client.recover,
+            'freedrive': lambda: self._client.freedrive(self._state != RobotStatus.FREEDRIVE),
+        }
+        if event in calls:
+            calls[event]()
 
-    def _saved(self) -> bool:
-        """Whether the recorder has saved the episode; where it could not, its own words end the node."""
-        if self._answer is None or not self._answer.done():
-            return False
-        answer, self._answer = self._answer.result(), None
-        if not answer.success:
-            self.fail(f'The recorder did not save the episode: {answer.message}')
-        return answer.success
+    def _let_go(self) -> None:
+        if self._held:
+            self._held = False
+            self._sequence += 1
+            self.publish(self._deltas, TcpDelta(source='teleop', sequence=self._sequence, release=True))
 
-    def _publish(self, delta: Array, opening: float) -> None:
+    def _publish(self, step: Step) -> None:
+        """Stamps lie on the grid of the period while the timer keeps it: jitter of the timer is not jitter of the motion."""
+        now_ns, period_ns = self.now_ns(), round(self._period_s * 1e9)
+        following_ns = self._stamp_ns + period_ns
+        self._stamp_ns = following_ns if abs(now_ns - following_ns) < period_ns else now_ns
         self._sequence += 1
-        message = TcpDelta(source='teleop', sequence=self._sequence, opening=opening, duration=self._period_s)
-        message.translation, message.rotation = delta[:3], delta[3:]
-        message.header.stamp, message.header.frame_id = time_of(self.now_ns()), 'base'
-        self._deltas.publish(message)
+        message = TcpDelta(source='teleop', sequence=self._sequence, opening=step.opening, duration=self._period_s)
+        message.translation, message.rotation = step.delta[:3], step.delta[3:]
+        message.header.stamp, message.header.frame_id = time_of(self._stamp_ns), 'base'
+        self.publish(self._deltas, message)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from groot_ros.kinematics import DH_A_M, DH_ALPHA_RAD, DH_D_M, JOINT_NAMES
+from groot_ros.sim.wire import CAMERA_FOVY_DEG
 
 HOME_JOINTS_RAD = np.deg2rad([-90.0, -90.0, -90.0, -90.0, 90.0, 0.0])
 TCP_OFFSET = np.array([0.0, 0.0, 0.174, 0.0, 0.0, 0.0])
@@ -52,7 +53,7 @@ def scene_xml(camera_width: int = 640, camera_height: int = 480) -> str:
     <default class="solid"><geom contype="1" conaffinity="1" friction="1.2 0.02 0.001" condim="4"/></default>
   </default>
   <worldbody>
-    <camera name="zed" pos="0.55 -1.25 0.75" xyaxes="0.87 0.49 0 -0.25 0.44 0.86" fovy="50"/>
+    <camera name="zed" pos="0.55 -1.25 0.75" xyaxes="0.87 0.49 0 -0.25 0.44 0.86" fovy="{CAMERA_FOVY_DEG}"/>
     <geom name="table" class="solid" type="box" size="0.6 0.45 0.02" pos="0 -0.5 -0.02" rgba="0.83 0.77 0.66 1"/>
     <geom name="pedestal" type="cylinder" size="0.1 0.36" pos="0 0 -0.42" rgba="0.3 0.3 0.32 1"/>
     {_bin_xml()}

@@ -1,0 +1,121 @@
+"""What an operator's device says becomes a TCP velocity, a dead-man and events, by a map in config/teleop/*.yaml."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.spatial.transform import Rotation
+
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
+from groot_ros.resources import share_directory
+
+DIRECTIONS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
+EVENTS = ('gripper', 'start', 'save', 'fail', 'discard', 'home', 'enable', 'stop', 'recover', 'freedrive')
+STALE_S = 0.15
+_UNTURNED = np.array([0, 0, 0, 0, 0, 0, 1.0])
+
+
+@dataclass
+class RawInput:
+    """What a device says at `time_s` of the monotonic clock: axes in -1 to 1, and the buttons that are pressed, by number or name."""
+
+    time_s: float
+    axes: Mapping[str, float] = field(default_factory=dict)
+    buttons: frozenset[str] = frozenset()
+
+
+@dataclass
+class OperatorCommand:
+    """A TCP velocity (6,) in m/s and rad/s in `base`, whether the dead-man is held, and the events of this instant."""
+
+    velocity: Array
+    held: bool
+    events: frozenset[str]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra='forbid')
+
+
+class AxisTerm(_Strict):
+    """One axis of the device; a trigger that rests at 1 and is -1 when pulled has scale -0.5 and offset 0.5."""
+
+    axis: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+class TeleopMap(_Strict):
+    """A map file. Speeds are those of a full deflection."""
+
+    name: str
+    help: str
+    frame: str = Field('base', pattern='^(base|tool)$')
+    speed_m_s: float = Field(0.15, gt=0, le=1.0)
+    rotation_speed_rad_s: float = Field(0.6, gt=0, le=3.0)
+    slow_share: float = Field(0.3, gt=0, le=1.0)
+    dead_zone: float = Field(0.08, ge=0, lt=1)
+    cubic: float = Field(0.7, ge=0, le=1)
+    dead_man: str = ''
+    slow: str = ''
+    axes: dict[str, list[AxisTerm]]
+    buttons: dict[str, str]
+
+
+def load_map(name: str) -> TeleopMap:
+    """A map by name, from config/teleop, or by path. Raises GrootRosError, naming the key, for one that is not good."""
+    path = Path(name).expanduser() if name.endswith('.yaml') else share_directory() / 'config' / 'teleop' / f'{name}.yaml'
+    try:
+        found = TeleopMap.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        known = ', '.join(sorted(file.stem for file in (share_directory() / 'config' / 'teleop').glob('*.yaml')))
+        raise GrootRosError(f'There is no teleop map {name!r} ({error.strerror}): use {known}, or the path of a YAML file.') from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise GrootRosError(f'{path} is not a good teleop map: {error}') from error
+    for kind, given, known in (('axes', found.axes, DIRECTIONS), ('buttons', found.buttons, EVENTS)):
+        if wrong := sorted(set(given) - set(known)):
+            raise GrootRosError(f'{path}: {kind}: {wrong[0]!r} is not one of {", ".join(known)}.')
+    return found
+
+
+class TeleopMapper:
+    """Keeps what was pressed before, so that an event happens once for each press."""
+
+    def __init__(self, chosen: TeleopMap) -> None:
+        self.map = chosen
+        self._pressed: frozenset[str] = frozenset()
+
+    def update(self, raw: RawInput | None, now_s: float, attitude: Array = _UNTURNED) -> OperatorCommand:
+        """The command of this instant; an input older than 0.15 s is as none. `attitude` is a pose (7,), for the frame `tool`."""
+        if raw is None or now_s - raw.time_s > STALE_S:
+            return OperatorCommand(np.zeros(6), False, frozenset())
+        fresh, self._pressed = raw.buttons - self._pressed, raw.buttons
+        events = frozenset(event for event, button in self.map.buttons.items() if button in fresh)
+        velocity = self._velocity(raw, attitude)
+        held = self.map.dead_man in raw.buttons if self.map.dead_man else bool(np.any(velocity))
+        return OperatorCommand(velocity if held else np.zeros(6), held, events)
+
+    def _velocity(self, raw: RawInput, attitude: Array) -> Array:
+        deflection = np.array([sum(self._deflection(raw, term) for term in self.map.axes.get(name, [])) for name in DIRECTIONS])
+        scale = self.map.slow_share if self.map.slow and self.map.slow in raw.buttons else 1.0
+        speeds = np.repeat([self.map.speed_m_s, self.map.rotation_speed_rad_s], 3)
+        velocity = np.clip(deflection, -1, 1) * speeds * scale
+        if self.map.frame == 'base':
+            return velocity
+        return Rotation.from_quat(attitude[3:]).apply(velocity.reshape(2, 3)).ravel()
+
+    def _deflection(self, raw: RawInput, term: AxisTerm) -> float:
+        value = raw.axes.get(term.axis, 0.0) * term.scale + (term.offset if term.axis in raw.axes else 0.0)
+        return response(value, self.map.dead_zone, self.map.cubic)
+
+
+def response(value: float, dead_zone: float, cubic: float) -> float:
+    """Deflection -1 to 1 after a dead zone and a mix of linear and cubic: continuous, odd, and 1 at 1."""
+    if not np.isfinite(value):
+        return 0.0
+    beyond = max(min(abs(value), 1.0) - dead_zone, 0.0) / (1.0 - dead_zone)
+    return float(np.copysign((1 - cubic) * beyond + cubic * beyond**3, value))

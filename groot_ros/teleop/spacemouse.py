@@ -1,0 +1,50 @@
+"""A 3Dconnexion SpaceMouse without ROS nodes, through the library pyspacemouse."""
+
+import threading
+import time
+
+from groot_ros.errors import GrootRosError
+from groot_ros.teleop.mapping import DIRECTIONS, RawInput
+
+_MENDING = 'plug it in, install libhidapi-hidraw0 and pyspacemouse, and let your user read /dev/hidraw* (a udev rule with MODE="0666")'
+
+
+class SpaceMouse:
+    """Axes x y z roll pitch yaw, right-handed with z up; buttons are '0', '1', and so on."""
+
+    def __init__(self) -> None:
+        try:
+            import pyspacemouse
+
+            self._device = pyspacemouse.open(axis_convention=pyspacemouse.AxisConvention.HID_Z_UP)
+        except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
+            raise GrootRosError(f'No SpaceMouse opens ({error}): {_MENDING}.') from error
+        self._raw: RawInput | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name='spacemouse', daemon=True)
+        self._thread.start()
+
+    def read(self) -> RawInput | None:
+        """The newest report; at rest it stays fresh, since a mouse at rest sends nothing."""
+        raw = self._raw
+        if raw is not None and not any(raw.axes.values()) and self._thread.is_alive():
+            return RawInput(time.monotonic(), raw.axes, raw.buttons)
+        return raw
+
+    def close(self) -> None:
+        """Releases the device."""
+        self._closing.set()
+        self._thread.join(1.0)
+        self._device.close()
+
+    def _work(self) -> None:
+        last = None
+        while not self._closing.wait(0.005):
+            try:
+                state = self._device.read()
+            except (OSError, RuntimeError):
+                return  # unplugged: what it said last goes stale
+            if state.t != last:
+                last = state.t
+                axes = {name: float(getattr(state, name)) for name in DIRECTIONS}
+                self._raw = RawInput(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(state.buttons) if down))

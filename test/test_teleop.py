@@ -1,0 +1,222 @@
+"""From a device to a step: maps, dead-man, stale input, edges; and the node on real rclpy."""
+
+import os
+import pty
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from groot_ros.msg import RobotStatus, TcpDelta
+from hypothesis import given
+from hypothesis import strategies as st
+from sensor_msgs.msg import Joy
+
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import apply_delta
+from groot_ros.nodes.common import COMMAND_QOS
+from groot_ros.resources import share_directory
+from groot_ros.teleop.keyboard import Keyboard, keys_of
+from groot_ros.teleop.mapping import RawInput, TeleopMapper, load_map, response
+from groot_ros.teleop.operator import ManualOperator
+from groot_ros.teleop.spacemouse import SpaceMouse
+
+MAPS = sorted(path.stem for path in (share_directory() / 'config/teleop').glob('*.yaml'))
+HOME = np.array([-0.13, -0.49, 0.3, 0, 1, 0, 0.0])
+
+
+def pad(axes=None, buttons=(), time_s=10.0):
+    return RawInput(time_s, axes or {}, frozenset(buttons))
+
+
+@pytest.mark.parametrize('name', MAPS)
+def test_every_map_is_good_and_explains_itself(name):
+    loaded = load_map(name)
+    assert loaded.name == name
+    assert len(loaded.help) > 20
+    assert TeleopMapper(loaded).update(pad(), 10.0).held is False
+
+
+def test_a_map_that_is_not_good_names_the_key(tmp_path):
+    for text, match in (
+        ('name: x\nhelp: y\naxes: {up: [{axis: a}]}\nbuttons: {}', "'up'"), ('name: x\nhelp: y\naxes: {}\nbuttons: {jump: a}', "'jump'"),
+        ('name: x\naxes: {}\nbuttons: {}', 'help'), ('name: [', 'not a good'),
+    ):  # fmt: skip
+        (tmp_path / 'm.yaml').write_text(text)
+        with pytest.raises(GrootRosError, match=match):
+            load_map(str(tmp_path / 'm.yaml'))
+    with pytest.raises(GrootRosError, match='keyboard'):
+        load_map('nonsense')
+
+
+@given(st.floats(allow_nan=True), st.floats(0, 0.9), st.floats(0, 1))
+def test_the_response_is_odd_bounded_and_dead_in_the_middle(value, dead_zone, cubic):
+    answer = response(value, dead_zone, cubic)
+    assert abs(answer) <= 1.0
+    assert answer == -response(-value, dead_zone, cubic)
+    if abs(value) <= dead_zone:
+        assert answer == 0.0
+    assert response(1.0, dead_zone, cubic) == pytest.approx(1.0)
+
+
+def test_nothing_moves_without_the_dead_man_or_with_a_stale_input():
+    mapper = TeleopMapper(load_map('game_controller'))
+    pushed = {'0': 1.0, '1': 1.0, '5': 1.0}
+    assert not np.any(mapper.update(pad(pushed), 10.0).velocity)
+    command = mapper.update(pad(pushed, ['9']), 10.1)
+    np.testing.assert_allclose(command.velocity, [-0.2, 0.2, 0.2, 0, 0, 0])
+    stale = mapper.update(pad(pushed, ['9']), 10.16)
+    assert not stale.held
+    assert not np.any(stale.velocity)
+
+
+def test_triggers_that_rest_at_one_do_not_move_the_arm():
+    command = TeleopMapper(load_map('joy')).update(pad({'2': 1.0, '5': 1.0}, ['4']), 10.0)
+    assert not np.any(command.velocity)
+    pulled = TeleopMapper(load_map('joy')).update(pad({'2': 1.0, '5': -1.0}, ['4']), 10.0)
+    assert pulled.velocity[2] == pytest.approx(0.2)
+
+
+def test_the_tool_frame_turns_with_the_tool():
+    chosen = load_map('spacemouse').model_copy(update={'frame': 'tool'})
+    turned = apply_delta(HOME, np.array([0, 0, 0, 0, 0, np.pi / 2]))
+    velocity = TeleopMapper(chosen).update(pad({'z': 1.0, 'x': 1.0}, ['0']), 10.0, turned).velocity
+    np.testing.assert_allclose(velocity[:3], [0, -0.15, -0.15], atol=1e-12)
+
+
+class Device:
+    def __init__(self):
+        self.raw = None
+
+    def read(self):
+        return self.raw
+
+    def close(self):
+        pass
+
+
+def test_the_gripper_is_left_alone_until_pressed_while_commanding_and_then_toggles_once_a_press():
+    device = Device()
+    operator = ManualOperator(device, TeleopMapper(load_map('game_controller')), 0.025, HOME)
+    openings = []
+    for k, buttons in enumerate([['10'], [], ['9'], ['9', '10'], ['9', '10'], ['9'], ['9', '10']]):
+        device.raw = pad({}, buttons, 10.0 + k)
+        openings.append(operator.step(HOME, 10.0 + k).opening)
+    assert np.isnan(openings[:3]).all()
+    assert openings[3:] == [0.0, 0.0, 0.0, 1.0]
+
+
+def test_home_is_reached_while_its_button_and_the_dead_man_are_held():
+    device, pose = Device(), apply_delta(HOME, np.array([0.1, -0.05, -0.1, 0, 0, 0.4]))
+    operator = ManualOperator(device, TeleopMapper(load_map('game_controller')), 0.025, HOME)
+    for k in range(400):
+        now_s = 10 + 0.025 * k
+        device.raw = pad({}, ['9', '7'] if k != 20 else ['7'], now_s)
+        step = operator.step(pose, now_s)
+        assert step.held == (k != 20)
+        assert k != 20 or not np.any(step.delta)
+        pose = apply_delta(pose, step.delta)
+    np.testing.assert_allclose(pose[:3], HOME[:3], atol=1e-6)
+
+
+def test_a_terminal_is_an_input_device_and_is_given_back_as_it_was(eventually):
+    ours, theirs = pty.openpty()
+    import termios
+
+    before = termios.tcgetattr(theirs)
+    keyboard = Keyboard(theirs)
+    os.write(ours, b'w \x1b[A')
+    assert eventually(lambda: keyboard.read().buttons == {'w', 'space', 'up'}, step=lambda: None)
+    assert eventually(lambda: not keyboard.read().buttons)
+    keyboard.close()
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
+    assert keys_of('\x7fa\r') == ['backspace', 'a', 'enter']
+
+
+def test_a_keyboard_without_a_terminal_says_how_to_get_one():
+    read, write = os.pipe()
+    with pytest.raises(GrootRosError, match='ros2 run groot_ros teleop'):
+        Keyboard(read)
+    os.close(read)
+    os.close(write)
+
+
+def test_a_spacemouse_that_is_unplugged_goes_stale(monkeypatch, eventually):
+    state = SimpleNamespace(t=0.0, x=0.5, y=0, z=0, roll=0, pitch=0, yaw=0, buttons=[1, 0])
+    plugged = [True]
+
+    class Mouse:
+        def read(self):
+            if not plugged[0]:
+                raise OSError('unplugged')
+            state.t += 1.0
+            return state
+
+        def close(self):
+            pass
+
+    fake = SimpleNamespace(open=lambda axis_convention: Mouse(), AxisConvention=SimpleNamespace(HID_Z_UP=1))
+    monkeypatch.setitem(sys.modules, 'pyspacemouse', fake)
+    mouse, mapper = SpaceMouse(), TeleopMapper(load_map('spacemouse'))
+    assert eventually(lambda: mapper.update(mouse.read(), time.monotonic()).held)
+    plugged[0] = False
+    assert eventually(lambda: not mapper.update(mouse.read(), time.monotonic()).held)
+    mouse.close()
+    monkeypatch.setitem(sys.modules, 'pyspacemouse', None)
+    with pytest.raises(GrootRosError, match='hidapi'):
+        SpaceMouse()
+
+
+def test_a_gamepad_moves_the_arm_while_held_and_lets_go_without_a_stop(driver, operator, start_node):
+    start_node('teleop', source='joy', map='game_controller')
+    pads = operator.node.create_publisher(Joy, 'joy', 10)
+    said = []
+    operator.node.create_subscription(TcpDelta, 'teleop/tcp_delta', said.append, COMMAND_QOS)
+    assert operator.until(lambda: pads.get_subscription_count() > 0)
+
+    def press(condition, held=True, **axes) -> bool:
+        buttons = [0] * 16
+        buttons[9] = int(held)
+        buttons[6] = int(axes.get('enable', 0))
+
+        def done():
+            pads.publish(Joy(axes=[0.0, axes.get('y', 0.0), 0.0, 0.0, axes.get('down', 0.0), 0.0], buttons=buttons))
+            operator.spin(0.03)
+            return condition()
+
+        return operator.until(done)
+
+    assert press(lambda: operator.status.state == RobotStatus.ENABLED, held=False, enable=1)
+    before = operator.position
+    assert press(lambda: operator.position[2] < before[2] - 0.03, down=1.0)
+    assert press(lambda: said and said[-1].release, held=False, down=1.0)
+    at = operator.position
+    for _ in range(30):
+        press(lambda: True, held=False, down=1.0)
+    assert operator.status.state == RobotStatus.ENABLED
+    assert operator.status.source == ''
+    assert abs(operator.position[2] - at[2]) < 0.02
+    assert np.isnan(said[0].opening)
+
+
+def test_a_gamepad_that_falls_silent_lets_go(driver, operator, start_node):
+    start_node('teleop', source='joy', map='game_controller')
+    pads = operator.node.create_publisher(Joy, 'joy', 10)
+    said = []
+    operator.node.create_subscription(TcpDelta, 'teleop/tcp_delta', said.append, COMMAND_QOS)
+    assert operator.until(lambda: pads.get_subscription_count() > 0)
+    assert operator.enable().success
+    buttons = [0] * 16
+    buttons[9] = 1
+
+    def commanded():
+        pads.publish(Joy(axes=[0.0, 0.0, 0.0, 0.0, 1.0, 0.0], buttons=buttons))
+        operator.spin(0.03)
+        return bool(said)
+
+    assert operator.until(commanded)
+    assert operator.until(lambda: said[-1].release)
+    assert operator.status.state == RobotStatus.ENABLED
