@@ -36,7 +36,7 @@ class StereoRectifier:
         size = MODES[resolution][:2]
         (left, left_bend), (right, right_bend) = lenses
         turns_and_projections = cv2.stereoRectify(
-            left, left_bend, right, right_bend, size, rotation, translation, flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
+            left, left_bend, right, right_bend, size, rotation, translation[:, None], flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
         )
         self._projections = dict(zip(('left', 'right'), turns_and_projections[2:4], strict=True))
         self._maps = {
