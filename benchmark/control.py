@@ -1,101 +1,323 @@
-"""The servo loop of the arm's child process beside a bare ur_rtde servoL loop, in one run on the simulated controller."""
+"""The arm's driver on the simulated controller, everything in one run: servo loop, latency, paths, stamps, processor, faults."""
 
-import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from multiprocessing.connection import Connection
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import rclpy
+from groot_ros.msg import RobotStatus, TcpDelta
+from std_srvs.srv import SetBool, Trigger
 
 from benchmark.common import options, report
-from groot_ros.geometry import apply_delta, pose_from_rotvec
+from groot_ros.control.clock import DeviceClock
+from groot_ros.geometry import angle_between, apply_delta, deltas_between, pose_from_rotvec
+from groot_ros.hardware.child_process import SupervisedChild
 from groot_ros.hardware.ur5e import Ur5eSettings
-from groot_ros.hardware.ur5e_records import QUIT, START, STATE, WAYPOINT, command
+from groot_ros.hardware.ur5e_records import STATE
+from groot_ros.kinematics import forward
+from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, time_of
 from groot_ros.sim.hooks import CellHooks
+from groot_ros.sim.scene import TCP_OFFSET
+from groot_ros.sim.truth import read_truth
 
 HOST = '127.0.0.1'
-SECONDS = 10
+SECONDS, PATH_S, PROBES = 10, 8.0, 80
+STILL_RAD_S, STILL_TICKS = 2e-3, 100
+JOINT_ACCELERATION_LIMIT = 40.0
 
 BARE = f"""
-import time, numpy as np
+import time
 from rtde_control import RTDEControlInterface
 from rtde_receive import RTDEReceiveInterface
 from groot_ros.realtime import SERVO_PRIORITY, ask_for_realtime
 c, r = RTDEControlInterface({HOST!r}, 500.0), RTDEReceiveInterface({HOST!r}, 125.0)
 ask_for_realtime(SERVO_PRIORITY)
-pose, times, due = r.getTargetTCPPose(), [], time.monotonic()
-for _ in range({SECONDS * 500}):
+pose, due = r.getTargetTCPPose(), time.monotonic()
+for k in range({SECONDS * 500}):
+    pose[0] += 1e-6
     c.servoL(pose, 0, 0, 0.002, 0.1, 300)
     due += 0.002
     time.sleep(max(due - time.monotonic(), 0))
-    times.append(time.monotonic())
 c.servoStop(); c.stopScript(); c.disconnect()
-print(*np.percentile(np.diff(times) * 1e3, [50, 99, 100]))
 """
 
 
-def bare_loop() -> list[float]:
-    done = subprocess.run([sys.executable, '-c', BARE], capture_output=True, text=True, check=True)
-    return [float(word) for word in done.stdout.split()]
+class Commander:
+    """A node that enables, commands and waits."""
+
+    def __init__(self) -> None:
+        self.node = rclpy.create_node('benchmark')
+        self.status = RobotStatus()
+        self._deltas = self.node.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
+        self._sequence = 0
+        self.node.create_subscription(RobotStatus, 'robot_status', lambda message: setattr(self, 'status', message), STATUS_QOS)
+
+    def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            rclpy.spin_once(self.node, timeout_sec=0.005)
+            if time.monotonic() > deadline_s:
+                return False
+        return True
+
+    def call(self, kind, name: str, request):
+        client = self.node.create_client(kind, f'ur5e_driver/{name}')
+        self.until(client.service_is_ready)
+        future = client.call_async(request)
+        return future.result() if self.until(future.done, 60.0) else None
+
+    def enable(self) -> bool:
+        return self.until(lambda: bool((answer := self.call(SetBool, 'enable', SetBool.Request(data=True))) and answer.success), 30.0)
+
+    def send(self, delta: np.ndarray, period_s: float, stamp_ns: int) -> None:
+        self._sequence += 1
+        message = TcpDelta(source='teleop', sequence=self._sequence, duration=period_s, opening=float('nan'))
+        message.translation, message.rotation, message.header.stamp = delta[:3], delta[3:], time_of(stamp_ns)
+        self._deltas.publish(message)
+
+    def release(self) -> None:
+        self._sequence += 1
+        self._deltas.publish(TcpDelta(source='teleop', sequence=self._sequence, release=True))
+
+    def follow(self, deltas: np.ndarray, rate_hz: float, until: Callable[[], bool] = lambda: False) -> tuple[int, int]:
+        """Publishes deltas (n, 6) on an absolute grid; the time of the first stamp, and of the end."""
+        began_ns = time.time_ns()
+        for k, delta in enumerate(deltas):
+            due_ns = began_ns + round(k * 1e9 / rate_hz)
+            while time.time_ns() < due_ns:
+                rclpy.spin_once(self.node, timeout_sec=max(min((due_ns - time.time_ns()) / 1e9, 0.002), 0.0))
+            self.send(delta, 1.0 / rate_hz, due_ns)
+            if until():
+                break
+        return began_ns, time.time_ns()
 
 
-def child_loop() -> tuple[list[float], list[float], float]:
-    """Longest cycle of each second, steps of the state's robot time, and share of a core, while waypoints come at 20 Hz."""
-    ours, theirs = socket.socketpair()
-    settings = json.dumps(vars(Ur5eSettings(host=HOST)))
-    child = subprocess.Popen([sys.executable, '-m', 'groot_ros.hardware.ur5e_child', str(theirs.fileno()), settings], pass_fds=[theirs.fileno()])
-    theirs.close()
-    pipe = Connection(ours.detach())
-    pipe.send_bytes(command(START))
-    states, began_s, sent = [], time.monotonic(), 0
-    pose = None
-    while time.monotonic() - began_s < SECONDS + 1:
-        states.append(np.frombuffer(pipe.recv_bytes(), STATE)[0].copy())
-        now_s = time.monotonic()
-        pose = pose_from_rotvec(states[-1]['target_pose']) if pose is None else pose
-        if now_s - began_s > 1 + sent * 0.05:
-            pose = apply_delta(pose, np.array([0.002 * np.cos(sent / 10), 0, 0, 0, 0, 0]))
-            pipe.send_bytes(command(WAYPOINT, now_s + 0.02, now_s + 0.07, pose))
-            sent += 1
-    ticks = os.sysconf('SC_CLK_TCK')
-    fields = open(f'/proc/{child.pid}/stat').read().split()  # noqa: SIM115, PTH123
-    cpu_s = (int(fields[13]) + int(fields[14])) / ticks
-    pipe.send_bytes(command(QUIT))
-    child.wait(10)
-    longest = sorted({float(state['cycle_ms_max']) for state in states[250:]})
-    steps = np.diff([state['robot_time_s'] for state in states]) * 1e3
-    return longest, steps.tolist(), cpu_s / (time.monotonic() - began_s)
+def ideal_path(times_s: np.ndarray) -> np.ndarray:
+    """Poses (n, 7) relative to a start: a circle of 4 cm, with a turn of 0.2 rad about the tool, from rest to rest."""
+    share = np.clip(times_s / PATH_S, 0, 1)
+    angle = 4 * np.pi * (share**3 * (10 - 15 * share + 6 * share**2))
+    start = np.array([-0.13, -0.49, 0.3, 0, 1, 0, 0.0])
+    offsets = np.stack([0.04 * np.sin(angle), 0.04 * (1 - np.cos(angle)), 0 * angle, 0 * angle, 0 * angle, 0.2 * np.sin(angle)], axis=1)
+    return np.array([apply_delta(start, offset) for offset in offsets])
+
+
+def probe_latency(commander: Commander) -> list[int]:
+    """Stamps in ns of small steps that were published while the set-points rested, at random phases of the loops."""
+    rng, sent = np.random.default_rng(0), []
+    for k in range(PROBES):
+        until_s = time.monotonic() + 0.15 + rng.uniform(0, 0.02)
+        commander.until(lambda until_s=until_s: time.monotonic() > until_s)
+        sent.append(time.time_ns())
+        commander.send(np.array([0.0005 * (-1) ** k, 0, 0, 0, 0, 0]), 0.02, sent[-1])
+    return sent
+
+
+def latencies_ms(sent: list[int], truth: np.ndarray) -> np.ndarray:
+    """From publishing to the first changed servo target at the controller."""
+    changes = np.unique(truth['servo_arrival_ns'])
+    return np.array([(changes[np.searchsorted(changes, stamp)] - stamp) / 1e6 for stamp in sent])
+
+
+def cycles_ms(truth: np.ndarray, began_ns: int, ended_ns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times between changed servo targets at the controller, by the wall clock and by the robot's ticks."""
+    arrivals = truth['servo_arrival_ns']
+    first = np.flatnonzero(np.diff(arrivals) != 0) + 1
+    inside = first[(arrivals[first] > began_ns) & (arrivals[first] < ended_ns)]
+    return np.diff(arrivals[inside]) / 1e6, np.diff(inside) * 2.0
+
+
+def path_errors(truth: np.ndarray, began_ns: int, rate_hz: float, ended_ns: int) -> list[tuple[str, float, str]]:
+    """Set-points and measured path beside the ideal one, each after its own constant lag."""
+    part = truth[(truth['stamp_ns'] > began_ns - 50_000_000) & (truth['stamp_ns'] < ended_ns + 200_000_000)]
+    times_s = (part['stamp_ns'] - began_ns) / 1e9
+    told = np.array([pose_from_rotvec(pose) for pose in part['servo_target']])
+    measured = np.array([forward(joints, TCP_OFFSET) for joints in part['joint_positions']])
+    figures = []
+    for name, path in (('set-points', told), ('measured path', measured)):
+        origin = path[0][:3] - ideal_path(np.zeros(1))[0][:3]
+        lags_s = np.arange(0, 0.3, 0.002)
+        errors = [np.linalg.norm(path[:, :3] - origin - ideal_path(times_s - lag)[:, :3], axis=1) for lag in lags_s]
+        best = int(np.argmin([error.mean() for error in errors]))
+        turned = [angle_between(a, b) for a, b in zip(path[::10], ideal_path(times_s[::10] - lags_s[best]), strict=True)]
+        label = f'{rate_hz:g} Hz deltas, {name}'
+        figures += [
+            (f'{label}: lag', lags_s[best] * 1e3, 'ms'),
+            (f'{label}: error after it, mean', errors[best].mean() * 1e3, 'mm'),
+            (f'{label}: error after it, max', errors[best].max() * 1e3, 'mm'),
+            (f'{label}: attitude error after it, max', max(turned) * 1e3, 'mrad'),
+        ]
+    steps = np.linalg.norm(np.diff(told[:, :3], axis=0), axis=1)
+    figures += [
+        (f'{rate_hz:g} Hz deltas: largest step between ticks of the set-points', steps.max() * 1e3, 'mm'),
+        (f'{rate_hz:g} Hz deltas: largest joint acceleration of the controller', np.abs(part['target_accelerations']).max(), 'rad/s^2'),
+    ]
+    return figures
+
+
+def stamp_jitter() -> list[tuple[str, float, str]]:
+    """Arrival of the state against the robot's clock, before and after the filter."""
+    records: list[np.void] = []
+    settings = vars(Ur5eSettings(host=HOST))
+    child = SupervisedChild('groot_ros.hardware.ur5e_state', settings, lambda data: records.append(np.frombuffer(data, STATE)[0]), print, 2.0)
+    time.sleep(SECONDS)
+    child.close()
+    clock = DeviceClock()
+    raw = np.array([int(r['arrival_ns']) - float(r['robot_time_s']) * 1e9 for r in records])
+    after = np.array([clock.stamp_ns(float(r['robot_time_s']), int(r['arrival_ns'])) - float(r['robot_time_s']) * 1e9 for r in records])
+    settled = slice(len(records) // 5, None)
+    figures = []
+    for name, offsets in (('before', raw[settled]), ('after', after[settled])):
+        spread = np.abs(np.diff(offsets)) / 1e6
+        figures += [
+            (f'stamp jitter {name} the filter: {what}', value, 'ms') for what, value in (('p99', np.percentile(spread, 99)), ('max', spread.max()))
+        ]
+    return figures
+
+
+def processor_s(pid: int) -> float:
+    fields = Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def children_of(pid: int) -> dict[str, int]:
+    """Processes by the last word of the module that they run."""
+    found = {}
+    for entry in Path('/proc').glob('[0-9]*'):
+        try:
+            words = (entry / 'cmdline').read_bytes().split(b'\0')
+            parent = int((entry / 'stat').read_text().rsplit(')', 1)[1].split()[1])
+        except (OSError, IndexError, ValueError):
+            continue
+        if parent == pid and b'-m' in words:
+            found[words[words.index(b'-m') + 1].decode().rsplit('.', 1)[-1]] = int(entry.name)
+    return found
+
+
+def faults(commander: Commander, hooks: CellHooks, driver_pid: int) -> list[tuple[str, int, bool]]:
+    """Each fault while the arm moves: its name, when it happened, and whether the arm works again after it."""
+
+    def press(word: bytes) -> None:
+        with socket.create_connection((HOST, 29999), timeout=5) as pendant:
+            pendant.sendall(word + b'\n')
+            pendant.recv(100)
+
+    def silence() -> None:
+        hooks.call('silence', on=True)
+
+    happenings: list[tuple[str, Callable[[], object] | None]] = [
+        ('dead-man released', commander.release), ('source falls silent', None), ('protective stop', lambda: hooks.call('protective_stop')),
+        ('emergency stop', lambda: hooks.call('emergency_stop')), ('power off', lambda: hooks.call('power_off')),
+        ('program paused on the pendant', lambda: press(b'pause')), ('connections dropped', lambda: hooks.call('disconnect')),
+        ('controller silent for 3 s', silence),
+        ('servo process killed', lambda: os.kill(children_of(driver_pid)['ur5e_servo'], signal.SIGKILL)),
+        ('foreign program that stands', lambda: hooks.call('foreign_program', speed_rad_s=0.0)),
+    ]  # fmt: skip
+    found = []
+    for index, (name, happen) in enumerate(happenings):
+        if not commander.enable():
+            found.append((name, 0, False))
+            continue
+        direction = (-1) ** index
+        deltas = np.tile([0.003 * direction, 0, 0, 0, 0, 0], (200, 1))
+        commander.follow(deltas[:24], 30.0)
+        at_ns = time.time_ns()
+        if happen is not None:
+            happen()
+        if name not in ('dead-man released', 'source falls silent'):
+            commander.follow(deltas, 30.0, until=lambda: commander.status.state != RobotStatus.ENABLED)
+        commander.until(lambda: False, 1.5)
+        if name == 'controller silent for 3 s':
+            commander.until(lambda: False, 1.5)
+            hooks.call('silence', on=False)
+        if name == 'emergency stop':
+            hooks.call('release_emergency_stop')
+            commander.until(lambda: not commander.status.emergency_stopped)
+        if name.startswith('foreign'):
+            press(b'stop')  # what a person does; the driver never stops another's program
+        if commander.status.safety_mode != 1 or commander.status.robot_mode != 7:
+            commander.call(Trigger, 'recover', Trigger.Request())
+        found.append((name, at_ns, commander.enable()))
+        commander.call(SetBool, 'enable', SetBool.Request(data=False))
+        commander.until(lambda: False, 1.0)
+    return found
+
+
+def fault_figures(found: list[tuple[str, int, bool]], truth: np.ndarray) -> list[tuple[str, float, str]]:
+    figures = []
+    for name, at_ns, works in found:
+        begin = int(np.searchsorted(truth['stamp_ns'], at_ns))
+        speeds = np.abs(truth['joint_velocities'][begin : begin + 1500]).max(axis=1)
+        still = np.convolve(speeds < STILL_RAD_S, np.ones(STILL_TICKS), 'valid') > STILL_TICKS - 0.5
+        figures.append((f'{name}: still after, robot time', float(np.argmax(still) * 2.0) if still.any() else float('nan'), 'ms'))
+        figures.append((f'{name}: works again', float(works), ''))
+    return figures
+
+
+def start_driver() -> subprocess.Popen:
+    parameters = [word for pair in (f'robot_ip:={HOST}', 'silence_s:=0.25') for word in ('-p', pair)]
+    return subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.ur5e_driver', '--ros-args', '--log-level', 'error', *parameters])
 
 
 def main() -> None:
     chosen = options(__doc__)
-    cell = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera'])
-    try:
-        hooks = CellHooks(HOST, 30.0)
-        bare = bare_loop()
-        longest, steps, share = child_loop()
-        lateness = hooks.call('lateness_ms')
-    finally:
-        cell.terminate()
-        cell.wait(10)
-    report(
-        f'Servo loop, 500 Hz for {SECONDS} s on the simulated controller',
-        [
-            ('bare servoL loop: cycle p50', bare[0], 'ms'),
-            ('bare servoL loop: cycle p99', bare[1], 'ms'),
-            ('bare servoL loop: longest cycle', bare[2], 'ms'),
-            ('child process: longest cycle of a second, median', float(np.median(longest)), 'ms'),
-            ('child process: longest cycle', max(longest), 'ms'),
-            ('child process: share of a core', share, ''),
-            ('step of the robot time between published states, p50', float(np.percentile(steps, 50)), 'ms'),
-            ('step of the robot time between published states, max', max(steps), 'ms'),
-            ('lateness of the simulated controller, p99', lateness[2], 'ms'),
-        ],
-        chosen.json,
-    )
+    os.environ.update(ROS_DOMAIN_ID=str(60 + os.getpid() % 30), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
+    with tempfile.TemporaryDirectory() as folder:
+        truth_file = Path(folder) / 'truth.bin'
+        cell = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--truth', str(truth_file)])
+        driver = None
+        try:
+            hooks = CellHooks(HOST, 30.0)
+            bare = time.time_ns(), subprocess.run([sys.executable, '-c', BARE], check=True), time.time_ns()
+            jitter = stamp_jitter()
+            rclpy.init(args=[])
+            driver, commander = start_driver(), Commander()
+            commander.until(lambda: commander.status.connected)
+            assert commander.enable()
+            pids = {'sim_cell': cell.pid, 'ur5e_driver': driver.pid, **children_of(driver.pid)}
+            before, began_s = {name: processor_s(pid) for name, pid in pids.items()}, time.monotonic()
+            runs = []
+            for rate_hz in (10.0, 30.0):
+                deltas = deltas_between(ideal_path(np.arange(round(PATH_S * rate_hz) + 1) / rate_hz))
+                runs.append((rate_hz, *commander.follow(deltas, rate_hz)))
+                commander.release()
+                commander.until(lambda: False, 0.8)
+            elapsed_s = time.monotonic() - began_s
+            shares = [(f'share of a core: {name}', (processor_s(pid) - before[name]) / elapsed_s, '') for name, pid in pids.items()]
+            sent = probe_latency(commander)
+            commander.release()
+            found = faults(commander, hooks, driver.pid)
+            lateness = hooks.call('lateness_ms')
+        finally:
+            for process in (driver, cell):
+                if process is not None:
+                    process.terminate()
+                    process.wait(20)
+        truth = read_truth(truth_file)
+    rclpy.try_shutdown()
+    bare_wall, bare_robot = cycles_ms(truth, bare[0], bare[2])
+    ours_wall, ours_robot = cycles_ms(truth, runs[1][1] + 500_000_000, runs[1][2] - 500_000_000)
+    latency = latencies_ms(sent, truth)
+    figures = [
+        *[(f'bare servoL loop: cycle p{p}', float(np.percentile(bare_wall, p)), 'ms') for p in (50, 99)],
+        *[(f'driver: cycle p{p}', float(np.percentile(ours_wall, p)), 'ms') for p in (50, 99)],
+        ('driver over bare loop: cycle p99', float(np.percentile(ours_wall, 99) / np.percentile(bare_wall, 99)), ''),
+        ('bare servoL loop: cycle p99, robot time', float(np.percentile(bare_robot, 99)), 'ms'),
+        ('driver: cycle p99, robot time', float(np.percentile(ours_robot, 99)), 'ms'),
+        *[(f'tcp_delta published to changed servo target: p{p}', float(np.percentile(latency, p)), 'ms') for p in (50, 99)],
+        ('floor of it: playout_s and two loop periods', 2.0 + 4.0, 'ms'),
+        *[figure for rate_hz, began_ns, ended_ns in runs for figure in path_errors(truth, began_ns, rate_hz, ended_ns)],
+        ('joint acceleration limit of the controller', JOINT_ACCELERATION_LIMIT, 'rad/s^2'),
+        *jitter, *shares, *fault_figures(found, truth),
+        ('lateness of the simulated controller, p99', lateness[2], 'ms'),
+    ]  # fmt: skip
+    report('The arm on the simulated controller', figures, chosen.json)
 
 
 if __name__ == '__main__':

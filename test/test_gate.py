@@ -41,7 +41,7 @@ def test_a_command_moves_the_target_by_its_delta():
     np.testing.assert_allclose(waypoint.pose[:3] - before[:3], [0.002, -0.001, 0.003], atol=1e-12)
     assert angle_between(before, waypoint.pose) == pytest.approx(0.01)
     np.testing.assert_allclose(waypoint.delta, [0.002, -0.001, 0.003, 0, 0, 0.01], atol=1e-12)
-    assert (waypoint.start_s, waypoint.end_s) == (pytest.approx(10.005), pytest.approx(10.055))
+    assert (waypoint.start_s, waypoint.end_s) == (pytest.approx(10.002), pytest.approx(10.052))
 
 
 def test_nothing_passes_before_enable():

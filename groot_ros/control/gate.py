@@ -65,7 +65,7 @@ class Counters:
 class GateSettings:
     """Time-outs in s. `playout_s` delays every command by the same time, so that arrival jitter does not show."""
 
-    playout_s: float = 0.005
+    playout_s: float = 0.002
     stale_s: float = 0.2
     silence_s: float = 0.25
     handover_s: float = 0.3

@@ -87,7 +87,11 @@ class SupervisedChild:
         """Runs one child to its end and says why it ended."""
         ours, theirs = socket.socketpair()
         process = subprocess.Popen(
-            [sys.executable, '-m', self._module, str(theirs.fileno()), self._settings], pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True
+            [sys.executable, '-m', self._module, str(theirs.fileno()), self._settings],
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.DEVNULL,  # the library chats there
+            stderr=subprocess.PIPE,
+            text=True,
         )
         theirs.close()
         pipe = Connection(ours.detach())

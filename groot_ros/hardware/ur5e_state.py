@@ -10,6 +10,7 @@ from rtde_receive import RTDEReceiveInterface
 
 from groot_ros.hardware.child_process import ChildEnd, run_child
 from groot_ros.hardware.ur5e_records import STATE
+from groot_ros.realtime import SERVO_PRIORITY, ask_for_realtime
 
 _VARIABLES = [
     'timestamp', 'actual_q', 'actual_qd', 'actual_TCP_pose', 'target_TCP_pose', 'target_q', 'speed_scaling', 'robot_mode',
@@ -26,15 +27,14 @@ def new_state(receive: RTDEReceiveInterface, last_time_s: float) -> np.void | No
 
     The getters are separate calls, so the time is read again behind them: one record comes from one package.
     """
-    before_s = receive.getTimestamp()
-    if before_s == last_time_s:
-        return None
-    arrival_ns = time.time_ns()
     for _ in range(_REREADS):
-        state = _state(receive, before_s, arrival_ns)
-        if receive.getTimestamp() == before_s:
+        robot_time_s = receive.getTimestamp()
+        if robot_time_s == last_time_s:
+            return None
+        # Taken behind each reading of the time: an arrival before its own measurement would shift every later stamp.
+        state = _state(receive, robot_time_s, time.time_ns())
+        if receive.getTimestamp() == robot_time_s:
             break
-        before_s = receive.getTimestamp()
     return state
 
 
@@ -44,6 +44,7 @@ def work(end: ChildEnd) -> None:
     It looks 500 times a second, each time at another phase of the period: at a fixed phase every package would seem to
     arrive equally late, and the filter of control/clock.py could not find out how late.
     """
+    ask_for_realtime(SERVO_PRIORITY, threads=True)
     with end.deadline('connecting to the RTDE port', _CONNECT_S):
         receive = RTDEReceiveInterface(end.settings['host'], end.settings['state_rate_hz'], _VARIABLES)
     due_s, looks, last_time_s = time.monotonic(), 0, -1.0

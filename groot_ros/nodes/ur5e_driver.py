@@ -19,6 +19,7 @@ from groot_ros.health import Health, StreamMeter
 from groot_ros.kinematics import JOINT_NAMES
 from groot_ros.msg import RobotStatus, TcpDelta
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
+from groot_ros.realtime import NODE_PRIORITY, ask_for_realtime
 
 _STILL_RAD_S = 0.05
 _FRESH_S = 0.5
@@ -50,7 +51,7 @@ PARAMETERS = {
     'step_rad': Parameter(0.3, 'largest rotation of one command, rad', 0.01, 1.0),
     'silence_s': Parameter(0.25, 'silence of the commanding source after which the arm stops, s', 0.05, 2.0),
     'stale_s': Parameter(0.2, 'age of a command above which it is refused, s', 0.02, 2.0),
-    'playout_s': Parameter(0.005, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
+    'playout_s': Parameter(0.002, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
 }  # fmt: skip
 
 
@@ -369,7 +370,8 @@ def _pose_message(stamp, pose6: np.ndarray) -> PoseStamped:
 
 
 def main() -> int:
-    """Entry of `ros2 run groot_ros ur5e_driver`."""
+    """Entry of `ros2 run groot_ros ur5e_driver`; its threads are started under the priority that a command's delay depends on."""
+    ask_for_realtime(NODE_PRIORITY, threads=True)
     return run_node(Ur5eDriver)
 
 
