@@ -177,7 +177,7 @@ class CycleTimes:
 
 def work(end: ChildEnd) -> None:
     """The servo loop, until the parent hangs up; then the arm is left holding."""
-    ask_for_realtime(SERVO_PRIORITY, threads=True)
+    ask_for_realtime(SERVO_PRIORITY)
     arm, rate_hz = Arm(end), end.settings['servo_rate_hz']
     cycles, due_s = CycleTimes(rate_hz), time.monotonic()
     try:

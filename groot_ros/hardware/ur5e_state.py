@@ -44,7 +44,7 @@ def work(end: ChildEnd) -> None:
     It looks 500 times a second, each time at another phase of the period: at a fixed phase every package would seem to
     arrive equally late, and the filter of control/clock.py could not find out how late.
     """
-    ask_for_realtime(SERVO_PRIORITY, threads=True)
+    ask_for_realtime(SERVO_PRIORITY)
     with end.deadline('connecting to the RTDE port', _CONNECT_S):
         receive = RTDEReceiveInterface(end.settings['host'], end.settings['state_rate_hz'], _VARIABLES)
     due_s, looks, last_time_s = time.monotonic(), 0, -1.0
