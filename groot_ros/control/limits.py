@@ -9,6 +9,9 @@ from groot_ros.geometry import Array, apply_delta
 from groot_ros.kinematics import JOINT_LIMIT_RAD, inverse, jacobian
 
 
+_NO_MOTION = 1e-18  # square of 1 nm/s; smaller squares lose all their digits
+
+
 class RefusedError(Exception):
     """The command must not reach the robot; the text says why."""
 
@@ -105,7 +108,7 @@ def _shortened(vector: Array, reach: float) -> Array:
 def _share(velocity: Array, earlier: Array, reach: float) -> float:
     """Largest s in [0, 1] with |s * velocity - earlier| <= reach, for |earlier| <= reach: the root of a quadratic."""
     square, mixed = float(velocity @ velocity), float(velocity @ earlier)
-    if square == 0.0:
+    if square < _NO_MOTION:
         return 1.0
     room = max(reach * reach - float(earlier @ earlier), 0.0)
-    return min((mixed + np.sqrt(mixed * mixed + square * room)) / square, 1.0)
+    return float(np.clip((mixed + np.sqrt(mixed * mixed + square * room)) / square, 0.0, 1.0))
