@@ -270,7 +270,10 @@ def main() -> None:
     os.environ.update(ROS_DOMAIN_ID=str(60 + os.getpid() % 30), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
     with tempfile.TemporaryDirectory() as folder:
         truth_file = Path(folder) / 'truth.bin'
-        cell = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--truth', str(truth_file)])
+        command = [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--no-diagnostics', '--truth', str(truth_file)]
+        cell = subprocess.Popen(command)
+            [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--no-diagnostics', '--truth', str(truth_file)]
+        )
         driver = None
         try:
             hooks = CellHooks(HOST, 30.0)

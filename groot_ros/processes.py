@@ -36,13 +36,13 @@ class Options:
 
 @dataclass
 class Process:
-    """One process: an executable of this package, its arguments and, for a node, its parameters.
+    """One process: an executable of this package, its arguments and the parameters of its node.
 
     The next one starts once a connection to `ready_at`, if given, is accepted.
     """
 
     executable: str
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
     name: str = ''
     arguments: list[str] = field(default_factory=list)
     ready_at: tuple[str, int] | None = None
@@ -51,11 +51,6 @@ class Process:
     def node_name(self) -> str:
         """Name of the node: that of the executable unless several of it run."""
         return self.name or self.executable
-
-    @property
-    def is_node(self) -> bool:
-        """Whether it takes ROS parameters; sim_cell does not."""
-        return self.parameters is not None
 
 
 def processes_of(profile: str, options: Options) -> list[Process]:

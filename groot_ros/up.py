@@ -122,8 +122,6 @@ def up(profile: str, options: Options) -> int:
 def command_of(process: Process, options: Options) -> list[str]:
     """Command line of a process."""
     command = [sys.executable, '-m', f'groot_ros.nodes.{process.executable}', *process.arguments]
-    if process.parameters is None:
-        return command
     command += ['--ros-args']
     for file in parameter_files(process, options):
         command += ['--params-file', file]

@@ -153,7 +153,9 @@ class RunningCell:
 
     def __init__(self, host: str, *arguments: str) -> None:
         self.host = host
-        self.process = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', host, '--no-camera', *arguments])
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', host, '--no-camera', '--no-diagnostics', *arguments]
+        )
         self.hooks = CellHooks(host, patience_s=60.0)
 
     def stop(self) -> None:

@@ -49,3 +49,14 @@ def test_pure_folders_know_no_device_and_no_simulator():
         for path in (PACKAGE / folder).glob('*.py'):
             for name in imported(path):
                 assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), f'{path} imports {name}'
+
+
+def test_calls_of_ur_rtde_that_lie_or_crash_are_not_made():
+    """Traps of ur_rtde 1.6.5: answers of the command before, wrong registers, a reconnect that aborts, an endless script."""
+    traps = {
+        'getStepTime', 'getJointTorques', 'getActualJointPositionsHistory', 'toolContact', 'setExternalForceTorque', 'stopJ', 'reconnect',
+        'sendCustomScript', 'sendCustomScriptFunction', 'moveUntilContact',
+    }  # fmt: skip
+    for path in (*(PACKAGE / 'hardware').glob('*.py'), *(PACKAGE / 'nodes').glob('*.py')):
+        called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not called & traps, f'{path} calls {called & traps}'

@@ -124,13 +124,32 @@ def test_nothing_is_recovered_while_the_arm_is_enabled(driver, operator):
     assert operator.status.state == RobotStatus.ENABLED
 
 
-def test_a_dropped_connection_crashes_the_library_and_not_the_driver(driver, operator):
+def test_a_dropped_connection_ends_the_process_that_owns_the_library_and_not_the_driver(driver, operator):
     # Trap a of ur_rtde 1.6.5: its reconnect after a drop ends in SIGSEGV.
     assert operator.enable().success
+    before = operator.position
     driver.hooks.call('disconnect')
     assert operator.stopped()
+    assert 'the robot closed the' in operator.status.reason
     assert operator.until(lambda: operator.status.connected)
+    np.testing.assert_allclose(operator.position, before, atol=1e-3)
     assert works_again(operator)
+
+
+def test_a_driver_that_is_killed_leaves_the_arm_holding_and_the_script_stopped(cell, operator, start_node):
+    process = start_node('ur5e_driver', robot_ip=cell.host, silence_s=1.0, stale_s=1.0)
+    assert operator.until(lambda: operator.status.connected)
+    assert operator.enable().success
+    process.kill()
+    with socket.create_connection((cell.host, 29999), timeout=5) as pendant:
+        answers = pendant.makefile('r')
+        answers.readline()
+
+        def running() -> bool:
+            pendant.sendall(b'running\n')
+            return answers.readline().strip() == 'Program running: true'
+
+        assert operator.until(lambda: not running())
 
 
 def test_a_controller_silent_for_longer_than_the_library_waits_is_found_again(driver, operator):
@@ -147,8 +166,8 @@ def test_a_controller_silent_for_longer_than_the_library_waits_is_found_again(dr
     assert works_again(operator)
 
 
-@pytest.mark.parametrize('speed_rad_s', [0.0, 0.1])
-def test_a_foreign_program_on_the_controller_is_noticed(driver, operator, speed_rad_s):
+@pytest.mark.parametrize(('speed_rad_s', 'answer'), [(0.0, 'another program runs'), (0.1, 'the arm still moves')])
+def test_a_foreign_program_on_the_controller_is_noticed(driver, operator, speed_rad_s, answer):
     # Trap g: the library sees a program play and goes on talking to it.
     assert operator.enable().success
     move(operator, 3)
@@ -160,15 +179,24 @@ def test_a_foreign_program_on_the_controller_is_noticed(driver, operator, speed_
         return operator.status.state == RobotStatus.STOPPED
 
     assert operator.until(noticed)
-    assert 'does not follow' in operator.status.reason or 'stopped' in operator.status.reason or 'lost' in operator.status.reason
+    assert any(word in operator.status.reason for word in ('does not follow', 'stopped', 'lost'))
+    assert operator.until(lambda: answer in operator.enable().message)
+    press(driver, b'stop')
+    assert works_again(operator)
+
+
+def press(cell, command: bytes) -> None:
+    """A person at the teach pendant."""
+    with socket.create_connection((cell.host, 29999), timeout=5) as pendant:
+        pendant.sendall(command + b'\n')
+        pendant.makefile('r').readline()
 
 
 def test_a_paused_program_stops_the_commands(driver, operator):
     # Trap h: servoL must neither spin nor go on as if it were obeyed.
     assert operator.enable().success
-    with socket.create_connection((driver.host, 29999), timeout=5) as pendant:
-        pendant.sendall(b'pause\n')
-        assert operator.stopped()
+    press(driver, b'pause')
+    assert operator.stopped()
     assert 'script' in operator.status.reason
 
 

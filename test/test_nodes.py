@@ -2,6 +2,7 @@
 
 import signal
 
+from diagnostic_msgs.msg import DiagnosticArray
 from groot_ros.srv import StartEpisode
 
 
@@ -61,3 +62,16 @@ def test_a_node_ends_cleanly_on_ctrl_c(start_node, operator, tmp_path):
     _, text = process.communicate(timeout=20)
     assert process.returncode == 0
     assert 'Traceback' not in text
+
+
+def test_the_simulated_cell_says_how_late_its_ticks_are(start_node, operator, loopback):
+    start_node('sim_cell', '--host', loopback, '--no-camera')
+    found = {}
+
+    def note(message):
+        found.update({status.name: status for status in message.status})
+
+    operator.node.create_subscription(DiagnosticArray, '/diagnostics', note, 10)
+    assert operator.until(lambda: '/sim_cell: ticks' in found)
+    values = {entry.key: float(entry.value) for entry in found['/sim_cell: ticks'].values}
+    assert 0 < values['lateness p50 (ms)'] <= values['lateness p99 (ms)'] <= values['largest lateness (ms)']

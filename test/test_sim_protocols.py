@@ -149,3 +149,33 @@ def test_two_cells_stand_side_by_side(cell, start_cell):
     second.hooks.place_cube(-0.2, -0.5, 0.3)
     assert second.hooks.cube_pose()[0] == pytest.approx(-0.2, abs=1e-3)
     assert cell.hooks.cube_pose()[0] == pytest.approx(-0.15, abs=1e-3)
+
+
+def test_outputs_set_one_after_the_other_both_arrive(cell):
+    # Trap b: ur_rtde leaves Nagle's algorithm on, and its io interface never hears back.
+    printed = ur_rtde(cell.host, '''
+        from rtde_io import RTDEIOInterface
+        import time
+        io, r = RTDEIOInterface(host), RTDEReceiveInterface(host, 500.0)
+        assert io.setStandardDigitalOut(0, True) and io.setStandardDigitalOut(3, True)
+        deadline = time.monotonic() + 20
+        while r.getActualDigitalOutputBits() != 0b1001 and time.monotonic() < deadline: time.sleep(0.005)
+        print(r.getActualDigitalOutputBits())
+    ''')  # fmt: skip
+    assert int(printed) == 0b1001
+
+
+def test_an_answer_that_the_library_does_not_wait_for_is_that_of_the_command_before(cell):
+    # Trap c: getStepTime returns before the script answered.
+    printed = ur_rtde(cell.host, '''
+        c = RTDEControlInterface(host)
+        c.setTcp([0.123, 0, 0.174, 0, 0, 0]); c.getTCPOffset()
+        first = c.getStepTime()
+        import time
+        time.sleep(0.1)
+        print(first, c.getStepTime())
+        c.stopScript(); c.disconnect()
+    ''')  # fmt: skip
+    first, second = (float(word) for word in printed.split())
+    assert first == pytest.approx(0.123)
+    assert second == pytest.approx(0.002)

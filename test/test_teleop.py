@@ -1,5 +1,6 @@
 """From a device to a step: maps, dead-man, stale input, edges; and the node on real rclpy."""
 
+import itertools
 import os
 import pty
 import sys
@@ -170,53 +171,56 @@ def test_a_spacemouse_that_is_unplugged_goes_stale(monkeypatch, eventually):
         SpaceMouse()
 
 
+class Gamepad:
+    """Publishes what a person does with a gamepad, until something came true."""
+
+    def __init__(self, operator) -> None:
+        self._operator = operator
+        self._joy = operator.node.create_publisher(Joy, 'joy', 10)
+        self.said = []
+        operator.node.create_subscription(TcpDelta, 'teleop/tcp_delta', self.said.append, COMMAND_QOS)
+        assert operator.until(lambda: self._joy.get_subscription_count() > 0)
+
+    def publish(self, held: bool, down: float = 0.0, enable: bool = False) -> None:
+        buttons = [0] * 16
+        buttons[9], buttons[6] = int(held), int(enable)
+        self._joy.publish(Joy(axes=[0.0, 0.0, 0.0, 0.0, down, 0.0], buttons=buttons))
+        self._operator.spin(0.03)
+
+    def until(self, condition, **pressed) -> bool:
+        return self._operator.until(lambda: self.publish(**pressed) or condition())
+
+    def enable(self) -> bool:
+        """Presses the button again and again: only its edge counts, and it may come before the driver is found."""
+        presses = itertools.count()
+
+        def enabled() -> bool:
+            self.publish(held=False, enable=next(presses) % 20 < 10)
+            return self._operator.status.state == RobotStatus.ENABLED
+
+        return self._operator.until(enabled)
+
+
 def test_a_gamepad_moves_the_arm_while_held_and_lets_go_without_a_stop(driver, operator, start_node):
     start_node('teleop', source='joy', map='game_controller')
-    pads = operator.node.create_publisher(Joy, 'joy', 10)
-    said = []
-    operator.node.create_subscription(TcpDelta, 'teleop/tcp_delta', said.append, COMMAND_QOS)
-    assert operator.until(lambda: pads.get_subscription_count() > 0)
-
-    def press(condition, held=True, **axes) -> bool:
-        buttons = [0] * 16
-        buttons[9] = int(held)
-        buttons[6] = int(axes.get('enable', 0))
-
-        def done():
-            pads.publish(Joy(axes=[0.0, axes.get('y', 0.0), 0.0, 0.0, axes.get('down', 0.0), 0.0], buttons=buttons))
-            operator.spin(0.03)
-            return condition()
-
-        return operator.until(done)
-
-    assert press(lambda: operator.status.state == RobotStatus.ENABLED, held=False, enable=1)
+    pad = Gamepad(operator)
+    assert pad.enable()
     before = operator.position
-    assert press(lambda: operator.position[2] < before[2] - 0.03, down=1.0)
-    assert press(lambda: said and said[-1].release, held=False, down=1.0)
+    assert pad.until(lambda: operator.position[2] < before[2] - 0.03, held=True, down=1.0)
+    assert pad.until(lambda: pad.said and pad.said[-1].release, held=False, down=1.0)
     at = operator.position
     for _ in range(30):
-        press(lambda: True, held=False, down=1.0)
+        pad.publish(held=False, down=1.0)
     assert operator.status.state == RobotStatus.ENABLED
     assert operator.status.source == ''
     assert abs(operator.position[2] - at[2]) < 0.02
-    assert np.isnan(said[0].opening)
+    assert np.isnan(pad.said[0].opening)
 
 
 def test_a_gamepad_that_falls_silent_lets_go(driver, operator, start_node):
     start_node('teleop', source='joy', map='game_controller')
-    pads = operator.node.create_publisher(Joy, 'joy', 10)
-    said = []
-    operator.node.create_subscription(TcpDelta, 'teleop/tcp_delta', said.append, COMMAND_QOS)
-    assert operator.until(lambda: pads.get_subscription_count() > 0)
+    pad = Gamepad(operator)
     assert operator.enable().success
-    buttons = [0] * 16
-    buttons[9] = 1
-
-    def commanded():
-        pads.publish(Joy(axes=[0.0, 0.0, 0.0, 0.0, 1.0, 0.0], buttons=buttons))
-        operator.spin(0.03)
-        return bool(said)
-
-    assert operator.until(commanded)
-    assert operator.until(lambda: said[-1].release)
+    assert pad.until(lambda: bool(pad.said), held=True, down=1.0)
+    assert operator.until(lambda: pad.said[-1].release)
     assert operator.status.state == RobotStatus.ENABLED

@@ -123,7 +123,7 @@ def test_each_camera_of_the_embodiment_has_a_driver_of_its_own(tmp_path):
 def test_a_namespace_reaches_every_node():
     options = Options(sim=True, namespace='cell1')
     for process in processes_of('collect', options):
-        assert not process.is_node or '__ns:=/cell1' in command_of(process, options)
+        assert '__ns:=/cell1' in command_of(process, options)
 
 
 @pytest.mark.parametrize('command', [[], ['up'], ['convert'], ['validate'], ['recover'], ['demo']])

@@ -120,6 +120,11 @@ class CommandGate:
         if self.state in (GateState.ENABLED, GateState.FREEDRIVE):
             self._change(GateState.STOPPED, reason)
 
+    def explain(self, reason: str) -> None:
+        """A better reason for the present stop became known."""
+        if self.state is GateState.STOPPED:
+            self.reason = reason
+
     def release(self, source: str) -> None:
         """A source says that it lets go, as with an open dead-man: the arm holds, and another source may command at once."""
         self._last_s.pop(source, None)

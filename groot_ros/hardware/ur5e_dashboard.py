@@ -25,11 +25,15 @@ def dashboard(host: str) -> Iterator[DashboardClient]:
         client.disconnect()
 
 
-def check_ready(host: str, servo_rate_hz: float) -> None:
-    """Raises RuntimeError, with the mending, where the robot at `host` cannot be commanded as this package does it."""
+def check_ready(host: str, servo_rate_hz: float, ours_runs: bool) -> None:
+    """Raises RuntimeError, with the mending, where the robot at `host` cannot be commanded as this package does it.
+
+    `ours_runs` says that the program that runs on the robot may be our own: uploading a script ends any other, unasked.
+    """
     with dashboard(host) as client:
         model, mode, version = client.getRobotModel(), client.robotmode(), client.polyscopeVersion()
         remote = _major(version) < 5 or client.isInRemoteControl()  # a CB3 knows no local control
+        foreign = not ours_runs and client.running()
     if not model.startswith('UR5'):
         raise RuntimeError(f'the robot says that it is a {model}; kinematics and limits here are those of a UR5e')
     if _major(version) < 5 and servo_rate_hz > _CB3_RATE_HZ:
@@ -38,6 +42,8 @@ def check_ready(host: str, servo_rate_hz: float) -> None:
         raise RuntimeError(f'the robot says "{mode}": call ~/recover, or switch it on and release the brakes on the teach pendant')
     if not remote:
         raise RuntimeError('the robot is in local control: switch it to remote control on the teach pendant')
+    if foreign:
+        raise RuntimeError('another program runs on the robot: stop it on the teach pendant first')
 
 
 def recover(host: str) -> None:

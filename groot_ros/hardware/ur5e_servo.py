@@ -1,7 +1,7 @@
 """The process that commands the robot through ur_rtde's control interface: interpolates waypoints at 500 Hz into servoL.
 
 Started by hardware/ur5e.py. ur_rtde can crash or hang (a reconnect ends in SIGSEGV, a call can wait for 300 s), so it never
-runs in the node, it never reconnects, and every call that may wait is announced with a deadline.
+runs in the node, this process ends before the library can reconnect, and every call that may wait is announced with a deadline.
 """
 
 import time
@@ -13,16 +13,22 @@ from rtde_control import RTDEControlInterface
 from groot_ros.control.interpolation import SetpointGenerator
 from groot_ros.geometry import rotvec_from_pose
 from groot_ros.hardware.child_process import ChildEnd, run_child
+from groot_ros.hardware.socket_watch import SocketWatch
 from groot_ros.hardware.ur5e_dashboard import check_ready, recover
 from groot_ros.hardware.ur5e_records import BEAT, BRAKE, END_FREEDRIVE, FREEDRIVE, HOLD, ORDER, RECOVER, TAKE_CONTROL, WAYPOINT
 from groot_ros.realtime import SERVO_PRIORITY, ask_for_realtime
 
+_RTDE_PORT = 30004
 _CONNECT_S, _CALL_S, _RECOVER_S = 8.0, 2.0, 20.0
 _WATCHDOG_HZ = 4.0
 _KICK_HZ, _BEAT_HZ = 20.0, 25.0
 _STOP_DECELERATION = 5.0
 _SETTLE_TIMES = 5.0
 _HOLDING = np.array([0, 0, 0, 0, 0, 0, 1.0])
+
+
+class ConnectionLostError(Exception):
+    """Ends this process."""
 
 
 class Arm:
@@ -32,6 +38,7 @@ class Arm:
         self._end, self._settings = end, end.settings
         self._period_s = 1.0 / self._settings['servo_rate_hz']
         self._control: RTDEControlInterface | None = None
+        self._watch = SocketWatch(_RTDE_PORT)
         self._setpoints: SetpointGenerator | None = None
         self._braking = False
         self._resting_s = 0.0
@@ -56,8 +63,14 @@ class Arm:
                 self._obey[int(order['kind'])](order)
             except (RuntimeError, ValueError) as error:
                 problem = str(error).splitlines()[0]
+            self.check_connection()
             if order['number']:
                 self._end.answer(int(order['number']), problem)
+
+    def check_connection(self) -> None:
+        """Raises ConnectionLostError where the robot hung up; nothing may be asked of the library then."""
+        if self._watch.lost():
+            raise ConnectionLostError('the robot closed the connection')
 
     def servo(self, now_s: float) -> None:
         """Sends the set-point of this instant; gives up where the program on the robot has stopped."""
@@ -91,10 +104,11 @@ class Arm:
         """Uploads the control script where it does not run, and tells the robot what it carries."""
         settings = self._settings
         with self._end.deadline('asking the dashboard', _CALL_S + 3.0):
-            check_ready(settings['host'], settings['servo_rate_hz'])
+            check_ready(settings['host'], settings['servo_rate_hz'], ours_runs=self._control is not None)
         if self._control is None:
             with self._end.deadline('starting the control script', _CONNECT_S):
                 self._control = RTDEControlInterface(settings['host'], settings['servo_rate_hz'])
+            self._watch = SocketWatch(_RTDE_PORT)
         elif not self._control.isProgramRunning():
             with self._end.deadline('uploading the control script again', _CONNECT_S):
                 if not self._control.reuploadScript():
@@ -102,8 +116,8 @@ class Arm:
         with self._end.deadline('setTcp and setPayload', 3 * _CALL_S):
             self._control.setTcp(settings['tcp_offset'])
             self._control.setPayload(settings['payload_kg'], settings['payload_centre_m'])
-            self._control.setWatchdog(_WATCHDOG_HZ)
             answered = self._control.getTCPOffset()
+            self._control.setWatchdog(_WATCHDOG_HZ)  # last: the calls above may wait for longer than it does
         if not np.allclose(answered, settings['tcp_offset'], atol=1e-4):
             raise RuntimeError(f'the robot kept the TCP offset {np.round(answered, 4).tolist()} when told {settings["tcp_offset"]}')
 
@@ -176,12 +190,13 @@ class CycleTimes:
 
 
 def work(end: ChildEnd) -> None:
-    """The servo loop, until the parent hangs up; then the arm is left holding."""
+    """The servo loop, until the parent hangs up; then the arm is left holding. A lost connection ends it at once."""
     ask_for_realtime(SERVO_PRIORITY)
     arm, rate_hz = Arm(end), end.settings['servo_rate_hz']
     cycles, due_s = CycleTimes(rate_hz), time.monotonic()
     try:
         while True:
+            arm.check_connection()
             arm.obey()
             arm.servo(time.monotonic())
             cycles.note(time.monotonic())
@@ -191,7 +206,7 @@ def work(end: ChildEnd) -> None:
                 arm.keep_alive()
             due_s = max(due_s + 1.0 / rate_hz, time.monotonic() - 5.0 / rate_hz)
             time.sleep(max(due_s - time.monotonic(), 0.0))
-    finally:
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         arm.close()
 
 

@@ -38,9 +38,9 @@ def _node(process: Process, options: Options) -> Node:
     return Node(
         package='groot_ros',
         executable=process.executable,
-        name=process.node_name if process.is_node else None,
+        name=process.node_name,
         namespace=options.namespace,
-        parameters=[*parameter_files(process, options), process.parameters] if process.parameters is not None else None,
+        parameters=[*parameter_files(process, options), *([process.parameters] if process.parameters else [])],
         arguments=process.arguments,
         output='screen',
         on_exit=Shutdown(reason=f'{process.executable} ended'),

@@ -26,6 +26,7 @@ _FRESH_S = 0.5
 _SETTLED_STATES = 3
 _RECOVERED_S = 5.0
 _FRAME = 'base'
+_SCRIPT_STOPPED = 'the control script on the robot stopped'
 _TURN = 6.2831853
 
 PARAMETERS = {
@@ -156,6 +157,8 @@ class Ur5eDriver(GrootNode):
             self._meter.note(stamp_ns, time.time_ns())
             if fault := self._fault():
                 self._leave_motion(fault)
+                if self._gate.reason == _SCRIPT_STOPPED:  # the state came later, and says why
+                    self._gate.explain(fault)
         self._publish_status()
 
     def _on_beat(self, beat: np.void) -> None:
@@ -164,7 +167,7 @@ class Ur5eDriver(GrootNode):
             if beat['servoing']:
                 self._following.told(time.monotonic(), beat['setpoint'][:3])
             if self._gate.state is GateState.ENABLED and not beat['servoing']:
-                self._leave_motion('the control script on the robot stopped')
+                self._leave_motion(_SCRIPT_STOPPED)
             if self._gate.state is GateState.FREEDRIVE and not beat['freedriving']:
                 self._leave_motion('freedrive ended on the robot')
         self._watch()

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from groot_ros.sim.controller import Controller, Model
 from groot_ros.sim.dashboard_server import DashboardServer
 from groot_ros.sim.gripper_server import Gripper, GripperServer
 from groot_ros.sim.hooks import HookServer
+from groot_ros.sim.lateness import Lateness
 from groot_ros.sim.motions import Compliant
 from groot_ros.sim.physics import Physics
 from groot_ros.sim.rtde_server import RtdeServer
@@ -27,17 +29,30 @@ from groot_ros.sim.truth import TruthLog
 
 _STEP_NS = round(STEP_S * 1e9)
 _LARGEST_BACKLOG_NS = 500_000_000
+_REPORT_TICKS = 500
 
 
 class SimCell:
-    """Everything behind one address. Tick k stands for the instant `epoch + k * 2 ms`, however late it is computed."""
+    """Everything behind one address. Tick k stands for the instant `epoch + k * 2 ms`, however late it is computed.
 
-    def __init__(self, host: str, camera_fps: float = 20.0, truth: Path | None = None, camera: bool = True, model: Model | None = None) -> None:
+    `report` gets once a second the tick lateness in ms (50, 90, 99 %, largest) and how often the cell gave up catching up.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        camera_fps: float = 20.0,
+        truth: Path | None = None,
+        camera: bool = True,
+        model: Model | None = None,
+        report: Callable[[list[float]], None] | None = None,
+    ) -> None:
         self.physics = Physics()
         self.controller = Controller(self.physics.joints.positions, model)
         self.gripper = Gripper()
-        self.lateness_ms: list[float] = []
+        self.lateness = Lateness()
         self.resyncs = 0
+        self._report = report
         self._truth = TruthLog(truth) if truth else None
         self._camera_period_ticks = 1 / (camera_fps * STEP_S)
         self._frames = 0
@@ -84,8 +99,10 @@ class SimCell:
             self.advance()
             serve_until(self._servers, due_ns / 1e9, time.monotonic)
             late_ns = time.monotonic_ns() - due_ns
-            self._note_lateness(late_ns)
+            self.lateness.note(late_ns / 1e6)
             self.publish(epoch_ns + due_ns)
+            if self._report and self.controller.ticks % _REPORT_TICKS == 0:
+                self._report(self._lateness())
             due_ns += _STEP_NS
             if late_ns > _LARGEST_BACKLOG_NS:
                 due_ns, self.resyncs = time.monotonic_ns(), self.resyncs + 1
@@ -131,10 +148,8 @@ class SimCell:
             raise GrootRosError('The simulated camera died: see its message above.')
         self._camera_pipe.send_bytes(np.int64(stamp_ns).tobytes() + self.physics.data.qpos.tobytes())
 
-    def _note_lateness(self, late_ns: int) -> None:
-        self.lateness_ms.append(late_ns / 1e6)
-        if len(self.lateness_ms) > 30_000:
-            del self.lateness_ms[:15_000]
+    def _lateness(self) -> list[float]:
+        return [*self.lateness.percentiles_ms([50, 90, 99]).round(3).tolist(), round(self.lateness.largest_ms, 3), self.resyncs]
 
     def _hooks(self) -> dict:
         controller, rtde = self.controller, self._rtde
@@ -152,7 +167,7 @@ class SimCell:
             'speed_slider': lambda share: setattr(controller, 'speed_slider', float(share)),
             'foreign_program': lambda speed_rad_s: controller.play(ForeignProgram(controller, speed_rad_s)),
             'push': self._push,
-            'lateness_ms': lambda: [*np.percentile(self.lateness_ms, [50, 90, 99, 100]).round(3).tolist(), self.resyncs],
+            'lateness_ms': self._lateness,
         }
 
     def _push(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> None:

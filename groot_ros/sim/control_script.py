@@ -12,6 +12,7 @@ from groot_ros.sim.script_motions import Finished, ScriptMotions
 from groot_ros.sim.script_registers import ScriptRegisters
 
 READY, DONE = 1, 2
+_AT_ONCE = (25, 26, 27, 38, 58)  # answered at every tick while they stand, and never DONE
 _STOP_SCRIPT, _NO_COMMAND, _SET_WATCHDOG = 255, 0, 35
 
 
@@ -41,6 +42,9 @@ class ControlScript(Program):
             return False
         if command in self._motions.streamed:
             self._motions.streamed[command]()
+            self._registers.set_state(READY)
+        elif command in _AT_ONCE:
+            self._commands[command]()
             self._registers.set_state(READY)
         elif command == _NO_COMMAND:
             self._answered, self._finished = False, None

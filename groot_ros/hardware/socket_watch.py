@@ -1,0 +1,40 @@
+"""Notices that a library lost a connection and made a new one behind our back. Used by the processes that own ur_rtde."""
+
+import contextlib
+import os
+import select
+import socket
+from pathlib import Path
+
+
+class SocketWatch:
+    """Knows this process's connections to `port` at the time it is made; `lost` tells when one ended or was replaced.
+
+    ur_rtde's control interface reconnects by itself after a drop, endlessly, until it crashes, and never says so: a new socket
+    in the place of the old one is the one sign that does not depend on the library.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._inodes = {number: os.fstat(number).st_ino for number in _connections(port)}
+        self._poll = select.poll()
+        for number in self._inodes:
+            self._poll.register(number, select.POLLRDHUP)
+
+    def lost(self) -> bool:
+        """Whether the other side closed one of the connections, or this side did."""
+        for number, inode in self._inodes.items():
+            try:
+                if os.fstat(number).st_ino != inode:
+                    return True
+            except OSError:
+                return True
+        return bool(self._poll.poll(0))
+
+
+def _connections(port: int) -> list[int]:
+    found = []
+    for entry in Path('/proc/self/fd').iterdir():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as copy:
+            if copy.family == socket.AF_INET and copy.getpeername()[1] == port:
+                found.append(int(entry.name))
+    return found
