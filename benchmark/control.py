@@ -272,8 +272,6 @@ def main() -> None:
         truth_file = Path(folder) / 'truth.bin'
         command = [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--no-diagnostics', '--truth', str(truth_file)]
         cell = subprocess.Popen(command)
-            [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--no-diagnostics', '--truth', str(truth_file)]
-        )
         driver = None
         try:
             hooks = CellHooks(HOST, 30.0)
