@@ -1,5 +1,6 @@
 """What every node shares: life cycle, parameters with descriptions, /diagnostics, QoS, and a main that ends cleanly."""
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,7 +180,8 @@ def ns_of(stamp: Time) -> int:
 
 def run_node(make: Callable[[], GrootNode]) -> int:
     """Spins a node until Ctrl-C, SIGTERM, its shutdown or its failure; prints a failure as one sentence and returns the exit code."""
-    node = None
+    node, interrupt = None, _Interrupt()
+    signal.signal(signal.SIGINT, interrupt)  # before rclpy's own handler, which calls this one too
     try:
         rclpy.init(args=sys.argv)
         node = make()
@@ -187,6 +189,7 @@ def run_node(make: Callable[[], GrootNode]) -> int:
             node.start()
         executor = EventsExecutor()
         executor.add_node(node)
+        interrupt.waits = True
         while rclpy.ok() and not node.failure and not node.finished:
             executor.spin_once(timeout_sec=0.5)
         return _report(node.failure)
@@ -202,6 +205,18 @@ def run_node(make: Callable[[], GrootNode]) -> int:
         if node is not None:
             node.leave()
         rclpy.try_shutdown()
+
+
+class _Interrupt:
+    """Ctrl-C: while a node spins, the first one lets the callback in hand end, since rclpy stops the spinning; a second one breaks it off."""
+
+    def __init__(self) -> None:
+        self.waits = False
+
+    def __call__(self, *_: object) -> None:
+        if not self.waits:
+            raise KeyboardInterrupt
+        self.waits = False
 
 
 def _report(failure: str) -> int:
