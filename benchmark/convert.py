@@ -6,7 +6,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import av
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'test'))
@@ -14,7 +13,7 @@ from conftest import SyntheticEpisode
 
 from benchmark.common import options, report
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.video import H264Encoder
+from groot_ros.bags.video import H264Decoder, H264Encoder
 from groot_ros.dataset.convert import access_units, convert, read_samples
 from groot_ros.embodiment import load_embodiment
 
@@ -41,11 +40,11 @@ def sample_all(bag: Path, embodiment) -> None:
 def transcode(bag: Path, embodiment) -> None:
     """What a converter has to do that does not copy packets: decode every frame and encode it again, same settings."""
     camera = embodiment.cameras[0]
-    decoder, encoder = av.CodecContext.create('h264', 'r'), H264Encoder(camera.width, camera.height, embodiment.fps)
+    decoder, encoder = H264Decoder(), H264Encoder(camera.width, camera.height, embodiment.fps)
     with EpisodeBag(bag) as opened:
-        for unit in access_units(opened, embodiment, camera):
-            for frame in decoder.decode(av.Packet(unit)):
-                encoder.encode(frame.to_ndarray(format='rgb24'))
+        ticks_ns = [sample.tick_ns for sample in read_samples(opened, embodiment)]
+        for unit in access_units(opened, embodiment, camera, ticks_ns):
+            encoder.encode(decoder.decode(0, unit))
 
 
 def main() -> None:

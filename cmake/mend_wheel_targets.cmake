@@ -3,7 +3,7 @@
 find_package(Python3 REQUIRED COMPONENTS Interpreter Development NumPy)
 
 function(mend_wheel_targets)
-  foreach(package ${ARGN} service_msgs)
+  foreach(package ${ARGN} service_msgs action_msgs unique_identifier_msgs)
     find_package(${package} REQUIRED)
     set(target ${package}::${package}__rosidl_generator_py)
     if(TARGET ${target})

@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _add_up(commands)
     _add_convert(commands)
     _add_validate(commands)
+    _add_inspect(commands)
     _add_recover(commands)
     _add_demo(commands)
     return top
@@ -98,6 +99,24 @@ def _add_validate(commands) -> None:
     command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the findings to a file')
     command.set_defaults(run=_validate)
+
+
+def _add_inspect(commands) -> None:
+    command = commands.add_parser(
+        'inspect',
+        help='judge an episode: rates, gaps, synchrony, frames, motion',
+        description="Says whether a bag is fit to train on, and why: the recorder's own verdict made again, or that on a bag of another recorder. "
+        'Exit code 0 for pass and warn, 1 for fail.',
+        epilog='examples:\n  groot-ros inspect episodes/episode_000003\n'
+        '  groot-ros inspect some_bag --embodiment ur5e_ros2_drivers --page some_bag.html',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('bag', type=Path, help='folder of the bag')
+    command.add_argument('--embodiment', default='', help='a name, or the path of a YAML file (default: what the bag was recorded with)')
+    command.add_argument('--thresholds', default='', metavar='FILE', help='YAML with bounds other than those of config/verdict.yaml')
+    command.add_argument('--json', type=Path, metavar='FILE', help='write the verdict to a file')
+    command.add_argument('--page', type=Path, metavar='FILE', help='write a page with plots and frames')
+    command.set_defaults(run=_inspect)
 
 
 def _add_recover(commands) -> None:
@@ -165,6 +184,27 @@ def _validate(options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + '\n')
     return 1 if report.errors else 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from groot_ros.bags.reader import EpisodeBag
+    from groot_ros.quality.inspect import embodiment_of, trace_of
+    from groot_ros.quality.verdict import judge, load_thresholds
+
+    thresholds = load_thresholds(options.thresholds)
+    with EpisodeBag(options.bag) as bag:
+        trace = trace_of(bag, embodiment_of(bag, options.embodiment))
+        verdict = judge(trace, thresholds, bag.info, options.bag.resolve().name, str(bag.info.get('failure', '')))
+        if options.page:
+            from groot_ros.quality.page import write_page
+
+            write_page(bag, trace, verdict, options.page)
+    for reason in verdict.reasons:
+        print(f'  {reason}')
+    print(f'{verdict.episode}: {verdict.verdict}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} messages lost')
+    if options.json:
+        options.json.write_text(json.dumps(verdict.as_dict(), indent=1) + '\n')
+    return 1 if verdict.verdict == 'fail' else 0
 
 
 def _recover(options: argparse.Namespace) -> int:

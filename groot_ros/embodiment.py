@@ -1,7 +1,7 @@
 """One YAML file says what a row is: state, action, cameras, rate, topics. Everything that needs a layout reads it here."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,13 +17,18 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where numbers come from: a field of the messages on a topic, and how it is sampled at a tick."""
+    """Where numbers come from: a field of the messages on a topic, and how it is sampled at a tick.
+
+    The value is `scale` times what the message says, plus `offset`; `latency_s` is subtracted from its stamp.
+    """
 
     topic: str
     field: str
     joints: tuple[str, ...] = ()
     sample: Literal['linear', 'pose', 'nearest', 'hold'] = 'hold'
     latency_s: float = 0.0
+    scale: float = 1.0
+    offset: float = 0.0
 
     @property
     def size(self) -> int:
@@ -45,6 +50,10 @@ class ActionField(_Strict):
     of: str = ''
     topic: str = ''
     field: str = ''
+    joints: tuple[str, ...] = ()
+    latency_s: float = 0.0
+    scale: float = 1.0
+    offset: float = 0.0
 
     @property
     def size(self) -> int:
@@ -59,16 +68,19 @@ class ActionField(_Strict):
     @property
     def source(self) -> Source:
         """Where a command comes from: the value in force, whatever its age."""
-        return Source(topic=self.topic, field=self.field, sample='hold')
+        shared = {key: getattr(self, key) for key in ('topic', 'field', 'joints', 'latency_s', 'scale', 'offset')}
+        return Source(**shared, sample='hold')
 
 
 class CameraField(_Strict):
-    """One video of the dataset; the first camera gives the ticks."""
+    """One video of the dataset; the first camera gives the ticks. `rate_hz` is what the camera sends, where that is not the dataset's fps."""
 
     name: str
     topic: str
     width: int
     height: int
+    rate_hz: float = Field(default=0.0, ge=0)
+    latency_s: float = 0.0
 
     @property
     def feature(self) -> str:
@@ -100,6 +112,7 @@ class Embodiment(_Strict):
     cameras: tuple[CameraField, ...] = Field(min_length=1)
     annotation: Annotation = Annotation()
     also_record: tuple[str, ...] = ()
+    rates_hz: dict[str, float] = {}
 
     @model_validator(mode='after')
     def _consistent(self) -> 'Embodiment':
@@ -155,13 +168,48 @@ class Embodiment(_Strict):
         commands = [field.topic for field in self.action if field.kind == 'command']
         return list(dict.fromkeys([*(field.topic for field in self.state), *commands]))
 
+    def expected_hz(self, topic: str) -> float:
+        """The rate at which a topic should come, 0 where the embodiment does not say."""
+        for camera in self.cameras:
+            if camera.topic == topic:
+                return camera.rate_hz or self.fps
+        return self.rates_hz.get(topic, 0.0)
+
     def text(self) -> str:
         """This embodiment as YAML, for bags and datasets."""
         return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
-    """The embodiment of a YAML file, or of a name in config/embodiments. Raises GrootRosError naming what is wrong."""
+    """The embodiment of a YAML file, or of a name in config/embodiments. Raises GrootRosError naming what is wrong.
+
+    A file with `base: NAME` takes everything from that embodiment and changes what it names: entries of state, action and
+    cameras by their `name`.
+    """
+    return parse_embodiment(*_text_of(name_or_path))
+
+
+def parse_embodiment(text: str, where: str) -> Embodiment:
+    """The embodiment of a YAML text; `where` names it in errors."""
+    try:
+        values = yaml.safe_load(text)
+        bases: list[str] = []
+        while isinstance(values, dict) and 'base' in values:
+            base = str(values.pop('base'))
+            if base in bases:
+                raise GrootRosError(f'The embodiment {where} is its own base, by way of {base}.')
+            bases.append(base)
+            values = _changed(yaml.safe_load(_text_of(base)[0]), values)
+        return Embodiment.model_validate(values)
+    except yaml.YAMLError as error:
+        raise GrootRosError(f'The embodiment {where} is not YAML: {error}') from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = '.'.join(map(str, first['loc'])) or 'file'
+        raise GrootRosError(f'The embodiment {where} is wrong at {place}: {first["msg"]}.') from error
+
+
+def _text_of(name_or_path: str) -> tuple[str, str]:
     folder = share_directory() / 'config' / 'embodiments'
     path = Path(name_or_path)
     if path.suffix not in ('.yaml', '.yml'):
@@ -170,21 +218,25 @@ def load_embodiment(name_or_path: str) -> Embodiment:
             known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
             raise GrootRosError(f'There is no embodiment {name_or_path!r}: name one of {known}, or give the path of a YAML file.')
     try:
-        return parse_embodiment(path.read_text(), str(path))
+        return path.read_text(), str(path)
     except OSError as error:
         raise GrootRosError(f'The embodiment {path} cannot be read: {error.strerror}.') from error
 
 
-def parse_embodiment(text: str, where: str) -> Embodiment:
-    """The embodiment of a YAML text; `where` names it in errors."""
-    try:
-        return Embodiment.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise GrootRosError(f'The embodiment {where} is not YAML: {error}') from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = '.'.join(map(str, first['loc'])) or 'file'
-        raise GrootRosError(f'The embodiment {where} is wrong at {place}: {first["msg"]}.') from error
+def _changed(base: Any, changes: Any) -> Any:
+    """`base` with the values of `changes`: mappings merge, named entries of lists by their name, anything else is replaced."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return {**base, **{key: _changed(base.get(key), value) for key, value in changes.items()}}
+    if _named(base) and _named(changes):
+        merged = {entry['name']: entry for entry in base}
+        for entry in changes:
+            merged[entry['name']] = _changed(merged.get(entry['name']), entry)
+        return list(merged.values())
+    return changes
+
+
+def _named(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) and 'name' in entry for entry in value)
 
 
 def _slices(fields) -> dict[str, slice]:

@@ -1,7 +1,12 @@
-"""The folder of episodes: numbering that goes on after a restart, one recorder at a time, discarding."""
+"""The folder of episodes: numbering that goes on after a restart, one recorder at a time, an index of what there is."""
 
 import fcntl
+import json
+import os
 import shutil
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -9,6 +14,25 @@ from groot_ros.errors import GrootRosError
 
 _PREFIX = 'episode_'
 _LOCK = '.recorder.lock'
+_PROBE_BYTES = 16 << 20
+INDEX_FILE = 'episodes.json'
+
+
+@dataclass
+class IndexEntry:
+    """One saved episode."""
+
+    name: str
+    task: str
+    outcome: str
+    verdict: str
+    rows: int
+    duration_s: float
+
+    @property
+    def good(self) -> bool:
+        """Whether it counts for its task."""
+        return self.outcome == 'success' and self.verdict != 'fail'
 
 
 class EpisodeFolder:
@@ -25,6 +49,7 @@ class EpisodeFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise GrootRosError(f'Another recorder writes to {path}: stop it, or choose another output_dir.') from error
+        self.entries = _read_index(path)
 
     def next_path(self) -> Path:
         """Folder of the next episode, one number above the highest that ever stood here."""
@@ -35,6 +60,39 @@ class EpisodeFolder:
         """Deletes an episode of this folder."""
         if path.parent == self.path:
             shutil.rmtree(path, ignore_errors=True)
+
+    def add(self, entry: IndexEntry) -> None:
+        """Notes a saved episode in episodes.json, which is whole at any time."""
+        self.entries = [*(other for other in self.entries if other.name != entry.name), entry]
+        text = json.dumps({'version': 1, 'episodes': [asdict(other) for other in self.entries]}, indent=1)
+        fresh = self.path / f'{INDEX_FILE}.new'
+        with fresh.open('w') as file:
+            file.write(text + '\n')
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.path / INDEX_FILE)
+
+    def done(self) -> dict[str, int]:
+        """Good episodes by task."""
+        return Counter(entry.task for entry in self.entries if entry.good)
+
+    def free_bytes(self) -> int:
+        """What is left on the disk."""
+        return shutil.disk_usage(self.path).free
+
+    def write_speed(self) -> float:
+        """Bytes a second that reach the disk, by writing 16 MiB."""
+        probe, block = self.path / '.write_probe', os.urandom(1 << 20)
+        began_s = time.perf_counter()
+        try:
+            with probe.open('wb') as file:
+                for _ in range(_PROBE_BYTES // len(block)):
+                    file.write(block)
+                file.flush()
+                os.fdatasync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+        return _PROBE_BYTES / (time.perf_counter() - began_s)
 
     def close(self) -> None:
         """Lets another recorder have the folder."""
@@ -52,3 +110,20 @@ def is_being_recorded(folder: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+def _read_index(path: Path) -> list[IndexEntry]:
+    """The entries whose episodes are still there; an index that is lost or broken is made again of the verdicts."""
+    try:
+        found = [IndexEntry(**entry) for entry in json.loads((path / INDEX_FILE).read_text())['episodes']]
+    except (OSError, ValueError, KeyError, TypeError):
+        found = [entry for file in sorted(path.glob(f'{_PREFIX}*/verdict.json')) if (entry := _entry_of(file)) is not None]
+    return [entry for entry in found if (path / entry.name / 'metadata.yaml').is_file()]
+
+
+def _entry_of(file: Path) -> IndexEntry | None:
+    try:
+        verdict = json.loads(file.read_text())
+        return IndexEntry(file.parent.name, verdict['task'], verdict['outcome'], verdict['verdict'], verdict['rows'], verdict['duration_s'])
+    except (OSError, ValueError, KeyError):
+        return None

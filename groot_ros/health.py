@@ -1,8 +1,16 @@
-"""Rate, age and gaps of a stream, for /diagnostics."""
+"""Rate, jitter, age and gaps of a stream as it flows, for /diagnostics and for the recorder."""
 
+from collections import deque
 from dataclasses import dataclass
 
+import numpy as np
+
 _WINDOW_NS = 2_000_000_000
+_SILENT_S = 0.5
+_SLOW_SHARE = 0.9
+_GAP_STEPS = 5.0
+_CLOCK_S = 1.0
+_FEWEST_STEPS = 5
 
 
 @dataclass
@@ -15,34 +23,71 @@ class Health:
     values: dict[str, str]
 
 
-class StreamMeter:
-    """Counts the messages of one stream over windows of 2 s of arrival time."""
+@dataclass
+class StreamFigures:
+    """The last two seconds of a stream, in Hz and s; `age_s` is that of the newest stamp, -1 before the first message.
 
-    def __init__(self, name: str, expected_hz: float) -> None:
-        self._name, self._expected_hz = name, expected_hz
-        self._count = self._window_began_ns = self._last_stamp_ns = self._largest_gap_ns = 0
-        self._rate_hz = 0.0
+    `level` and `problem` are as in Health, 0 and '' where all is well.
+    """
+
+    rate_hz: float = 0.0
+    jitter_s: float = 0.0
+    largest_gap_s: float = 0.0
+    age_s: float = -1.0
+    level: int = 0
+    problem: str = ''
+
+
+class StreamMeter:
+    """Watches one stream by stamp and arrival. Without an expected rate only what comes is told, and silence is no fault."""
+
+    def __init__(self, name: str, expected_hz: float = 0.0) -> None:
+        self.name, self.expected_hz = name, expected_hz
+        self._recent: deque[tuple[int, int]] = deque()
 
     def note(self, stamp_ns: int, now_ns: int) -> None:
-        """One message, measured at `stamp_ns` and published at `now_ns`."""
-        if self._last_stamp_ns:
-            self._largest_gap_ns = max(self._largest_gap_ns, stamp_ns - self._last_stamp_ns)
-        self._last_stamp_ns = stamp_ns
-        self._window_began_ns = self._window_began_ns or now_ns
-        self._count += 1
-        if now_ns - self._window_began_ns >= _WINDOW_NS:
-            self._rate_hz = (self._count - 1) / ((now_ns - self._window_began_ns) / 1e9)
-            self._count, self._window_began_ns = 1, now_ns
+        """One message, measured at `stamp_ns`, that came at `now_ns`."""
+        recent = self._recent
+        recent.append((stamp_ns, now_ns))
+        while len(recent) > 1 and recent[0][1] < now_ns - _WINDOW_NS:
+            recent.popleft()
+
+    def figures(self, now_ns: int) -> StreamFigures:
+        """How the stream flows."""
+        if not self._recent:
+            return StreamFigures(level=2, problem='nothing came') if self.expected_hz else StreamFigures()
+        stamps_ns, arrivals_ns = np.array(self._recent, np.int64).T
+        recent = arrivals_ns >= now_ns - _WINDOW_NS
+        steps_s = np.diff(stamps_ns[recent]) / 1e9
+        found = StreamFigures(age_s=(now_ns - int(stamps_ns[-1])) / 1e9)
+        if len(steps_s):
+            found.rate_hz = len(steps_s) * 1e9 / max(int(arrivals_ns[-1] - arrivals_ns[recent][0]), 1)
+            found.jitter_s = float(np.abs(steps_s - np.median(steps_s)).max())
+            found.largest_gap_s = float(steps_s.max())
+        if self.expected_hz:
+            found.level, found.problem = self._problem(found, steps_s, (now_ns - int(arrivals_ns[-1])) / 1e9)
+        return found
 
     def health(self, now_ns: int) -> Health:
-        """How the stream stands: an error when it is silent, a warning when it is slower than 9 tenths of what is expected."""
-        age_s = (now_ns - self._last_stamp_ns) / 1e9 if self._last_stamp_ns else float('inf')
+        """How the stream stands, for /diagnostics."""
+        found = self.figures(now_ns)
         values = {
-            'rate (Hz)': f'{self._rate_hz:.2f}', 'expected rate (Hz)': f'{self._expected_hz:g}', 'age (s)': f'{age_s:.3f}',
-            'largest gap between stamps (s)': f'{self._largest_gap_ns / 1e9:.3f}',
+            'rate (Hz)': f'{found.rate_hz:.2f}', 'expected rate (Hz)': f'{self.expected_hz:g}', 'age (s)': f'{found.age_s:.3f}',
+            'jitter (s)': f'{found.jitter_s:.4f}', 'largest gap between stamps (s)': f'{found.largest_gap_s:.3f}',
         }  # fmt: skip
-        if age_s > max(5.0 / self._expected_hz, 0.5):
-            return Health(self._name, 2, 'silent', values)
-        if self._rate_hz and self._rate_hz < 0.9 * self._expected_hz:
-            return Health(self._name, 1, 'slower than expected', values)
-        return Health(self._name, 0, 'flows', values)
+        return Health(self.name, found.level, found.problem or 'flows', values)
+
+    def _problem(self, found: StreamFigures, steps_s: np.ndarray, silent_s: float) -> tuple[int, str]:
+        if silent_s > max(5.0 / self.expected_hz, _SILENT_S):
+            return 2, f'silent for {silent_s:.1f} s'
+        if abs(found.age_s) > _CLOCK_S:
+            return 2, f'stamped {abs(found.age_s):.1f} s in the {"past" if found.age_s > 0 else "future"}: its clock is not this one'
+        if (steps_s <= 0).any():
+            return 1, 'stamps went back'
+        if len(steps_s) < _FEWEST_STEPS:
+            return 0, ''
+        if found.rate_hz < _SLOW_SHARE * self.expected_hz:
+            return 2, f'comes at {found.rate_hz:.1f} Hz instead of {self.expected_hz:g}'
+        if found.largest_gap_s > _GAP_STEPS / self.expected_hz:
+            return 1, f'had a gap of {found.largest_gap_s * 1e3:.0f} ms'
+        return 0, ''

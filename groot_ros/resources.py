@@ -10,12 +10,16 @@ from groot_ros.errors import GrootRosError
 def share_directory() -> Path:
     """The folder that holds config/, launch/, msg/ and srv/."""
     checkout = Path(__file__).resolve().parents[1]
-    prefixes = [sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
-    candidates = [checkout, *(Path(prefix) / 'share' / 'groot_ros' for prefix in prefixes if prefix)]
+    candidates = [checkout, *(prefix / 'share' / 'groot_ros' for prefix in prefixes())]
     for candidate in candidates:
         if (candidate / 'config' / 'embodiments').is_dir():
             return candidate
     raise GrootRosError('groot_ros finds no config/embodiments folder: install the package again with pip or colcon.')
+
+
+def prefixes() -> list[Path]:
+    """Where ROS packages are installed: this Python's prefix, then those of the sourced workspaces."""
+    return [Path(prefix) for prefix in (sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)) if prefix]
 
 
 def interface_files() -> dict[str, str]:

@@ -51,7 +51,9 @@ class RowSampler:
         """Takes a decoded message of one of embodiment.row_topics."""
         stamp_ns = stamp_of(message)
         for source, stream in self._by_topic[topic]:
-            stream.append(stamp_ns, extract(message, source))
+            # Arm and gripper may share a topic with separate messages.
+            if not source.joints or not set(source.joints).isdisjoint(message.name):
+                stream.append(stamp_ns, extract(message, source))
 
     def begins_by(self, tick_ns: int) -> bool:
         """Whether every field has a measurement at or before the tick."""
@@ -60,6 +62,10 @@ class RowSampler:
     def covers(self, tick_ns: int) -> bool:
         """Whether every field has a measurement at or after the tick."""
         return all(stream.covers(tick_ns) for _, stream in [*self._state, *self._commands])
+
+    def missing(self) -> list[str]:
+        """Topics, with their fields, that have given nothing so far."""
+        return [f'{source.topic} ({source.field})' for source, stream in [*self._state, *self._commands] if not stream.covers(0)]
 
     @property
     def regressions(self) -> int:
@@ -111,6 +117,11 @@ def rows_of(embodiment: Embodiment, samples: list[TickSample]) -> Rows:
 
 def extract(message: Any, source: Source) -> Array:
     """The numbers that a source takes from a message: joints by name, a pose as x y z and quaternion x y z w, or one number."""
+    values = _extract(message, source)
+    return values if source.scale == 1.0 and source.offset == 0.0 else values * source.scale + source.offset
+
+
+def _extract(message: Any, source: Source) -> Array:
     if source.joints:
         values, names = getattr(message, source.field), list(message.name)
         missing = [joint for joint in source.joints if joint not in names]

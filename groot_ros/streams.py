@@ -1,13 +1,16 @@
 """Sampling at ticks: the recorder, the converter and the policy server all use these classes, so that rows agree to the bit."""
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
 
 from groot_ros.geometry import Array, interpolate_pose
 
+_SAME_RATE = 0.01
 Method = Literal['linear', 'pose', 'nearest', 'hold']
 
 
@@ -120,6 +123,50 @@ class ReferenceTicks:
         if self._first_ns is None or self._count < 2:
             return 0.0
         return (self._count - 1) * 1e9 / (self._last_ns - self._first_ns)
+
+
+class GridTicks:
+    """Ticks at whole multiples of the period since 1970, for a camera whose rate is not the dataset's.
+
+    The grid does not depend on what was received, so it never drifts. `filled` where no frame lies within a period of the tick.
+    """
+
+    def __init__(self, fps: float, camera_hz: float) -> None:
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._reach_ns = 1e9 / min(fps, camera_hz)
+        self._last_frame_ns = self._next = 0
+        self._count = 0
+        self.extra_frames = 0
+
+    def add(self, stamp_ns: int) -> list[Tick]:
+        """The ticks between the frame before and this one."""
+        if not self._last_frame_ns:
+            self._next = math.ceil(stamp_ns * self._rate / 1_000_000_000)
+            self._last_frame_ns = stamp_ns
+        if stamp_ns < self._last_frame_ns:
+            self.extra_frames += 1
+            return []
+        ticks = []
+        while (tick_ns := self._at(self._next)) <= stamp_ns:
+            distance_ns = min(tick_ns - self._last_frame_ns, stamp_ns - tick_ns)
+            ticks.append(Tick(tick_ns, filled=distance_ns >= self._reach_ns))
+            self._next += 1
+        self._last_frame_ns = stamp_ns
+        self._count += len(ticks)
+        return ticks
+
+    @property
+    def measured_fps(self) -> float:
+        """Rate of the ticks, 0 before the second."""
+        return float(self._rate) if self._count > 1 else 0.0
+
+    def _at(self, index: int) -> int:
+        return round(index * 1_000_000_000 / self._rate)
+
+
+def ticks_for(fps: float, camera_hz: float) -> ReferenceTicks | GridTicks:
+    """Ticks of the reference camera's frames where it runs at the dataset's rate, to 1 %; else those of a grid."""
+    return ReferenceTicks(fps) if abs(camera_hz / fps - 1.0) < _SAME_RATE else GridTicks(fps, camera_hz)
 
 
 def to_array(values) -> Array:

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 venv="$PWD/.venv"
 stamp="$venv/.groot_ros_setup"
-wanted=$({ cat requirements.txt CMakeLists.txt cmake/* package.xml msg/* srv/*; ls groot_ros; echo "$PWD ${ROS_DISTRO:-wheels}"; } | sha256sum)
+wanted=$({ cat requirements.txt CMakeLists.txt cmake/* package.xml msg/* srv/* action/*; ls groot_ros; echo "$PWD ${ROS_DISTRO:-wheels}"; } | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   echo 'set-up: nothing to do'
   exit 0

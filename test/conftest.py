@@ -76,7 +76,7 @@ class SyntheticEpisode:
         for stamp_ns, topic, message in self.messages():
             if topic != drop_topic:
                 cdr = bytes(typestore().serialize_cdr(message, TOPIC_TYPES[topic]))
-                while recording._queue.full():  # a recorder never waits; this source may
+                while recording.waiting > 2000:  # a recorder never waits; this source may
                     time.sleep(0.001)
                 recording.put(topic, T0_NS + stamp_ns + 1_000_000, cdr)
         return recording.finish({'outcome': outcome})

@@ -42,7 +42,7 @@ def test_the_recorder_says_which_stream_is_missing(start_node, operator, tmp_pat
     start_node('recorder', output_dir=tmp_path / 'episodes')
     answer = operator.call(StartEpisode, 'recorder/start', StartEpisode.Request(task='x'))
     assert not answer.success
-    assert 'Nothing publishes joint_states' in answer.message
+    assert 'nothing publishes joint_states' in answer.message
     assert not operator.call(StartEpisode, 'recorder/start', StartEpisode.Request(task=' ')).success
 
 

@@ -78,8 +78,8 @@ def test_modality_is_exactly_the_published_one(dataset):
 
 
 def test_missing_frames_are_filled_and_counted(tmp_path, synthetic, embodiment):
-    counts = synthetic(seconds=1.5, missing_frames=(5, 6, 20)).record(tmp_path / 'bag')
-    assert (counts.ticks, counts.filled, counts.overflows) == (30, 3, 0)
+    trace = synthetic(seconds=1.5, missing_frames=(5, 6, 20)).record(tmp_path / 'bag')
+    assert (trace.rows, trace.filled, trace.lost) == (30, 3, 0)
     assert convert([tmp_path / 'bag'], tmp_path / 'set', embodiment).rows == 29
 
 
@@ -109,11 +109,11 @@ embodiment = load_embodiment('ur5e_robotiq_zed')
 source = SyntheticEpisode(embodiment, seconds=3600)
 recording = EpisodeRecording(Path({bag!r}), embodiment, dict(TOPIC_TYPES), {{'task': 'killed', 'namespace': '/'}})
 for index, (stamp_ns, topic, message) in enumerate(source.messages()):
-    while recording._queue.qsize() > 50:
+    while recording.waiting > 50:
         time.sleep(0.001)
     recording.put(topic, T0_NS + stamp_ns, bytes(typestore().serialize_cdr(message, TOPIC_TYPES[topic])))
     if index % 200 == 0:
-        print(recording.counts.ticks, time.monotonic(), flush=True)
+        print(recording.trace.rows, time.monotonic(), flush=True)
 """
 
 

@@ -56,10 +56,12 @@ def frozen_gripper(vectors):
 
 
 def other_video(root, size=(320, 240), count=29, fps=20):
+    from groot_ros.bags.images import Frame
     from groot_ros.bags.video import H264Encoder, write_mp4
 
     encoder = H264Encoder(*size, fps)
-    write_mp4([encoder.encode(np.zeros((size[1], size[0], 3), np.uint8)) for _ in range(count)], root / VIDEO, fps)
+    black = Frame(0, np.zeros((size[1], size[0], 3), np.uint8), 'rgb24')
+    write_mp4([encoder.encode(black) for _ in range(count)], root / VIDEO, fps)
 
 
 def edit_image(root, **values):

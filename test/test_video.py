@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from groot_ros.bags.video import H264Encoder, count_frames, read_frames, write_mp4
+from groot_ros.bags.images import Frame
+from groot_ros.bags.video import H264Decoder, H264Encoder, count_frames, fastest_codec, read_frames, write_mp4
 from groot_ros.errors import GrootRosError
+
+
+def rgb(pixels):
+    return Frame(0, pixels, 'rgb24')
 
 
 def frames(count):
@@ -15,7 +20,7 @@ def frames(count):
 def test_one_access_unit_a_frame_and_copied_frames_show_what_went_in(tmp_path):
     encoder = H264Encoder(64, 48, 20)
     images = frames(33)
-    units = [encoder.encode(image) for image in images]
+    units = [encoder.encode(rgb(image)) for image in images]
     assert write_mp4(iter(units), tmp_path / 'x.mp4', 20) == 33
     assert count_frames(tmp_path / 'x.mp4') == 33
     shown = list(read_frames(tmp_path / 'x.mp4', [0, 16, 32]))
@@ -27,7 +32,7 @@ def test_times_and_keyframes_of_the_copy(tmp_path):
     import av
 
     encoder = H264Encoder(64, 48, 20)
-    write_mp4([encoder.encode(image) for image in frames(25)], tmp_path / 'x.mp4', 20)
+    write_mp4([encoder.encode(rgb(image)) for image in frames(25)], tmp_path / 'x.mp4', 20)
     with av.open(str(tmp_path / 'x.mp4')) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         assert [float(packet.pts * packet.time_base) for packet in packets] == pytest.approx([k / 20 for k in range(25)])
@@ -36,4 +41,29 @@ def test_times_and_keyframes_of_the_copy(tmp_path):
 
 def test_a_frame_of_another_size_is_refused():
     with pytest.raises(GrootRosError, match='64x24 came where'):
-        H264Encoder(64, 48, 20).encode(np.zeros((24, 64, 3), np.uint8))
+        H264Encoder(64, 48, 20).encode(rgb(np.zeros((24, 64, 3), np.uint8)))
+
+
+@pytest.mark.parametrize(('layout', 'channels'), [('rgb24', 3), ('bgr24', 3), ('rgba', 4), ('bgra', 4), ('gray', 1)])
+def test_every_layout_of_pixels_shows_the_same_picture(layout, channels):
+    image = frames(1)[0]
+    pixels = image[:, :, ::-1] if layout.startswith('bgr') else image
+    pixels = np.dstack([pixels, np.full((48, 64), 255, np.uint8)]) if channels == 4 else pixels[:, :, :channels]
+    unit = H264Encoder(64, 48, 20).encode(Frame(5, np.ascontiguousarray(pixels), layout))
+    shown = H264Decoder().decode(5, unit)
+    assert shown.stamp_ns == 5
+    expected = np.repeat(pixels, 3, axis=2) if layout == 'gray' else image
+    assert np.abs(shown.pixels.astype(int) - expected).mean() < 4
+
+
+def test_a_keyframe_is_made_where_it_is_asked_for(tmp_path):
+    import av
+
+    encoder = H264Encoder(64, 48, 20)
+    write_mp4([encoder.encode(rgb(image), keyframe=k == 4) for k, image in enumerate(frames(8))], tmp_path / 'x.mp4', 20)
+    with av.open(str(tmp_path / 'x.mp4')) as container:
+        assert [k for k, packet in enumerate(p for p in container.demux(video=0) if p.size) if packet.is_keyframe] == [0, 4]
+
+
+def test_the_codec_that_answers_is_chosen():
+    assert fastest_codec() in ('h264_nvenc', 'h264_qsv', 'libx264')

@@ -11,8 +11,8 @@ from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 
 from groot_ros.bags.types import ROW_TYPE, VIDEO_TYPE, typestore
-from groot_ros.bags.writer import INFO_TOPIC
-from groot_ros.embodiment import Embodiment
+from groot_ros.bags.writer import EVENT_TOPIC, INFO_TOPIC
+from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 
 # What `groot-ros recover` leaves beside a bag that it has rebuilt, or was rebuilding.
@@ -60,10 +60,14 @@ class EpisodeBag:
         self._reader.close()
 
     def connections(self, embodiment: Embodiment) -> dict[str, Connection]:
-        """Relative topic -> connection of everything that rows and videos need. Raises GrootRosError naming what is missing."""
-        wanted = [*embodiment.row_topics, 'row', *(camera.video_topic for camera in embodiment.cameras)]
-        found = {topic: self._find(topic) for topic in wanted}
+        """Relative topic -> connection of everything that rows and videos need. Raises GrootRosError naming what is missing.
+
+        The events of the episode are among them where it has any; a camera stands under `video/NAME`, however it was recorded.
+        """
+        found = {topic: self._find(topic) for topic in [*embodiment.row_topics, 'row']}
+        found |= {camera.video_topic: self.video_connection(camera) for camera in embodiment.cameras}
         missing = [topic for topic, connection in found.items() if connection is None]
+        found[EVENT_TOPIC] = self._find(EVENT_TOPIC)
         if missing:
             present = ', '.join(sorted(connection.topic for connection in self._reader.connections)) or 'none'
             raise GrootRosError(
@@ -71,6 +75,34 @@ class EpisodeBag:
                 'choose the embodiment it was recorded with, or record it again.'
             )
         return {topic: connection for topic, connection in found.items() if connection is not None}
+
+    def source_connections(self, embodiment: Embodiment) -> dict[str, Connection]:
+        """Relative topic -> connection of what rows are made from, for a bag of any recorder. Raises GrootRosError naming what is missing."""
+        found = {topic: self._find(topic) for topic in embodiment.row_topics}
+        found |= {camera.topic: self._find(camera.topic) or self._find(f'{camera.topic}/compressed') for camera in embodiment.cameras}
+        if missing := [topic for topic, connection in found.items() if connection is None]:
+            raise GrootRosError(
+                f'The bag {self.path} lacks {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has '
+                f'{", ".join(sorted(self.types))}: choose the embodiment of its topics.'
+            )
+        return {topic: connection for topic, connection in found.items() if connection is not None}
+
+    def video_connection(self, camera: CameraField) -> Connection | None:
+        """Where a camera is recorded: as video a row, as JPEG or as it came."""
+        for topic in (camera.video_topic, f'{camera.topic}/compressed', camera.topic):
+            if (connection := self._find(topic)) is not None:
+                return connection
+        return None
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Absolute topic -> type of everything in the bag."""
+        return {connection.topic: connection.msgtype for connection in self._reader.connections}
+
+    @property
+    def duration_s(self) -> float:
+        """From the first to the last log time."""
+        return self._reader.duration / 1e9
 
     def messages(self, connections: dict[str, Connection]) -> Iterator[BagMessage]:
         """The messages of some connections in the order of their log times."""

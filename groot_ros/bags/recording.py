@@ -3,218 +3,261 @@
 import queue
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from groot_ros.bags.types import ROW_TYPE, VIDEO_TYPE, row_message, typestore, video_message
+from groot_ros.bags.images import COMPRESSED_TYPE, IMAGE_TYPE, Frame, depth_png, frame_of, is_depth, stamp_in
+from groot_ros.bags.row_maker import MadeRow, RowMaker
+from groot_ros.bags.types import (
+    EVENT_TYPE,
+    HEADER_TYPE,
+    ROW_TYPE,
+    VIDEO_TYPE,
+    compressed_message,
+    event_message,
+    has_header,
+    learn_type,
+    row_message,
+    serialized,
+    typestore,
+    video_message,
+)
 from groot_ros.bags.video import H264Encoder
-from groot_ros.bags.writer import EpisodeWriter
+from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC, EpisodeWriter
 from groot_ros.embodiment import CameraField, Embodiment
-from groot_ros.errors import GrootRosError
-from groot_ros.rows import MissingSampleError, RowSampler, stamp_of
-from groot_ros.streams import ReferenceTicks, Tick
+from groot_ros.quality.trace import EpisodeTrace, FrameLooks
 
+VIDEO_FORMATS = ('h264', 'jpeg', 'raw')
+STATUS_TYPE = 'groot_ros/msg/RobotStatus'
 _QUEUE_LENGTH = 4096  # some seconds of every stream, for a disk that stalls
-_PATIENCE_NS = 500_000_000
-_STOP = object()
+_QUEUE_BYTES = 1 << 30
+_STOP, _PAUSE, _RESUME, _EVENT = object(), object(), object(), object()
 
 
 @dataclass
-class TopicCount:
-    """What came on a topic."""
+class RecordingSettings:
+    """How cameras are written: `h264` one access unit a row, `jpeg` or `raw` at their own rate; depth maps as `png` or `raw`."""
 
-    received: int = 0
-    lost: int = 0
-    first_ns: int = 0
-    last_ns: int = 0
-    largest_gap_ns: int = 0
-
-    def note(self, stamp_ns: int) -> None:
-        """Counts a message."""
-        if self.received:
-            self.largest_gap_ns = max(self.largest_gap_ns, stamp_ns - self.last_ns)
-        else:
-            self.first_ns = stamp_ns
-        self.received += 1
-        self.last_ns = stamp_ns
-
-
-@dataclass
-class RecordingCounts:
-    """What happened in an episode; all of it goes into the bag's metadata."""
-
-    ticks: int = 0
-    filled: int = 0
-    late_ticks: int = 0
-    extra_frames: int = 0
-    overflows: int = 0
-    regressions: int = 0
-    longest_encoder_lag_ms: float = 0.0
-    largest_age_ms: float = 0.0
-    topics: dict[str, TopicCount] = field(default_factory=dict)
-
-
-class CameraFrames:
-    """The newest frames of a camera, and its encoder."""
-
-    def __init__(self, camera: CameraField, fps: float) -> None:
-        self.camera = camera
-        self.encoder = H264Encoder(camera.width, camera.height, fps)
-        self._frames: deque[tuple[int, np.ndarray]] = deque()
-
-    def add(self, stamp_ns: int, image: np.ndarray) -> None:
-        """Takes a frame."""
-        self._frames.append((stamp_ns, image))
-
-    def covers(self, tick_ns: int) -> bool:
-        """Whether no later frame can be nearer to the tick."""
-        return bool(self._frames) and self._frames[-1][0] >= tick_ns
-
-    def nearest(self, tick_ns: int) -> np.ndarray:
-        """The frame nearest to a tick; older ones are forgotten."""
-        while len(self._frames) > 1 and abs(self._frames[1][0] - tick_ns) <= abs(self._frames[0][0] - tick_ns):
-            self._frames.popleft()
-        return self._frames[0][1]
+    video: str = 'h264'
+    codec: str = 'libx264'
+    keyframe_s: float = 0.5
+    jpeg_quality: int = 90
+    depth: str = 'png'
 
 
 class EpisodeRecording:
     """Records from construction to `finish`. `put` may be called from any thread and never blocks.
 
-    A failure in the writer thread ends the recording; it stands in `failure` and `finish` raises it.
+    A failure in the writer thread ends the recording; it stands in `failure` and `finish` raises it, once what came before is
+    safe. Everything that is known of the episode stands in `trace`.
     """
 
-    def __init__(self, path: Path, embodiment: Embodiment, topic_types: dict[str, str], info: dict[str, Any], namespace: str = '/') -> None:
-        self.embodiment, self.namespace = embodiment, namespace
-        self.counts = RecordingCounts(topics={topic: TopicCount() for topic in topic_types})
+    def __init__(
+        self,
+        path: Path,
+        embodiment: Embodiment,
+        topic_types: dict[str, str],
+        info: dict[str, Any],
+        namespace: str = '/',
+        settings: RecordingSettings | None = None,
+    ) -> None:
+        self.embodiment, self.namespace, self.settings = embodiment, namespace, settings or RecordingSettings()
+        self.trace = EpisodeTrace(embodiment, list(topic_types))
         self.failure: Exception | None = None
+        self.paused = False
+        self.longest_encoder_lag_s = 0.0
         self._types = topic_types
-        self._ticks = ReferenceTicks(embodiment.fps)
-        self._pending: deque[Tick] = deque()
-        self._sampler = RowSampler(embodiment)
-        self._cameras = {camera.topic: CameraFrames(camera, embodiment.fps) for camera in embodiment.cameras}
-        self._reference = embodiment.cameras[0].topic
+        self._stamped = {topic: has_header(kind) for topic, kind in topic_types.items()}
+        self._maker = RowMaker(embodiment, self._write_row)
+        self._cameras = {camera.topic: camera for camera in embodiment.cameras}
+        self._encoders = {camera.topic: self._encoder(camera) for camera in embodiment.cameras} if self.settings.video == 'h264' else {}
+        # FFmpeg works without the interpreter's lock, so several cameras are encoded beside each other.
+        self._pool = ThreadPoolExecutor(len(self._encoders)) if len(self._encoders) > 1 else None
+        self._looks = {camera.topic: FrameLooks() for camera in embodiment.cameras}
+        self._segment = 0
         self._writer = EpisodeWriter(path, info, namespace)
         for topic, kind in topic_types.items():
-            if topic not in self._cameras:
+            if topic not in self._cameras and kind != IMAGE_TYPE:
                 self._writer.add_topic(namespace + topic, kind)
-        self._queue: queue.Queue = queue.Queue(_QUEUE_LENGTH)
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._waiting_bytes = 0
+        self._bytes_lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name='recording', daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for the writer."""
+        return self._queue.qsize()
+
+    def missing(self) -> list[str]:
+        """What has not come yet, while there is no row."""
+        return self._maker.missing()
+
     def put(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         """Takes one serialized message of a relative topic. What does not fit the queue is lost, counted and shown."""
-        try:
-            self._queue.put_nowait((topic, arrival_ns, cdr))
-        except queue.Full:
-            self.counts.overflows += 1
+        if self.paused:
+            return
+        if self._queue.qsize() >= _QUEUE_LENGTH or self._waiting_bytes + len(cdr) > _QUEUE_BYTES:
+            self.trace.overflows += 1
+            return
+        with self._bytes_lock:
+            self._waiting_bytes += len(cdr)
+        self._queue.put((topic, arrival_ns, cdr))
 
     def note_lost(self, topic: str, count: int) -> None:
         """Counts messages that the middleware lost."""
-        self.counts.topics[topic].lost += count
+        self.trace.streams[topic].lost += count
 
-    def finish(self, info: dict[str, Any]) -> RecordingCounts:
-        """Writes what waits, closes the bag, and returns the counts. Raises what made the recording fail."""
+    def event(self, kind: str, text: str) -> None:
+        """Writes an event into the bag."""
+        self._queue.put((_EVENT, time.time_ns(), (kind, text)))
+
+    def pause(self, on: bool) -> None:
+        """Leaves out what comes from now on, or goes on with a new segment: no row reaches across a pause."""
+        if on:
+            self.paused = True
+        self._queue.put((_PAUSE if on else _RESUME, time.time_ns(), b''))
+        if not on:
+            self.paused = False
+
+    def finish(self, info: dict[str, Any]) -> EpisodeTrace:
+        """Writes what waits, closes the bag, and returns the trace. Raises what made the recording fail."""
         self._queue.put((_STOP, 0, b''))
         self._thread.join()
-        self.counts.regressions, self.counts.extra_frames = self._sampler.regressions, self._ticks.extra_frames
-        self._writer.close({**info, 'counts': _as_dict(self.counts)})
+        if self._pool is not None:
+            self._pool.shutdown()
+        self.trace.regressions, self.trace.extra_frames = self._maker.regressions, self._maker.extra_frames
+        failure = {'failure': str(self.failure)} if self.failure is not None else {}
+        self._writer.close({**info, **failure, 'counts': self._counts()})
         if self.failure is not None:
             raise self.failure
-        return self.counts
+        return self.trace
+
+    def _encoder(self, camera: CameraField) -> H264Encoder:
+        return H264Encoder(camera.width, camera.height, self.embodiment.fps, self.settings.keyframe_s, self.settings.codec)
+
+    def _counts(self) -> dict[str, Any]:
+        trace = self.trace
+        topics = {
+            topic: {'received': len(stream.stamps_ns), 'lost': stream.lost, 'rate_hz': stream.rate_hz, 'largest_gap_ns': stream.largest_gap_ns}
+            for topic, stream in trace.streams.items()
+        }
+        largest_age_s = float(trace.ages_s.max()) if trace.rows else 0.0
+        return {
+            'ticks': trace.rows, 'filled': trace.filled, 'late_ticks': trace.late, 'extra_frames': trace.extra_frames,
+            'regressions': trace.regressions, 'overflows': trace.overflows, 'longest_encoder_lag_ms': self.longest_encoder_lag_s * 1e3,
+            'largest_age_ms': largest_age_s * 1e3, 'topics': topics,
+        }  # fmt: skip
 
     def _work(self) -> None:
         try:
             while True:
-                topic, arrival_ns, cdr = self._queue.get()
+                topic, arrival_ns, content = self._queue.get()
                 if topic is _STOP:
                     return
-                self._take(topic, arrival_ns, cdr)
-                self._resolve(arrival_ns)
+                if isinstance(topic, str):
+                    with self._bytes_lock:
+                        self._waiting_bytes -= len(content)
+                    self._take(topic, arrival_ns, content)
+                    self._maker.resolve(arrival_ns)
+                else:
+                    self._mark(topic, arrival_ns, content)
                 self._writer.flush()
         except Exception as error:  # kept for `finish`, which raises it in the caller's thread
             self.failure = error
             self._drain()
 
     def _drain(self) -> None:
-        while self._queue.get()[0] is not _STOP:
-            self.counts.overflows += 1
+        while (topic := self._queue.get()[0]) is not _STOP:
+            self.trace.overflows += isinstance(topic, str)
+
+    def _mark(self, mark: object, arrival_ns: int, content: Any) -> None:
+        if mark is _RESUME:
+            self._maker.new_segment()
+        kind, text = content if mark is _EVENT else ('paused' if mark is _PAUSE else 'resumed', '')
+        self._writer.write(f'{self.namespace}{EVENT_TOPIC}', EVENT_TYPE, arrival_ns, event_message(arrival_ns, kind, text))
 
     def _take(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         kind = self._types[topic]
+        self.trace.message(topic, stamp_in(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
         if topic in self._cameras:
-            self._take_frame(topic, typestore().deserialize_cdr(cdr, kind))
-            return
-        self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
-        if topic not in self.embodiment.row_topics:
-            self.counts.topics[topic].note(arrival_ns)
-            return
-        message = typestore().deserialize_cdr(cdr, kind)
-        self.counts.topics[topic].note(stamp_of(message))
-        self._sampler.add(topic, message)
+            message = typestore().deserialize_cdr(cdr, kind)
+            frame = frame_of(message)
+            self._write_camera(topic, arrival_ns, cdr, message, frame)
+            self._maker.take_frame(topic, frame)
+        elif kind == IMAGE_TYPE:
+            self._write_image(topic, arrival_ns, cdr)
+        else:
+            self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
+            if topic in self.embodiment.row_topics:
+                self._maker.take(topic, typestore().deserialize_cdr(cdr, kind))
+            elif kind == STATUS_TYPE:
+                status = typestore().deserialize_cdr(cdr, kind)
+                if self.trace.robot.note(status):
+                    self._mark(_EVENT, arrival_ns, ('source', status.source))
 
-    def _take_frame(self, topic: str, message: Any) -> None:
-        stamp_ns = stamp_of(message)
-        self.counts.topics[topic].note(stamp_ns)
-        self._cameras[topic].add(stamp_ns, rgb_of(message))
-        if topic != self._reference:
-            return
-        if not self._ticks.measured_fps and not self._sampler.begins_by(stamp_ns):
-            return  # the episode begins once every stream has begun
-        self._pending.extend(self._ticks.add(stamp_ns))
+    def _write_camera(self, topic: str, arrival_ns: int, cdr: bytes, message: Any, frame: Frame) -> None:
+        """At the camera's own rate; h264 is written with the row instead, and only the stamps of all frames here."""
+        kind = self._types[topic]
+        if self.settings.video == 'raw' or (self.settings.video == 'jpeg' and kind == COMPRESSED_TYPE):
+            self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
+        elif self.settings.video == 'jpeg':
+            jpeg = compressed_message(message.header, f'{message.encoding}; jpeg compressed bgr8', frame.jpeg(self.settings.jpeg_quality))
+            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_TYPE, arrival_ns, jpeg)
+        else:
+            stamp = serialized(message.header, HEADER_TYPE)
+            self._writer.write(f'{self.namespace}{topic}/{STAMP_TOPIC}', HEADER_TYPE, arrival_ns, stamp)
 
-    def _resolve(self, arrival_ns: int) -> None:
-        """Makes rows of the pending ticks that every stream covers, or that have waited long enough.
+    def _write_image(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
+        """An image beside the cameras of the rows, such as depth."""
+        message = typestore().deserialize_cdr(cdr, IMAGE_TYPE)
+        if self.settings.depth == 'png' and is_depth(message.encoding):
+            png = compressed_message(message.header, f'{message.encoding}; png compressed 16UC1', depth_png(message))
+            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_TYPE, arrival_ns, png)
+        else:
+            self._writer.write(self.namespace + topic, IMAGE_TYPE, arrival_ns, cdr)
 
-        The time is that of the message in hand: what is late in this thread only may not count as missing.
-        """
-        while self._pending:
-            tick = self._pending[0]
-            waited_ns = arrival_ns - tick.stamp_ns
-            complete = self._sampler.covers(tick.stamp_ns) and all(frames.covers(tick.stamp_ns) for frames in self._cameras.values())
-            if not complete and waited_ns < _PATIENCE_NS:
-                return
-            self.counts.late_ticks += not complete
-            self._write_row(self._pending.popleft())
+    def _write_row(self, row: MadeRow) -> None:
+        stamp_ns = row.tick.stamp_ns
+        keyframe, self._segment = row.segment != self._segment, row.segment
+        topics = list(self._encoders)
 
-    def _write_row(self, tick: Tick) -> None:
-        for frames in self._cameras.values():
-            access_unit = frames.encoder.encode(frames.nearest(tick.stamp_ns))
-            video = video_message(tick.stamp_ns, frames.camera.name, access_unit)
-            self._writer.write(self.namespace + frames.camera.video_topic, VIDEO_TYPE, tick.stamp_ns, video)
-        try:
-            sample = self._sampler.sample(tick.stamp_ns)
-            state, ages_s = sample.state, sample.ages_s
-        except MissingSampleError:
-            # The tick stays in the bag, since its frame does; the converter names what was missing.
-            state, ages_s = np.full(self.embodiment.state_size, np.nan), np.full(len(self.embodiment.state), np.inf)
-        row = row_message(tick.stamp_ns, self.counts.ticks, tick.filled, state, ages_s)
-        self._writer.write(f'{self.namespace}row', ROW_TYPE, tick.stamp_ns, row)
-        self._count(tick, ages_s)
-        self._sampler.forget_before(tick.stamp_ns)
+        def encode(topic: str) -> bytes:
+            return self._encoders[topic].encode(row.frames[topic], keyframe)
 
-    def _count(self, tick: Tick, ages_s: np.ndarray) -> None:
-        counts = self.counts
-        counts.ticks += 1
-        counts.filled += tick.filled
-        counts.longest_encoder_lag_ms = max(counts.longest_encoder_lag_ms, (time.time_ns() - tick.stamp_ns) / 1e6)
-        counts.largest_age_ms = max(counts.largest_age_ms, float(ages_s.max()) * 1e3)
+        for topic, access_unit in zip(topics, self._pool.map(encode, topics) if self._pool else map(encode, topics), strict=True):
+            camera = self._cameras[topic]
+            self._writer.write(
+                self.namespace + camera.video_topic, VIDEO_TYPE, stamp_ns, video_message(row.frames[topic].stamp_ns, camera.name, access_unit)
+            )
+        brightness, repeated = zip(*(self._looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True)
+        message = row_message(row, brightness, repeated)
+        self._writer.write(f'{self.namespace}row', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))
+        self.trace.row(message)
+        self.longest_encoder_lag_s = max(self.longest_encoder_lag_s, (time.time_ns() - stamp_ns) / 1e9)
 
 
-def rgb_of(message: Any) -> np.ndarray:
-    """RGB image (height, width, 3) of a sensor_msgs/Image. Raises GrootRosError for an encoding that is not 8-bit colour."""
-    channels = {'rgb8': (3, slice(None)), 'bgr8': (3, slice(None, None, -1)), 'rgba8': (4, slice(0, 3)), 'bgra8': (4, slice(2, None, -1))}
-    if message.encoding not in channels:
-        raise GrootRosError(f'Images of encoding {message.encoding!r} cannot be recorded: set the camera to {", ".join(channels)}.')
-    count, order = channels[message.encoding]
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    pixels = rows[:, : message.width * count].reshape(message.height, message.width, count)
-    return np.ascontiguousarray(pixels[:, :, order])
+def check_types(embodiment: Embodiment, topic_types: dict[str, str]) -> list[str]:
+    """Why topics of these types cannot be recorded, a sentence each."""
+    problems = [f'{topic} is of type {kind}, which groot_ros does not know' for topic, kind in topic_types.items() if not _is_known(kind)]
+    for camera in embodiment.cameras:
+        if (kind := topic_types.get(camera.topic, IMAGE_TYPE)) not in (IMAGE_TYPE, COMPRESSED_TYPE):
+            problems.append(f'{camera.topic} is of type {kind}, and a camera must be {IMAGE_TYPE} or {COMPRESSED_TYPE}')
+    for field in [*embodiment.state, *(action.source for action in embodiment.action if action.kind == 'command')]:
+        kind = topic_types.get(field.topic, '')
+        if _is_known(kind) and not _has_field(kind, field.field):
+            problems.append(f'{field.topic} is of type {kind}, which has no {field.field} with a stamp')
+    return list(dict.fromkeys(problems))
 
 
-def _as_dict(counts: RecordingCounts) -> dict[str, Any]:
-    plain = {name: value for name, value in vars(counts).items() if name != 'topics'}
-    return {**plain, 'topics': {topic: vars(count) for topic, count in counts.topics.items()}}
+def _is_known(kind: str) -> bool:
+    return bool(kind) and learn_type(kind)
+
+
+def _has_field(kind: str, path: str) -> bool:
+    if not has_header(kind):
+        return False
+    return path.split('.')[0] in dict(typestore().fielddefs[kind][1])

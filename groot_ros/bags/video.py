@@ -3,44 +3,91 @@
 import io
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
+from av.video.frame import PictureType
 
+from groot_ros.bags.images import Frame
 from groot_ros.errors import GrootRosError
 
-KEYFRAME_EVERY_S = 0.5
+_HARDWARE = ('h264_nvenc', 'h264_qsv')
+_SOFTWARE = 'libx264'
+# One access unit for each frame at once, and no frame that refers to a later one.
+_OPTIONS = {
+    'libx264': {'preset': 'veryfast', 'tune': 'zerolatency', 'crf': '20', 'bf': '0', 'sc_threshold': '0'},
+    'h264_nvenc': {'preset': 'p4', 'tune': 'ull', 'rc': 'constqp', 'qp': '20', 'bf': '0', 'delay': '0', 'zerolatency': '1', 'forced-idr': '1'},
+    'h264_qsv': {'preset': 'veryfast', 'global_quality': '20', 'bf': '0', 'async_depth': '1', 'forced_idr': '1'},
+}
 
 
 class H264Encoder:
-    """Encodes RGB frames to Annex B access units: no B-frames, one out for each in, a keyframe every half second."""
+    """Encodes frames to Annex B access units: no B-frames, one out for each in, a keyframe every `keyframe_s`."""
 
-    def __init__(self, width: int, height: int, fps: float) -> None:
+    def __init__(self, width: int, height: int, fps: float, keyframe_s: float = 0.5, codec: str = _SOFTWARE) -> None:
         self._size = (width, height)
-        self._context = av.CodecContext.create('libx264', 'w')
+        self._context = av.CodecContext.create(codec, 'w')
         self._context.width, self._context.height, self._context.pix_fmt = width, height, 'yuv420p'
         self._context.framerate = Fraction(fps).limit_denominator(1001)
         self._context.time_base = 1 / self._context.framerate
-        self._context.gop_size = max(round(fps * KEYFRAME_EVERY_S), 1)
+        self._context.gop_size = max(round(fps * keyframe_s), 1)
         self._context.thread_count = 1
-        self._context.options = {'preset': 'veryfast', 'tune': 'zerolatency', 'crf': '20', 'bf': '0', 'sc_threshold': '0'}
+        self._context.options = _OPTIONS[codec]
         self._count = 0
 
-    def encode(self, image: np.ndarray) -> bytes:
-        """The access unit of an RGB image (height, width, 3) uint8. Raises GrootRosError when its size is not the camera's."""
-        if image.shape != (self._size[1], self._size[0], 3):
+    def encode(self, image: Frame, keyframe: bool = False) -> bytes:
+        """The access unit of a frame. Raises GrootRosError when its size is not the camera's."""
+        if image.size != self._size:
             raise GrootRosError(
-                f'A frame of {image.shape[1]}x{image.shape[0]} came where the embodiment says {self._size[0]}x{self._size[1]}: '
+                f'A frame of {image.size[0]}x{image.size[1]} came where the embodiment says {self._size[0]}x{self._size[1]}: '
                 'set width and height of the camera in the embodiment to what it sends.'
             )
-        frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+        pixels = image.pixels[:, :, 0] if image.format == 'gray' else image.pixels
+        frame = av.VideoFrame.from_ndarray(pixels, format=image.format)
         frame.pts = self._count
+        if keyframe:
+            frame.pict_type = PictureType.I
         self._count += 1
         packets = self._context.encode(frame)
         if len(packets) != 1:
             raise GrootRosError(f'The video encoder gave {len(packets)} packets for one frame.')
         return bytes(packets[0])
+
+
+@cache
+def fastest_codec() -> str:
+    """The first hardware encoder that answers a smoke test of a few frames, else libx264."""
+    for codec in _HARDWARE:
+        try:
+            encoder = H264Encoder(640, 480, 30.0, codec=codec)
+            for grey in range(5):
+                encoder.encode(Frame(0, np.full((480, 640, 3), 50 * grey, np.uint8), 'rgb24'))
+        except (av.FFmpegError, GrootRosError, ValueError):
+            continue
+        return codec
+    return _SOFTWARE
+
+
+class H264Decoder:
+    """Decodes access units that each hold one frame."""
+
+    def __init__(self) -> None:
+        self._context = av.CodecContext.create('h264', 'r')
+        # Frame threads would hold pictures back.
+        self._context.thread_type, self._context.flags = 'SLICE', self._context.flags | Flags.low_delay
+
+    def decode(self, stamp_ns: int, access_unit: bytes) -> Frame:
+        """The frame of an access unit. Raises GrootRosError for one that cannot be decoded."""
+        try:
+            frames = self._context.decode(av.Packet(access_unit))
+        except av.FFmpegError as error:
+            raise GrootRosError(f'A video frame cannot be decoded ({error}): the recording is damaged.') from error
+        if len(frames) != 1:
+            raise GrootRosError(f'A video packet holds {len(frames)} frames: the recording is not one frame a row.')
+        return Frame(stamp_ns, frames[0].to_ndarray(format='rgb24'), 'rgb24')
 
 
 def write_mp4(access_units: Iterable[bytes], path: Path, fps: float) -> int:

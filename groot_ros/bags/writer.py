@@ -14,6 +14,8 @@ from groot_ros.bags.types import definition, typestore
 
 INFO_TOPIC = 'episode_info'
 INFO_TYPE = 'std_msgs/msg/String'
+EVENT_TOPIC = 'episode_event'
+STAMP_TOPIC = 'frame_stamp'  # below the topic of a camera whose frames are written as video
 _FLUSH_S = 0.5
 
 

@@ -1,18 +1,12 @@
 """report.html of the demo: figures, plots and frames in one file without links to elsewhere."""
 
-import base64
-import io
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from PIL import Image
-
-matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 from groot_ros import __version__
@@ -21,9 +15,9 @@ from groot_ros.bags.video import read_frames
 from groot_ros.dataset.layout import video_file
 from groot_ros.demo.figures import Figure, ReplayMatch, dataset_episode
 from groot_ros.embodiment import Embodiment
+from groot_ros.plots import frame_strip, plot
 
 _FRAMES = 6
-_THUMBNAIL = (320, 240)
 _RECORDED, _REPLAYED = '#2f6fb0', '#d1662a'
 
 
@@ -74,22 +68,14 @@ def _episode(result: DemoResult, index: int, path: Path) -> dict[str, Any]:
     with EpisodeBag(path) as bag:
         info = bag.info
     rows = len(dataset_episode(result.dataset, index)['timestamp'])
-    topics = [{'topic': topic, 'rate_hz': _rate_hz(counts), **counts} for topic, counts in info['counts']['topics'].items()]
+    topics = [{'topic': topic, **counts} for topic, counts in info['counts']['topics'].items()]
     frames = _frame_strip(video_file(result.dataset, result.embodiment.cameras[0].feature, index), rows)
     return {'name': path.name, 'outcome': info['outcome'], 'task': info['task'], 'rows': rows, 'topics': topics, 'frames': frames}
 
 
-def _rate_hz(counts: dict[str, Any]) -> float:
-    return (counts['received'] - 1) * 1e9 / max(counts['last_ns'] - counts['first_ns'], 1)
-
-
 def _frame_strip(video: Path, rows: int) -> str:
-    """Six frames, evenly spaced, three in a line."""
-    width, height = _THUMBNAIL
-    strip = Image.new('RGB', (3 * width, 2 * height))
-    for place, image in enumerate(read_frames(video, np.linspace(0, rows - 1, _FRAMES).astype(int).tolist())):
-        strip.paste(Image.fromarray(image).resize(_THUMBNAIL), (place % 3 * width, place // 3 * height))
-    return _embedded(strip)
+    """Six frames, evenly spaced."""
+    return frame_strip(list(read_frames(video, np.linspace(0, rows - 1, _FRAMES).astype(int).tolist())))
 
 
 def _path_plot(match: ReplayMatch, fps: float) -> str:
@@ -102,7 +88,7 @@ def _path_plot(match: ReplayMatch, fps: float) -> str:
     axes[0, 0].legend(frameon=False)
     axes[1, 1].plot(times_s, match.distances_m * 1e3, color=_REPLAYED)
     axes[1, 1].set(ylabel='distance [mm]', xlabel='time [s]', ylim=(0, None))
-    return _plot(figure)
+    return plot(figure)
 
 
 def _rate_plot(result: DemoResult) -> str:
@@ -117,20 +103,4 @@ def _rate_plot(result: DemoResult) -> str:
     intervals.set(ylabel='interval between ticks [ms]', xlabel='time [s]', ylim=(0, 2.2 * period_ms))
     intervals.legend(frameon=False, fontsize=8)
     ages.set(ylabel='age of the oldest state sample [ms]', xlabel='time [s]', ylim=(0, None))
-    return _plot(figure)
-
-
-def _plot(figure) -> str:
-    for axes in figure.axes:
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.grid(alpha=0.25)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=110)
-    plt.close(figure)
-    return f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'
-
-
-def _embedded(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format='JPEG', quality=88)
-    return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+    return plot(figure)

@@ -14,6 +14,8 @@ class CellClient:
         self._node = node
         self._start = node.create_client(StartEpisode, 'recorder/start')
         self._stop = node.create_client(StopEpisode, 'recorder/stop')
+        self._redo = node.create_client(Trigger, 'recorder/redo')
+        self._pause = node.create_client(SetBool, 'recorder/pause')
         self._discard = node.create_client(Trigger, 'recorder/discard')
         self._enable = node.create_client(SetBool, 'ur5e_driver/enable')
         self._freedrive = node.create_client(SetBool, 'ur5e_driver/freedrive')
@@ -30,6 +32,14 @@ class CellClient:
     def discard(self) -> Future:
         """Throws the episode away."""
         return self._call(self._discard, Trigger.Request())
+
+    def redo(self) -> Future:
+        """Throws the episode away and begins it again."""
+        return self._call(self._redo, Trigger.Request())
+
+    def pause(self, on: bool) -> Future:
+        """Leaves out what comes, or goes on recording."""
+        return self._call(self._pause, SetBool.Request(data=on))
 
     def enable(self, on: bool) -> Future:
         """Lets commands move the arm, or no longer."""

@@ -1,58 +1,92 @@
-"""recorder: serialized messages in, one bag an episode out; episodes are started and ended by services."""
+"""recorder: serialized messages in, one bag an episode out, judged at its end; episodes are controlled by services and an action."""
 
-import importlib
+import contextlib
+import os
+import subprocess
+import sys
 import time
-from functools import partial
 from pathlib import Path
 
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import QoSProfile
-from std_srvs.srv import Trigger
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.task import Future
+from std_srvs.srv import SetBool, Trigger
 
 from groot_ros import __version__
-from groot_ros.bags.recording import EpisodeRecording
+from groot_ros.action import RecordEpisode
+from groot_ros.bags.recording import VIDEO_FORMATS, EpisodeRecording, RecordingSettings
+from groot_ros.bags.video import fastest_codec
+from groot_ros.cues import Cues
 from groot_ros.embodiment import load_embodiment
-from groot_ros.episodes import EpisodeFolder
+from groot_ros.episodes import EpisodeFolder, IndexEntry
 from groot_ros.errors import GrootRosError
+from groot_ros.health import Health
 from groot_ros.msg import EpisodeStatus, StreamHealth
 from groot_ros.nodes.common import STATUS_QOS, GrootNode, Parameter, run_node
-from groot_ros.srv import StartEpisode, StopEpisode
+from groot_ros.nodes.stream_watch import StreamWatch
+from groot_ros.quality.preflight import CellView, preflight
+from groot_ros.quality.verdict import PAGE_FILE, VERDICT_FILE, Verdict, judge, load_thresholds
+from groot_ros.srv import Preflight, StartEpisode, StopEpisode
+from groot_ros.tasks import load_tasks, next_task
 
-_FRESH_S = 1.0
-_TICK_WAIT_S = 1.0
+_LOOK_S, _WATCH_S, _STATUS_S = 0.5, 0.2, 1.0
+_ROWS_BEGIN_S = 2.0
+_PAGE_NICENESS = 19
+_NOT_RECORDING = 'No episode is being recorded: start one first.'
 
 PARAMETERS = {
     'embodiment': Parameter('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
     'output_dir': Parameter('episodes', 'folder that the episodes go into'),
+    'video': Parameter('h264', "'h264': one frame a row; 'jpeg' or 'raw': every frame, larger, for other frame rates later"),
+    'hardware_encoder': Parameter(True, 'use a hardware H.264 encoder where one answers'),
+    'keyframe_s': Parameter(0.5, 'time between keyframes, s: short ones make random access in training fast', 0.05, 10.0),
+    'jpeg_quality': Parameter(90, 'quality of jpeg, 1 to 100'),
+    'depth': Parameter('png', "depth images among also_record: 'png' (16 bit, mm) or 'raw'"),
+    'verdict_file': Parameter('', 'YAML with thresholds other than those of config/verdict.yaml'),
+    'tasks_file': Parameter('', 'YAML with the tasks to show and how often (tasks: [{text: ..., count: 20}])'),
+    'least_free_gb': Parameter(2.0, 'an episode does not begin with less on the disk, GB', 0.0, 1e6),
+    'page': Parameter(True, 'write report.html with plots beside each bag, in a process of low priority'),
+    'cues': Parameter('none', "tell the operator what happens: 'none', 'bell' or 'speech'"),
 }
 
 
 class Recorder(GrootNode):
-    """Subscriptions follow what is published; a recording takes their bytes unchanged."""
+    """One episode at a time; everything that can be judged without ROS is done by bags/ and quality/."""
 
     def __init__(self) -> None:
         super().__init__('recorder', PARAMETERS)
         self._embodiment = load_embodiment(self.parameter('embodiment'))
-        cameras = [camera.topic for camera in self._embodiment.cameras]
-        self._needed = [*self._embodiment.row_topics, *cameras]
-        self._wanted = list(dict.fromkeys([*self._needed, *self._embodiment.also_record]))
-        self._types: dict[str, str] = {}
-        self._last_s: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        self._recording_settings = self._make_settings()
+        self._thresholds = load_thresholds(self.parameter('verdict_file'))
+        self._tasks = load_tasks(Path(self.parameter('tasks_file')).expanduser()) if self.parameter('tasks_file') else []
+        self._cues = Cues(self.parameter('cues'))
+        self._watch = StreamWatch(self, self._embodiment, self._on_message, self._on_lost)
         self._recording: EpisodeRecording | None = None
         self._path: Path | None = None
-        self._task = ''
-        self._saved = 0
+        self._task = self._operator_name = self._last_verdict = ''
+        self._saved, self._began_s, self._write_speed = 0, 0.0, float('inf')
+        self._said: set[str] = set()
+        self._ended: Future | None = None
+        self._pages: list[subprocess.Popen] = []
         self._status = self.create_publisher(EpisodeStatus, 'episode_status', STATUS_QOS)
         self.create_service(StartEpisode, '~/start', self._on_start)
         self.create_service(StopEpisode, '~/stop', self._on_stop)
         self.create_service(Trigger, '~/discard', self._on_discard)
-        self.create_timer(0.5, self._subscribe_to_new)
-        self.create_timer(1.0, self._publish_status)
+        self.create_service(Trigger, '~/redo', self._on_redo)
+        self.create_service(SetBool, '~/pause', self._on_pause)
+        self.create_service(Preflight, '~/preflight', self._on_preflight)
+        self._record_action = ActionServer(
+            self, RecordEpisode, '~/record', self._on_record, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT
+        )
+        self.create_timer(_LOOK_S, self._watch.subscribe_to_new)
+        self.create_timer(_WATCH_S, self._end_what_failed)
+        self.create_timer(_STATUS_S, self._publish_status)
 
     def open(self) -> None:
         """Takes the folder; raises GrootRosError where another recorder has it."""
         self._folder = EpisodeFolder(Path(self.parameter('output_dir')).expanduser())
+        self._write_speed = self._folder.write_speed()
+        self._announce()
 
     def end(self) -> None:
         """Saves an episode that still runs, so that nothing is lost."""
@@ -61,132 +95,285 @@ class Recorder(GrootNode):
 
     def close(self) -> None:
         """Frees the folder."""
+        for page in self._pages:
+            page.terminate()
         self._folder.close()
 
-    def _subscribe_to_new(self) -> None:
-        for topic in [topic for topic in self._wanted if topic not in self._types]:
-            publishers = self.get_publishers_info_by_topic(topic)
-            if publishers:
-                self._subscribe(topic, publishers[0].topic_type, publishers[0].qos_profile)
+    def diagnose(self) -> list[Health]:
+        """Each stream, the writer and the disk."""
+        now_ns = time.time_ns()
+        found = [self._watch.meter(topic).health(now_ns) for topic in self._watch.needed]
+        recording, problems = self._recording, self._problems()
+        values = {'free on the disk (GB)': f'{self._folder.free_bytes() / 1e9:.1f}', 'disk takes (MB/s)': f'{self._write_speed / 1e6:.0f}'}
+        if recording is not None:
+            values |= {
+                'rows': str(recording.trace.rows), 'filled': str(recording.trace.filled), 'waiting messages': str(recording.waiting),
+                'lost messages': str(recording.trace.lost), 'longest encoder lag (s)': f'{recording.longest_encoder_lag_s:.3f}',
+            }  # fmt: skip
+        state = 'no episode' if recording is None else f'{self._path.name}: {recording.trace.rows} rows'  # type: ignore[union-attr]
+        return [*found, Health('episode', int(bool(problems)), '; '.join(problems) or state, values)]
 
-    def _subscribe(self, topic: str, kind: str, offered: QoSProfile) -> None:
-        package, _, name = kind.split('/')
-        message_class = getattr(importlib.import_module(f'{package}.msg'), name)
-        # A subscription asks for what its publisher offers; asking for more would receive nothing.
-        profile = QoSProfile(depth=100, reliability=offered.reliability, durability=offered.durability)
-        events = SubscriptionEventCallbacks(message_lost=partial(self._on_lost, topic))
-        self.create_subscription(message_class, topic, partial(self._on_message, topic), profile, raw=True, event_callbacks=events)
-        self._types[topic] = kind
+    def _make_settings(self) -> RecordingSettings:
+        video, depth = self.parameter('video'), self.parameter('depth')
+        if video not in VIDEO_FORMATS:
+            raise GrootRosError(f'The video format {video!r} is not known: use one of {", ".join(VIDEO_FORMATS)}.')
+        if depth not in ('png', 'raw'):
+            raise GrootRosError(f"The depth format {depth!r} is not known: use 'png' or 'raw'.")
+        codec = fastest_codec() if video == 'h264' and self.parameter('hardware_encoder') else 'libx264'
+        return RecordingSettings(video, codec, self.parameter('keyframe_s'), self.parameter('jpeg_quality'), depth)
 
-    def _on_message(self, topic: str, cdr: bytes) -> None:
-        self._last_s[topic] = time.monotonic()
-        self._counts[topic] = self._counts.get(topic, 0) + 1
-        if self._recording is not None:
-            self._recording.put(topic, time.time_ns(), bytes(cdr))
+    def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
+        if self._recording is not None and topic in self._recording.trace.streams:
+            self._recording.put(topic, arrival_ns, cdr)
 
-    def _on_lost(self, topic: str, event) -> None:
-        if self._recording is not None:
-            self._recording.note_lost(topic, event.total_count_change)
-        self.warn(f'The middleware lost {event.total_count_change} messages of {topic}.')
+    def _on_lost(self, topic: str, count: int) -> None:
+        if self._recording is not None and topic in self._recording.trace.streams:
+            self._recording.note_lost(topic, count)
+        self.warn(f'The middleware lost {count} messages of {topic}.')
 
-    def _missing(self) -> str:
-        """Which needed streams do not flow, as a sentence, or ''."""
-        now_s = time.monotonic()
-        absent = [topic for topic in self._needed if topic not in self._types]
-        silent = [topic for topic in self._needed if topic in self._types and now_s - self._last_s.get(topic, 0.0) > _FRESH_S]
-        if absent:
-            return f'Nothing publishes {", ".join(absent)}: start its driver.'
-        if silent:
-            return f'{", ".join(silent)} is published but silent: look at its driver.'
-        return ''
+    def _view(self) -> CellView:
+        types = self._watch.types | self._watch.unknown
+        return CellView(types, self._watch.publishers(), self._watch.figures(time.time_ns()), self._folder.free_bytes(), self._write_speed)
+
+    def _problems(self) -> list[str]:
+        """While idle, why no episode can begin; while recording, what goes wrong now."""
+        found = preflight(self._embodiment, self._recording_settings, self._view(), self.parameter('least_free_gb') * 1e9)
+        recording = self._recording
+        if recording is None:
+            return found
+        if recording.trace.overflows:
+            found.append(f'{recording.trace.overflows} messages were lost because writing falls behind: fewer cameras, or a smaller picture')
+        if not recording.trace.rows and not recording.paused and time.monotonic() - self._began_s > _ROWS_BEGIN_S:
+            found.append(f'no row yet: nothing came of {", ".join(recording.missing()) or "the reference camera"}')
+        return found
+
+    def _on_preflight(self, request: Preflight.Request, response: Preflight.Response) -> Preflight.Response:
+        with contextlib.suppress(OSError):  # a full disk is told by its free bytes
+            self._write_speed = self._folder.write_speed() if self._recording is None else self._write_speed
+        problems = self._problems()
+        response.success, response.message = not problems, '; '.join(problems) or 'green: an episode can begin'
+        response.streams = self._stream_health()
+        return response
 
     def _on_start(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
         try:
-            response.episode = self._start(request.task.strip(), request.operator_name)
-            response.success, response.message = True, f'recording {response.episode}'
+            response.episode = self._start(request.task.strip(), request.operator_name, request.force)
+            response.success, response.message = True, f'recording {response.episode}: {self._task}'
         except (GrootRosError, OSError) as error:
             response.success, response.message = False, str(error)
         self._publish_status()
         return response
 
-    def _start(self, task: str, operator: str) -> str:
+    def _start(self, task: str, operator: str, force: bool) -> str:
         if not self.active:
             raise GrootRosError('The recorder is not active: activate it first.')
         if self._recording is not None:
             raise GrootRosError(f'{self._path.name} is being recorded already: stop or discard it first.')  # type: ignore[union-attr]
+        progress = next_task(self._tasks, self._folder.done())
+        task = task or (progress.task.text if progress else '')
         if not task:
-            raise GrootRosError('An episode needs a task: say in words what the demonstration shows.')
-        if missing := self._missing():
-            raise GrootRosError(missing)
+            done = 'The task list is done' if self._tasks else 'An episode needs a task'
+            raise GrootRosError(f'{done}: say in words what the demonstration shows.')
+        if (problems := self._problems()) and not force:
+            raise GrootRosError(f'Not ready: {"; ".join(problems)}. `force` begins nevertheless.')
+        if absent := [topic for topic in self._watch.needed if topic not in self._watch.types]:
+            raise GrootRosError(f'Nothing publishes {", ".join(absent)}: without it there are no rows.')
         namespace = self.get_namespace().rstrip('/') + '/'
         info = {
             'task': task, 'operator': operator, 'embodiment': self._embodiment.text(), 'namespace': namespace, 'fps': self._embodiment.fps,
-            'version': __version__,
+            'video': self._recording_settings.video, 'version': __version__, 'forced': problems,
         }  # fmt: skip
-        self._path, self._task = self._folder.next_path(), task
-        self._recording = EpisodeRecording(self._path, self._embodiment, dict(self._types), info, namespace)
+        self._path, self._task, self._operator_name = self._folder.next_path(), task, operator
+        self._recording = EpisodeRecording(self._path, self._embodiment, dict(self._watch.types), info, namespace, self._recording_settings)
+        self._began_s, self._said = time.monotonic(), set()
         self.get_logger().info(f'Recording {self._path.name}: {task}')
+        self._cues.give('recording')
         return self._path.name
 
     def _on_stop(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
         if self._recording is None or self._path is None:
-            response.success, response.message = False, 'No episode is being recorded: start one first.'
+            response.success, response.message = False, _NOT_RECORDING
             return response
         response.episode = self._path.name
-        problem = self._finish('success' if request.succeeded else 'failure', request.notes)
-        response.success, response.message = not problem, problem or f'saved {self._path}'
+        verdict = self._finish('success' if request.succeeded else 'failure', request.notes)
+        response.success, response.verdict = not verdict.failure, verdict.verdict
+        response.message = verdict.failure or f'saved {self._path}: {_told(verdict)}'
         self._publish_status()
         return response
 
     def _on_discard(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        if self._recording is None or self._path is None:
-            response.success, response.message = False, 'No episode is being recorded: there is nothing to discard.'
-            return response
-        self._finish('discarded', '')
-        self._folder.discard(self._path)
-        response.success, response.message = True, f'discarded {self._path.name}'
+        response.success, response.message = self._discard()
         self._publish_status()
         return response
 
-    def _finish(self, outcome: str, notes: str) -> str:
-        """Closes the bag and says what went wrong, or ''."""
+    def _on_redo(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Discards the episode and begins it again, with the same task."""
+        task, operator = self._task, self._operator_name
+        response.success, response.message = self._discard()
+        if response.success:
+            try:
+                response.message = f'recording {self._start(task, operator, force=False)} again'
+            except (GrootRosError, OSError) as error:
+                response.success, response.message = False, f'{response.message}; {error}'
+        self._publish_status()
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        recording = self._recording
+        if recording is None:
+            response.success, response.message = False, _NOT_RECORDING
+        elif recording.paused == request.data:
+            response.success, response.message = False, 'It is paused already.' if request.data else 'It is not paused.'
+        else:
+            recording.pause(request.data)
+            response.success, response.message = True, 'paused: nothing is recorded' if request.data else 'recording goes on, as a new segment'
+            self._cues.give('paused' if request.data else 'recording')
+        self._publish_status()
+        return response
+
+    def _on_goal(self, goal: RecordEpisode.Goal) -> GoalResponse:
+        if self._recording is not None:
+            self.warn('A goal was refused: an episode is being recorded already.')
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    async def _on_record(self, handle: ServerGoalHandle) -> RecordEpisode.Result:
+        """From start to end of one episode; feedback comes with every status."""
+        goal, result = handle.request, RecordEpisode.Result()
+        try:
+            result.episode = self._start(goal.task.strip(), goal.operator_name, goal.force)
+        except (GrootRosError, OSError) as error:
+            handle.abort()
+            result.message = str(error)
+            return result
+        self._ended, self._goal_handle = Future(), handle
+        outcome, verdict = await self._ended
+        self._ended = None
+        result.success = outcome == 'success' and not verdict.failure
+        result.message, result.verdict = verdict.failure or f'{outcome}, {_told(verdict)}', verdict.verdict
+        (handle.canceled if handle.is_cancel_requested else handle.succeed)()
+        return result
+
+    def _follow_goal(self) -> None:
+        """Ends an episode whose goal was cancelled, or has used up its time."""
+        if self._ended is None or self._ended.done() or self._recording is None:
+            return
+        limit_s = self._goal_handle.request.time_limit
+        if self._goal_handle.is_cancel_requested:
+            self._discard()
+        elif limit_s > 0 and time.monotonic() - self._began_s > limit_s:
+            self._finish('failure', f'not done within {limit_s:g} s')
+
+    def _end_what_failed(self) -> None:
+        """Closes an episode that cannot go on, as far as it is good."""
+        if self._recording is not None and self._recording.failure is not None:
+            self._finish('interrupted', '')
+            self._publish_status()
+        self._follow_goal()
+
+    def _discard(self) -> tuple[bool, str]:
+        if self._recording is None or self._path is None:
+            return False, 'No episode is being recorded: there is nothing to discard.'
+        self._finish('discarded', '')
+        self._folder.discard(self._path)
+        self.get_logger().info(f'{self._path.name} was discarded.')
+        return True, f'discarded {self._path.name}'
+
+    def _finish(self, outcome: str, notes: str) -> Verdict:
+        """Closes the bag and judges it; a fault stands in the verdict's `failure`."""
         recording, self._recording = self._recording, None
         assert recording is not None and self._path is not None
+        failure = ''
         try:
-            counts = recording.finish({'outcome': outcome, 'notes': notes})
+            recording.finish({'outcome': outcome, 'notes': notes})
         except (GrootRosError, OSError) as error:
             torn = not (self._path / 'metadata.yaml').exists()
             mending = f'; stop the recorder, make room, and run `groot-ros recover {self._path}`' if torn else ''
-            self.warn(f'{self._path.name} ended early: {error}{mending}')
-            return f'{self._path.name} holds what came before a fault: {error}{mending}'
-        self._saved += outcome != 'discarded'
-        if self.context.ok():
-            self.get_logger().info(f'{self._path.name}: {outcome}, {counts.ticks} ticks, {counts.filled} filled, {counts.overflows} lost.')
-        return ''
+            failure = f'{self._path.name} holds what came before a fault: {error}{mending}'
+        info = {'task': self._task, 'outcome': outcome}
+        verdict = judge(recording.trace, self._thresholds, info, self._path.name, failure)
+        if outcome != 'discarded':
+            self._keep(verdict)
+        self._last_verdict = verdict.verdict
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result((outcome, verdict))
+        return verdict
+
+    def _keep(self, verdict: Verdict) -> None:
+        assert self._path is not None
+        self._saved += 1
+        try:
+            verdict.save(self._path)
+            self._folder.add(IndexEntry(verdict.episode, verdict.task, verdict.outcome, verdict.verdict, verdict.rows, verdict.duration_s))
+        except OSError as error:
+            self.warn(f'{VERDICT_FILE} of {verdict.episode} could not be written: {error.strerror}.')
+        if not self.context.ok():
+            return
+        tell = self.get_logger().info if verdict.verdict == 'pass' else self.get_logger().warning
+        tell(f'{verdict.episode}: {verdict.outcome}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} lost, {_told(verdict)}')
+        self._cues.give(f'{verdict.outcome}, {verdict.verdict}')
+        self._announce()
+        if self.parameter('page') and not verdict.failure:
+            command = [sys.executable, '-m', 'groot_ros.cli', 'inspect', str(self._path), '--page', str(self._path / PAGE_FILE)]
+            thresholds = ['--thresholds', self.parameter('verdict_file')] if self.parameter('verdict_file') else []
+            quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+            self._pages = [page for page in self._pages if page.poll() is None]
+            self._pages.append(subprocess.Popen([*command, *thresholds], preexec_fn=lambda: os.nice(_PAGE_NICENESS), **quiet))
+
+    def _announce(self) -> None:
+        """Tells the next task of the list."""
+        if progress := next_task(self._tasks, self._folder.done()):
+            self.get_logger().info(f'Next: {progress.task.text} ({progress.done} of {progress.task.count} done)')
+            self._cues.give(f'next: {progress.task.text}')
+        elif self._tasks:
+            self.get_logger().info('The task list is done.')
+            self._cues.give('the task list is done')
 
     def _publish_status(self) -> None:
-        recording = self._recording
-        status = EpisodeStatus(state=EpisodeStatus.RECORDING if recording else EpisodeStatus.IDLE, task=self._task, saved=self._saved)
+        if not self.active:
+            return
+        status, recording = EpisodeStatus(task=self._task, saved=self._saved, verdict=self._last_verdict), self._recording
         status.header.stamp = self.get_clock().now().to_msg()
         status.episode = self._path.name if self._path else ''
+        status.disk_free = float(self._folder.free_bytes())
+        status.problems = self._problems()
+        if progress := next_task(self._tasks, self._folder.done()):
+            status.next_task, status.next_task_done, status.next_task_wanted = progress.task.text, progress.done, progress.task.count
         if recording is not None:
-            status.rows, status.filled = recording.counts.ticks, recording.counts.filled
-            status.encoder_lag = recording.counts.longest_encoder_lag_ms / 1e3
-            if recording.failure is not None:
-                self.warn(f'The recording of {status.episode} failed: {recording.failure}; stop it.')
-            elif missing := self._missing():
-                self.warn(f'{status.episode}: {missing}')
-        status.streams = [self._health(topic) for topic in self._wanted]
-        self._counts.clear()
-        self._status.publish(status)
+            status.state = EpisodeStatus.PAUSED if recording.paused else EpisodeStatus.RECORDING
+            status.rows, status.filled = recording.trace.rows, recording.trace.filled
+            status.encoder_lag, status.queue, status.lost = recording.longest_encoder_lag_s, recording.waiting, recording.trace.lost
+            self._warn_of(status.problems)
+        status.streams = self._stream_health()
+        self.publish(self._status, status)
+        if self._ended is not None and recording is not None:
+            self._goal_handle.publish_feedback(RecordEpisode.Feedback(status=status))
 
-    def _health(self, topic: str) -> StreamHealth:
-        health = StreamHealth(topic=topic, rate=float(self._counts.get(topic, 0)))
-        health.age = time.monotonic() - self._last_s[topic] if topic in self._last_s else -1.0
-        if self._recording is not None and topic in self._recording.counts.topics:
-            count = self._recording.counts.topics[topic]
-            health.received, health.lost, health.largest_gap = count.received, count.lost, count.largest_gap_ns / 1e9
-        return health
+    def _warn_of(self, problems: list[str]) -> None:
+        """Each problem once, in the second in which it begins."""
+        subjects = {problem.split(':')[0] for problem in problems}
+        for problem in problems:
+            if problem.split(':')[0] not in self._said:
+                self.warn(f'{self._path.name}: {problem}.')  # type: ignore[union-attr]
+                self._cues.give('warning')
+        self._said = subjects
+
+    def _stream_health(self) -> list[StreamHealth]:
+        found, traces = [], self._recording.trace.streams if self._recording is not None else {}
+        for topic, figures in self._watch.figures(time.time_ns()).items():
+            health = StreamHealth(topic=topic, rate=figures.rate_hz, expected_rate=self._embodiment.expected_hz(topic), age=figures.age_s)
+            health.jitter, health.largest_gap, health.problem = figures.jitter_s, figures.largest_gap_s, figures.problem
+            if topic in traces:
+                health.received, health.lost = len(traces[topic].stamps_ns), traces[topic].lost
+            found.append(health)
+        return found
+
+
+def _told(verdict: Verdict) -> str:
+    """The verdict and its worst reasons, in a line."""
+    reasons = verdict.reasons
+    more = f' and {len(reasons) - 2} more in {VERDICT_FILE}' if len(reasons) > 2 else ''
+    return verdict.verdict + (f' ({"; ".join(reasons[:2])}{more})' if reasons else '')
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.health import Health
 from groot_ros.kinematics import forward
-from groot_ros.msg import RobotStatus, TcpDelta
+from groot_ros.msg import EpisodeStatus, RobotStatus, TcpDelta
 from groot_ros.nodes.cell_client import CellClient
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
 from groot_ros.nodes.scripted_operator import ScriptedOperator
@@ -78,7 +78,9 @@ class Teleop(GrootNode):
         self._held = False
         self._deltas = self.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
         self._targets = None
+        self._episode = EpisodeStatus.IDLE
         self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
+        self.create_subscription(EpisodeStatus, 'episode_status', lambda message: setattr(self, '_episode', message.state), STATUS_QOS)
         self.create_timer(self._period_s, self._tick)
 
     def open(self) -> None:
@@ -179,6 +181,8 @@ class Teleop(GrootNode):
             'save': lambda: self._client.stop(True),
             'fail': lambda: self._client.stop(False),
             'discard': self._client.discard,
+            'redo': self._client.redo,
+            'pause': lambda: self._client.pause(self._episode != EpisodeStatus.PAUSED),
             'enable': lambda: self._client.enable(True),
             'stop': lambda: self._client.enable(False),
             'recover': self._client.recover,

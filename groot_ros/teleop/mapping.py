@@ -14,7 +14,7 @@ from groot_ros.geometry import Array
 from groot_ros.resources import share_directory
 
 DIRECTIONS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
-EVENTS = ('gripper', 'start', 'save', 'fail', 'discard', 'home', 'enable', 'stop', 'recover', 'freedrive')
+EVENTS = ('gripper', 'start', 'save', 'fail', 'discard', 'redo', 'pause', 'home', 'enable', 'stop', 'recover', 'freedrive')
 STALE_S = 0.15
 _UNTURNED = np.array([0, 0, 0, 0, 0, 0, 1.0])
 

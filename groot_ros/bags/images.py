@@ -1,0 +1,97 @@
+"""Images of ROS messages as arrays, without copying where the layout allows it. Imports no ROS."""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from groot_ros.errors import GrootRosError
+
+IMAGE_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+# encoding: pixel format of FFmpeg, bytes of a pixel
+_COLOURS = {
+    'rgb8': ('rgb24', 3), 'bgr8': ('bgr24', 3), 'rgba8': ('rgba', 4), 'bgra8': ('bgra', 4), 'mono8': ('gray', 1), '8UC3': ('bgr24', 3),
+    '8UC1': ('gray', 1), 'yuv422': ('uyvy422', 2), 'uyvy': ('uyvy422', 2), 'yuv422_yuy2': ('yuyv422', 2), 'yuyv': ('yuyv422', 2),
+}  # fmt: skip
+_DEPTHS = {'16UC1': np.uint16, 'mono16': np.uint16, '32FC1': np.float32}
+_TO_BGR = {
+    'rgb24': cv2.COLOR_RGB2BGR, 'rgba': cv2.COLOR_RGBA2BGR, 'bgra': cv2.COLOR_BGRA2BGR, 'uyvy422': cv2.COLOR_YUV2BGR_UYVY,
+    'yuyv422': cv2.COLOR_YUV2BGR_YUY2, 'gray': cv2.COLOR_GRAY2BGR,
+}  # fmt: skip
+_LOOK_EVERY = 16
+
+
+@dataclass
+class Frame:
+    """One picture: when it was exposed (ns), pixels (height, width, channels) uint8, and FFmpeg's name of their format."""
+
+    stamp_ns: int
+    pixels: np.ndarray
+    format: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def look(self) -> np.ndarray:
+        """Every 16th pixel of every 16th line, to compare frames and to see whether they are black."""
+        return self.pixels[::_LOOK_EVERY, ::_LOOK_EVERY].copy()
+
+    def bgr(self) -> np.ndarray:
+        """Blue, green, red (height, width, 3)."""
+        return self.pixels if self.format == 'bgr24' else cv2.cvtColor(self.pixels, _TO_BGR[self.format])
+
+    def jpeg(self, quality: int) -> np.ndarray:
+        """The picture as JPEG, bytes (n,) uint8."""
+        return cv2.imencode('.jpg', self.bgr(), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+
+
+def stamp_in(cdr: bytes) -> int:
+    """header.stamp in ns of a serialized message that begins with a std_msgs/Header, without decoding the rest."""
+    seconds, nanoseconds = struct.unpack_from('<iI' if cdr[1] & 1 else '>iI', cdr, 4)
+    return seconds * 1_000_000_000 + nanoseconds
+
+
+def frame_of(message: Any) -> Frame:
+    """The frame of a sensor_msgs/Image or CompressedImage. Raises GrootRosError for one that is not 8-bit colour or grey."""
+    stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    if not hasattr(message, 'encoding'):
+        return Frame(stamp_ns, _decompressed(message), 'bgr24')
+    if message.encoding not in _COLOURS:
+        raise GrootRosError(f'Images of encoding {message.encoding!r} cannot be recorded as video: set the camera to {", ".join(_COLOURS)}.')
+    pixel_format, channels = _COLOURS[message.encoding]
+    return Frame(stamp_ns, _pixels(message, channels, np.uint8), pixel_format)
+
+
+def is_depth(encoding: str) -> bool:
+    """Whether an image encoding is a depth map's."""
+    return encoding in _DEPTHS
+
+
+def depth_png(message: Any) -> np.ndarray:
+    """A depth image as 16-bit PNG, bytes (n,) uint8; distances in m (32FC1) become mm, unknown ones 0."""
+    depth = _pixels(message, 1, _DEPTHS[message.encoding])[:, :, 0]
+    if depth.dtype == np.float32:
+        depth = np.clip(np.nan_to_num(depth * 1e3, nan=0.0, posinf=0.0, neginf=0.0), 0, 65535).astype(np.uint16)
+    return cv2.imencode('.png', depth, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+
+
+def _pixels(message: Any, channels: int, kind: type) -> np.ndarray:
+    width = np.dtype(kind).itemsize
+    data = np.frombuffer(message.data, np.uint8)
+    if message.step < message.width * channels * width or len(data) < message.height * message.step:
+        raise GrootRosError(f'An image of {message.width}x{message.height} came with {len(data)} bytes: its camera driver is broken.')
+    rows = data[: message.height * message.step].reshape(message.height, message.step)[:, : message.width * channels * width]
+    rows = rows if width == 1 else np.ascontiguousarray(rows).view(kind)
+    return rows.reshape(message.height, message.width, channels)
+
+
+def _decompressed(message: Any) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise GrootRosError(f'A compressed image of format {message.format!r} cannot be decoded: its camera driver is broken, or it is no picture.')
+    return pixels

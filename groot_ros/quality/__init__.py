@@ -1,0 +1,1 @@
+"""Judges episodes: what flowed, how evenly, and whether it is fit to train on. Imports no ROS."""
