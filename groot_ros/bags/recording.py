@@ -32,7 +32,7 @@ from groot_ros.quality.trace import EpisodeTrace, FrameLooks
 VIDEO_FORMATS = ('h264', 'jpeg', 'raw')
 STATUS_TYPE = 'groot_ros/msg/RobotStatus'
 _QUEUE_LENGTH = 4096  # some seconds of every stream, for a disk that stalls
-_QUEUE_BYTES = 1 << 30
+_QUEUE_BYTES = 512 << 20
 _STOP, _PAUSE, _RESUME, _EVENT = object(), object(), object(), object()
 
 
@@ -82,7 +82,7 @@ class EpisodeRecording:
             if topic not in self._cameras and kind != IMAGE_TYPE:
                 self._writer.add_topic(namespace + topic, kind)
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._in_hand_ns = 0
         self._bytes_lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name='recording', daemon=True)
         self._thread.start()
@@ -91,6 +91,11 @@ class EpisodeRecording:
     def waiting(self) -> int:
         """Messages that wait for the writer."""
         return self._queue.qsize()
+
+    @property
+    def behind_s(self) -> float:
+        """How long the message in the writer's hand has waited, in s; 0 where none waits."""
+        return max(time.time_ns() - self._in_hand_ns, 0) / 1e9 if self._queue.qsize() else 0.0
 
     def missing(self) -> list[str]:
         """What has not come yet, while there is no row."""
@@ -161,6 +166,7 @@ class EpisodeRecording:
                 if isinstance(topic, str):
                     with self._bytes_lock:
                         self._waiting_bytes -= len(content)
+                    self._in_hand_ns = arrival_ns
                     self._take(topic, arrival_ns, content)
                     self._maker.resolve(arrival_ns)
                 else:

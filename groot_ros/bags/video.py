@@ -18,7 +18,7 @@ _HARDWARE = ('h264_nvenc', 'h264_qsv')
 _SOFTWARE = 'libx264'
 # One access unit for each frame at once, and no frame that refers to a later one.
 _OPTIONS = {
-    'libx264': {'preset': 'veryfast', 'tune': 'zerolatency', 'crf': '20', 'bf': '0', 'sc_threshold': '0'},
+    'libx264': {'preset': 'superfast', 'tune': 'zerolatency', 'crf': '20', 'bf': '0', 'sc_threshold': '0'},
     'h264_nvenc': {'preset': 'p4', 'tune': 'ull', 'rc': 'constqp', 'qp': '20', 'bf': '0', 'delay': '0', 'zerolatency': '1', 'forced-idr': '1'},
     'h264_qsv': {'preset': 'veryfast', 'global_quality': '20', 'bf': '0', 'async_depth': '1', 'forced_idr': '1'},
 }
@@ -28,6 +28,8 @@ class H264Encoder:
     """Encodes frames to Annex B access units: no B-frames, one out for each in, a keyframe every `keyframe_s`."""
 
     def __init__(self, width: int, height: int, fps: float, keyframe_s: float = 0.5, codec: str = _SOFTWARE) -> None:
+        if width % 2 or height % 2:
+            raise GrootRosError(f'H.264 video of {width}x{height} is not possible: both must be even, crop the picture or record it as jpeg.')
         self._size = (width, height)
         self._context = av.CodecContext.create(codec, 'w')
         self._context.width, self._context.height, self._context.pix_fmt = width, height, 'yuv420p'
@@ -45,8 +47,7 @@ class H264Encoder:
                 f'A frame of {image.size[0]}x{image.size[1]} came where the embodiment says {self._size[0]}x{self._size[1]}: '
                 'set width and height of the camera in the embodiment to what it sends.'
             )
-        pixels = image.pixels[:, :, 0] if image.format == 'gray' else image.pixels
-        frame = av.VideoFrame.from_ndarray(pixels, format=image.format)
+        frame = av.VideoFrame.from_ndarray(image.i420(), format='yuv420p')
         frame.pts = self._count
         if keyframe:
             frame.pict_type = PictureType.I

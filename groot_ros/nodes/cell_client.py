@@ -64,4 +64,7 @@ class CellClient:
         if not self._node.context.ok():
             return
         answer = future.result()
-        (self._node.get_logger().info if answer.success else self._node.get_logger().warning)(answer.message)
+        if answer.success:  # rclpy allows one severity at a place in the code
+            self._node.get_logger().info(answer.message)
+        else:
+            self._node.get_logger().warning(answer.message)

@@ -1,5 +1,6 @@
 """What every node shares: life cycle, parameters with descriptions, /diagnostics, QoS, and a main that ends cleanly."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -20,13 +21,16 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from groot_ros.errors import GrootRosError
 from groot_ros.health import Health
+from groot_ros.resources import share_directory
 
 RCLError = rclpy_implementation.RCLError
 COMMAND_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-STREAM_QOS = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-IMAGE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+# Some seconds of history: what a busy receiver missed can be sent again after the middleware's next heartbeat (3 s in Fast DDS).
+STREAM_QOS = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
+IMAGE_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 STATUS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DIAGNOSTICS_S = 1.0
+_PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
 @dataclass
@@ -180,6 +184,7 @@ def ns_of(stamp: Time) -> int:
 
 def run_node(make: Callable[[], GrootNode]) -> int:
     """Spins a node until Ctrl-C, SIGTERM, its shutdown or its failure; prints a failure as one sentence and returns the exit code."""
+    use_large_shared_memory()
     node, interrupt = None, _Interrupt()
     signal.signal(signal.SIGINT, interrupt)  # before rclpy's own handler, which calls this one too
     try:
@@ -205,6 +210,12 @@ def run_node(make: Callable[[], GrootNode]) -> int:
         if node is not None:
             node.leave()
         rclpy.try_shutdown()
+
+
+def use_large_shared_memory() -> None:
+    """Lets Fast DDS use config/fastdds.xml, unless the user has chosen a profile: see there why. Before rclpy.init."""
+    if not any(name in os.environ for name in _PROFILE_VARIABLES):
+        os.environ[_PROFILE_VARIABLES[0]] = str(share_directory() / 'config' / 'fastdds.xml')
 
 
 class _Interrupt:

@@ -30,8 +30,7 @@ from groot_ros.srv import Preflight, StartEpisode, StopEpisode
 from groot_ros.tasks import load_tasks, next_task
 
 _LOOK_S, _WATCH_S, _STATUS_S = 0.5, 0.2, 1.0
-_ROWS_BEGIN_S = 2.0
-_PAGE_NICENESS = 19
+_ROWS_BEGIN_S, _BEHIND_S = 2.0, 0.5
 _NOT_RECORDING = 'No episode is being recorded: start one first.'
 
 PARAMETERS = {
@@ -141,8 +140,10 @@ class Recorder(GrootNode):
         recording = self._recording
         if recording is None:
             return found
+        if recording.behind_s > _BEHIND_S:
+            found.append(f'writing falls behind, by {recording.behind_s:.1f} s now: fewer cameras, or a smaller picture')
         if recording.trace.overflows:
-            found.append(f'{recording.trace.overflows} messages were lost because writing falls behind: fewer cameras, or a smaller picture')
+            found.append(f'writing fell behind too far: {recording.trace.overflows} messages were lost')
         if not recording.trace.rows and not recording.paused and time.monotonic() - self._began_s > _ROWS_BEGIN_S:
             found.append(f'no row yet: nothing came of {", ".join(recording.missing()) or "the reference camera"}')
         return found
@@ -309,8 +310,11 @@ class Recorder(GrootNode):
             self.warn(f'{VERDICT_FILE} of {verdict.episode} could not be written: {error.strerror}.')
         if not self.context.ok():
             return
-        tell = self.get_logger().info if verdict.verdict == 'pass' else self.get_logger().warning
-        tell(f'{verdict.episode}: {verdict.outcome}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} lost, {_told(verdict)}')
+        text = f'{verdict.episode}: {verdict.outcome}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} lost, {_told(verdict)}'
+        if verdict.verdict == 'pass':  # rclpy allows one severity at a place in the code
+            self.get_logger().info(text)
+        else:
+            self.warn(text)
         self._cues.give(f'{verdict.outcome}, {verdict.verdict}')
         self._announce()
         if self.parameter('page') and not verdict.failure:
@@ -318,7 +322,7 @@ class Recorder(GrootNode):
             thresholds = ['--thresholds', self.parameter('verdict_file')] if self.parameter('verdict_file') else []
             quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
             self._pages = [page for page in self._pages if page.poll() is None]
-            self._pages.append(subprocess.Popen([*command, *thresholds], preexec_fn=lambda: os.nice(_PAGE_NICENESS), **quiet))
+            self._pages.append(subprocess.Popen([*command, *thresholds], preexec_fn=_yield_to_others, **quiet))
 
     def _announce(self) -> None:
         """Tells the next task of the list."""
@@ -367,6 +371,11 @@ class Recorder(GrootNode):
                 health.received, health.lost = len(traces[topic].stamps_ns), traces[topic].lost
             found.append(health)
         return found
+
+
+def _yield_to_others() -> None:
+    # Only the time that nothing else wants: the next episode may already be running.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _told(verdict: Verdict) -> str:

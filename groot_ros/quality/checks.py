@@ -12,7 +12,7 @@ from groot_ros.quality.trace import EpisodeTrace, StreamTrace
 _BLACK = 8.0
 _STILL_M, _STILL_RAD = 0.0005, 0.002
 _GRIPPER_MOVES = 0.05
-_DRIFT_WINDOW_S, _DRIFT_WINDOWS, _DRIFT_VISIBLE_S = 1.0, 10, 5e-4
+_DRIFT_WINDOW_S, _DRIFT_WINDOWS, _DRIFT_HARMLESS_S, _DRIFT_NOISE = 1.0, 10, 2e-3, 3.0
 
 Measured = Iterator[tuple[str, float]]
 
@@ -102,7 +102,10 @@ def _delays(trace: EpisodeTrace) -> Measured:
 
 
 def _drift(trace: EpisodeTrace) -> Measured:
-    """The slope of the shortest delays: network and scheduler only add to them, so their lower edge is the clocks' difference."""
+    """The slope of the shortest delays: network and scheduler only add to them, so their lower edge is the clocks' difference.
+
+    A drift that comes to less than 2 ms over the episode, or does not stand out of the noise, is none.
+    """
     for topic in _row_streams(trace):
         stream = trace.streams[topic]
         delays = _delays_s(stream)
@@ -112,9 +115,9 @@ def _drift(trace: EpisodeTrace) -> Measured:
         if len(numbers) < _DRIFT_WINDOWS:
             continue
         edges = np.array([delays[windows == number].min() for number in numbers])
-        slope, _ = np.polyfit(numbers * _DRIFT_WINDOW_S, edges, 1)
-        spread_s = np.abs(edges - np.polyval([slope, edges.mean() - slope * numbers.mean() * _DRIFT_WINDOW_S], numbers * _DRIFT_WINDOW_S)).max()
-        if abs(slope) * times_s[-1] > max(_DRIFT_VISIBLE_S, spread_s):
+        slope, start_s = np.polyfit(numbers * _DRIFT_WINDOW_S, edges, 1)
+        noise_s = float(np.std(edges - np.polyval([slope, start_s], numbers * _DRIFT_WINDOW_S)))
+        if abs(slope) * times_s[-1] > max(_DRIFT_HARMLESS_S, _DRIFT_NOISE * noise_s):
             yield topic, abs(slope) * 1e6
 
 

@@ -1,0 +1,227 @@
+"""The recorder against known signals: what rows and frames are worth under latency, jitter, drift, odd rates and faults; and kill -9."""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmark import signals
+from benchmark.common import report
+from groot_ros.bags.reader import EpisodeBag
+from groot_ros.bags.recording import EpisodeRecording
+from groot_ros.bags.recover import recover_bag
+from groot_ros.bags.types import serialized, time_message, typestore
+from groot_ros.bags.video import H264Decoder
+from groot_ros.dataset.convert import read_samples
+from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
+from groot_ros.quality.verdict import judge, load_thresholds
+
+T0_NS = 1_700_000_000_000_000_000
+TYPES = {'joint_states': 'sensor_msgs/msg/JointState', 'tcp_pose': 'geometry_msgs/msg/PoseStamped', 'gripper/state': 'groot_ros/msg/GripperState'}
+IMAGE = 'sensor_msgs/msg/Image'
+ARM_HZ, GRIPPER_HZ = 125.0, 50.0
+
+
+@dataclass
+class Scenario:
+    """How the messages of an episode come. Times in s; `stamp` turns the true time of a message of a topic into what its stamp says."""
+
+    fps: float = 30.0
+    camera_hz: tuple[float, ...] = (30.0, 25.0)
+    seconds: float = 20.0
+    delay: Callable[[np.random.Generator, str], float] = lambda rng, topic: 0.002
+    stamp: Callable[[str, float], float] = lambda topic, t: t
+    drop: Callable[[np.random.Generator, str], bool] = lambda rng, topic: False
+    swap: float = 0.0
+    latencies: dict[str, float] = field(default_factory=dict)
+
+
+LATE = {'joint_states': 0.012, 'tcp_pose': 0.012, 'gripper/state': 0.035, 'camera0/image': 0.06, 'camera1/image': 0.045}
+SCENARIOS = {
+    'even': Scenario(),
+    'arrival jitter up to 40 ms': Scenario(delay=lambda rng, topic: 0.002 + 0.04 * rng.random()),
+    'calibrated latencies of 12 to 60 ms': Scenario(stamp=lambda topic, t: t + LATE[topic], latencies=LATE),
+    'clock of the arm drifts by 100 ppm': Scenario(seconds=60.0, stamp=lambda topic, t: t * 1.0001 if topic in ('joint_states', 'tcp_pose') else t),
+    'camera of 29.97 Hz': Scenario(camera_hz=(30000 / 1001, 25.0)),
+    'camera of 60 Hz': Scenario(camera_hz=(60.0, 30.0)),
+    'camera of 29.97 Hz, rows at 20 Hz': Scenario(fps=20.0, camera_hz=(30000 / 1001, 60.0)),
+    '1 % of frames dropped': Scenario(drop=lambda rng, topic: 'camera' in topic and rng.random() < 0.01),
+    '0.2 % of arm messages out of order': Scenario(swap=0.002),
+}
+
+
+def embodiment_of(scenario: Scenario) -> Embodiment:
+    values = yaml.safe_load(load_embodiment('ur5e_robotiq_zed').text())
+    values['fps'] = scenario.fps
+    values['cameras'] = []
+    for k, hz in enumerate(scenario.camera_hz):
+        topic = f'camera{k}/image'
+        camera = {'name': f'camera{k}', 'topic': topic, 'width': 320, 'height': 240, 'rate_hz': hz}
+        values['cameras'].append({**camera, 'latency_s': scenario.latencies.get(topic, 0.0)})
+    for part in values['state'] + values['action']:
+        part['latency_s'] = scenario.latencies.get(part.get('topic', ''), 0.0)
+    return parse_embodiment(yaml.safe_dump(values), 'scenario')
+
+
+class Messages:
+    """The serialized messages of a scenario in the order of their arrival."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario, self._types = scenario, typestore().types
+        self._pictures = signals.Pictures(320, 240)
+
+    def __iter__(self):
+        rng = np.random.default_rng(1)
+        scenario, entries = self._scenario, []
+        rates = {'joint_states': ARM_HZ, 'tcp_pose': ARM_HZ, 'gripper/state': GRIPPER_HZ}
+        rates |= {f'camera{k}/image': hz for k, hz in enumerate(scenario.camera_hz)}
+        for number, (topic, hz) in enumerate(rates.items()):
+            previous_s = 0.0
+            for k in range(int(scenario.seconds * hz)):
+                t = k / hz + 0.0013 * number
+                if scenario.drop(rng, topic):
+                    continue
+                # A topic's messages do not overtake each other.
+                previous_s = max(previous_s, t + scenario.delay(rng, topic) + scenario.latencies.get(topic, 0.0))
+                entries.append([previous_s, topic, t])
+        entries.sort(key=lambda entry: entry[0])
+        self._swap(entries, rng)
+        for arrival_s, topic, t in entries:
+            stamp_ns = T0_NS + round(scenario.stamp(topic, t) * 1e9)
+            yield topic, T0_NS + round(arrival_s * 1e9), self._serialize(topic, stamp_ns, t)
+
+    def _swap(self, entries: list, rng: np.random.Generator) -> None:
+        last: dict[str, int] = {}
+        for index, (_, topic, _) in enumerate(entries):
+            if topic in ('joint_states', 'tcp_pose') and topic in last and rng.random() < self._scenario.swap:
+                entries[index][2], entries[last[topic]][2] = entries[last[topic]][2], entries[index][2]
+            last[topic] = index
+
+    def _serialize(self, topic: str, stamp_ns: int, t: float) -> bytes:
+        kinds, header = self._types, self._types['std_msgs/msg/Header'](time_message(stamp_ns), 'base')
+        if topic == 'joint_states':
+            message = kinds[TYPES[topic]](header, signals.NAMES, signals.joints(t), signals.velocities(t), np.zeros(0))
+        elif topic == 'tcp_pose':
+            x, y, z, *turn = signals.pose(t)
+            pose = kinds['geometry_msgs/msg/Pose'](kinds['geometry_msgs/msg/Point'](x, y, z), kinds['geometry_msgs/msg/Quaternion'](*turn))
+            message = kinds[TYPES[topic]](header, pose)
+        elif topic == 'gripper/state':
+            opening = signals.opening(t)
+            message = kinds[TYPES[topic]](header, opening, opening, False, False, float('nan'), 0, '')
+        else:
+            image = self._pictures.at(round(t * 1e9))
+            message = kinds[IMAGE](header, 240, 320, 'rgb8', 0, 960, image.ravel())
+        return serialized(message, TYPES.get(topic, IMAGE))
+
+
+def record(scenario: Scenario, path: Path) -> tuple[Embodiment, str, list[str]]:
+    """Records a scenario and returns its embodiment, verdict and reasons."""
+    embodiment = embodiment_of(scenario)
+    topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
+    info = {'task': 'truth', 'embodiment': embodiment.text(), 'namespace': '/', 'fps': embodiment.fps, 'video': 'h264'}
+    recording = EpisodeRecording(path, embodiment, topics, info)
+    for topic, arrival_ns, cdr in Messages(scenario):
+        while recording.waiting > 500:
+            time.sleep(0.001)
+        recording.put(topic, arrival_ns, cdr)
+    verdict = judge(recording.finish({'outcome': 'success'}), load_thresholds(), info, path.name)
+    return embodiment, verdict.verdict, verdict.reasons
+
+
+def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, float, str]]:
+    embodiment, verdict, reasons = record(scenario, path)
+    with EpisodeBag(path) as bag:
+        connections = bag.connections(embodiment)
+        rows = [message.decode() for message in bag.messages({'row': connections['row']})]
+        converted = np.array([sample.state for sample in read_samples(bag, embodiment)])
+        seen = []
+        for camera in embodiment.cameras:
+            decoder = H264Decoder()
+            messages = bag.messages({camera.video_topic: connections[camera.video_topic]})
+            frames = [decoder.decode(0, message.decode().data.tobytes()) for message in messages]
+            seen.append(np.array([signals.Pictures(320, 240).time_ns(frame.pixels) for frame in frames]) / 1e9)
+    live = np.array([row.state for row in rows])
+    ticks_s = np.array([(row.header.stamp.sec * 10**9 + row.header.stamp.nanosec - T0_NS) / 1e9 for row in rows])
+    own = np.array([not row.frame_filled for row in rows])
+    truth = np.array([signals.state(t) for t in ticks_s])
+    print(f'  {name}: {verdict}{": " + "; ".join(reasons[:3]) if reasons else ""}')
+    figures = [
+        ('rows', len(rows), ''), ('filled', int((~own).sum()), ''),
+        ('TCP position at the tick, largest error', np.linalg.norm(live[:, 13:16] - truth[:, 13:16], axis=1).max() * 1e3, 'mm'),
+        ('joints at the tick, largest error', np.abs(live[:, :6] - truth[:, :6]).max() * 1e3, 'mrad'),
+        ('reference frame from the tick, p95', float(np.percentile(np.abs(seen[0] - ticks_s)[own], 95)) * 1e3, 'ms'),
+        ('other frame from the tick, p95, in its periods', float(np.percentile(np.abs(seen[1] - ticks_s)[own], 95)) * scenario.camera_hz[1], ''),
+        ('numbers that differ from the converted rows', int((live != converted).sum()), ''),
+        ('verdict (0 pass, 1 warn, 2 fail)', ('pass', 'warn', 'fail').index(verdict), ''),
+    ]  # fmt: skip
+    return [(f'{name}: {label}', value, unit) for label, value, unit in figures]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from benchmark.record_truth import IMAGE, T0_NS, TYPES, Messages, Scenario, embodiment_of
+from groot_ros.bags.recording import EpisodeRecording
+scenario = Scenario(camera_hz=(30.0,), seconds=30.0)
+embodiment = embodiment_of(scenario)
+recording = EpisodeRecording(Path({path!r}), embodiment, {{**TYPES, 'camera0/image': IMAGE}}, {{'task': 'x', 'namespace': '/', 'fps': 30}})
+began = time.monotonic()
+for topic, arrival_ns, cdr in Messages(scenario):
+    ahead = (arrival_ns - T0_NS) / 1e9 - (time.monotonic() - began)
+    if ahead > 0:
+        time.sleep(ahead)
+    recording.put(topic, arrival_ns, cdr)
+    print(arrival_ns, flush=True)
+"""
+
+
+def kill_figures(folder: Path, runs: int) -> list[tuple[str, float, str]]:
+    """kill -9 at random times of recordings that run in real time; what was lost is the time from the last recovered message to the kill."""
+    rng, recovered, lost_s = np.random.default_rng(2), 0, []
+    for run in range(runs):
+        path = folder / f'killed_{run:03d}'
+        process = subprocess.Popen([sys.executable, '-c', KILLED.format(path=str(path))], stdout=subprocess.PIPE, text=True)
+        until_s, last_ns = 1.2 + 2.5 * rng.random(), 0
+        assert process.stdout is not None
+        for line in process.stdout:
+            last_ns = int(line)
+            if (last_ns - T0_NS) / 1e9 > until_s:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        found = recover_bag(path)
+        recovered += found.messages > 0
+        lost_s.append((last_ns - found.last_ns) / 1e9)
+        shutil.rmtree(path)
+    return [
+        ('kill -9: runs', runs, ''), ('kill -9: bags recovered', recovered, ''), ('kill -9: lost, median', float(np.median(lost_s)), 's'),
+        ('kill -9: lost, most', max(lost_s), 's'),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--kills', type=int, default=50, help='how many recorders are killed (default 50)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
+    chosen = parser.parse_args()
+    os.environ['PYTHONPATH'] = str(Path(__file__).resolve().parents[1])
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, scenario) in enumerate(SCENARIOS.items()):
+            figures += truth_figures(name, scenario, Path(folder) / f'scenario_{number}')
+        figures += kill_figures(Path(folder), chosen.kills)
+    report('The recorder against known signals', figures, chosen.json)
+
+
+if __name__ == '__main__':
+    main()
