@@ -14,7 +14,8 @@ from conftest import SyntheticEpisode
 from benchmark.common import options, report
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.video import H264Decoder, H264Encoder
-from groot_ros.dataset.convert import access_units, convert, read_samples
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.stretches import read_samples, stretches_of
 from groot_ros.embodiment import load_embodiment
 
 SECONDS = 60
@@ -42,8 +43,8 @@ def transcode(bag: Path, embodiment) -> None:
     camera = embodiment.cameras[0]
     decoder, encoder = H264Decoder(), H264Encoder(camera.width, camera.height, embodiment.fps)
     with EpisodeBag(bag) as opened:
-        ticks_ns = [sample.tick_ns for sample in read_samples(opened, embodiment)]
-        for unit in access_units(opened, embodiment, camera, ticks_ns):
+        (stretch,) = stretches_of(opened, embodiment, bag)
+        for unit in stretch.access_units(camera):
             encoder.encode(decoder.decode(0, unit))
 
 

@@ -24,7 +24,7 @@ class Publisher:
         self.node = rclpy.create_node('publisher')
         self.sent: dict[str, list[int]] = {}
         self.late_s = 0.0
-        self._running = True
+        self._running, self._began_s = True, int(time.time())
         self._threads = [self._thread('arm', 125.0, self._arm()), self._thread('gripper', 50.0, self._gripper())]
         self._threads += [self._thread(f'camera{k}', fps, self._camera(k, width, height)) for k in range(cameras)]
 
@@ -50,6 +50,10 @@ class Publisher:
 
         return threading.Thread(target=work, name=name)
 
+    def _seconds(self, stamp_ns: int) -> float:
+        """Time of the signals: small numbers keep their digits, and no wrap makes them jump."""
+        return stamp_ns / 1e9 - self._began_s
+
     def _send(self, publisher, topic: str, message, stamp_ns: int) -> None:
         message.header.stamp = time_of(stamp_ns)
         publisher.publish(message)
@@ -60,7 +64,7 @@ class Publisher:
         poses = self.node.create_publisher(PoseStamped, 'tcp_pose', STREAM_QOS)
 
         def publish(stamp_ns: int) -> None:
-            t = stamp_ns / 1e9 % 1000.0
+            t = self._seconds(stamp_ns)
             message = JointState(name=signals.NAMES, position=signals.joints(t).tolist(), velocity=signals.velocities(t).tolist())
             self._send(joints, 'joint_states', message, stamp_ns)
             pose, values = PoseStamped(), signals.pose(t).tolist()
@@ -75,7 +79,7 @@ class Publisher:
         states = self.node.create_publisher(GripperState, 'gripper/state', STREAM_QOS)
 
         def publish(stamp_ns: int) -> None:
-            opening = signals.opening(stamp_ns / 1e9 % 1000.0)
+            opening = signals.opening(self._seconds(stamp_ns))
             self._send(states, 'gripper/state', GripperState(position=opening, target=opening), stamp_ns)
 
         return publish

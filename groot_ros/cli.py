@@ -74,14 +74,18 @@ def _add_convert(commands) -> None:
     command = commands.add_parser(
         'convert',
         help='make a GR00T dataset of bags',
-        description='Converts bags of the recorder to a LeRobot v2.1 dataset that GR00T N1.5, N1.6 and N1.7 read. '
-        'Video packets are copied, not decoded. Either the whole dataset is written or nothing.',
+        description='Converts bags to a LeRobot v2.1 dataset that GR00T N1.5, N1.6 and N1.7 read. Video packets of our recorder are copied, '
+        'not decoded; bags of other recorders are sampled as ours would have sampled them, and encoded. The dataset is written whole or not at all.',
         epilog='example:\n  groot-ros convert episodes --output datasets/cube_in_bin --embodiment ur5e_robotiq_zed',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument('bags', nargs='+', type=Path, metavar='BAG_OR_FOLDER', help='bag folders, or folders that hold bags')
     command.add_argument('--output', required=True, type=Path, help='folder of the new dataset; it must not exist yet')
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
+    command.add_argument(
+        '--fps', type=float, default=0.0, help="rows a second, where not the embodiment's; other than recorded, video is encoded anew"
+    )
+    command.add_argument('--task', default='', help='language description for bags that do not say theirs, as those of other recorders')
     command.add_argument('--horizon', type=int, default=16, help='shortest episode worth keeping, in rows: the action horizon (default 16)')
     command.add_argument('--skip-bad', action='store_true', help='leave out bags that cannot be converted, and say which')
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
@@ -148,6 +152,12 @@ def _need_ros(command: str) -> None:
         raise GrootRosError(f'groot-ros {command} needs ROS 2, which this Python lacks: use `make setup` in a checkout, or colcon and a sourced ROS.')
 
 
+def _need_report(what: str) -> None:
+    """Raises GrootRosError where the libraries for pages are lacking."""
+    if lacking := [name for name in ('jinja2', 'matplotlib', 'PIL') if importlib.util.find_spec(name) is None]:
+        raise GrootRosError(f'{what} needs {", ".join(lacking)}: pip install "groot_ros[report]".')
+
+
 def _up(options: argparse.Namespace) -> int:
     _need_ros('up')
     from groot_ros.up import up
@@ -156,15 +166,17 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from groot_ros.dataset.convert import convert
+    from groot_ros.dataset.convert import ConversionOptions, convert
     from groot_ros.embodiment import load_embodiment
 
     embodiment = load_embodiment(options.embodiment)
+    if options.fps:
+        embodiment = embodiment.at_fps(options.fps)
 
     def bar(bags: list[Path]):
         return iter(tqdm(bags, desc='convert', unit='episode', disable=None))
 
-    report = convert(options.bags, options.output, embodiment, horizon=options.horizon, skip_bad=options.skip_bad, progress=bar)
+    report = convert(options.bags, options.output, embodiment, ConversionOptions(options.horizon, options.skip_bad, options.task), bar)
     rate = report.rows / max(report.elapsed_s, 1e-9)
     print(f'{report.episodes} episodes, {report.rows} rows, {rate:.0f} rows/s -> {report.output}')
     for reason in report.skipped.values():
@@ -196,6 +208,7 @@ def _inspect(options: argparse.Namespace) -> int:
         trace = trace_of(bag, embodiment_of(bag, options.embodiment))
         verdict = judge(trace, thresholds, bag.info, options.bag.resolve().name, str(bag.info.get('failure', '')))
         if options.page:
+            _need_report('groot-ros inspect --page')
             from groot_ros.quality.page import write_page
 
             write_page(bag, trace, verdict, options.page)

@@ -69,17 +69,24 @@ class SyntheticEpisode:
         self.types = typestore().types
         self._rng = np.random.default_rng(0)
 
-    def record(self, path: Path, task: str = 'move the cube', outcome: str = 'success', drop_topic: str = ''):
-        kinds = {topic: kind for topic, kind in TOPIC_TYPES.items() if topic != drop_topic}
+    def record(self, path: Path, task: str = 'move the cube', outcome: str = 'success', drop_topic: str = '', **options):
+        """Records what `entries` gives; options are those of EpisodeRecording, and `entries` replaces the messages."""
+        kinds = {topic: kind for topic, kind in {**TOPIC_TYPES, **options.pop('more_types', {})}.items() if topic != drop_topic}
         info = {'task': task, 'operator': 'test', 'embodiment': self.embodiment.text(), 'namespace': '/', 'fps': self.embodiment.fps}
-        recording = EpisodeRecording(path, self.embodiment, kinds, info)
-        for stamp_ns, topic, message in self.messages():
-            if topic != drop_topic:
-                cdr = bytes(typestore().serialize_cdr(message, TOPIC_TYPES[topic]))
+        entries = options.pop('entries', None) or self.entries()
+        recording = EpisodeRecording(path, self.embodiment, kinds, info, **options)
+        for arrival_ns, topic, message in entries:
+            if topic in kinds:
                 while recording.waiting > 2000:  # a recorder never waits; this source may
                     time.sleep(0.001)
-                recording.put(topic, T0_NS + stamp_ns + 1_000_000, cdr)
+                recording.put(topic, T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, kinds[topic])))
+            elif callable(message):
+                message(recording)
         return recording.finish({'outcome': outcome})
+
+    def entries(self) -> list:
+        """[arrival, topic, message] in the order of arrival, 1 ms after the stamps; arrivals count from T0_NS."""
+        return [[stamp_ns + 1_000_000, topic, message] for stamp_ns, topic, message in self.messages()]
 
     def messages(self):
         entries = [(round(k * 8e6), 'arm') for k in range(int(self.seconds / 0.008) + 30)]

@@ -44,7 +44,8 @@ def test_pure_folders_know_no_device_and_no_simulator():
     for folder, forbidden in {
         'control': ('hardware', 'sim', 'nodes'),
         'dataset': ('hardware', 'sim', 'nodes'),
-        'bags': ('dataset', 'sim', 'nodes'),
+        'bags': ('quality', 'dataset', 'hardware', 'sim', 'nodes'),
+        'quality': ('dataset', 'hardware', 'sim', 'nodes'),
     }.items():
         for path in (PACKAGE / folder).glob('*.py'):
             for name in imported(path):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from groot_ros.bags.writer import EpisodeWriter
-from groot_ros.dataset.convert import convert
+from groot_ros.dataset.convert import ConversionOptions, convert
 from groot_ros.embodiment import parse_embodiment
 from groot_ros.errors import GrootRosError
 
@@ -77,7 +77,7 @@ def test_a_bad_bag_can_be_left_out(tmp_path, embodiment, synthetic):
     synthetic(seconds=1.5).record(tmp_path / 'bags' / 'a')
     synthetic(seconds=0.5).record(tmp_path / 'bags' / 'b')
     refused([tmp_path / 'bags'], tmp_path / 'set', embodiment, 'horizon')
-    report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment, skip_bad=True)
+    report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment, ConversionOptions(skip_bad=True))
     assert report.episodes == 1
     assert list(report.skipped) == [str(tmp_path / 'bags' / 'b')]
 

@@ -50,6 +50,17 @@ class Frame:
         """Blue, green, red (height, width, 3)."""
         return self.pixels if self.format == 'bgr24' else cv2.cvtColor(self.pixels, _TO_BGR[self.format])
 
+    def fitted(self, width: int, height: int) -> 'Frame':
+        """The whole picture in another size, with black bars where the proportions differ."""
+        if self.size == (width, height):
+            return self
+        scale = min(width / self.size[0], height / self.size[1])
+        inner = (max(round(self.size[0] * scale), 1), max(round(self.size[1] * scale), 1))
+        x, y = (width - inner[0]) // 2, (height - inner[1]) // 2
+        canvas = np.zeros((height, width, 3), np.uint8)
+        canvas[y : y + inner[1], x : x + inner[0]] = cv2.resize(self.bgr(), inner, interpolation=cv2.INTER_AREA)
+        return Frame(self.stamp_ns, canvas, 'bgr24')
+
     def i420(self) -> np.ndarray:
         """Planar YUV 4:2:0 (height * 3 / 2, width), BT.601 limited range; OpenCV needs a sixth of the time of FFmpeg's scaler."""
         return cv2.cvtColor(*((self.pixels, _TO_I420[self.format]) if self.format in _TO_I420 else (self.bgr(), cv2.COLOR_BGR2YUV_I420)))

@@ -79,12 +79,15 @@ class EpisodeBag:
     def source_connections(self, embodiment: Embodiment) -> dict[str, Connection]:
         """Relative topic -> connection of what rows are made from, for a bag of any recorder. Raises GrootRosError naming what is missing."""
         found = {topic: self._find(topic) for topic in embodiment.row_topics}
-        found |= {camera.topic: self._find(camera.topic) or self._find(f'{camera.topic}/compressed') for camera in embodiment.cameras}
+        for camera in embodiment.cameras:
+            topics = (camera.topic, f'{camera.topic}/compressed', camera.video_topic)
+            found[camera.topic] = next(filter(None, map(self._find, topics)), None)
         if missing := [topic for topic, connection in found.items() if connection is None]:
             raise GrootRosError(
                 f'The bag {self.path} lacks {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has '
                 f'{", ".join(sorted(self.types))}: choose the embodiment of its topics.'
             )
+        found[EVENT_TOPIC] = self._find(EVENT_TOPIC)
         return {topic: connection for topic, connection in found.items() if connection is not None}
 
     def video_connection(self, camera: CameraField) -> Connection | None:
@@ -93,6 +96,11 @@ class EpisodeBag:
             if (connection := self._find(topic)) is not None:
                 return connection
         return None
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether our recorder sampled rows while it recorded."""
+        return self._find('row') is not None
 
     @property
     def types(self) -> dict[str, str]:

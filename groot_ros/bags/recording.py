@@ -10,6 +10,7 @@ from typing import Any
 
 from groot_ros.bags.images import COMPRESSED_TYPE, IMAGE_TYPE, Frame, depth_png, frame_of, is_depth, stamp_in
 from groot_ros.bags.row_maker import MadeRow, RowMaker
+from groot_ros.bags.trace import EpisodeTrace, FrameLooks
 from groot_ros.bags.types import (
     EVENT_TYPE,
     HEADER_TYPE,
@@ -27,13 +28,13 @@ from groot_ros.bags.types import (
 from groot_ros.bags.video import H264Encoder
 from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC, EpisodeWriter
 from groot_ros.embodiment import CameraField, Embodiment
-from groot_ros.quality.trace import EpisodeTrace, FrameLooks
+from groot_ros.errors import GrootRosError
 
 VIDEO_FORMATS = ('h264', 'jpeg', 'raw')
 STATUS_TYPE = 'groot_ros/msg/RobotStatus'
 _QUEUE_LENGTH = 4096  # some seconds of every stream, for a disk that stalls
 _QUEUE_BYTES = 512 << 20
-_STOP, _PAUSE, _RESUME, _EVENT = object(), object(), object(), object()
+_STOP, _PAUSE, _RESUME = object(), object(), object()
 
 
 @dataclass
@@ -116,15 +117,11 @@ class EpisodeRecording:
         """Counts messages that the middleware lost."""
         self.trace.streams[topic].lost += count
 
-    def event(self, kind: str, text: str) -> None:
-        """Writes an event into the bag."""
-        self._queue.put((_EVENT, time.time_ns(), (kind, text)))
-
-    def pause(self, on: bool) -> None:
+    def pause(self, on: bool, now_ns: int) -> None:
         """Leaves out what comes from now on, or goes on with a new segment: no row reaches across a pause."""
         if on:
             self.paused = True
-        self._queue.put((_PAUSE if on else _RESUME, time.time_ns(), b''))
+        self._queue.put((_PAUSE if on else _RESUME, now_ns, b''))
         if not on:
             self.paused = False
 
@@ -170,21 +167,21 @@ class EpisodeRecording:
                     self._take(topic, arrival_ns, content)
                     self._maker.resolve(arrival_ns)
                 else:
-                    self._mark(topic, arrival_ns, content)
+                    self._write_event(arrival_ns, 'paused' if topic is _PAUSE else 'resumed')
                 self._writer.flush()
         except Exception as error:  # kept for `finish`, which raises it in the caller's thread
-            self.failure = error
+            known = isinstance(error, (GrootRosError, OSError))
+            self.failure = error if known else GrootRosError(f'a message could not be worked on ({type(error).__name__}: {error})')
             self._drain()
 
     def _drain(self) -> None:
         while (topic := self._queue.get()[0]) is not _STOP:
             self.trace.overflows += isinstance(topic, str)
 
-    def _mark(self, mark: object, arrival_ns: int, content: Any) -> None:
-        if mark is _RESUME:
+    def _write_event(self, now_ns: int, kind: str, text: str = '') -> None:
+        if kind == 'resumed':
             self._maker.new_segment()
-        kind, text = content if mark is _EVENT else ('paused' if mark is _PAUSE else 'resumed', '')
-        self._writer.write(f'{self.namespace}{EVENT_TOPIC}', EVENT_TYPE, arrival_ns, event_message(arrival_ns, kind, text))
+        self._writer.write(f'{self.namespace}{EVENT_TOPIC}', EVENT_TYPE, now_ns, event_message(now_ns, kind, text))
 
     def _take(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         kind = self._types[topic]
@@ -203,7 +200,7 @@ class EpisodeRecording:
             elif kind == STATUS_TYPE:
                 status = typestore().deserialize_cdr(cdr, kind)
                 if self.trace.robot.note(status):
-                    self._mark(_EVENT, arrival_ns, ('source', status.source))
+                    self._write_event(arrival_ns, 'source', status.source)
 
     def _write_camera(self, topic: str, arrival_ns: int, cdr: bytes, message: Any, frame: Frame) -> None:
         """At the camera's own rate; h264 is written with the row instead, and only the stamps of all frames here."""

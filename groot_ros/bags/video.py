@@ -18,7 +18,7 @@ _HARDWARE = ('h264_nvenc', 'h264_qsv')
 _SOFTWARE = 'libx264'
 # One access unit for each frame at once, and no frame that refers to a later one.
 _OPTIONS = {
-    'libx264': {'preset': 'superfast', 'tune': 'zerolatency', 'crf': '20', 'bf': '0', 'sc_threshold': '0'},
+    'libx264': {'preset': 'ultrafast', 'tune': 'zerolatency', 'crf': '21', 'bf': '0', 'sc_threshold': '0'},
     'h264_nvenc': {'preset': 'p4', 'tune': 'ull', 'rc': 'constqp', 'qp': '20', 'bf': '0', 'delay': '0', 'zerolatency': '1', 'forced-idr': '1'},
     'h264_qsv': {'preset': 'veryfast', 'global_quality': '20', 'bf': '0', 'async_depth': '1', 'forced_idr': '1'},
 }

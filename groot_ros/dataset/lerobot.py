@@ -46,6 +46,11 @@ class DatasetWriter:
         self._columns: dict[str, list[np.ndarray]] = {'observation.state': [], 'action': [], 'timestamp': []}
 
     @property
+    def folder(self) -> Path:
+        """Where the dataset grows; whatever else lies there must be gone before `finish`."""
+        return self._partial
+
+    @property
     def episodes(self) -> int:
         """Episodes added so far."""
         return len(self._episodes)

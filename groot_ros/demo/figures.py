@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from groot_ros.bags.reader import EpisodeBag, find_bags
 from groot_ros.bags.video import count_frames
-from groot_ros.dataset.convert import ConversionReport, read_samples
+from groot_ros.dataset.convert import ConversionReport
 from groot_ros.dataset.layout import data_file, video_file
+from groot_ros.dataset.stretches import read_samples
 from groot_ros.dataset.validate import ValidationReport
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array, angle_between, interpolate_pose

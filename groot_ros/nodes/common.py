@@ -1,6 +1,7 @@
 """What every node shares: life cycle, parameters with descriptions, /diagnostics, QoS, and a main that ends cleanly."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -30,6 +31,7 @@ STREAM_QOS = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
 IMAGE_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 STATUS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DIAGNOSTICS_S = 1.0
+_SHARED_MEMORY_BYTES = 1 << 30
 _PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
@@ -213,8 +215,11 @@ def run_node(make: Callable[[], GrootNode]) -> int:
 
 
 def use_large_shared_memory() -> None:
-    """Lets Fast DDS use config/fastdds.xml, unless the user has chosen a profile: see there why. Before rclpy.init."""
-    if not any(name in os.environ for name in _PROFILE_VARIABLES):
+    """Lets Fast DDS use config/fastdds.xml, unless the user has chosen a profile: see there why. Before rclpy.init.
+
+    Not where shared memory is scarce, as in a container with Docker's 64 MiB: a segment that cannot be filled ends in SIGBUS.
+    """
+    if not any(name in os.environ for name in _PROFILE_VARIABLES) and shutil.disk_usage('/dev/shm').free > _SHARED_MEMORY_BYTES:
         os.environ[_PROFILE_VARIABLES[0]] = str(share_directory() / 'config' / 'fastdds.xml')
 
 

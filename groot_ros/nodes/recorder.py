@@ -1,7 +1,9 @@
 """recorder: serialized messages in, one bag an episode out, judged at its end; episodes are controlled by services and an action."""
 
 import contextlib
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
@@ -85,6 +87,8 @@ class Recorder(GrootNode):
         """Takes the folder; raises GrootRosError where another recorder has it."""
         self._folder = EpisodeFolder(Path(self.parameter('output_dir')).expanduser())
         self._write_speed = self._folder.write_speed()
+        if self.parameter('page') and importlib.util.find_spec('matplotlib') is None:
+            self.warn('No report.html is written: matplotlib is not installed (pip install "groot_ros[report]", or page:=false).')
         self._announce()
 
     def end(self) -> None:
@@ -226,7 +230,7 @@ class Recorder(GrootNode):
         elif recording.paused == request.data:
             response.success, response.message = False, 'It is paused already.' if request.data else 'It is not paused.'
         else:
-            recording.pause(request.data)
+            recording.pause(request.data, time.time_ns())
             response.success, response.message = True, 'paused: nothing is recorded' if request.data else 'recording goes on, as a new segment'
             self._cues.give('paused' if request.data else 'recording')
         self._publish_status()
@@ -354,13 +358,12 @@ class Recorder(GrootNode):
             self._goal_handle.publish_feedback(RecordEpisode.Feedback(status=status))
 
     def _warn_of(self, problems: list[str]) -> None:
-        """Each problem once, in the second in which it begins."""
-        subjects = {problem.split(':')[0] for problem in problems}
-        for problem in problems:
-            if problem.split(':')[0] not in self._said:
-                self.warn(f'{self._path.name}: {problem}.')  # type: ignore[union-attr]
-                self._cues.give('warning')
-        self._said = subjects
+        """Each problem once, in the second in which it begins, whatever numbers it says later."""
+        kinds = {re.sub(r'[\d.]+', '', problem): problem for problem in problems}
+        for kind in kinds.keys() - self._said:
+            self.warn(f'{self._path.name}: {kinds[kind]}.')  # type: ignore[union-attr]
+            self._cues.give('warning')
+        self._said = set(kinds)
 
     def _stream_health(self) -> list[StreamHealth]:
         found, traces = [], self._recording.trace.streams if self._recording is not None else {}

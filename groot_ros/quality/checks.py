@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from groot_ros.bags.trace import EpisodeTrace, StreamTrace
 from groot_ros.geometry import Array
-from groot_ros.quality.trace import EpisodeTrace, StreamTrace
 
 _BLACK = 8.0
 _STILL_M, _STILL_RAD = 0.0005, 0.002
@@ -176,13 +176,6 @@ def _speeds(trace: EpisodeTrace, columns: list[int]) -> Measured:
             yield '', float(np.nanmax(np.abs(np.diff(trace.states[segment][:, columns], axis=0)), initial=0.0) * trace.embodiment.fps)
 
 
-def _quaternions(trace: EpisodeTrace) -> Measured:
-    for part in _pose_parts(trace):
-        if trace.rows:
-            lengths = np.linalg.norm(trace.states[:, part.start + 3 : part.stop], axis=1)
-            yield '', float(np.nanmax(np.abs(lengths - 1.0), initial=0.0))
-
-
 def _idle_head(trace: EpisodeTrace) -> Measured:
     moves = np.flatnonzero(moving(trace))
     yield '', (moves[0] if len(moves) else trace.rows) / trace.embodiment.fps
@@ -237,7 +230,6 @@ CHECKS: dict[str, Check] = {
     'frozen_s': Check(_frozen, 's', 'one picture stood still while the robot moved for'),
     'joint_speed_rad_s': Check(_joint_speed, 'rad/s', 'joints change between rows by up to'),
     'tcp_speed_m_s': Check(_tcp_speed, 'm/s', 'the TCP changes between rows by up to'),
-    'quaternion_error': Check(_quaternions, '', 'a quaternion differs from length 1 by'),
     'idle_head_s': Check(_idle_head, 's', 'nothing moves at the beginning for'),
     'idle_tail_s': Check(_idle_tail, 's', 'nothing moves at the end for'),
     'gripper_still': Check(_gripper_still, '', 'the gripper is never commanded to move'),

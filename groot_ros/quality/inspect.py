@@ -6,11 +6,11 @@ from groot_ros.bags.images import frame_of, stamp_in
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recording import STATUS_TYPE
 from groot_ros.bags.row_maker import MadeRow, RowMaker
+from groot_ros.bags.trace import EpisodeTrace, FrameLooks
 from groot_ros.bags.types import HEADER_TYPE, has_header, row_message
-from groot_ros.bags.writer import STAMP_TOPIC
+from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.quality.trace import EpisodeTrace, FrameLooks
 
 
 def embodiment_of(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
@@ -24,16 +24,13 @@ def embodiment_of(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
 
 def trace_of(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     """What the bag tells of its episode. Raises GrootRosError where it lacks what the embodiment needs."""
-    trace = EpisodeTrace(embodiment)
-    if any(topic.endswith('/row') for topic in bag.types):
-        _read_rows(bag, embodiment, trace)
-    else:
-        _make_rows(bag, embodiment, trace)
-    return trace
+    return _read_rows(bag, embodiment) if bag.has_rows else _make_rows(bag, embodiment)
 
 
-def _read_rows(bag: EpisodeBag, embodiment: Embodiment, trace: EpisodeTrace) -> None:
+def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     """A bag of our recorder says what it sampled; only the stamps of everything else are looked at."""
+    counts = bag.info.get('counts', {})
+    trace = EpisodeTrace(embodiment, list(counts.get('topics', {})))
     namespace = str(bag.info.get('namespace', '/'))
     stamps = {f'{camera.topic}/{suffix}': camera.topic for camera in embodiment.cameras for suffix in (STAMP_TOPIC, 'compressed')}
     ours = {camera.video_topic for camera in embodiment.cameras} | {'episode_info', 'episode_event'}
@@ -46,15 +43,16 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment, trace: EpisodeTrace) -> 
             trace.message(stamps.get(topic, topic), stamp_ns, message.log_ns)
         if message.type == STATUS_TYPE:
             trace.robot.note(message.decode())
-    counts = bag.info.get('counts', {})
     trace.overflows, trace.regressions = int(counts.get('overflows', 0)), int(counts.get('regressions', 0))
     for topic, count in counts.get('topics', {}).items():
         if topic in trace.streams:
             trace.streams[topic].lost = int(count.get('lost', 0))
+    return trace
 
 
-def _make_rows(bag: EpisodeBag, embodiment: Embodiment, trace: EpisodeTrace) -> None:
+def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     """A bag of another recorder: its rows are made as the recorder would have made them."""
+    trace = EpisodeTrace(embodiment)
     looks = {camera.topic: FrameLooks() for camera in embodiment.cameras}
 
     def note(row: MadeRow) -> None:
@@ -64,6 +62,7 @@ def _make_rows(bag: EpisodeBag, embodiment: Embodiment, trace: EpisodeTrace) -> 
     maker = RowMaker(embodiment, note)
     connections = bag.source_connections(embodiment)
     cameras = {camera.topic for camera in embodiment.cameras}
+    connections.pop(EVENT_TOPIC, None)
     for message in bag.messages(connections):
         decoded: Any = message.decode()
         trace.message(message.topic, stamp_in(message.cdr), message.log_ns)
@@ -75,6 +74,7 @@ def _make_rows(bag: EpisodeBag, embodiment: Embodiment, trace: EpisodeTrace) -> 
     trace.regressions = maker.regressions
     if not trace.rows:
         raise GrootRosError(f'The bag {bag.path} gives no row: {", ".join(maker.missing()) or "its streams do not overlap"} has nothing.')
+    return trace
 
 
 def _stamped(kind: str) -> bool:

@@ -9,12 +9,12 @@ from matplotlib import pyplot as plt
 
 from groot_ros.bags.images import frame_of
 from groot_ros.bags.reader import EpisodeBag
+from groot_ros.bags.trace import EpisodeTrace
 from groot_ros.bags.types import VIDEO_TYPE
 from groot_ros.bags.video import H264Decoder
 from groot_ros.embodiment import CameraField
 from groot_ros.plots import frame_strip, plot
 from groot_ros.quality.checks import CHECKS
-from groot_ros.quality.trace import EpisodeTrace
 from groot_ros.quality.verdict import LEVELS, Verdict, shown
 
 _FRAMES = 6

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from groot_ros import __version__
+from groot_ros.bags.trace import EpisodeTrace
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
-from groot_ros.quality.trace import EpisodeTrace
 from groot_ros.resources import share_directory
 
 VERDICT_FILE, PAGE_FILE = 'verdict.json', 'report.html'
