@@ -87,6 +87,7 @@ def _add_convert(commands) -> None:
     )
     command.add_argument('--task', default='', help='language description for bags that do not say theirs, as those of other recorders')
     command.add_argument('--horizon', type=int, default=16, help='shortest episode worth keeping, in rows: the action horizon (default 16)')
+    command.add_argument('--keep-failed', action='store_true', help='take episodes whose verdict is fail (see groot-ros inspect)')
     command.add_argument('--skip-bad', action='store_true', help='leave out bags that cannot be converted, and say which')
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
     command.set_defaults(run=_convert)
@@ -173,12 +174,16 @@ def _convert(options: argparse.Namespace) -> int:
     if options.fps:
         embodiment = embodiment.at_fps(options.fps)
 
+    chosen = ConversionOptions(options.horizon, options.skip_bad, options.keep_failed, options.task)
+
     def bar(bags: list[Path]):
         return iter(tqdm(bags, desc='convert', unit='episode', disable=None))
 
-    report = convert(options.bags, options.output, embodiment, ConversionOptions(options.horizon, options.skip_bad, options.task), bar)
+    report = convert(options.bags, options.output, embodiment, chosen, bar)
     rate = report.rows / max(report.elapsed_s, 1e-9)
     print(f'{report.episodes} episodes, {report.rows} rows, {rate:.0f} rows/s -> {report.output}')
+    for bag, reason in report.failed.items():
+        print(f'left out, its verdict is fail: {bag}: {reason}')
     for reason in report.skipped.values():
         print(f'left out: {reason}')
     if options.json:

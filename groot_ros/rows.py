@@ -51,9 +51,12 @@ class RowSampler:
         """Takes a decoded message of one of embodiment.row_topics."""
         stamp_ns = stamp_of(message)
         for source, stream in self._by_topic[topic]:
-            # Arm and gripper may share a topic with separate messages.
-            if not source.joints or not set(source.joints).isdisjoint(message.name):
+            if names_joints_of(message, source):
                 stream.append(stamp_ns, extract(message, source))
+
+    def sources(self) -> list[tuple[Source, Stream]]:
+        """Each source and its stream, for filling them at once."""
+        return [*self._state, *self._commands]
 
     def begins_by(self, tick_ns: int) -> bool:
         """Whether every field has a measurement at or before the tick."""
@@ -117,8 +120,17 @@ def rows_of(embodiment: Embodiment, samples: list[TickSample]) -> Rows:
 
 def extract(message: Any, source: Source) -> Array:
     """The numbers that a source takes from a message: joints by name, a pose as x y z and quaternion x y z w, or one number."""
-    values = _extract(message, source)
+    return scaled(_extract(message, source), source)
+
+
+def scaled(values: Array, source: Source) -> Array:
+    """What a source makes of the numbers in its messages."""
     return values if source.scale == 1.0 and source.offset == 0.0 else values * source.scale + source.offset
+
+
+def names_joints_of(message: Any, source: Source) -> bool:
+    """Whether a message is about a source: arm and gripper may share a topic with separate messages."""
+    return not source.joints or not set(source.joints).isdisjoint(message.name)
 
 
 def _extract(message: Any, source: Source) -> Array:

@@ -45,6 +45,15 @@ class Stream:
         self._stamps_ns.append(stamp_ns)
         self._values.append(value)
 
+    def extend(self, stamps_ns: np.ndarray, values: Array) -> None:
+        """Adds measurements (n,), (n, size) as n times `append` would."""
+        stamps_ns = stamps_ns - self.latency_ns
+        before = self._stamps_ns[-1] if self._stamps_ns else np.iinfo(np.int64).min
+        rising = stamps_ns > np.maximum.accumulate(np.concatenate([[before], stamps_ns]))[:-1]
+        self.regressions += int(np.count_nonzero(~rising))
+        self._stamps_ns.extend(stamps_ns[rising].tolist())
+        self._values.extend(values[rising])
+
     def begins_by(self, tick_ns: int) -> bool:
         """Whether a measurement lies at or before the tick."""
         return bool(self._stamps_ns) and self._stamps_ns[0] <= tick_ns

@@ -1,5 +1,6 @@
 """Bad input to the converter: one sentence that names the thing and the mending, and nothing half-written."""
 
+import json
 import shutil
 
 import pytest
@@ -101,3 +102,15 @@ def test_a_gap_in_a_stream_is_named(tmp_path, embodiment, synthetic):
     episode.record(tmp_path / 'bag')
     refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, 'tcp_pose has nothing nearer')
     shutil.rmtree(tmp_path / 'bag')
+
+
+def test_an_episode_whose_verdict_is_fail_stays_out_unless_told(tmp_path, embodiment, synthetic):
+    for index in range(2):
+        synthetic().record(tmp_path / 'bags' / f'episode_{index:06d}')
+    verdict = {'verdict': 'fail', 'failure': '', 'findings': [{'level': 'fail', 'text': 'the picture stood still'}]}
+    (tmp_path / 'bags' / 'episode_000000' / 'verdict.json').write_text(json.dumps(verdict))
+    report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment)
+    assert (report.episodes, list(report.failed.values())) == (1, ['the picture stood still'])
+    assert convert([tmp_path / 'bags'], tmp_path / 'all', embodiment, ConversionOptions(keep_failed=True)).episodes == 2
+    assert json.loads((tmp_path / 'all/meta/conversion.json').read_text())['episodes'][0]['notes']['verdict'] == 'fail'
+    refused([tmp_path / 'bags' / 'episode_000000'], tmp_path / 'none', embodiment, 'the picture stood still.*--keep-failed')

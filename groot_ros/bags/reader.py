@@ -10,7 +10,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 
-from groot_ros.bags.types import ROW_TYPE, VIDEO_TYPE, typestore
+from groot_ros.bags.types import VIDEO_TYPE, typestore
 from groot_ros.bags.writer import EVENT_TOPIC, INFO_TOPIC
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
@@ -145,11 +145,6 @@ def access_unit_of(message: BagMessage) -> bytes:
     if video.format != 'h264':
         raise GrootRosError(f'{message.topic} is {video.format}: only h264 video is copied into datasets.')
     return video.data.tobytes()
-
-
-def is_row(message: BagMessage) -> bool:
-    """Whether a message is a Row of the recorder."""
-    return message.type == ROW_TYPE
 
 
 def find_bags(paths: list[Path]) -> list[Path]:

@@ -1,12 +1,14 @@
 """Bags to a GR00T dataset: rows sampled at the recorder's ticks, video packets copied without decoding."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from groot_ros.bags.reader import EpisodeBag, find_bags
 from groot_ros.bags.video import write_mp4
@@ -14,6 +16,7 @@ from groot_ros.dataset.lerobot import DatasetWriter, Provenance
 from groot_ros.dataset.stretches import Stretch, stretches_of
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.resources import VERDICT_FILE
 from groot_ros.rows import TickSample, rows_of
 
 HORIZON = 16
@@ -22,7 +25,7 @@ _RATE_TOLERANCE = 0.02
 
 @dataclass
 class ConversionReport:
-    """What came of a conversion; times in s. `skipped` maps bags to why they were left out."""
+    """What came of a conversion; times in s. `skipped` maps bags to why they could not be converted, `failed` to their verdicts' reasons."""
 
     output: Path
     episodes: int = 0
@@ -31,14 +34,20 @@ class ConversionReport:
     rows_s: float = 0.0
     video_s: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class ConversionOptions:
-    """`horizon` is the shortest episode worth keeping, in rows; `skip_bad` leaves unfit bags out; `task` is for bags that do not say theirs."""
+    """What to take.
+
+    `horizon` is the shortest episode worth keeping, in rows; `skip_bad` leaves unfit bags out, `keep_failed` takes those whose
+    verdict is fail; `task` is for bags that do not say theirs.
+    """
 
     horizon: int = HORIZON
     skip_bad: bool = False
+    keep_failed: bool = False
     task: str = ''
 
 
@@ -61,12 +70,20 @@ def convert(
     report = ConversionReport(output)
     try:
         for bag in progress(bags):
+            reasons = [] if options.keep_failed else failed_reasons(bag)
+            if reasons:
+                report.failed[str(bag)] = '; '.join(reasons)
+                continue
             try:
                 _convert_bag(bag, writer, options, report)
             except GrootRosError as error:
                 report.skipped[str(bag)] = str(error)
         if report.skipped and not (options.skip_bad and writer.episodes):
             raise GrootRosError(_refusal(report.skipped, options.skip_bad))
+        if report.failed and not writer.episodes:
+            raise GrootRosError(
+                f'The verdict of every episode is fail ({next(iter(report.failed.values()))}): --keep-failed takes them nevertheless.'
+            )
         writer.finish()
     except BaseException:
         writer.abandon()
@@ -104,13 +121,33 @@ def _convert_stretch(
         frames = write_mp4(units, writer.video_path(camera.feature), embodiment.fps)
         if frames != len(rows.states):
             raise GrootRosError(f'The bag {bag.path} has {frames} frames of {camera.name} for {len(rows.states)} rows: its recording is damaged.')
-    notes = {'filled': bag.info.get('counts', {}).get('filled'), 'operator': bag.info.get('operator', '')}
+    notes = {'filled': bag.info.get('counts', {}).get('filled'), 'operator': bag.info.get('operator', ''), 'verdict': verdict_of(bag.path)}
     provenance = Provenance(name, _sha256(bag.path), _outcome(bag), notes)
     writer.add_episode(rows, str(bag.info.get('task', '') or options.task), provenance)
     report.rows_s += read_s - started_s
     report.video_s += time.perf_counter() - read_s
     report.rows += len(rows.states)
     report.episodes += 1
+
+
+def verdict_of(bag: Path) -> str:
+    """pass, warn or fail as verdict.json beside the bag says, '' where there is none."""
+    return str(_verdict(bag).get('verdict', ''))
+
+
+def failed_reasons(bag: Path) -> list[str]:
+    """Why the verdict of a bag is fail; empty where it is not."""
+    verdict = _verdict(bag)
+    failed = [finding['text'] for finding in verdict.get('findings', []) if finding['level'] == 'fail']
+    reasons = [*filter(None, [verdict.get('failure', '')]), *failed]
+    return (reasons or ['its verdict is fail']) if verdict.get('verdict') == 'fail' else []
+
+
+def _verdict(bag: Path) -> dict[str, Any]:
+    try:
+        return json.loads((bag / VERDICT_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _outcome(bag: EpisodeBag) -> str:

@@ -1,6 +1,5 @@
 """Stretches of a bag without a pause, each an episode of the dataset: as recorded by us, or made of the messages of any recorder."""
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,15 +9,16 @@ from typing import BinaryIO
 
 import numpy as np
 
-from groot_ros.bags.images import Frame, frame_of
-from groot_ros.bags.reader import BagMessage, EpisodeBag, access_unit_of, is_row
+from groot_ros.bags.columns import columns_of
+from groot_ros.bags.images import Frame, frame_of, stamp_in
+from groot_ros.bags.reader import BagMessage, EpisodeBag, access_unit_of
 from groot_ros.bags.row_maker import CameraFrames, MadeRow, RowMaker
 from groot_ros.bags.types import EVENT_TYPE, VIDEO_TYPE
 from groot_ros.bags.video import H264Decoder, H264Encoder
 from groot_ros.bags.writer import EVENT_TOPIC
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.rows import RowSampler, TickSample, stamp_of
+from groot_ros.rows import RowSampler, TickSample
 
 
 class Stretch:
@@ -71,31 +71,27 @@ class RecordedStretch(Stretch):
 
 def _recorded(bag: EpisodeBag, embodiment: Embodiment) -> Iterator[RecordedStretch]:
     """State and commands at each tick of the recorder. Raises MissingSampleError where a stream has a gap."""
-    sampler, pending = RowSampler(embodiment), deque()
-    stretch = RecordedStretch(bag, embodiment, 0)
     wanted = [*embodiment.row_topics, 'row', EVENT_TOPIC]
     connections = {topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted}
+    kinds = {topic: connection.msgtype for topic, connection in connections.items()}
+    batch: dict[str, list[bytes]] = {topic: [] for topic in connections}
+    first = 0
     for message in bag.messages(connections):
-        if is_row(message):
-            pending.append(stamp_of(message.decode()))
-        elif message.type == EVENT_TYPE:
-            if message.decode().kind == 'resumed':
-                stretch.samples.extend(_sample(sampler, tick_ns) for tick_ns in pending)
-                yield stretch
-                sampler, pending = RowSampler(embodiment), deque()
-                stretch = RecordedStretch(bag, embodiment, stretch.first + len(stretch.samples))
-        else:
-            sampler.add(message.topic, message.decode())
-        while pending and sampler.covers(pending[0]):
-            stretch.samples.append(_sample(sampler, pending.popleft()))
-    stretch.samples.extend(_sample(sampler, tick_ns) for tick_ns in pending)
-    yield stretch
+        if message.type == EVENT_TYPE and message.decode().kind == 'resumed':
+            stretch = RecordedStretch(bag, embodiment, first, _samples(embodiment, batch, kinds))
+            yield stretch
+            batch, first = {topic: [] for topic in connections}, first + len(stretch.samples)
+        batch[message.topic].append(message.cdr)
+    yield RecordedStretch(bag, embodiment, first, _samples(embodiment, batch, kinds))
 
 
-def _sample(sampler: RowSampler, tick_ns: int) -> TickSample:
-    sample = sampler.sample(tick_ns)
-    sampler.forget_before(tick_ns)
-    return sample
+def _samples(embodiment: Embodiment, batch: dict[str, list[bytes]], kinds: dict[str, str]) -> list[TickSample]:
+    """A sample at each row of a batch; decoding messages one by one took nine tenths of a conversion."""
+    sampler = RowSampler(embodiment)
+    for source, stream in sampler.sources():
+        if batch[source.topic]:
+            stream.extend(*columns_of(batch[source.topic], kinds[source.topic], source))
+    return [sampler.sample(stamp_in(row)) for row in batch['row']]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
-from groot_ros.dataset.convert import ConversionReport, convert
+from groot_ros.dataset.convert import ConversionOptions, ConversionReport, convert
 from groot_ros.dataset.validate import ValidationReport, validate
 from groot_ros.demo.figures import (
     Figure,
@@ -185,7 +185,8 @@ def _record(watcher: Watcher, hooks: CellHooks, episodes: int) -> list[Array]:
 
 
 def _convert(options: Options, embodiment: Embodiment) -> tuple[ConversionReport, ValidationReport]:
-    report = convert([Path(options.output_dir)], Path(options.dataset), embodiment)
+    # A laptop that renders and records at once may miss frames: the figures below judge them.
+    report = convert([Path(options.output_dir)], Path(options.dataset), embodiment, ConversionOptions(keep_failed=True))
     _stage(f'{report.episodes} episodes, {report.rows} rows converted')
     validation = validate(Path(options.dataset))
     for finding in validation.findings:

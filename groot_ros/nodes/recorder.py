@@ -27,7 +27,8 @@ from groot_ros.msg import EpisodeStatus, StreamHealth
 from groot_ros.nodes.common import STATUS_QOS, GrootNode, Parameter, run_node
 from groot_ros.nodes.stream_watch import StreamWatch
 from groot_ros.quality.preflight import CellView, preflight
-from groot_ros.quality.verdict import PAGE_FILE, VERDICT_FILE, Verdict, judge, load_thresholds
+from groot_ros.quality.verdict import Verdict, judge, load_thresholds
+from groot_ros.resources import PAGE_FILE, VERDICT_FILE
 from groot_ros.srv import Preflight, StartEpisode, StopEpisode
 from groot_ros.tasks import load_tasks, next_task
 

@@ -23,7 +23,7 @@ from groot_ros.realtime import NODE_PRIORITY, ask_for_realtime
 
 _STILL_RAD_S = 0.05
 _FRESH_S = 0.5
-_SETTLED_STATES = 3
+_SETTLED_STATES, _SETTLE_S = 3, 3.0
 _RECOVERED_S = 5.0
 _FRAME = 'base'
 _SCRIPT_STOPPED = 'the control script on the robot stopped'
@@ -244,7 +244,7 @@ class Ur5eDriver(GrootNode):
         """Waits for a state that the robot sent after it took over TCP and payload."""
         with self._news:
             wanted = self._states + _SETTLED_STATES
-            return '' if self._news.wait_for(lambda: self._states >= wanted, _FRESH_S) else 'the robot stopped sending its state'
+            return '' if self._news.wait_for(lambda: self._states >= wanted, _SETTLE_S) else 'the robot stopped sending its state'
 
     def _ready(self) -> str:
         with self._lock:

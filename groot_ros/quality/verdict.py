@@ -13,9 +13,8 @@ from groot_ros import __version__
 from groot_ros.bags.trace import EpisodeTrace
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
-from groot_ros.resources import share_directory
+from groot_ros.resources import VERDICT_FILE, share_directory
 
-VERDICT_FILE, PAGE_FILE = 'verdict.json', 'report.html'
 FORMAT_VERSION = 1
 LEVELS = ('pass', 'warn', 'fail')
 
