@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _add_up(commands)
     _add_convert(commands)
     _add_validate(commands)
+    _add_modality_config(commands)
     _add_inspect(commands)
     _add_recover(commands)
     _add_demo(commands)
@@ -104,6 +105,22 @@ def _add_validate(commands) -> None:
     command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the findings to a file')
     command.set_defaults(run=_validate)
+
+
+def _add_modality_config(commands) -> None:
+    command = commands.add_parser(
+        'modality-config',
+        help='make the config file that GR00T reads beside a dataset',
+        description='Writes the Python file that tells GR00T N1.5, N1.6 or N1.7 what the columns of a converted dataset mean.',
+        epilog='example:\n  groot-ros modality-config --embodiment ur5e_robotiq_zed --release n1.7 --output ur5e_config.py\n'
+        '  python gr00t/experiment/launch_finetune.py --modality-config-path ur5e_config.py --embodiment-tag NEW_EMBODIMENT ...',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
+    command.add_argument('--release', default='n1.7', help='n1.5, n1.6 or n1.7 (default n1.7)')
+    command.add_argument('--horizon', type=int, default=16, help='steps of an action chunk (default 16)')
+    command.add_argument('--output', type=Path, metavar='FILE', help='the file to write; without it the text is printed')
+    command.set_defaults(run=_modality_config)
 
 
 def _add_inspect(commands) -> None:
@@ -201,6 +218,19 @@ def _validate(options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + '\n')
     return 1 if report.errors else 0
+
+
+def _modality_config(options: argparse.Namespace) -> int:
+    from groot_ros.dataset.modality_config import modality_config
+    from groot_ros.embodiment import load_embodiment
+
+    text = modality_config(load_embodiment(options.embodiment), options.release, options.horizon)
+    if options.output:
+        options.output.write_text(text)
+        print(f'written to {options.output}')
+    else:
+        print(text, end='')
+    return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:

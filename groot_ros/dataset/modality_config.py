@@ -1,0 +1,120 @@
+"""The Python file that tells GR00T what the columns of a dataset mean, made of the embodiment; N1.5, N1.6 and N1.7 each read their own form.
+
+Steps that are differences to the row before are passed through as they stand: GR00T's DELTA is never interpreted, so it is ABSOLUTE there.
+"""
+
+import json
+from dataclasses import dataclass
+
+from groot_ros.embodiment import Embodiment
+from groot_ros.errors import GrootRosError
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release of GR00T takes: numbers of a state, numbers of an action, and steps of a chunk."""
+
+    state_size: int
+    action_size: int
+    horizon: int
+
+
+RELEASES = {'n1.5': Release(64, 32, 16), 'n1.6': Release(29, 29, 16), 'n1.7': Release(132, 132, 40)}
+
+_REGISTERED = '''"""Modality config of {name} for GR00T {release}, made by groot-ros modality-config. Pass it as --modality-config-path."""
+
+from gr00t.configs.data.embodiment_configs import register_modality_config
+from gr00t.data.embodiment_tags import EmbodimentTag
+from gr00t.data.types import ActionConfig, ActionFormat, ActionRepresentation, ActionType, ModalityConfig
+
+# Each action stands in the dataset as it is to be predicted: deltas to the row before, and commanded values.
+AS_STORED = ActionConfig(rep=ActionRepresentation.ABSOLUTE, type=ActionType.NON_EEF, format=ActionFormat.DEFAULT)
+
+register_modality_config(
+    {{
+        "video": ModalityConfig(delta_indices=[0], modality_keys={cameras}),
+        "state": ModalityConfig(delta_indices=[0], modality_keys={state}),
+        "action": ModalityConfig(delta_indices=list(range({horizon})), modality_keys={action}, action_configs=[AS_STORED] * {actions}),
+        "language": ModalityConfig(delta_indices=[0], modality_keys={language}),
+    }},
+    embodiment_tag=EmbodimentTag.NEW_EMBODIMENT,
+)
+'''
+
+_CLASS = '''"""Data config of {name} for GR00T N1.5, made by groot-ros modality-config. Pass it as --data-config {module}:{class_name}."""
+
+from gr00t.data.dataset import ModalityConfig
+from gr00t.data.transform.base import ComposedModalityTransform
+from gr00t.data.transform.concat import ConcatTransform
+from gr00t.data.transform.state_action import StateActionToTensor, StateActionTransform
+from gr00t.data.transform.video import VideoColorJitter, VideoCrop, VideoResize, VideoToNumpy, VideoToTensor
+from gr00t.experiment.data_config import BaseDataConfig
+from gr00t.model.transforms import GR00TTransform
+
+
+class {class_name}(BaseDataConfig):
+    video_keys = {cameras}
+    state_keys = {state}
+    action_keys = {action}
+    language_keys = {language}
+    observation_indices = [0]
+    action_indices = list(range({horizon}))
+    normalization_modes = {modes}
+
+    def modality_config(self):
+        keys = {{"video": self.video_keys, "state": self.state_keys, "language": self.language_keys}}
+        now = {{name: ModalityConfig(delta_indices=self.observation_indices, modality_keys=value) for name, value in keys.items()}}
+        return {{**now, "action": ModalityConfig(delta_indices=self.action_indices, modality_keys=self.action_keys)}}
+
+    def transform(self):
+        def normalised(keys):
+            modes = {{key: self.normalization_modes.get(key, "min_max") for key in keys}}
+            return [StateActionToTensor(apply_to=keys), StateActionTransform(apply_to=keys, normalization_modes=modes)]
+
+        video = self.video_keys
+        return ComposedModalityTransform(
+            transforms=[
+                VideoToTensor(apply_to=video),
+                VideoCrop(apply_to=video, scale=0.95),
+                VideoResize(apply_to=video, height=224, width=224, interpolation="linear"),
+                VideoColorJitter(apply_to=video, brightness=0.3, contrast=0.4, saturation=0.5, hue=0.08),
+                VideoToNumpy(apply_to=video),
+                *normalised(self.state_keys),
+                *normalised(self.action_keys),
+                ConcatTransform(video_concat_order=video, state_concat_order=self.state_keys, action_concat_order=self.action_keys),
+                GR00TTransform(
+                    state_horizon=len(self.observation_indices),
+                    action_horizon=len(self.action_indices),
+                    max_state_dim={state_size},
+                    max_action_dim={action_size},
+                ),
+            ]
+        )
+'''
+
+
+def modality_config(embodiment: Embodiment, release: str, horizon: int = 16) -> str:
+    """Python source for a release of GR00T (n1.5, n1.6, n1.7). Raises GrootRosError where the rows are beyond what it takes."""
+    if release not in RELEASES:
+        raise GrootRosError(f'There is no GR00T {release!r} here: choose one of {", ".join(RELEASES)}.')
+    limits = RELEASES[release]
+    for what, size, largest in (
+        ('a state', embodiment.state_size, limits.state_size), ('an action', embodiment.action_size, limits.action_size),
+        ('a chunk', horizon, limits.horizon),
+    ):  # fmt: skip
+        if size > largest:
+            raise GrootRosError(f'GR00T {release.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.')
+    prefixed = release == 'n1.5'
+
+    def keys(kind: str, names: list[str]) -> str:
+        return json.dumps([f'{kind}.{name}' if prefixed else name for name in names])
+
+    actions = [field.name for field in embodiment.action]
+    modes = {f'action.{field.name}': 'binary' for field in embodiment.action if field.kind == 'command'}
+    class_name = ''.join(word.capitalize() for word in embodiment.name.split('_')) + 'DataConfig'
+    return (_CLASS if prefixed else _REGISTERED).format(
+        name=embodiment.name, release=release.upper(), horizon=horizon, cameras=keys('video', [camera.name for camera in embodiment.cameras]),
+        state=keys('state', [field.name for field in embodiment.state]), action=keys('action', actions), actions=len(actions),
+        language=json.dumps([f'annotation.{embodiment.annotation.task}']), modes=json.dumps(modes), class_name=class_name,
+        module=f'{embodiment.name}_n1_5', state_size=limits.state_size, action_size=limits.action_size,
+    )  # fmt: skip

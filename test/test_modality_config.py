@@ -1,0 +1,87 @@
+"""The config files for GR00T, run against stand-ins for its classes."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from groot_ros.cli import main
+from groot_ros.dataset.modality_config import modality_config
+from groot_ros.errors import GrootRosError
+
+NAMES = [
+    'ActionConfig', 'ActionFormat', 'ActionRepresentation', 'ActionType', 'ModalityConfig', 'EmbodimentTag', 'ComposedModalityTransform',
+    'ConcatTransform', 'StateActionToTensor', 'StateActionTransform', 'VideoColorJitter', 'VideoCrop', 'VideoResize', 'VideoToNumpy',
+    'VideoToTensor', 'GR00TTransform',
+]  # fmt: skip
+MODULES = [
+    'gr00t', 'gr00t.configs', 'gr00t.configs.data', 'gr00t.configs.data.embodiment_configs', 'gr00t.data', 'gr00t.data.embodiment_tags',
+    'gr00t.data.types', 'gr00t.data.dataset', 'gr00t.data.transform', 'gr00t.data.transform.base', 'gr00t.data.transform.concat',
+    'gr00t.data.transform.state_action', 'gr00t.data.transform.video', 'gr00t.experiment', 'gr00t.experiment.data_config', 'gr00t.model',
+    'gr00t.model.transforms',
+]  # fmt: skip
+
+
+class Recorded:
+    """Keeps what it is called with; its attributes are their own names."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __call__(self, **values):
+        return SimpleNamespace(kind=self._name, **values)
+
+    def __getattr__(self, name):
+        return name
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Stand-ins for gr00t; what is registered is collected."""
+    found = []
+    for module in MODULES:
+        stand_in = ModuleType(module)
+        for name in NAMES:
+            setattr(stand_in, name, Recorded(name))
+        stand_in.BaseDataConfig = object
+        stand_in.register_modality_config = lambda config, embodiment_tag: found.append((config, embodiment_tag))
+        monkeypatch.setitem(sys.modules, module, stand_in)
+    return found
+
+
+@pytest.mark.parametrize(('release', 'horizon'), [('n1.6', 16), ('n1.7', 40)])
+def test_a_registered_config_names_every_part_of_the_row(embodiment, registered, release, horizon):
+    exec(compile(modality_config(embodiment, release, horizon), 'config', 'exec'), {})
+    ((config, tag),) = registered
+    assert tag == 'NEW_EMBODIMENT'
+    assert config['state'].modality_keys == ['joint_positions', 'joint_velocities', 'gripper_state', 'tcp_pose']
+    assert config['action'].modality_keys == ['delta_tcp_position', 'delta_tcp_orientation', 'gripper_command']
+    assert config['action'].delta_indices == list(range(horizon))
+    assert [(c.rep, c.type, c.format) for c in config['action'].action_configs] == [('ABSOLUTE', 'NON_EEF', 'DEFAULT')] * 3
+    assert config['video'].modality_keys == ['zed_camera']
+    assert config['language'].modality_keys == ['annotation.human.action.task_description']
+
+
+def test_the_class_of_n1_5_normalises_every_key_and_thresholds_the_gripper(embodiment, registered):
+    names: dict = {}
+    exec(compile(modality_config(embodiment, 'n1.5'), 'config', 'exec'), names)
+    config = names['Ur5eRobotiqZedDataConfig']()
+    assert config.modality_config()['video'].modality_keys == ['video.zed_camera']
+    transforms = config.transform().transforms
+    modes = {key: mode for t in transforms if t.kind == 'StateActionTransform' for key, mode in t.normalization_modes.items()}
+    assert set(modes) == {*config.state_keys, *config.action_keys}
+    assert modes['action.gripper_command'] == 'binary'
+    assert transforms[-1].action_horizon == 16
+
+
+def test_what_a_release_cannot_take_is_named(embodiment):
+    with pytest.raises(GrootRosError, match='a chunk of at most 16'):
+        modality_config(embodiment, 'n1.6', 17)
+    with pytest.raises(GrootRosError, match='choose one of'):
+        modality_config(embodiment, 'n1.9')
+
+
+def test_the_command_writes_the_file_and_says_how_to_use_it(tmp_path, capsys):
+    assert main(['modality-config', '--release', 'n1.7', '--output', str(tmp_path / 'config.py')]) == 0
+    assert '--modality-config-path' in (tmp_path / 'config.py').read_text()
+    assert str(tmp_path / 'config.py') in capsys.readouterr().out
