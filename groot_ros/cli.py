@@ -4,6 +4,8 @@ import argparse
 import importlib.util
 import json
 import sys
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -90,6 +92,7 @@ def _add_convert(commands) -> None:
     command.add_argument('--horizon', type=int, default=16, help='shortest episode worth keeping, in rows: the action horizon (default 16)')
     command.add_argument('--keep-failed', action='store_true', help='take episodes whose verdict is fail (see groot-ros inspect)')
     command.add_argument('--skip-bad', action='store_true', help='leave out bags that cannot be converted, and say which')
+    command.add_argument('--workers', type=int, default=1, help='bags to convert at the same time (default 1); the dataset does not depend on it')
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
     command.set_defaults(run=_convert)
 
@@ -185,18 +188,28 @@ def _up(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from groot_ros.dataset.convert import ConversionOptions, convert
+    from groot_ros.dataset.parts import Part
     from groot_ros.embodiment import load_embodiment
 
     embodiment = load_embodiment(options.embodiment)
     if options.fps:
         embodiment = embodiment.at_fps(options.fps)
 
-    chosen = ConversionOptions(options.horizon, options.skip_bad, options.keep_failed, options.task)
+    chosen = ConversionOptions(options.horizon, options.skip_bad, options.keep_failed, options.task, options.workers)
 
-    def bar(bags: list[Path]):
-        return iter(tqdm(bags, desc='convert', unit='episode', disable=None))
+    def bar(parts: Iterable[Part], count: int) -> Iterator[Part]:
+        rows, began_s = 0, time.monotonic()
+        with tqdm(parts, desc='convert', total=count, unit='episode', disable=None) as shown:
+            for part in shown:
+                rows += part.rows
+                shown.set_postfix_str(f'{rows / max(time.monotonic() - began_s, 1e-9):.0f} rows/s')
+                yield part
 
-    report = convert(options.bags, options.output, embodiment, chosen, bar)
+    try:
+        report = convert(options.bags, options.output, embodiment, chosen, bar)
+    except KeyboardInterrupt:
+        print('stopped: the same command goes on from here.', file=sys.stderr)
+        return 130
     rate = report.rows / max(report.elapsed_s, 1e-9)
     print(f'{report.episodes} episodes, {report.rows} rows, {rate:.0f} rows/s -> {report.output}')
     for bag, reason in report.failed.items():

@@ -7,6 +7,7 @@ import pytest
 
 from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.dataset.convert import ConversionOptions, convert
+from groot_ros.dataset.layout import video_file
 from groot_ros.embodiment import parse_embodiment
 from groot_ros.errors import GrootRosError
 
@@ -83,16 +84,38 @@ def test_a_bad_bag_can_be_left_out(tmp_path, embodiment, synthetic):
     assert list(report.skipped) == [str(tmp_path / 'bags' / 'b')]
 
 
-def test_an_interrupt_leaves_nothing(tmp_path, embodiment, synthetic):
-    synthetic().record(tmp_path / 'bag')
+def test_an_interrupted_conversion_leaves_no_dataset_and_goes_on_where_it_stopped(tmp_path, embodiment, synthetic):
+    for index in range(3):
+        synthetic(seconds=1.5).record(tmp_path / 'bags' / f'episode_{index:06d}')
 
-    def interrupt(bags):
-        yield bags[0]
+    def interrupt(parts, count):
+        yield next(iter(parts))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        convert([tmp_path / 'bag'], tmp_path / 'set', embodiment, progress=interrupt)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['bag']
+        convert([tmp_path / 'bags'], tmp_path / 'set', embodiment, progress=interrupt)
+    assert not (tmp_path / 'set').exists()
+    (done,) = (tmp_path / '.set.partial/parts').glob('*/0_zed_camera.mp4')
+    made_ns = done.stat().st_mtime_ns
+    convert([tmp_path / 'bags'], tmp_path / 'set', embodiment)
+    convert([tmp_path / 'bags'], tmp_path / 'whole', embodiment)
+    assert video_file(tmp_path / 'set', 'observation.images.zed_camera', 0).stat().st_mtime_ns == made_ns
+    assert files_of(tmp_path / 'set') == files_of(tmp_path / 'whole')
+    assert not (tmp_path / '.set.partial').exists()
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def test_a_dataset_does_not_depend_on_the_number_of_workers(tmp_path, embodiment, synthetic):
+    for index in range(3):
+        synthetic(seconds=1.5).record(tmp_path / 'bags' / f'episode_{index:06d}')
+    (tmp_path / 'bags' / 'episode_000001' / 'metadata.yaml').unlink()
+    for workers in (1, 2):
+        report = convert([tmp_path / 'bags'], tmp_path / f'set_{workers}', embodiment, ConversionOptions(skip_bad=True, workers=workers))
+        assert (report.episodes, len(report.skipped)) == (2, 1)
+    assert files_of(tmp_path / 'set_1') == files_of(tmp_path / 'set_2')
 
 
 def test_a_gap_in_a_stream_is_named(tmp_path, embodiment, synthetic):

@@ -1,26 +1,35 @@
-"""Bags to a GR00T dataset: rows sampled at the recorder's ticks, video packets copied without decoding."""
+"""Bags to a GR00T dataset: each bag on its own, by as many workers as wanted, then numbered in the order of the bags."""
 
-import hashlib
-import json
+import contextlib
+import multiprocessing
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
-from groot_ros.bags.reader import EpisodeBag, find_bags
-from groot_ros.bags.video import write_mp4
-from groot_ros.dataset.lerobot import DatasetWriter, Provenance
-from groot_ros.dataset.stretches import Stretch, stretches_of
+from groot_ros.bags.reader import find_bags
+from groot_ros.dataset.lerobot import DatasetWriter
+from groot_ros.dataset.parts import Job, Part, convert_bag, episodes_of, failed_reasons
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.resources import VERDICT_FILE
-from groot_ros.rows import TickSample, rows_of
 
 HORIZON = 16
-_RATE_TOLERANCE = 0.02
+
+
+@dataclass
+class ConversionOptions:
+    """What to take, and how.
+
+    `horizon` is the shortest episode worth keeping, in rows; `skip_bad` leaves unfit bags out, `keep_failed` takes those whose
+    verdict is fail; `task` is for bags that do not say theirs. The dataset does not depend on `workers`.
+    """
+
+    horizon: int = HORIZON
+    skip_bad: bool = False
+    keep_failed: bool = False
+    task: str = ''
+    workers: int = 1
 
 
 @dataclass
@@ -37,132 +46,71 @@ class ConversionReport:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class ConversionOptions:
-    """What to take.
-
-    `horizon` is the shortest episode worth keeping, in rows; `skip_bad` leaves unfit bags out, `keep_failed` takes those whose
-    verdict is fail; `task` is for bags that do not say theirs.
-    """
-
-    horizon: int = HORIZON
-    skip_bad: bool = False
-    keep_failed: bool = False
-    task: str = ''
-
-
 def convert(
     sources: list[Path],
     output: Path,
     embodiment: Embodiment,
     options: ConversionOptions | None = None,
-    progress: Callable[[list[Path]], Iterator[Path]] = iter,
+    progress: Callable[[Iterable[Part], int], Iterable[Part]] = lambda parts, count: parts,
 ) -> ConversionReport:
     """Converts every bag below `sources` to a dataset at `output`.
 
     Bags of our recorder are copied, others and those of another rate are sampled and encoded. Raises GrootRosError, and leaves
-    nothing behind, where a bag is unfit, unless such bags are to be left out. `progress` may wrap the list of bags, as tqdm does.
+    nothing behind, where a bag is unfit, unless such bags are to be left out. Interrupted, it keeps what is done in a hidden
+    folder beside `output`, and goes on from there when it is called again. `progress` may wrap the parts as they come.
     """
-    options = options or ConversionOptions()
-    started_s = time.perf_counter()
-    bags = find_bags(sources)
+    options, started_s = options or ConversionOptions(), time.perf_counter()
+    report, chosen = ConversionReport(output), []
+    for bag in find_bags(sources):
+        reasons = [] if options.keep_failed else failed_reasons(bag)
+        if reasons:
+            report.failed[str(bag)] = '; '.join(reasons)
+        else:
+            chosen.append(bag)
     writer = DatasetWriter(output, embodiment)
-    report = ConversionReport(output)
+    jobs = [Job(bag, writer.parts / f'{index:06d}_{bag.name}', embodiment.text(), options.horizon, options.task) for index, bag in enumerate(chosen)]
     try:
-        for bag in progress(bags):
-            reasons = [] if options.keep_failed else failed_reasons(bag)
-            if reasons:
-                report.failed[str(bag)] = '; '.join(reasons)
-                continue
-            try:
-                _convert_bag(bag, writer, options, report)
-            except GrootRosError as error:
-                report.skipped[str(bag)] = str(error)
-        if report.skipped and not (options.skip_bad and writer.episodes):
-            raise GrootRosError(_refusal(report.skipped, options.skip_bad))
-        if report.failed and not writer.episodes:
-            raise GrootRosError(
-                f'The verdict of every episode is fail ({next(iter(report.failed.values()))}): --keep-failed takes them nevertheless.'
-            )
+        with _converted(jobs, options.workers) as parts:
+            for job, part in zip(jobs, progress(parts, len(jobs)), strict=True):
+                _take(job, part, writer, report)
+        _check_result(writer, report, options.skip_bad)
         writer.finish()
-    except BaseException:
+    except Exception:
         writer.abandon()
         raise
     report.elapsed_s = time.perf_counter() - started_s
     return report
 
 
-def _convert_bag(path: Path, writer: DatasetWriter, options: ConversionOptions, report: ConversionReport) -> None:
-    with EpisodeBag(path) as bag, TemporaryDirectory(dir=writer.folder) as folder:
-        started_s = time.perf_counter()
-        stretches = stretches_of(bag, writer.embodiment, Path(folder))
-        longest = max(len(stretch.samples) for stretch in stretches)
-        if longest <= options.horizon:
-            raise GrootRosError(
-                f'The episode {path} has {max(longest - 1, 0)} rows, fewer than the horizon of {options.horizon}, '
-                'so GR00T would take no sample from it: record it longer, or leave it out with --skip-bad.'
-            )
-        report.rows_s += time.perf_counter() - started_s
-        for number, stretch in enumerate(stretches):
-            if len(stretch.samples) > options.horizon:
-                name = path.name if len(stretches) == 1 else f'{path.name} segment {number}'
-                _convert_stretch(bag, stretch, name, writer, options, report)
+@contextlib.contextmanager
+def _converted(jobs: list[Job], workers: int) -> Iterator[Iterator[Part]]:
+    """The parts in the order of their jobs; leaving ends the workers at once."""
+    if min(workers, len(jobs)) <= 1:
+        yield map(convert_bag, jobs)
+        return
+    # Ctrl-C reaches all processes of a terminal: only the first one may answer it.
+    with multiprocessing.get_context('spawn').Pool(min(workers, len(jobs)), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield pool.imap(convert_bag, jobs)
 
 
-def _convert_stretch(
-    bag: EpisodeBag, stretch: Stretch, name: str, writer: DatasetWriter, options: ConversionOptions, report: ConversionReport
-) -> None:
-    embodiment, started_s = writer.embodiment, time.perf_counter()
-    _check_rate(bag.path, stretch.samples, embodiment)
-    rows = rows_of(embodiment, stretch.samples)
-    read_s = time.perf_counter()
-    for camera in embodiment.cameras:
-        units = islice(stretch.access_units(camera), len(rows.states))
-        frames = write_mp4(units, writer.video_path(camera.feature), embodiment.fps)
-        if frames != len(rows.states):
-            raise GrootRosError(f'The bag {bag.path} has {frames} frames of {camera.name} for {len(rows.states)} rows: its recording is damaged.')
-    notes = {'filled': bag.info.get('counts', {}).get('filled'), 'operator': bag.info.get('operator', ''), 'verdict': verdict_of(bag.path)}
-    provenance = Provenance(name, _sha256(bag.path), _outcome(bag), notes)
-    writer.add_episode(rows, str(bag.info.get('task', '') or options.task), provenance)
-    report.rows_s += read_s - started_s
-    report.video_s += time.perf_counter() - read_s
-    report.rows += len(rows.states)
-    report.episodes += 1
+def _take(job: Job, part: Part, writer: DatasetWriter, report: ConversionReport) -> None:
+    if part.problem:
+        report.skipped[str(job.bag)] = part.problem
+        return
+    for episode in episodes_of(part, writer.embodiment):
+        writer.add_episode(episode)
+    report.episodes += part.episodes
+    report.rows += part.rows
+    report.rows_s += part.rows_s
+    report.video_s += part.video_s
 
 
-def verdict_of(bag: Path) -> str:
-    """pass, warn or fail as verdict.json beside the bag says, '' where there is none."""
-    return str(_verdict(bag).get('verdict', ''))
-
-
-def failed_reasons(bag: Path) -> list[str]:
-    """Why the verdict of a bag is fail; empty where it is not."""
-    verdict = _verdict(bag)
-    failed = [finding['text'] for finding in verdict.get('findings', []) if finding['level'] == 'fail']
-    reasons = [*filter(None, [verdict.get('failure', '')]), *failed]
-    return (reasons or ['its verdict is fail']) if verdict.get('verdict') == 'fail' else []
-
-
-def _verdict(bag: Path) -> dict[str, Any]:
-    try:
-        return json.loads((bag / VERDICT_FILE).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _outcome(bag: EpisodeBag) -> str:
-    """What the recorder noted; a bag of another recorder was chosen by somebody who knows it."""
-    return str(bag.info.get('outcome', 'unknown')) if bag.info else 'success'
-
-
-def _check_rate(path: Path, samples: list[TickSample], embodiment: Embodiment) -> None:
-    """By the ticks themselves, so that a recovered bag is checked too."""
-    measured = (len(samples) - 1) * 1e9 / (samples[-1].tick_ns - samples[0].tick_ns)
-    if abs(measured / embodiment.fps - 1) > _RATE_TOLERANCE:
-        raise GrootRosError(
-            f'The bag {path} was recorded at {measured:.2f} frames/s but the embodiment {embodiment.name} says {embodiment.fps:g}: '
-            'set fps in the embodiment, or the camera, to the same rate.'
-        )
+def _check_result(writer: DatasetWriter, report: ConversionReport, skip_bad: bool) -> None:
+    if report.skipped and not (skip_bad and writer.episodes):
+        raise GrootRosError(_refusal(report.skipped, skip_bad))
+    if report.failed and not writer.episodes:
+        reason = next(iter(report.failed.values()))
+        raise GrootRosError(f'The verdict of every episode is fail ({reason}): --keep-failed takes them nevertheless.')
 
 
 def _refusal(skipped: dict[str, str], skip_bad: bool) -> str:
@@ -171,12 +119,3 @@ def _refusal(skipped: dict[str, str], skip_bad: bool) -> str:
         return reasons
     hint = 'no bag is fit' if skip_bad else 'nothing was written; --skip-bad converts the others'
     return f'{len(skipped)} bags cannot be converted ({hint}):\n  {reasons}'
-
-
-def _sha256(bag: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(bag.glob('*.mcap')):
-        with file.open('rb') as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

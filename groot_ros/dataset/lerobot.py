@@ -1,7 +1,7 @@
 """Writes a LeRobot v2.1 dataset for GR00T: into a folder beside its target, which is renamed when all is done."""
 
+import os
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groot_ros.dataset.layout import INVALID, VALID, data_file, info, modality, video_file, write_json, write_jsonl
+from groot_ros.dataset.parts import PartEpisode
 from groot_ros.dataset.statistics import statistics
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.rows import Rows
 
 
-@dataclass
-class Provenance:
-    """Where an episode came from; kept in meta/conversion.json."""
-
-    source: str
-    sha256: str
-    outcome: str
-    notes: dict[str, Any] = field(default_factory=dict)
-
-
 class DatasetWriter:
-    """Add episodes, then `finish`. Nothing stands at `root` before that; `abandon` leaves no trace."""
+    """Add episodes, then `finish`. Nothing stands at `root` before that; `abandon` leaves no trace.
+
+    A writer that is neither finished nor abandoned leaves `parts` for the next one.
+    """
 
     def __init__(self, root: Path, embodiment: Embodiment) -> None:
         if root.exists():
             raise GrootRosError(f'{root} exists already: choose another --output, or delete it first.')
         self.root, self.embodiment = root, embodiment
         self._partial = root.with_name(f'.{root.name}.partial')
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self.parts = self._partial / 'parts'
         try:
+            for left in self._partial.glob('*'):
+                if left != self.parts:
+                    shutil.rmtree(left)
             (self._partial / 'meta').mkdir(parents=True)
         except OSError as error:
             raise GrootRosError(f'The dataset cannot be written to {root.parent} ({error.strerror}): choose another --output.') from error
@@ -46,27 +43,20 @@ class DatasetWriter:
         self._columns: dict[str, list[np.ndarray]] = {'observation.state': [], 'action': [], 'timestamp': []}
 
     @property
-    def folder(self) -> Path:
-        """Where the dataset grows; whatever else lies there must be gone before `finish`."""
-        return self._partial
-
-    @property
     def episodes(self) -> int:
         """Episodes added so far."""
         return len(self._episodes)
 
-    def video_path(self, feature: str) -> Path:
-        """Where the next episode's video of a camera goes."""
-        path = video_file(self._partial, feature, self.episodes)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def add_episode(self, rows: Rows, task: str, provenance: Provenance) -> None:
-        """Writes the rows of the next episode, whose videos lie at `video_path` already."""
-        count, episode = len(rows.states), self.episodes
+    def add_episode(self, part: PartEpisode) -> None:
+        """Writes the rows of the next episode, and moves its videos to their place."""
+        rows, count, episode = part.rows, len(part.rows.states), self.episodes
+        for feature, video in part.videos.items():
+            place = video_file(self._partial, feature, episode)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(video, place)  # the part stays whole, should this run be interrupted
         # An interrupted or recovered demonstration may break off anywhere: only a success is called valid.
-        validity = VALID if provenance.outcome == 'success' else INVALID
-        task_index, validity_index = self._task_index(task), self._task_index(validity)
+        validity = VALID if part.provenance.outcome == 'success' else INVALID
+        task_index, validity_index = self._task_index(part.task), self._task_index(validity)
         timestamps = np.arange(count) / self.embodiment.fps
         table = self._table(rows, timestamps, task_index, validity_index)
         path = data_file(self._partial, episode)
@@ -74,8 +64,8 @@ class DatasetWriter:
         pq.write_table(table, path)
         for name, values in zip(self._columns, (rows.states, rows.actions, timestamps), strict=True):
             self._columns[name].append(values.astype(np.float32))
-        self._episodes.append({'episode_index': episode, 'tasks': [task, validity], 'length': count})
-        self._provenance.append({'episode_index': episode, **vars(provenance)})
+        self._episodes.append({'episode_index': episode, 'tasks': [part.task, validity], 'length': count})
+        self._provenance.append({'episode_index': episode, **vars(part.provenance)})
         self._rows += count
 
     def finish(self) -> Path:
@@ -89,6 +79,7 @@ class DatasetWriter:
         write_json(meta / 'conversion.json', {'embodiment': self.embodiment.model_dump(mode='json'), 'episodes': self._provenance})
         write_jsonl(meta / 'tasks.jsonl', [{'task_index': index, 'task': task} for task, index in self._tasks.items()])
         write_jsonl(meta / 'episodes.jsonl', self._episodes)
+        shutil.rmtree(self.parts, ignore_errors=True)
         self._partial.rename(self.root)
         return self.root
 
