@@ -63,6 +63,22 @@ def test_the_dataset_holds_true_deltas_commands_and_times(tmp_path, synthetic, e
     assert tasks == [{'task_index': 0, 'task': 'put it – there'}, {'task_index': 1, 'task': 'valid'}]
 
 
+def test_each_episode_has_the_statistics_that_lerobot_reads(dataset):
+    lines = [json.loads(line) for line in (dataset / 'meta/episodes_stats.jsonl').read_text().splitlines()]
+    assert [line['episode_index'] for line in lines] == [0, 1]
+    features = json.loads((dataset / 'meta/info.json').read_text())['features']
+    for line in lines:
+        assert set(line['stats']) == set(features)
+        picture = line['stats']['observation.images.zed_camera']
+        assert np.shape(picture['mean']) == (3, 1, 1)
+        assert 0 <= np.min(picture['min']) <= np.max(picture['max']) <= 1
+        assert line['stats']['observation.state']['count'] == [29]
+        table = pq.read_table(dataset / f'data/chunk-000/episode_{line["episode_index"]:06d}.parquet')
+        actions = np.array(table['action'].to_pylist())
+        np.testing.assert_allclose(line['stats']['action']['mean'], actions.mean(axis=0))
+        np.testing.assert_allclose(line['stats']['index']['max'], [table['index'].to_numpy().max()])
+
+
 def test_modality_is_exactly_the_published_one(dataset):
     assert json.loads((dataset / 'meta/modality.json').read_text()) == {
         'state': {

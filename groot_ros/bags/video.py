@@ -128,6 +128,16 @@ def read_frames(path: Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
                 return
 
 
+def read_keyframes(path: Path, most: int) -> Iterator[np.ndarray]:
+    """RGB images (height, width, 3) of at most so many keyframes, evenly spread."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        keyframes = [packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.size]
+        for index in np.unique(np.linspace(0, len(keyframes) - 1, min(most, len(keyframes))).astype(int)):
+            container.seek(keyframes[index], stream=stream)
+            yield next(container.decode(stream)).to_ndarray(format='rgb24')
+
+
 class _Pipe(io.RawIOBase):
     """A file that reads from an iterable, so that an episode's video never lies in memory whole."""
 

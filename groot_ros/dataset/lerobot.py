@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from groot_ros.dataset.layout import INVALID, VALID, data_file, info, modality, video_file, write_json, write_jsonl
 from groot_ros.dataset.parts import PartEpisode
-from groot_ros.dataset.statistics import statistics
+from groot_ros.dataset.statistics import episode_statistics, statistics
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.rows import Rows
@@ -38,6 +38,7 @@ class DatasetWriter:
             raise GrootRosError(f'The dataset cannot be written to {root.parent} ({error.strerror}): choose another --output.') from error
         self._tasks: dict[str, int] = {}
         self._episodes: list[dict[str, Any]] = []
+        self._statistics: list[dict[str, Any]] = []
         self._provenance: list[dict[str, Any]] = []
         self._rows = 0
         self._columns: dict[str, list[np.ndarray]] = {'observation.state': [], 'action': [], 'timestamp': []}
@@ -64,6 +65,7 @@ class DatasetWriter:
         pq.write_table(table, path)
         for name, values in zip(self._columns, (rows.states, rows.actions, timestamps), strict=True):
             self._columns[name].append(values.astype(np.float32))
+        self._statistics.append(self._episode_statistics(table, part))
         self._episodes.append({'episode_index': episode, 'tasks': [part.task, validity], 'length': count})
         self._provenance.append({'episode_index': episode, **vars(part.provenance)})
         self._rows += count
@@ -79,6 +81,7 @@ class DatasetWriter:
         write_json(meta / 'conversion.json', {'embodiment': self.embodiment.model_dump(mode='json'), 'episodes': self._provenance})
         write_jsonl(meta / 'tasks.jsonl', [{'task_index': index, 'task': task} for task, index in self._tasks.items()])
         write_jsonl(meta / 'episodes.jsonl', self._episodes)
+        write_jsonl(meta / 'episodes_stats.jsonl', self._statistics)
         shutil.rmtree(self.parts, ignore_errors=True)
         self._partial.rename(self.root)
         return self.root
@@ -86,6 +89,11 @@ class DatasetWriter:
     def abandon(self) -> None:
         """Removes what was written."""
         shutil.rmtree(self._partial, ignore_errors=True)
+
+    def _episode_statistics(self, table: pa.Table, part: PartEpisode) -> dict[str, Any]:
+        vectors = {'observation.state': part.rows.states, 'action': part.rows.actions}
+        columns = {name: vectors[name] if name in vectors else table[name].to_numpy() for name in table.column_names}
+        return {'episode_index': self.episodes, 'stats': {**part.pictures, **{name: episode_statistics(values) for name, values in columns.items()}}}
 
     def _task_index(self, text: str) -> int:
         return self._tasks.setdefault(text, len(self._tasks))

@@ -18,6 +18,7 @@ import numpy as np
 from groot_ros import __version__
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.video import write_mp4
+from groot_ros.dataset.statistics import picture_statistics
 from groot_ros.dataset.stretches import Stretch, stretches_of
 from groot_ros.embodiment import Embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
@@ -69,12 +70,13 @@ class Part:
 
 @dataclass
 class PartEpisode:
-    """An episode without a number: rows, task, where it came from, and a video for each camera's feature."""
+    """An episode without a number: rows, task, where it came from, and for each camera's feature a video and its statistics."""
 
     rows: Rows
     task: str
     provenance: Provenance
     videos: dict[str, Path]
+    pictures: dict[str, Any]
 
 
 def convert_bag(job: Job) -> Part:
@@ -98,7 +100,7 @@ def episodes_of(part: Part, embodiment: Embodiment) -> Iterator[PartEpisode]:
         arrays = np.load(part.folder / f'{number}.npz')
         facts = json.loads((part.folder / f'{number}.json').read_text())
         videos = {camera.feature: part.folder / _video_name(number, camera.name) for camera in embodiment.cameras}
-        yield PartEpisode(Rows(**arrays), facts['task'], Provenance(**facts['provenance']), videos)
+        yield PartEpisode(Rows(**arrays), facts['task'], Provenance(**facts['provenance']), videos, facts['pictures'])
 
 
 def failed_reasons(bag: Path) -> list[str]:
@@ -132,15 +134,17 @@ def _convert_stretch(bag: EpisodeBag, stretch: Stretch, name: str, sha256: str, 
     started_s = time.perf_counter()
     _check_rate(bag.path, stretch.samples, embodiment)
     rows = rows_of(embodiment, stretch.samples)
-    read_s = time.perf_counter()
+    read_s, pictures = time.perf_counter(), {}
     for camera in embodiment.cameras:
-        units = islice(stretch.access_units(camera), len(rows.states))
-        frames = write_mp4(units, job.folder / _video_name(part.episodes, camera.name), embodiment.fps)
+        units, video = islice(stretch.access_units(camera), len(rows.states)), job.folder / _video_name(part.episodes, camera.name)
+        frames = write_mp4(units, video, embodiment.fps)
         if frames != len(rows.states):
             raise GrootRosError(f'The bag {bag.path} has {frames} frames of {camera.name} for {len(rows.states)} rows: its recording is damaged.')
+        pictures[camera.feature] = picture_statistics(video)
     verdict = _verdict(bag.path).get('verdict', '')
     notes = {'filled': bag.info.get('counts', {}).get('filled'), 'operator': bag.info.get('operator', ''), 'verdict': verdict}
-    facts = {'task': str(bag.info.get('task', '') or job.task), 'provenance': asdict(Provenance(name, sha256, _outcome(bag), notes))}
+    provenance = asdict(Provenance(name, sha256, _outcome(bag), notes))
+    facts = {'task': str(bag.info.get('task', '') or job.task), 'provenance': provenance, 'pictures': pictures}
     np.savez(job.folder / f'{part.episodes}.npz', **vars(rows))
     (job.folder / f'{part.episodes}.json').write_text(json.dumps(facts))
     part.rows_s += read_s - started_s

@@ -1,10 +1,15 @@
-"""stats.json as GR00T computes it: over all rows, in float32, standard deviation with ddof 0, linear quantiles."""
+"""stats.json as GR00T computes it (over all rows, in float32, standard deviation with ddof 0, linear quantiles), and LeRobot's of each episode."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from groot_ros.bags.video import read_keyframes
 from groot_ros.geometry import Array
 
 KEYS = ('mean', 'std', 'min', 'max', 'q01', 'q99')
+_PICTURES = 8
 
 
 def statistics(values: Array) -> dict[str, list[float]]:
@@ -20,3 +25,18 @@ def statistics(values: Array) -> dict[str, list[float]]:
         'q99': np.quantile(column, 0.99, axis=0),
     }
     return {key: [float(number) for number in found[key]] for key in KEYS}
+
+
+def episode_statistics(values: Array) -> dict[str, list[float]]:
+    """min, max, mean, std and count of each column of (n, D) or (n,) numbers, as meta/episodes_stats.jsonl of LeRobot v2.1 has them."""
+    column = np.asarray(values, float).reshape(len(values), -1)
+    found = {'min': column.min(axis=0), 'max': column.max(axis=0), 'mean': column.mean(axis=0), 'std': column.std(axis=0)}
+    return {**{key: numbers.tolist() for key, numbers in found.items()}, 'count': [len(column)]}
+
+
+def picture_statistics(video: Path) -> dict[str, Any]:
+    """The same for the colours of a video, 0 to 1, shaped (3, 1, 1), from a few of its keyframes: decoding all would take longer than converting."""
+    pictures = np.stack(list(read_keyframes(video, _PICTURES))).astype(np.float32) / 255.0
+    axes = (0, 1, 2)
+    found = {'min': pictures.min(axes), 'max': pictures.max(axes), 'mean': pictures.mean(axes), 'std': pictures.std(axes)}
+    return {**{key: numbers.reshape(3, 1, 1).astype(float).tolist() for key, numbers in found.items()}, 'count': [len(pictures)]}
