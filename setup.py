@@ -11,7 +11,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['groot_ros', 'groot_ros.*'], exclude=['groot_ros.nodes']),
-    package_data={'groot_ros.demo': ['*.j2'], 'groot_ros.quality': ['*.j2']},
+    package_data={'groot_ros.demo': ['*.j2'], 'groot_ros.quality': ['*.j2'], 'groot_ros.dataset': ['*.j2']},
     data_files=[
         ('share/groot_ros/msg', glob('msg/*.msg')),
         ('share/groot_ros/config', [*glob('config/*.yaml'), *glob('config/*.xml'), *glob('config/*.json')]),

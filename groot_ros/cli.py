@@ -107,6 +107,7 @@ def _add_validate(commands) -> None:
     command.add_argument('dataset', type=Path, help='folder of the dataset')
     command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the findings to a file')
+    command.add_argument('--page', type=Path, metavar='FILE', help='write a page: episodes, frames, distribution and range of every dimension')
     command.set_defaults(run=_validate)
 
 
@@ -225,6 +226,11 @@ def _validate(options: argparse.Namespace) -> int:
     from groot_ros.dataset.validate import validate
 
     report = validate(options.dataset, horizon=options.horizon)
+    if options.page:
+        _need_report('groot-ros validate --page')
+        from groot_ros.dataset.page import write_page
+
+        write_page(options.dataset, report, options.page)
     for finding in report.findings:
         print(finding)
     print(f'{options.dataset}: {report.errors} errors, {report.warnings} warnings in {report.episodes} episodes, {report.rows} rows')

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from groot_ros.cli import main
 from groot_ros.dataset.validate import validate
 from groot_ros.errors import GrootRosError
 
@@ -174,3 +175,11 @@ def test_a_set_that_nvidia_published_has_no_error():
     if not published.is_dir():
         pytest.skip('the published set is not on this machine')
     assert [str(finding) for finding in validate(published).findings if finding.severity == 'error'] == []
+
+
+def test_the_page_of_a_dataset_shows_every_dimension(dataset, tmp_path, capsys):
+    assert main(['validate', str(dataset), '--page', str(tmp_path / 'page.html')]) == 0
+    page = (tmp_path / 'page.html').read_text()
+    assert page.count('data:image/') == 5
+    assert 'action.gripper_command[0]' in page
+    assert '0 errors' in page
