@@ -11,7 +11,7 @@ from groot_ros.action import RecordEpisode
 from groot_ros.msg import EpisodeStatus, GripperState
 from groot_ros.srv import Preflight, StartEpisode, StopEpisode
 from rclpy.action import ActionClient
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -222,6 +222,16 @@ def test_a_topic_of_the_wrong_type_is_named_before_an_episode(recorder, operator
     client = recorder()
     operator.node.create_publisher(String, 'zed/image', STREAM_QOS)
     assert operator.until(lambda: 'zed/image is of type std_msgs/msg/String, and a camera must be' in client.call(Preflight, 'preflight').message)
+
+
+def test_a_publisher_that_comes_back_with_another_type_is_named(small_cell, recorder, operator):
+    client = recorder()
+    assert client.green()
+    small_cell.camera_on = False
+    operator.node.destroy_publisher(small_cell.images)
+    operator.node.create_publisher(CompressedImage, 'zed/image', IMAGE_QOS)
+    expected = 'zed/image came as sensor_msgs/msg/Image and now as sensor_msgs/msg/CompressedImage: start the recorder again'
+    assert operator.until(lambda: expected in client.call(Preflight, 'preflight').message)
 
 
 def test_a_camera_that_falls_silent_is_told_at_once(small_cell, recorder):

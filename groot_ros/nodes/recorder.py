@@ -80,7 +80,7 @@ class Recorder(GrootNode):
         self._record_action = ActionServer(
             self, RecordEpisode, '~/record', self._on_record, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT
         )
-        self.create_timer(_LOOK_S, self._watch.subscribe_to_new)
+        self.create_timer(_LOOK_S, self._watch.follow_publishers)
         self.create_timer(_WATCH_S, self._end_what_failed)
         self.create_timer(_STATUS_S, self._publish_status)
 
@@ -142,6 +142,9 @@ class Recorder(GrootNode):
     def _problems(self) -> list[str]:
         """While idle, why no episode can begin; while recording, what goes wrong now."""
         found = preflight(self._embodiment, self._recording_settings, self._view(), self.parameter('least_free_gb') * 1e9)
+        found += [
+            f'{topic} came as {self._watch.types[topic]} and now as {kind}: start the recorder again' for topic, kind in self._watch.changed.items()
+        ]
         recording = self._recording
         if recording is None:
             return found

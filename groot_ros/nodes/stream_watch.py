@@ -8,6 +8,7 @@ from functools import partial
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 
 from groot_ros.bags.images import stamp_in
 from groot_ros.bags.types import has_header
@@ -31,14 +32,25 @@ class StreamWatch:
         self.wanted = list(dict.fromkeys([*self.needed, *embodiment.also_record]))
         self.types: dict[str, str] = {}
         self.unknown: dict[str, str] = {}
+        self.changed: dict[str, str] = {}
+        self._terms: dict[str, tuple] = {}
+        self._subscriptions: dict[str, Subscription] = {}
         self._stamped: dict[str, bool] = {}
         self._meters = {topic: StreamMeter(topic, embodiment.expected_hz(topic)) for topic in self.wanted}
 
-    def subscribe_to_new(self) -> None:
-        """Subscribes to wanted topics that have a publisher by now."""
-        for topic in [topic for topic in self.wanted if topic not in self.types]:
+    def follow_publishers(self) -> None:
+        """Subscribes to wanted topics that have a publisher by now, and anew where it offers another quality of service."""
+        for topic in self.wanted:
             if publishers := self._node.get_publishers_info_by_topic(topic):
-                self._subscribe(topic, publishers[0].topic_type, publishers[0].qos_profile)
+                kind, offered = publishers[0].topic_type, publishers[0].qos_profile
+                terms = (offered.reliability, offered.durability)
+                if self.types.get(topic, kind) == kind:
+                    self.changed.pop(topic, None)
+                    if self._terms.get(topic) != terms:
+                        self._terms[topic] = terms
+                        self._subscribe(topic, kind, offered)
+                else:
+                    self.changed[topic] = kind  # the middleware keeps a topic's type for the life of a process
 
     def publishers(self) -> dict[str, int]:
         """How many publishers each needed topic has."""
@@ -53,6 +65,8 @@ class StreamWatch:
         return {topic: meter.figures(now_ns) for topic, meter in self._meters.items()}
 
     def _subscribe(self, topic: str, kind: str, offered: QoSProfile) -> None:
+        if (old := self._subscriptions.pop(topic, None)) is not None:
+            self._node.destroy_subscription(old)
         package, _, name = kind.split('/')
         try:
             message_class = getattr(importlib.import_module(f'{package}.msg'), name)
@@ -62,7 +76,8 @@ class StreamWatch:
         # A subscription asks for what its publisher offers; asking for more would receive nothing.
         profile = QoSProfile(depth=_DEPTH, reliability=offered.reliability, durability=offered.durability)
         events = SubscriptionEventCallbacks(message_lost=lambda event: self._on_lost(topic, event.total_count_change))
-        self._node.create_subscription(message_class, topic, partial(self._take, topic), profile, raw=True, event_callbacks=events)
+        take = partial(self._take, topic)
+        self._subscriptions[topic] = self._node.create_subscription(message_class, topic, take, profile, raw=True, event_callbacks=events)
         self.types[topic], self._stamped[topic] = kind, has_header(kind)
 
     def _take(self, topic: str, cdr: bytes) -> None:
