@@ -87,6 +87,7 @@ def episode(folder: Path, video: str, cameras: int, size: tuple[int, int], secon
         while not (watcher.status.streams and all(stream.rate for stream in watcher.status.streams if stream.expected_rate)):
             watcher.spin(0.5)
         watcher.spin(SETTLE_S)
+        watcher.began_s = time.monotonic()
         answer = watcher.call(StartEpisode, 'start', StartEpisode.Request(task=title, force=True))
         assert answer.success, answer.message
         watcher.began_s, before_s = time.monotonic(), processor_s(recorder.pid)
