@@ -1,6 +1,7 @@
 """Shared fixtures: synthetic episodes with a known truth, cells on loopback addresses of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -135,15 +136,22 @@ def synthetic(embodiment):
     return lambda **options: SyntheticEpisode(embodiment, **options)
 
 
-@pytest.fixture
-def dataset(tmp_path, synthetic, embodiment):
-    """A good dataset of two episodes."""
+@pytest.fixture(scope='session')
+def converted(tmp_path_factory, embodiment):
+    """A good dataset of two episodes, made once."""
     from groot_ros.dataset.convert import convert
 
+    folder = tmp_path_factory.mktemp('converted')
     for index in range(2):
-        synthetic(seconds=1.5).record(tmp_path / 'bags' / f'episode_{index:06d}')
-    convert([tmp_path / 'bags'], tmp_path / 'dataset', embodiment)
-    return tmp_path / 'dataset'
+        SyntheticEpisode(embodiment, seconds=1.5).record(folder / 'bags' / f'episode_{index:06d}')
+    convert([folder / 'bags'], folder / 'dataset', embodiment)
+    return folder / 'dataset'
+
+
+@pytest.fixture
+def dataset(converted, tmp_path):
+    """A copy of it to spoil."""
+    return Path(shutil.copytree(converted, tmp_path / 'dataset'))
 
 
 _hosts = iter(range(1, 250))

@@ -181,6 +181,17 @@ def test_a_clock_that_drifts_is_found_once_it_matters(judged):
     assert [f.level for f in verdict.findings if f.check == 'drift_ppm' and f.subject == 'joint_states'] == ['fail']
 
 
+def test_a_camera_that_gets_slower_for_a_while_has_no_other_clock(judged):
+    def slower(entries):
+        for entry in entries:
+            if entry[1] == 'zed/image':
+                entry[0] += round(8e6 * max(seconds(entry) - 6.0, 0.0) / 6.0)
+        return sorted(entries, key=lambda e: e[0])
+
+    verdict, _ = judged(slower, length_s=12.0)
+    assert not [f for f in verdict.findings if f.check == 'drift_ppm']
+
+
 def test_lost_messages_fail(judged):
     def lose(entries):
         entries.insert(200, [0, '', lambda recording: recording.note_lost('tcp_pose', 2)])

@@ -12,7 +12,7 @@ from groot_ros.geometry import Array
 _BLACK = 8.0
 _STILL_M, _STILL_RAD = 0.0005, 0.002
 _GRIPPER_MOVES = 0.05
-_DRIFT_WINDOW_S, _DRIFT_WINDOWS, _DRIFT_HARMLESS_S, _DRIFT_NOISE = 1.0, 10, 2e-3, 3.0
+_DRIFT_WINDOW_S, _DRIFT_WINDOWS, _DRIFT_HARMLESS_S, _DRIFT_ERRORS, _DRIFT_STEADY = 1.0, 10, 2e-3, 8.0, 0.5
 
 Measured = Iterator[tuple[str, float]]
 
@@ -104,7 +104,8 @@ def _delays(trace: EpisodeTrace) -> Measured:
 def _drift(trace: EpisodeTrace) -> Measured:
     """The slope of the shortest delays: network and scheduler only add to them, so their lower edge is the clocks' difference.
 
-    A drift that comes to less than 2 ms over the episode, or does not stand out of the noise, is none.
+    A drift that comes to less than 2 ms over the episode, is below 8 of its standard errors, or is not the same in both halves is
+    none: a camera that gets slower for a while looks like one otherwise.
     """
     for topic in _row_streams(trace):
         stream = trace.streams[topic]
@@ -115,9 +116,14 @@ def _drift(trace: EpisodeTrace) -> Measured:
         if len(numbers) < _DRIFT_WINDOWS:
             continue
         edges = np.array([delays[windows == number].min() for number in numbers])
-        slope, start_s = np.polyfit(numbers * _DRIFT_WINDOW_S, edges, 1)
-        noise_s = float(np.std(edges - np.polyval([slope, start_s], numbers * _DRIFT_WINDOW_S)))
-        if abs(slope) * times_s[-1] > max(_DRIFT_HARMLESS_S, _DRIFT_NOISE * noise_s):
+        edge_s, half = numbers * _DRIFT_WINDOW_S, len(numbers) // 2
+        slope, start_s = np.polyfit(edge_s, edges, 1)
+        if abs(slope) * times_s[-1] <= _DRIFT_HARMLESS_S:
+            continue
+        error = np.std(edges - (start_s + slope * edge_s)) / np.sqrt(np.sum((edge_s - edge_s.mean()) ** 2))
+        halves = [np.polyfit(edge_s[part], edges[part], 1)[0] for part in (slice(half), slice(half, None))]
+        steady = all(_DRIFT_STEADY < other / slope < 1 / _DRIFT_STEADY for other in halves)
+        if steady and abs(slope) > _DRIFT_ERRORS * error:
             yield topic, abs(slope) * 1e6
 
 
