@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groot_ros.errors import GrootRosError
 from groot_ros.resources import share_directory
+from groot_ros.yaml_files import checked, parse_yaml, read_yaml
 
 POSE_SIZE = 7
 
@@ -178,10 +179,7 @@ class Embodiment(_Strict):
     def at_fps(self, fps: float) -> 'Embodiment':
         """The same rows at another rate; the cameras keep theirs."""
         cameras = [{**camera.model_dump(), 'rate_hz': camera.rate_hz or self.fps} for camera in self.cameras]
-        try:
-            return Embodiment.model_validate({**self.model_dump(), 'fps': fps, 'cameras': cameras})
-        except ValidationError as error:
-            raise GrootRosError(f'{fps:g} frames a second are not possible: {error.errors()[0]["msg"]}.') from error
+        return checked(Embodiment, {**self.model_dump(), 'fps': fps, 'cameras': cameras}, f'The embodiment {self.name} at {fps:g} frames a second')
 
     def text(self) -> str:
         """This embodiment as YAML, for bags and datasets."""
@@ -194,30 +192,27 @@ def load_embodiment(name_or_path: str) -> Embodiment:
     A file with `base: NAME` takes everything from that embodiment and changes what it names: entries of state, action and
     cameras by their `name`.
     """
-    return parse_embodiment(*_text_of(name_or_path))
+    path = _path_of(name_or_path)
+    return _embodiment(read_yaml(path, 'The embodiment'), f'The embodiment {path}')
 
 
 def parse_embodiment(text: str, where: str) -> Embodiment:
     """The embodiment of a YAML text; `where` names it in errors."""
-    try:
-        values = yaml.safe_load(text)
-        bases: list[str] = []
-        while isinstance(values, dict) and 'base' in values:
-            base = str(values.pop('base'))
-            if base in bases:
-                raise GrootRosError(f'The embodiment {where} is its own base, by way of {base}.')
-            bases.append(base)
-            values = _changed(yaml.safe_load(_text_of(base)[0]), values)
-        return Embodiment.model_validate(values)
-    except yaml.YAMLError as error:
-        raise GrootRosError(f'The embodiment {where} is not YAML: {error}') from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = '.'.join(map(str, first['loc'])) or 'file'
-        raise GrootRosError(f'The embodiment {where} is wrong at {place}: {first["msg"]}.') from error
+    return _embodiment(parse_yaml(text, f'The embodiment {where}'), f'The embodiment {where}')
 
 
-def _text_of(name_or_path: str) -> tuple[str, str]:
+def _embodiment(values: Any, what: str) -> Embodiment:
+    bases: list[str] = []
+    while isinstance(values, dict) and 'base' in values:
+        base = str(values.pop('base'))
+        if base in bases:
+            raise GrootRosError(f'{what} is its own base, by way of {base}.')
+        bases.append(base)
+        values = _changed(read_yaml(_path_of(base), 'The embodiment'), values)
+    return checked(Embodiment, values, what)
+
+
+def _path_of(name_or_path: str) -> Path:
     folder = share_directory() / 'config' / 'embodiments'
     path = Path(name_or_path)
     if path.suffix not in ('.yaml', '.yml'):
@@ -225,10 +220,7 @@ def _text_of(name_or_path: str) -> tuple[str, str]:
         if not path.is_file() or path.parent != folder:
             known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
             raise GrootRosError(f'There is no embodiment {name_or_path!r}: name one of {known}, or give the path of a YAML file.')
-    try:
-        return path.read_text(), str(path)
-    except OSError as error:
-        raise GrootRosError(f'The embodiment {path} cannot be read: {error.strerror}.') from error
+    return path
 
 
 def _changed(base: Any, changes: Any) -> Any:

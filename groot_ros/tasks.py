@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from groot_ros.errors import GrootRosError
+from groot_ros.yaml_files import checked, read_yaml
 
 
 class Task(BaseModel):
@@ -33,19 +32,8 @@ class TaskProgress:
 
 
 def load_tasks(path: Path) -> list[Task]:
-    """The tasks of a YAML file. Raises GrootRosError naming what is wrong with it."""
-    try:
-        return _File.model_validate(yaml.safe_load(path.read_text())).tasks
-    except OSError as error:
-        raise GrootRosError(f'The task list {path} cannot be read: {error.strerror}.') from error
-    except yaml.YAMLError as error:
-        raise GrootRosError(f'The task list {path} is not YAML: {error}') from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = '.'.join(map(str, first['loc'])) or 'file'
-        raise GrootRosError(
-            f'The task list {path} is wrong at {place}: {first["msg"]}. It looks like `tasks: [{{text: ..., count: 20}}]`.'
-        ) from error
+    """The tasks of a YAML file like `tasks: [{text: ..., count: 20}]`. Raises GrootRosError naming what is wrong with it."""
+    return checked(_File, read_yaml(path, 'The task list'), f'The task list {path}').tasks
 
 
 def next_task(tasks: list[Task], done: dict[str, int]) -> TaskProgress | None:

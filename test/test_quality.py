@@ -262,7 +262,7 @@ def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'), [('nonsense: {warn: 1}', 'no check'), ('gap_s: {worn: 1}', 'gap_s'), ('a: [', 'not YAML'), ('gap_s: 3', 'gap_s')]
+    ('text', 'message'), [('nonsense: {warn: 1}', 'no check'), ('gap_s: {worn: 1}', 'gap_s'), ('a: [', 'not YAML'), ('- 3', 'wrong at')]
 )
 def test_thresholds_that_are_wrong_are_named(tmp_path, text, message):
     (tmp_path / 't.yaml').write_text(text)

@@ -42,7 +42,7 @@ def test_every_map_is_good_and_explains_itself(name):
 def test_a_map_that_is_not_good_names_the_key(tmp_path):
     for text, match in (
         ('name: x\nhelp: y\naxes: {up: [{axis: a}]}\nbuttons: {}', "'up'"), ('name: x\nhelp: y\naxes: {}\nbuttons: {jump: a}', "'jump'"),
-        ('name: x\naxes: {}\nbuttons: {}', 'help'), ('name: [', 'not a good'),
+        ('name: x\naxes: {}\nbuttons: {}', 'help'), ('name: [', 'not YAML at line 1'),
     ):  # fmt: skip
         (tmp_path / 'm.yaml').write_text(text)
         with pytest.raises(GrootRosError, match=match):

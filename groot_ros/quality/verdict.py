@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel
 
 from groot_ros import __version__
 from groot_ros.bags.trace import EpisodeTrace
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
 from groot_ros.resources import VERDICT_FILE, share_directory
+from groot_ros.yaml_files import checked, read_yaml
 
 FORMAT_VERSION = 1
 LEVELS = ('pass', 'warn', 'fail')
@@ -83,20 +83,11 @@ class Verdict:
 
 def load_thresholds(path: str = '') -> Thresholds:
     """Those of config/verdict.yaml, changed by a file of the same form. Raises GrootRosError naming what is wrong with it."""
-    shipped = yaml.safe_load((share_directory() / 'config' / 'verdict.yaml').read_text())
-    try:
-        own = yaml.safe_load(Path(path).read_text()) if path else {}
-        unknown = set(own or {}) - set(CHECKS)
-        if unknown:
-            raise GrootRosError(f'{path} names {", ".join(sorted(unknown))}, which is no check: the checks are {", ".join(CHECKS)}.')
-        return Thresholds.model_validate({**shipped, **(own or {})})
-    except OSError as error:
-        raise GrootRosError(f'The thresholds {path} cannot be read: {error.strerror}.') from error
-    except yaml.YAMLError as error:
-        raise GrootRosError(f'The thresholds {path} are not YAML: {error}') from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise GrootRosError(f'The thresholds {path} are wrong at {".".join(map(str, first["loc"]))}: {first["msg"]}.') from error
+    shipped = read_yaml(share_directory() / 'config' / 'verdict.yaml', 'The file of thresholds')
+    own = checked(Thresholds, (read_yaml(Path(path), 'The file of thresholds') or {}) if path else {}, f'The file of thresholds {path}')
+    if unknown := set(own.root) - set(CHECKS):
+        raise GrootRosError(f'{path} names {", ".join(sorted(unknown))}, which is no check: the checks are {", ".join(CHECKS)}.')
+    return Thresholds.model_validate({**shipped, **own.model_dump()})
 
 
 def judge(trace: EpisodeTrace, thresholds: Thresholds, info: dict[str, Any], episode: str, failure: str = '') -> Verdict:

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial.transform import Rotation
 
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.resources import share_directory
+from groot_ros.yaml_files import checked, read_yaml
 
 DIRECTIONS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
 EVENTS = ('gripper', 'start', 'save', 'fail', 'discard', 'redo', 'pause', 'home', 'enable', 'stop', 'recover', 'freedrive')
@@ -68,14 +68,12 @@ class TeleopMap(_Strict):
 
 def load_map(name: str) -> TeleopMap:
     """A map by name, from config/teleop, or by path. Raises GrootRosError, naming the key, for one that is not good."""
-    path = Path(name).expanduser() if name.endswith('.yaml') else share_directory() / 'config' / 'teleop' / f'{name}.yaml'
-    try:
-        found = TeleopMap.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        known = ', '.join(sorted(file.stem for file in (share_directory() / 'config' / 'teleop').glob('*.yaml')))
-        raise GrootRosError(f'There is no teleop map {name!r} ({error.strerror}): use {known}, or the path of a YAML file.') from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise GrootRosError(f'{path} is not a good teleop map: {error}') from error
+    shipped = share_directory() / 'config' / 'teleop'
+    path = Path(name).expanduser() if name.endswith('.yaml') else shipped / f'{name}.yaml'
+    if not path.is_file():
+        known = ', '.join(sorted(file.stem for file in shipped.glob('*.yaml')))
+        raise GrootRosError(f'There is no teleop map {name!r}: use {known}, or the path of a YAML file.')
+    found = checked(TeleopMap, read_yaml(path, 'The teleop map'), f'The teleop map {path}')
     for kind, given, known in (('axes', found.axes, DIRECTIONS), ('buttons', found.buttons, EVENTS)):
         if wrong := sorted(set(given) - set(known)):
             raise GrootRosError(f'{path}: {kind}: {wrong[0]!r} is not one of {", ".join(known)}.')
