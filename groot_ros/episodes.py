@@ -81,7 +81,7 @@ class EpisodeFolder:
         return shutil.disk_usage(self.path).free
 
     def write_speed(self) -> float:
-        """Bytes a second that reach the disk, by writing 16 MiB."""
+        """Bytes a second that reach the disk, by writing 16 MiB; 0 where it takes none, as a full one."""
         probe, block = self.path / '.write_probe', os.urandom(1 << 20)
         began_s = time.perf_counter()
         try:
@@ -90,6 +90,8 @@ class EpisodeFolder:
                     file.write(block)
                 file.flush()
                 os.fdatasync(file.fileno())
+        except OSError:
+            return 0.0
         finally:
             probe.unlink(missing_ok=True)
         return _PROBE_BYTES / (time.perf_counter() - began_s)

@@ -1,5 +1,6 @@
 """What an operator works with for hours: task list, index of episodes, health of streams, preflight, embodiments on others' topics."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groot_ros.bags.recording import RecordingSettings
+from groot_ros.bags.recording import EpisodeRecording, RecordingSettings
 from groot_ros.cues import Cues
 from groot_ros.embodiment import load_embodiment, parse_embodiment
 from groot_ros.episodes import EpisodeFolder, IndexEntry
 from groot_ros.errors import GrootRosError
 from groot_ros.health import StreamFigures, StreamMeter
 from groot_ros.quality.preflight import CellView, bytes_per_second, preflight
+from groot_ros.quality.verdict import judge, load_thresholds
 from groot_ros.rows import RowSampler
 from groot_ros.streams import GridTicks, ReferenceTicks, ticks_for
 from groot_ros.tasks import Task, load_tasks, next_task
@@ -234,3 +236,22 @@ def test_a_bell_rings(capsys):
 
 def test_configurations_are_shipped():
     assert (Path(__file__).parents[1] / 'config' / 'foxglove_layout.json').is_file()
+
+
+def test_a_full_disk_has_no_speed_and_leaves_no_probe(tmp_path, monkeypatch):
+    folder = EpisodeFolder(tmp_path)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('os.fdatasync', full)
+    assert folder.write_speed() == 0.0
+    assert not (tmp_path / '.write_probe').exists()
+    folder.close()
+
+
+def test_an_episode_without_a_row_is_judged(tmp_path, embodiment):
+    recording = EpisodeRecording(tmp_path / 'bag', embodiment, {'joint_states': 'sensor_msgs/msg/JointState'}, {'task': 'x'})
+    verdict = judge(recording.finish({}), load_thresholds(), {}, 'bag')
+    assert (verdict.verdict, verdict.rows) == ('fail', 0)
+    assert verdict.reasons[0] == 'the episode has no row'

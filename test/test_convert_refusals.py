@@ -1,5 +1,6 @@
 """Bad input to the converter: one sentence that names the thing and the mending, and nothing half-written."""
 
+import errno
 import json
 import shutil
 
@@ -137,3 +138,15 @@ def test_an_episode_whose_verdict_is_fail_stays_out_unless_told(tmp_path, embodi
     assert convert([tmp_path / 'bags'], tmp_path / 'all', embodiment, ConversionOptions(keep_failed=True)).episodes == 2
     assert json.loads((tmp_path / 'all/meta/conversion.json').read_text())['episodes'][0]['notes']['verdict'] == 'fail'
     refused([tmp_path / 'bags' / 'episode_000000'], tmp_path / 'none', embodiment, 'the picture stood still.*--keep-failed')
+
+
+def test_a_disk_without_hard_links_takes_copies(tmp_path, embodiment, synthetic, monkeypatch):
+    synthetic().record(tmp_path / 'bag')
+    convert([tmp_path / 'bag'], tmp_path / 'linked', embodiment)
+
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, 'Operation not permitted')
+
+    monkeypatch.setattr('os.link', refuse)
+    convert([tmp_path / 'bag'], tmp_path / 'copied', embodiment)
+    assert files_of(tmp_path / 'copied') == files_of(tmp_path / 'linked')

@@ -165,6 +165,8 @@ def find_bags(paths: list[Path]) -> list[Path]:
 
 
 def _open(path: Path) -> Reader:
+    if not path.is_dir():
+        raise GrootRosError(f'{path} is no folder: give the folder of a bag.')
     if not (path / 'metadata.yaml').is_file():
         raise GrootRosError(f'The bag {path} has no metadata.yaml: its recording was cut off; run `groot-ros recover {path}`.')
     reader = Reader(path)

@@ -128,29 +128,32 @@ class EpisodeTrace:
     @property
     def states(self) -> Array:
         """States (n, D); NaN where a stream was missing."""
-        return np.array(self._states).reshape(self.rows, -1)
+        return self._by_row(self._states)
 
     @property
     def ages_s(self) -> Array:
         """Age of each state field at each tick (n, F)."""
-        return np.array(self._ages_s).reshape(self.rows, -1)
+        return self._by_row(self._ages_s)
 
     @property
     def frame_ages_s(self) -> Array:
         """From each tick to the frame of each camera (n, C)."""
-        return np.array(self._frame_ages_s).reshape(self.rows, -1)
+        return self._by_row(self._frame_ages_s)
 
     @property
     def brightness(self) -> Array:
         """Mean brightness of each camera's frame (n, C), 0 to 255."""
-        return np.array(self._brightness).reshape(self.rows, -1)
+        return self._by_row(self._brightness)
 
     @property
     def repeated(self) -> np.ndarray:
         """Whether each camera's frame is the picture of the row before (n, C)."""
-        return np.array(self._repeated, bool).reshape(self.rows, -1)
+        return self._by_row(self._repeated).astype(bool)
 
     @property
     def commands(self) -> Array:
         """Commands in force at each tick (n, A); no columns where the embodiment has none."""
-        return np.array(self._commands).reshape(self.rows, -1) if self.rows else np.zeros((0, 0))
+        return self._by_row(self._commands)
+
+    def _by_row(self, values: array) -> Array:
+        return np.array(values, float).reshape(self.rows, -1) if self.rows else np.zeros((0, 0))

@@ -54,7 +54,7 @@ class DatasetWriter:
         for feature, video in part.videos.items():
             place = video_file(self._partial, feature, episode)
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.link(video, place)  # the part stays whole, should this run be interrupted
+            _link(video, place)
         # An interrupted or recovered demonstration may break off anywhere: only a success is called valid.
         validity = VALID if part.provenance.outcome == 'success' else INVALID
         task_index, validity_index = self._task_index(part.task), self._task_index(validity)
@@ -113,3 +113,11 @@ class DatasetWriter:
             'index': np.arange(self._rows, self._rows + count),
             **{name: np.full(count, value) for name, value in constants.items()},
         })  # fmt: skip
+
+
+def _link(video: Path, place: Path) -> None:
+    """The part keeps its file, should this run be interrupted; file systems without hard links, as of a USB disk, take a copy."""
+    try:
+        os.link(video, place)
+    except OSError:
+        shutil.copy2(video, place)

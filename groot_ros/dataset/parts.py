@@ -50,10 +50,9 @@ class Job:
     task: str
 
     @property
-    def key(self) -> str:
-        """Equal only where the same bag is converted in the same way."""
-        settings = json.dumps([self.embodiment, self.horizon, self.task, __version__])
-        return f'{_sha256(self.bag)}/{hashlib.sha256(settings.encode()).hexdigest()}'
+    def settings(self) -> str:
+        """Equal only where bags are converted in the same way."""
+        return hashlib.sha256(json.dumps([self.embodiment, self.horizon, self.task, __version__]).encode()).hexdigest()
 
 
 @dataclass
@@ -82,12 +81,13 @@ class PartEpisode:
 def convert_bag(job: Job) -> Part:
     """Converts one bag, or finds that it is done. An unfit bag is told in `problem`; nothing else is caught."""
     try:
-        key = job.key
+        sha256 = _sha256(job.bag)
+        key = f'{sha256}/{job.settings}'
         if (done := _done(job.folder, key)) is not None:
             return done
         shutil.rmtree(job.folder, ignore_errors=True)
         job.folder.mkdir(parents=True)
-        part = _convert(job, parse_embodiment(job.embodiment, 'of the conversion'))
+        part = _convert(job, parse_embodiment(job.embodiment, 'of the conversion'), sha256)
     except GrootRosError as error:
         return Part(job.folder, problem=str(error))
     (job.folder / _DONE).write_text(json.dumps({**asdict(part), 'folder': '', 'key': key}))
@@ -111,7 +111,7 @@ def failed_reasons(bag: Path) -> list[str]:
     return (reasons or ['its verdict is fail']) if verdict.get('verdict') == 'fail' else []
 
 
-def _convert(job: Job, embodiment: Embodiment) -> Part:
+def _convert(job: Job, embodiment: Embodiment, sha256: str) -> Part:
     part, started_s = Part(job.folder), time.perf_counter()
     with EpisodeBag(job.bag) as bag:
         stretches = stretches_of(bag, embodiment, job.folder)
@@ -121,7 +121,6 @@ def _convert(job: Job, embodiment: Embodiment) -> Part:
                 f'The episode {job.bag} has {max(longest - 1, 0)} rows, fewer than the horizon of {job.horizon}, '
                 'so GR00T would take no sample from it: record it longer, or leave it out with --skip-bad.'
             )
-        sha256 = _sha256(job.bag)
         part.rows_s += time.perf_counter() - started_s
         for number, stretch in enumerate(stretches):
             if len(stretch.samples) > job.horizon:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import socket
+import stat
 from pathlib import Path
 
 
@@ -34,7 +35,10 @@ class SocketWatch:
 def _connections(port: int) -> list[int]:
     found = []
     for entry in Path('/proc/self/fd').iterdir():
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as copy:
-            if copy.family == socket.AF_INET and copy.getpeername()[1] == port:
-                found.append(int(entry.name))
+        number = int(entry.name)
+        with contextlib.suppress(OSError):  # closed meanwhile, or not connected
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as copy:
+                    if copy.family == socket.AF_INET and copy.getpeername()[1] == port:
+                        found.append(number)
     return found

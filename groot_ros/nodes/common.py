@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -31,7 +32,7 @@ STREAM_QOS = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
 IMAGE_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 STATUS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _DIAGNOSTICS_S = 1.0
-_SHARED_MEMORY_BYTES = 1 << 30
+_SHARED_MEMORY, _SHARED_MEMORY_BYTES = '/dev/shm', 1 << 30
 _PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
@@ -219,8 +220,12 @@ def use_large_shared_memory() -> None:
 
     Not where shared memory is scarce, as in a container with Docker's 64 MiB: a segment that cannot be filled ends in SIGBUS.
     """
-    if not any(name in os.environ for name in _PROFILE_VARIABLES) and shutil.disk_usage('/dev/shm').free > _SHARED_MEMORY_BYTES:
+    if not any(name in os.environ for name in _PROFILE_VARIABLES) and _free_shared_memory() > _SHARED_MEMORY_BYTES:
         os.environ[_PROFILE_VARIABLES[0]] = str(share_directory() / 'config' / 'fastdds.xml')
+
+
+def _free_shared_memory() -> int:
+    return shutil.disk_usage(_SHARED_MEMORY).free if Path(_SHARED_MEMORY).is_dir() else 0
 
 
 class _Interrupt:

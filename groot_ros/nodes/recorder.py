@@ -1,6 +1,5 @@
 """recorder: serialized messages in, one bag an episode out, judged at its end; episodes are controlled by services and an action."""
 
-import contextlib
 import importlib.util
 import os
 import re
@@ -157,9 +156,11 @@ class Recorder(GrootNode):
         return found
 
     def _on_preflight(self, request: Preflight.Request, response: Preflight.Response) -> Preflight.Response:
-        with contextlib.suppress(OSError):  # a full disk is told by its free bytes
-            self._write_speed = self._folder.write_speed() if self._recording is None else self._write_speed
-        problems = self._problems()
+        if self._recording is None:
+            self._write_speed = self._folder.write_speed()
+            problems = self._problems()
+        else:
+            problems = ['an episode is being recorded', *self._problems()]
         response.success, response.message = not problems, '; '.join(problems) or 'green: an episode can begin'
         response.streams = self._stream_health()
         return response

@@ -60,6 +60,10 @@ def _gaps(trace: EpisodeTrace) -> Measured:
             yield topic, float(max(steps.max() - np.median(steps), 0.0))
 
 
+def _age_p50(trace: EpisodeTrace) -> Measured:
+    yield from _of_ages(trace, lambda ages: float(np.median(ages)))
+
+
 def _age_p95(trace: EpisodeTrace) -> Measured:
     yield from _of_ages(trace, lambda ages: float(np.percentile(ages, 95)))
 
@@ -220,6 +224,7 @@ CHECKS: dict[str, Check] = {
     'tick_jitter': Check(_tick_jitter, 'periods', 'rows are unevenly spaced, 95th percentile'),
     'rate_deviation': Check(_rate_deviation, 'share', 'the rate is off the declared one by'),
     'gap_s': Check(_gaps, 's', 'the largest gap beyond the usual step is'),
+    'age_p50_s': Check(_age_p50, 's', 'the nearest sample is away from the tick, median, by'),
     'age_p95_s': Check(_age_p95, 's', 'the nearest sample is away from the tick, 95th percentile, by'),
     'age_max_s': Check(_age_max, 's', 'the nearest sample is away from the tick by at most'),
     'frame_skew': Check(_frame_skew, 'periods', 'frames are away from their ticks, 95th percentile, by'),
