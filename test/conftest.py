@@ -74,7 +74,7 @@ class SyntheticEpisode:
         """Records what `entries` gives; options are those of EpisodeRecording, and `entries` replaces the messages."""
         kinds = {topic: kind for topic, kind in {**TOPIC_TYPES, **options.pop('more_types', {})}.items() if topic != drop_topic}
         info = {'task': task, 'operator': 'test', 'embodiment': self.embodiment.text(), 'namespace': '/', 'fps': self.embodiment.fps}
-        entries = options.pop('entries', None) or self.entries()
+        entries = options.pop('entries', None) or self._arrivals()  # one by one: an hour of pictures does not fit
         recording = EpisodeRecording(path, self.embodiment, kinds, info, **options)
         for arrival_ns, topic, message in entries:
             if topic in kinds:
@@ -87,7 +87,10 @@ class SyntheticEpisode:
 
     def entries(self) -> list:
         """[arrival, topic, message] in the order of arrival, 1 ms after the stamps; arrivals count from T0_NS."""
-        return [[stamp_ns + 1_000_000, topic, message] for stamp_ns, topic, message in self.messages()]
+        return list(self._arrivals())
+
+    def _arrivals(self):
+        return ([stamp_ns + 1_000_000, topic, message] for stamp_ns, topic, message in self.messages())
 
     def messages(self):
         entries = [(round(k * 8e6), 'arm') for k in range(int(self.seconds / 0.008) + 30)]
