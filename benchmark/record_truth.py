@@ -22,7 +22,7 @@ from groot_ros.bags.recording import EpisodeRecording
 from groot_ros.bags.recover import recover_bag
 from groot_ros.bags.types import serialized, time_message, typestore
 from groot_ros.bags.video import H264Decoder
-from groot_ros.dataset.stretches import read_samples
+from groot_ros.dataset.bag_stretches import read_samples
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.quality.verdict import judge, load_thresholds
 

@@ -76,25 +76,45 @@ def _add_up(commands) -> None:
 def _add_convert(commands) -> None:
     command = commands.add_parser(
         'convert',
-        help='make a GR00T dataset of bags',
-        description='Converts bags to a LeRobot v2.1 dataset that GR00T N1.5, N1.6 and N1.7 read. Video packets of our recorder are copied, '
-        'not decoded; bags of other recorders are sampled as ours would have sampled them, and encoded. The dataset is written whole or not at all.',
-        epilog='example:\n  groot-ros convert episodes --output datasets/cube_in_bin --embodiment ur5e_robotiq_zed',
+        help='make a GR00T dataset of bags, HDF5 files or LeRobot datasets',
+        description='Converts recordings to a LeRobot v2.1 dataset that GR00T N1.5, N1.6 and N1.7 read. Video packets of our recorder are copied, '
+        'not decoded; bags of other recorders are sampled as ours would have sampled them, and encoded; HDF5 (Isaac Lab, Mimic) and LeRobot v2 '
+        'datasets with other columns are read as the embodiment says. The dataset is written whole or not at all.',
+        epilog='examples:\n  groot-ros convert episodes --output datasets/cube_in_bin --embodiment ur5e_robotiq_zed --workers 2\n'
+        '  groot-ros convert teleop.hdf5 --output datasets/card --embodiment franka_mcx --task "insert the card"\n'
+        '  groot-ros convert episodes --output datasets/cube_in_bin --append',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument('bags', nargs='+', type=Path, metavar='BAG_OR_FOLDER', help='bag folders, or folders that hold bags')
-    command.add_argument('--output', required=True, type=Path, help='folder of the new dataset; it must not exist yet')
+    command.add_argument('sources', nargs='+', metavar='SOURCE', help='bags, HDF5 files, LeRobot datasets, folders of them, s3://... of bags')
+    command.add_argument('--output', required=True, type=Path, help='folder of the dataset')
+    add_conversion_options(command)
+    command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
+    command.set_defaults(run=_convert)
+
+
+def add_conversion_options(command: argparse.ArgumentParser) -> None:
+    """The options of a conversion, which the converter node takes too."""
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
     command.add_argument(
         '--fps', type=float, default=0.0, help="rows a second, where not the embodiment's; other than recorded, video is encoded anew"
     )
-    command.add_argument('--task', default='', help='language description for bags that do not say theirs, as those of other recorders')
+    command.add_argument('--task', default='', help='language description for sources that do not say theirs, as bags of other recorders')
     command.add_argument('--horizon', type=int, default=16, help='shortest episode worth keeping, in rows: the action horizon (default 16)')
+    command.add_argument('--trim-idle', type=float, metavar='S', help='leave at most S seconds in which nothing moves at both ends of an episode')
+    command.add_argument('--ranges', type=Path, metavar='FILE', help='YAML with time ranges, each an episode, of bags that hold several')
     command.add_argument('--keep-failed', action='store_true', help='take episodes whose verdict is fail (see groot-ros inspect)')
-    command.add_argument('--skip-bad', action='store_true', help='leave out bags that cannot be converted, and say which')
-    command.add_argument('--workers', type=int, default=1, help='bags to convert at the same time (default 1); the dataset does not depend on it')
-    command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
-    command.set_defaults(run=_convert)
+    command.add_argument('--skip-bad', action='store_true', help='leave out what cannot be converted, and say which')
+    command.add_argument('--format', default='v2.1', help="v2.1, which GR00T reads, or v3.0 for LeRobot's own training (default v2.1)")
+    command.add_argument('--codec', default='h264', help='h264, hevc or av1; other than h264, video is always encoded anew (default h264)')
+    command.add_argument(
+        '--release', default='', help='n1.6 or n1.7: also the statistics that only this release of GR00T reads; N1.5 stumbles over them'
+    )
+    command.add_argument('--append', action='store_true', help='extend the dataset at --output; what it holds already is not converted again')
+    command.add_argument('--overwrite', action='store_true', help='replace the dataset at --output, once the new one is whole')
+    command.add_argument('--workers', type=int, default=1, help='episodes to convert at the same time (default 1); the dataset does not depend on it')
+    command.add_argument(
+        '--executor', default='processes', help='processes of this machine, or ray: tasks on the cluster of RAY_ADDRESS, else of this machine'
+    )
 
 
 def _add_validate(commands) -> None:
@@ -123,6 +143,7 @@ def _add_modality_config(commands) -> None:
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
     command.add_argument('--release', default='n1.7', help='n1.5, n1.6 or n1.7 (default n1.7)')
     command.add_argument('--horizon', type=int, default=16, help='steps of an action chunk (default 16)')
+    command.add_argument('--relative', action='store_true', help='predict poses relative to the state instead of deltas; the embodiment needs eef_9d')
     command.add_argument('--output', type=Path, metavar='FILE', help='the file to write; without it the text is printed')
     command.set_defaults(run=_modality_config)
 
@@ -187,16 +208,30 @@ def _up(options: argparse.Namespace) -> int:
     return up(options.profile, Options(**{option.name: getattr(options, option.name) for option in fields(Options)}))
 
 
-def _convert(options: argparse.Namespace) -> int:
-    from groot_ros.dataset.convert import ConversionOptions, convert
-    from groot_ros.dataset.parts import Part
+def conversion_of(options: argparse.Namespace):
+    """The embodiment and the settings that the options of a conversion say. Raises GrootRosError for options that exclude each other."""
+    from groot_ros.dataset.convert import ConversionOptions, Existing
+    from groot_ros.dataset.ranges import load_ranges
     from groot_ros.embodiment import load_embodiment
 
+    if options.append and options.overwrite:
+        raise GrootRosError('--append and --overwrite exclude each other.')
     embodiment = load_embodiment(options.embodiment)
-    if options.fps:
+    if options.fps and options.fps != embodiment.fps:
         embodiment = embodiment.at_fps(options.fps)
+    taken = {
+        name: getattr(options, name) for name in ('horizon', 'skip_bad', 'keep_failed', 'task', 'workers', 'executor', 'format', 'codec', 'release')
+    }
+    existing = Existing.APPEND if options.append else Existing.OVERWRITE if options.overwrite else Existing.REFUSE
+    ranges = tuple(load_ranges(options.ranges)) if options.ranges else ()
+    return embodiment, ConversionOptions(**taken, idle_s=options.trim_idle, existing=existing, ranges=ranges)
 
-    chosen = ConversionOptions(options.horizon, options.skip_bad, options.keep_failed, options.task, options.workers)
+
+def _convert(options: argparse.Namespace) -> int:
+    from groot_ros.dataset.convert import convert
+    from groot_ros.dataset.parts import Part
+
+    embodiment, chosen = conversion_of(options)
 
     def bar(parts: Iterable[Part], count: int) -> Iterator[Part]:
         rows, began_s = 0, time.monotonic()
@@ -207,16 +242,12 @@ def _convert(options: argparse.Namespace) -> int:
                 yield part
 
     try:
-        report = convert(options.bags, options.output, embodiment, chosen, bar)
+        report = convert(options.sources, options.output, embodiment, chosen, bar)
     except KeyboardInterrupt:
         print('stopped: the same command goes on from here.', file=sys.stderr)
         return 130
-    rate = report.rows / max(report.elapsed_s, 1e-9)
-    print(f'{report.episodes} episodes, {report.rows} rows, {rate:.0f} rows/s -> {report.output}')
-    for bag, reason in report.failed.items():
-        print(f'left out, its verdict is fail: {bag}: {reason}')
-    for reason in report.skipped.values():
-        print(f'left out: {reason}')
+    for line in report.lines():
+        print(line)
     if options.json:
         options.json.write_text(json.dumps({**vars(report), 'output': str(report.output)}, indent=2) + '\n')
     return 0
@@ -243,7 +274,7 @@ def _modality_config(options: argparse.Namespace) -> int:
     from groot_ros.dataset.modality_config import modality_config
     from groot_ros.embodiment import load_embodiment
 
-    text = modality_config(load_embodiment(options.embodiment), options.release, options.horizon)
+    text = modality_config(load_embodiment(options.embodiment), options.release, options.horizon, options.relative)
     if options.output:
         options.output.write_text(text)
         print(f'written to {options.output}')

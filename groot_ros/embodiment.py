@@ -10,7 +10,8 @@ from groot_ros.errors import GrootRosError
 from groot_ros.resources import share_directory
 from groot_ros.yaml_files import checked, parse_yaml, read_yaml
 
-POSE_SIZE = 7
+_FIELD_SIZES = {'pose': 7, 'quaternion': 4}
+OUTCOME = 'outcome'
 
 
 class _Strict(BaseModel):
@@ -18,14 +19,19 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """Where numbers come from: a field of the messages on a topic, and how it is sampled at a tick.
+    """Where numbers come from.
 
-    The value is `scale` times what the message says, plus `offset`; `latency_s` is subtracted from its stamp.
+    In a bag they are a field of the messages on a topic, sampled at a tick; in a table (HDF5, LeRobot) a column, or some of its
+    numbers. `joints` are looked up by name: in a message, or in the embodiment's `column_joints`. The value is `scale` times what
+    stands there, plus `offset`; `latency_s` is subtracted from a message's stamp.
     """
 
-    topic: str
-    field: str
+    topic: str = ''
+    field: str = ''
+    column: str = ''
     joints: tuple[str, ...] = ()
+    indices: tuple[int, ...] = ()
+    numbers: int = Field(default=0, ge=0)
     sample: Literal['linear', 'pose', 'nearest', 'hold'] = 'hold'
     latency_s: float = 0.0
     scale: float = 1.0
@@ -34,7 +40,12 @@ class Source(_Strict):
     @property
     def size(self) -> int:
         """How many numbers it gives."""
-        return POSE_SIZE if self.field == 'pose' else len(self.joints) or 1
+        return _FIELD_SIZES.get(self.field) or len(self.joints) or len(self.indices) or self.numbers or 1
+
+    @property
+    def quaternion(self) -> slice | None:
+        """Where its x y z w lie among its numbers, whose sign means nothing; None where it has none."""
+        return {'pose': slice(3, 7), 'quaternion': slice(0, 4)}.get(self.field)
 
 
 class StateField(Source):
@@ -43,23 +54,26 @@ class StateField(Source):
     name: str
 
 
-class ActionField(_Strict):
-    """A slice of action: a difference of a pose in the state, or a commanded number."""
+class ActionField(Source):
+    """A slice of action.
+
+    `delta_position` and `delta_rotation` are differences of poses, either of the state's pose `of`, or of the target poses of a source
+    of their own; `command` is a value that was commanded, `stored_delta` one that the source holds as a difference already.
+    """
 
     name: str
-    kind: Literal['delta_position', 'delta_rotation', 'command']
+    kind: Literal['delta_position', 'delta_rotation', 'command', 'stored_delta']
     of: str = ''
-    topic: str = ''
-    field: str = ''
-    joints: tuple[str, ...] = ()
-    latency_s: float = 0.0
-    scale: float = 1.0
-    offset: float = 0.0
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it is computed of successive poses, so that the last row has none."""
+        return self.kind in ('delta_position', 'delta_rotation')
 
     @property
     def size(self) -> int:
         """How many numbers it gives."""
-        return 1 if self.kind == 'command' else 3
+        return 3 if self.is_derived else super().size
 
     @property
     def absolute(self) -> bool:
@@ -67,17 +81,23 @@ class ActionField(_Strict):
         return self.kind == 'command'
 
     @property
-    def source(self) -> Source:
-        """Where a command comes from: the value in force, whatever its age."""
-        shared = {key: getattr(self, key) for key in ('topic', 'field', 'joints', 'latency_s', 'scale', 'offset')}
-        return Source(**shared, sample='hold')
+    def source(self) -> Source | None:
+        """What has to be sampled for it: the command in force whatever its age, or target poses; None where the state has it."""
+        if not (self.topic or self.column):
+            return None
+        shared = {name: getattr(self, name) for name in Source.model_fields}
+        return Source(**{**shared, 'sample': 'pose' if self.is_derived else 'hold'})
 
 
 class CameraField(_Strict):
-    """One video of the dataset; the first camera gives the ticks. `rate_hz` is what the camera sends, where that is not the dataset's fps."""
+    """One video of the dataset; the first camera gives the ticks. `rate_hz` is what the camera sends, where that is not the dataset's fps.
+
+    `topic` is for bags, `column` for tables. Pictures of another size are fitted with black bars when they are converted.
+    """
 
     name: str
-    topic: str
+    topic: str = ''
+    column: str = ''
     width: int
     height: int
     rate_hz: float = Field(default=0.0, ge=0)
@@ -102,7 +122,12 @@ class Annotation(_Strict):
 
 
 class Embodiment(_Strict):
-    """The layout of a row and the topics behind it."""
+    """The layout of a row, and the topics or columns behind it.
+
+    `eef_9d` names the pose of the state that further columns give as position and first two rows of the rotation, for training
+    relative to the state. `reward` is a column of rewards, or `outcome`: 1 in the last row of a success. `tasks` gives the texts of
+    tasks that a source only names. `language_key` is GR00T's, where it is not the task annotation.
+    """
 
     name: str
     robot_type: str
@@ -114,15 +139,24 @@ class Embodiment(_Strict):
     annotation: Annotation = Annotation()
     also_record: tuple[str, ...] = ()
     rates_hz: dict[str, float] = {}
+    column_joints: dict[str, tuple[str, ...]] = {}
+    tasks: dict[str, str] = {}
+    language_key: str = ''
+    reward: str = ''
+    eef_9d: str = ''
 
     @model_validator(mode='after')
     def _consistent(self) -> 'Embodiment':
         poses = {field.name for field in self.state if field.field == 'pose'}
         for field in self.action:
-            if field.kind == 'command' and not (field.topic and field.field):
-                raise ValueError(f'action {field.name}: a command needs `topic` and `field`')
-            if field.kind != 'command' and field.of not in poses:
+            if not field.is_derived and not field.source:
+                raise ValueError(f'action {field.name}: a {field.kind} needs a `topic` and `field`, or a `column`')
+            if field.is_derived and field.of not in poses and not (field.source and field.field == 'pose'):
                 raise ValueError(f'action {field.name}: `of` must name a pose of the state, one of {sorted(poses)}')
+        for field in (*self.state, *(action.source for action in self.action if action.source)):
+            _check_source(field, self.column_joints)
+        if self.eef_9d and self.eef_9d not in poses:
+            raise ValueError(f'eef_9d must name a pose of the state, one of {sorted(poses)}')
         for names in ([f.name for f in self.state], [f.name for f in self.action], [c.name for c in self.cameras]):
             if len(set(names)) != len(names):
                 raise ValueError(f'a name occurs twice among {names}')
@@ -132,6 +166,12 @@ class Embodiment(_Strict):
     def state_slices(self) -> dict[str, slice]:
         """Where each state field lies in observation.state."""
         return _slices(self.state)
+
+    @property
+    def quaternion_slices(self) -> list[slice]:
+        """Where quaternions x y z w lie in observation.state."""
+        found = [(self.state_slices[field.name].start, field.quaternion) for field in self.state]
+        return [slice(start + part.start, start + part.stop) for start, part in found if part is not None]
 
     @property
     def action_slices(self) -> dict[str, slice]:
@@ -164,10 +204,32 @@ class Embodiment(_Strict):
         raise GrootRosError(f'The embodiment {self.name} has no pose in its state: add one to its YAML.')
 
     @property
+    def commands(self) -> tuple[tuple[ActionField, Source, slice], ...]:
+        """Actions with a source of their own, that source, and where its numbers lie in the commands of a tick."""
+        found, start = [], 0
+        for field in self.action:
+            if (source := field.source) is not None:
+                found.append((field, source, slice(start, start + source.size)))
+                start += source.size
+        return tuple(found)
+
+    @property
+    def commands_size(self) -> int:
+        """How many numbers the commands of a tick are."""
+        return sum(source.size for _, source, _ in self.commands)
+
+    @property
     def row_topics(self) -> list[str]:
-        """Topics that rows are sampled from, cameras left out."""
-        commands = [field.topic for field in self.action if field.kind == 'command']
-        return list(dict.fromkeys([*(field.topic for field in self.state), *commands]))
+        """Topics that rows are sampled from, cameras left out. Raises GrootRosError for an embodiment of tables only."""
+        sources = [*self.state, *(source for _, source, _ in self.commands)]
+        if not all(source.topic for source in [*sources, *self.cameras]):
+            raise GrootRosError(f'The embodiment {self.name} names no topics, it is for tables: choose another one for bags.')
+        return list(dict.fromkeys(source.topic for source in sources))
+
+    @property
+    def language(self) -> str:
+        """The key of GR00T's language modality."""
+        return self.language_key or f'annotation.{self.annotation.task}'
 
     def expected_hz(self, topic: str) -> float:
         """The rate at which a topic should come, 0 where the embodiment does not say."""
@@ -184,6 +246,16 @@ class Embodiment(_Strict):
     def text(self) -> str:
         """This embodiment as YAML, for bags and datasets."""
         return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
+
+
+def _check_source(source: Source, column_joints: dict[str, tuple[str, ...]]) -> None:
+    where = source.topic or source.column
+    if not where or (source.topic and not source.field):
+        raise ValueError(f'{getattr(source, "name", where) or "a field"} needs a `topic` and `field`, or a `column`')
+    if source.column and source.joints:
+        unknown = [joint for joint in source.joints if joint not in column_joints.get(source.column, ())]
+        if unknown:
+            raise ValueError(f'column_joints of {source.column} does not name {", ".join(unknown)}')
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:

@@ -45,7 +45,7 @@ def deltas_between(poses: Array) -> Array:
 
 def apply_delta(pose: Array, delta: Array) -> Array:
     """The pose (7,) after a delta (6,)."""
-    rotation = Rotation.from_rotvec(delta[3:]) * _rotation(pose[3:])
+    rotation = Rotation.from_rotvec(np.array(delta[3:], float)) * _rotation(pose[3:])
     return np.concatenate([pose[:3] + delta[:3], rotation.as_quat()])
 
 
@@ -58,14 +58,38 @@ def integrate_deltas(start: Array, deltas: Array) -> Array:
 
 
 def continuous_quaternions(poses: Array) -> Array:
-    """The same poses (n, 7) with quaternion signs chosen so that neighbours have a dot product of at least 0.
+    """The same poses (n, 7) with continuous signs of their quaternions."""
+    return np.hstack([poses[:, :3], continuous_signs(poses[:, 3:])])
+
+
+def continuous_signs(quaternions: Array) -> Array:
+    """The same quaternions (n, 4) with signs chosen so that neighbours have a dot product of at least 0.
 
     The first keeps its sign. A tool that points down is a turn of about pi, where signs flip with noise.
     """
-    quaternions = poses[:, 3:]
     flips = np.sum(quaternions[1:] * quaternions[:-1], axis=1) < 0
     signs = np.concatenate([[1.0], np.where(np.cumsum(flips) % 2, -1.0, 1.0)])
-    return np.hstack([poses[:, :3], quaternions * signs[:, None]])
+    return quaternions * signs[:, None]
+
+
+def eef_9d_of(poses: Array) -> Array:
+    """Position and the first two rows of the rotation matrix (n, 9) of poses (n, 7): GR00T's XYZ_ROT6D."""
+    return np.hstack([poses[:, :3], _rotation(poses[:, 3:]).as_matrix()[:, :2, :].reshape(-1, 6)])
+
+
+def relative_9d(reference: Array, targets: Array) -> Array:
+    """T_reference^-1 T_target (n, 9) of one XYZ_ROT6D (9,) and targets (n, 9); translations in the frame of the reference."""
+    base, matrices = _matrix_of_9d(reference[None]), _matrix_of_9d(targets)
+    turned = base[0].T @ matrices
+    return np.hstack([(targets[:, :3] - reference[:3]) @ base[0], turned[:, :2, :].reshape(-1, 6)])
+
+
+def _matrix_of_9d(poses: Array) -> Array:
+    """Rotation matrices (n, 3, 3) of XYZ_ROT6D (n, 9), made orthogonal (Gram and Schmidt)."""
+    first = poses[:, 3:6] / np.linalg.norm(poses[:, 3:6], axis=1, keepdims=True)
+    second = poses[:, 6:9] - np.sum(first * poses[:, 6:9], axis=1, keepdims=True) * first
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    return np.stack([first, second, np.cross(first, second)], axis=1)
 
 
 def interpolate_pose(start: Array, end: Array, share: float) -> Array:

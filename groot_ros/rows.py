@@ -1,14 +1,16 @@
 """Rows of an embodiment: states sampled at ticks, and actions made of successive states. Used wherever rows are made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from groot_ros.embodiment import Embodiment, Source
+from groot_ros.embodiment import ActionField, Embodiment, Source
 from groot_ros.errors import GrootRosError
-from groot_ros.geometry import Array, continuous_quaternions, deltas_between
+from groot_ros.geometry import Array, continuous_signs, deltas_between, eef_9d_of
 from groot_ros.streams import Stream, to_array
+
+STATE_9D, ACTION_9D, REWARD = 'observation.eef_9d', 'action.eef_9d', 'next.reward'
 
 
 @dataclass
@@ -23,12 +25,21 @@ class TickSample:
 
 @dataclass
 class Rows:
-    """n rows: ticks (n,), states (n, D), actions (n, A), ages (n, F)."""
+    """n rows: ticks (n,), states (n, D), actions (n, A), ages (n, F), and further columns (n, ...) by the name of their feature."""
 
     ticks_ns: np.ndarray
     states: Array
     actions: Array
     ages_s: Array
+    more: dict[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def __getitem__(self, part: slice) -> 'Rows':
+        """Some of the rows."""
+        more = {name: values[part] for name, values in self.more.items()}
+        return Rows(self.ticks_ns[part], self.states[part], self.actions[part], self.ages_s[part], more)
 
 
 class MissingSampleError(GrootRosError):
@@ -40,9 +51,8 @@ class RowSampler:
 
     def __init__(self, embodiment: Embodiment) -> None:
         self.embodiment = embodiment
-        commands = [field for field in embodiment.action if field.kind == 'command']
         self._state = [(field, _stream(field)) for field in embodiment.state]
-        self._commands = [(field.source, _stream(field.source)) for field in commands]
+        self._commands = [(source, _stream(source)) for _, source, _ in embodiment.commands]
         self._by_topic: dict[str, list[tuple[Source, Stream]]] = {}
         for source, stream in [*self._state, *self._commands]:
             self._by_topic.setdefault(source.topic, []).append((source, stream))
@@ -100,22 +110,26 @@ class RowSampler:
 def rows_of(embodiment: Embodiment, samples: list[TickSample]) -> Rows:
     """n rows from n + 1 samples: the last sample has no successor, so it is only the end of the last action.
 
-    Quaternions of each pose keep their sign from row to row. Raises GrootRosError for fewer than two samples.
+    A command is that of the next tick. Raises GrootRosError for fewer than two samples.
     """
     if len(samples) < 2:
         raise GrootRosError(f'{len(samples)} samples make no row: at least two are needed.')
-    states = np.array([sample.state for sample in samples])
-    commands = np.array([sample.commands for sample in samples])
-    for field in embodiment.state:
-        if field.field == 'pose':
-            part = embodiment.state_slices[field.name]
-            states[:, part] = continuous_quaternions(states[:, part])
-    return Rows(
-        ticks_ns=np.array([sample.tick_ns for sample in samples[:-1]]),
-        states=states[:-1],
-        actions=_actions(embodiment, states, commands),
-        ages_s=np.array([sample.ages_s for sample in samples[:-1]]),
-    )
+    states, commands = np.array([sample.state for sample in samples]), np.array([sample.commands for sample in samples])
+    ticks_ns, ages_s = np.array([sample.tick_ns for sample in samples[:-1]]), np.array([sample.ages_s for sample in samples[:-1]])
+    return rows_between(embodiment, states, commands, commands[1:], ticks_ns, ages_s)
+
+
+def rows_between(embodiment: Embodiment, states: Array, commands: Array, given: Array, ticks_ns: np.ndarray, ages_s: Array) -> Rows:
+    """n rows of n + 1 states and commands, where `given` (n, C) is what each row takes of its commands as they are.
+
+    Quaternions keep their sign from row to row. Differences are from each tick to the next.
+    """
+    states = states.copy()
+    for part in embodiment.quaternion_slices:
+        states[:, part] = continuous_signs(states[:, part])
+    slices = {action.name: part for action, _, part in embodiment.commands}
+    columns = [_action(embodiment, action, states, commands, given, slices) for action in embodiment.action]
+    return Rows(ticks_ns, states[:-1], np.hstack(columns), ages_s, _eef_9d(embodiment, states, commands))
 
 
 def extract(message: Any, source: Source) -> Array:
@@ -146,7 +160,13 @@ def _extract(message: Any, source: Source) -> Array:
     value = message
     for part in source.field.split('.'):
         value = getattr(value, part)
-    return to_array(value)
+    numbers = to_array(value)
+    if source.indices:
+        numbers = numbers[[index for index in source.indices if index < len(numbers)]]
+    if len(numbers) != source.size:
+        found = f'{len(numbers)} numbers in {source.field} where the embodiment says {source.size}'
+        raise GrootRosError(f'{source.topic} has {found}: mend `numbers` or `indices`.')
+    return numbers
 
 
 def stamp_of(message: Any) -> int:
@@ -159,16 +179,20 @@ def _stream(source: Source) -> Stream:
     return Stream(source.sample, latency_ns=round(source.latency_s * 1e9))
 
 
-def _actions(embodiment: Embodiment, states: Array, commands: Array) -> Array:
-    columns, command = [], 0
-    for field in embodiment.action:
-        if field.kind == 'command':
-            columns.append(commands[1:, command : command + 1])
-            command += 1
-            continue
-        deltas = deltas_between(states[:, embodiment.state_slices[field.of]])
-        columns.append(deltas[:, :3] if field.kind == 'delta_position' else deltas[:, 3:])
-    return np.hstack(columns)
+def _action(embodiment: Embodiment, action: ActionField, states: Array, commands: Array, given: Array, slices: dict[str, slice]) -> Array:
+    if not action.is_derived:
+        return given[:, slices[action.name]]
+    deltas = deltas_between(commands[:, slices[action.name]] if action.name in slices else states[:, embodiment.state_slices[action.of]])
+    return deltas[:, :3] if action.kind == 'delta_position' else deltas[:, 3:]
+
+
+def _eef_9d(embodiment: Embodiment, states: Array, commands: Array) -> dict[str, Array]:
+    """The pose of each row and the one it leads to, as GR00T's XYZ_ROT6D."""
+    if not embodiment.eef_9d:
+        return {}
+    poses = states[:, embodiment.state_slices[embodiment.eef_9d]]
+    targets = next((commands[:, part] for action, _, part in embodiment.commands if action.kind == 'delta_position'), poses)
+    return {STATE_9D: eef_9d_of(poses[:-1]), ACTION_9D: eef_9d_of(targets[1:])}
 
 
 def _too_old(source: Source, tick_ns: int, age_ns: int | None) -> str:

@@ -133,7 +133,7 @@ class SyntheticEpisode:
         yield offset_ns, 'zed/image', message
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def synthetic(embodiment):
     """Makes synthetic episodes: synthetic(seconds=..., missing_frames=...).record(path)."""
     return lambda **options: SyntheticEpisode(embodiment, **options)

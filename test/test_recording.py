@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from groot_ros.bags.mp4 import count_frames
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
-from groot_ros.bags.video import count_frames
 from groot_ros.cli import main
+from groot_ros.dataset.bag_stretches import read_samples
 from groot_ros.dataset.convert import convert
-from groot_ros.dataset.stretches import read_samples
 from groot_ros.episodes import EpisodeFolder
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import angle_between

@@ -58,7 +58,8 @@ def frozen_gripper(vectors):
 
 def other_video(root, size=(320, 240), count=29, fps=20):
     from groot_ros.bags.images import Frame
-    from groot_ros.bags.video import H264Encoder, write_mp4
+    from groot_ros.bags.mp4 import write_mp4
+    from groot_ros.bags.video import H264Encoder
 
     encoder = H264Encoder(*size, fps)
     black = Frame(0, np.zeros((size[1], size[0], 3), np.uint8), 'rgb24')

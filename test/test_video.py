@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from groot_ros.bags.images import Frame
-from groot_ros.bags.video import H264Decoder, H264Encoder, count_frames, fastest_codec, read_frames, write_mp4
+from groot_ros.bags.mp4 import count_frames, read_frames, write_mp4
+from groot_ros.bags.video import H264Decoder, H264Encoder, fastest_codec
 from groot_ros.errors import GrootRosError
 
 

@@ -103,7 +103,12 @@ def _put(message: Any, source: Source, numbers: Array) -> None:
         *path, last = source.field.split('.')
         for part in path:
             message = getattr(message, part)
-        setattr(message, last, float(numbers[0]))
+        if source.indices or source.numbers:
+            values = np.array(getattr(message, last), float)
+            values[list(source.indices) or slice(None)] = numbers
+            setattr(message, last, values)
+        else:
+            setattr(message, last, float(numbers[0]))
 
 
 def _stamps(table: np.ndarray) -> np.ndarray:

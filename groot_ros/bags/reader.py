@@ -112,6 +112,20 @@ class EpisodeBag:
         """From the first to the last log time."""
         return self._reader.duration / 1e9
 
+    @property
+    def start_ns(self) -> int:
+        """Log time of the first message."""
+        return self._reader.start_time
+
+    @property
+    def end_ns(self) -> int:
+        """Just after the log time of the last message."""
+        return self._reader.end_time
+
+    def of_topic(self, topic: str) -> Iterator[BagMessage]:
+        """The messages of one absolute topic."""
+        return self.messages({c.topic: c for c in self._reader.connections if c.topic == topic})
+
     def messages(self, connections: dict[str, Connection]) -> Iterator[BagMessage]:
         """The messages of some connections in the order of their log times."""
         names = {connection.id: topic for topic, connection in connections.items()}
@@ -145,23 +159,6 @@ def access_unit_of(message: BagMessage) -> bytes:
     if video.format != 'h264':
         raise GrootRosError(f'{message.topic} is {video.format}: only h264 video is copied into datasets.')
     return video.data.tobytes()
-
-
-def find_bags(paths: list[Path]) -> list[Path]:
-    """Bag folders among some paths and, one level or more below them, sorted by name.
-
-    Raises GrootRosError where a path does not exist or holds no bag.
-    """
-    bags: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise GrootRosError(f'{path} does not exist: give the folder of a bag, or a folder of bags.')
-        found = sorted({file.parent for pattern in ('*.mcap', 'metadata.yaml') for file in path.rglob(pattern)})
-        found = [folder for folder in found if folder.suffix not in LEFT_BY_RECOVERY]
-        if not found:
-            raise GrootRosError(f'{path} holds no bag (no metadata.yaml or .mcap file in it): give the folder that the recorder wrote into.')
-        bags.extend(found)
-    return list(dict.fromkeys(bags))
 
 
 def _open(path: Path) -> Reader:

@@ -249,7 +249,7 @@ def check_types(embodiment: Embodiment, topic_types: dict[str, str]) -> list[str
     for camera in embodiment.cameras:
         if (kind := topic_types.get(camera.topic, IMAGE_TYPE)) not in (IMAGE_TYPE, COMPRESSED_TYPE):
             problems.append(f'{camera.topic} is of type {kind}, and a camera must be {IMAGE_TYPE} or {COMPRESSED_TYPE}')
-    for field in [*embodiment.state, *(action.source for action in embodiment.action if action.kind == 'command')]:
+    for field in [*embodiment.state, *(source for _, source, _ in embodiment.commands)]:
         kind = topic_types.get(field.topic, '')
         if _is_known(kind) and not _has_field(kind, field.field):
             problems.append(f'{field.topic} is of type {kind}, which has no {field.field} with a stamp')

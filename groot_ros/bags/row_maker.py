@@ -154,7 +154,7 @@ class RowMaker:
         except MissingSampleError:
             # The tick stays in the bag, since its frame does; the converter names what was missing.
             state, ages_s = np.full(self.embodiment.state_size, np.nan), np.full(len(self.embodiment.state), np.inf)
-            commands = np.full(sum(action.kind == 'command' for action in self.embodiment.action), np.nan)
+            commands = np.full(self.embodiment.commands_size, np.nan)
         frames = {topic: frames.nearest(tick.stamp_ns) for topic, frames in self._cameras.items()}
         self._on_row(MadeRow(tick, self._rows, self._segment, state, commands, ages_s, late, frames))
         self._rows += 1

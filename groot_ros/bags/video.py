@@ -1,10 +1,7 @@
-"""H.264 access units: encoded one a row while recording, and copied into MP4 without decoding when converting."""
+"""H.264 access units, one a row: encoded while recording, and decoded again. `mp4.py` puts them into files."""
 
-import io
-from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cache
-from pathlib import Path
 
 import av
 import numpy as np
@@ -16,6 +13,7 @@ from groot_ros.errors import GrootRosError
 
 _HARDWARE = ('h264_nvenc', 'h264_qsv')
 _SOFTWARE = 'libx264'
+_START_CODE, _NAL_KIND, _SLICE, _IDR = b'\x00\x00\x01', 0x1F, 1, 5
 # One access unit for each frame at once, and no frame that refers to a later one.
 _OPTIONS = {
     'libx264': {'preset': 'ultrafast', 'tune': 'zerolatency', 'crf': '21', 'bf': '0', 'sc_threshold': '0'},
@@ -91,68 +89,12 @@ class H264Decoder:
         return Frame(stamp_ns, frames[0].to_ndarray(format='rgb24'), 'rgb24')
 
 
-def write_mp4(access_units: Iterable[bytes], path: Path, fps: float) -> int:
-    """Copies Annex B access units into an MP4 whose frame k has time k / fps, and returns how many frames it holds."""
-    rate = Fraction(fps).limit_denominator(1001)
-    count = 0
-    with av.open(_Pipe(access_units), format='h264') as source, av.open(str(path), 'w', format='mp4') as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        stream.time_base = 1 / rate
-        for packet in source.demux(video=0):
-            if not packet.size:
-                continue
-            packet.stream = stream
-            packet.pts = packet.dts = count
-            packet.duration = 1
-            packet.time_base = 1 / rate
-            target.mux(packet)
-            count += 1
-    return count
-
-
-def count_frames(path: Path) -> int:
-    """Frames of a video by its packets, without decoding."""
-    with av.open(str(path)) as container:
-        return sum(1 for packet in container.demux(video=0) if packet.size)
-
-
-def read_frames(path: Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    """RGB images (height, width, 3) of the frames with the given rising indices."""
-    wanted = sorted(set(indices))
-    with av.open(str(path)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if wanted and index == wanted[0]:
-                wanted.pop(0)
-                yield frame.to_ndarray(format='rgb24')
-            if not wanted:
-                return
-
-
-def read_keyframes(path: Path, most: int) -> Iterator[np.ndarray]:
-    """RGB images (height, width, 3) of at most so many keyframes, evenly spread."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        keyframes = [packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.size]
-        for index in np.unique(np.linspace(0, len(keyframes) - 1, min(most, len(keyframes))).astype(int)):
-            container.seek(keyframes[index], stream=stream)
-            yield next(container.decode(stream)).to_ndarray(format='rgb24')
-
-
-class _Pipe(io.RawIOBase):
-    """A file that reads from an iterable, so that an episode's video never lies in memory whole."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = b''
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while not self._rest:
-            try:
-                self._rest = next(self._chunks)
-            except StopIteration:
-                return b''
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
+def is_keyframe(access_unit: bytes) -> bool:
+    """Whether a decoder may begin with this Annex B access unit: it holds an IDR slice."""
+    at = access_unit.find(_START_CODE)
+    while at >= 0 and at + 3 < len(access_unit):
+        kind = access_unit[at + 3] & _NAL_KIND
+        if kind in (_IDR, _SLICE):
+            return kind == _IDR
+        at = access_unit.find(_START_CODE, at + 3)
+    return False

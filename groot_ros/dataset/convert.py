@@ -1,28 +1,37 @@
-"""Bags to a GR00T dataset: each bag on its own, by as many workers as wanted, then numbered in the order of the bags."""
+"""Recordings to a GR00T dataset: each item on its own, by as many workers as wanted, then numbered in their order."""
 
-import contextlib
-import multiprocessing
-import signal
+import hashlib
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groot_ros.bags.reader import find_bags
-from groot_ros.dataset.lerobot import DatasetWriter
-from groot_ros.dataset.parts import Job, Part, convert_bag, episodes_of, failed_reasons
+from groot_ros.bags.mp4 import CODECS
+from groot_ros.dataset.executors import WorkerLostError, converted
+from groot_ros.dataset.items import Item, fetched, find_items
+from groot_ros.dataset.lerobot_v2 import DatasetWriter
+from groot_ros.dataset.lerobot_v3 import DatasetWriterV3
+from groot_ros.dataset.modality_config import RELEASES
+from groot_ros.dataset.parts import Job, Part, Recipe, episodes_of, failed_reasons, fingerprint
+from groot_ros.dataset.ranges import RangeEntry
+from groot_ros.dataset.writing import Existing, Writer
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 
 HORIZON = 16
+FORMATS = {'v2.1': DatasetWriter, 'v3.0': DatasetWriterV3}
+_ASPECT_TOLERANCE = 0.01
+_UNSAFE = re.compile(r'[^A-Za-z0-9._-]+')
 
 
 @dataclass
 class ConversionOptions:
     """What to take, and how.
 
-    `horizon` is the shortest episode worth keeping, in rows; `skip_bad` leaves unfit bags out, `keep_failed` takes those whose
-    verdict is fail; `task` is for bags that do not say theirs. The dataset does not depend on `workers`.
+    `horizon` is the shortest episode worth keeping, in rows; `skip_bad` leaves unfit items out, `keep_failed` takes bags whose
+    verdict is fail; `task` is for items that do not say theirs; `idle_s` is what is left of idle beginnings and ends, None for
+    all; `release` is the GR00T release whose extra statistics are wanted. The dataset does not depend on `workers`.
     """
 
     horizon: int = HORIZON
@@ -30,11 +39,22 @@ class ConversionOptions:
     keep_failed: bool = False
     task: str = ''
     workers: int = 1
+    executor: str = 'processes'
+    format: str = 'v2.1'
+    codec: str = 'h264'
+    idle_s: float | None = None
+    release: str = ''
+    existing: Existing = Existing.REFUSE
+    ranges: tuple[RangeEntry, ...] = ()
 
 
 @dataclass
 class ConversionReport:
-    """What came of a conversion; times in s. `skipped` maps bags to why they could not be converted, `failed` to their verdicts' reasons."""
+    """What came of a conversion; times in s.
+
+    `skipped` maps items to why they could not be converted, `failed` to their verdicts' reasons, `trimmed` to rows left out as
+    idle; `known` are those that the dataset had already.
+    """
 
     output: Path
     episodes: int = 0
@@ -44,37 +64,48 @@ class ConversionReport:
     video_s: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    trimmed: dict[str, int] = field(default_factory=dict)
+    known: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What a person wants to know of it."""
+        rate = self.rows / max(self.elapsed_s, 1e-9)
+        return [
+            f'{self.episodes} episodes, {self.rows} rows, {rate:.0f} rows/s -> {self.output}',
+            *([f'{len(self.known)} are in the dataset already'] if self.known else []),
+            *(f'left out, its verdict is fail: {item}: {reason}' for item, reason in self.failed.items()),
+            *(f'left out: {reason}' for reason in self.skipped.values()),
+            *([f'{sum(self.trimmed.values())} idle rows left out of {len(self.trimmed)} episodes'] if self.trimmed else []),
+        ]
 
 
 def convert(
-    sources: list[Path],
+    sources: list[Path] | list[str],
     output: Path,
     embodiment: Embodiment,
     options: ConversionOptions | None = None,
     progress: Callable[[Iterable[Part], int], Iterable[Part]] = lambda parts, count: parts,
 ) -> ConversionReport:
-    """Converts every bag below `sources` to a dataset at `output`.
+    """Converts everything below `sources` to a dataset at `output`.
 
-    Bags of our recorder are copied, others and those of another rate are sampled and encoded. Raises GrootRosError, and leaves
-    nothing behind, where a bag is unfit, unless such bags are to be left out. Interrupted, it keeps what is done in a hidden
-    folder beside `output`, and goes on from there when it is called again. `progress` may wrap the parts as they come.
+    Bags of our recorder are copied, everything else is sampled and encoded. Raises GrootRosError, and leaves nothing behind, where
+    an item is unfit, unless such items are to be left out. Interrupted, it keeps what is done in a hidden folder beside `output`,
+    and goes on from there when it is called again. `progress` may wrap the parts as they come.
     """
     options, started_s = options or ConversionOptions(), time.perf_counter()
-    report, chosen = ConversionReport(output), []
-    for bag in find_bags(sources):
-        reasons = [] if options.keep_failed else failed_reasons(bag)
-        if reasons:
-            report.failed[str(bag)] = '; '.join(reasons)
-        else:
-            chosen.append(bag)
-    writer = DatasetWriter(output, embodiment)
-    jobs = [Job(bag, writer.parts / f'{index:06d}_{bag.name}', embodiment.text(), options.horizon, options.task) for index, bag in enumerate(chosen)]
+    check_options(embodiment, options)
+    items = find_items([str(source) for source in sources])
+    writer = writer_of(output, embodiment, options)
+    report = ConversionReport(output)
     try:
-        with _converted(jobs, options.workers) as parts:
+        jobs = _jobs(items, writer, embodiment, options, report)
+        with converted(jobs, options.workers, options.executor) as parts:
             for job, part in zip(jobs, progress(parts, len(jobs)), strict=True):
                 _take(job, part, writer, report)
         _check_result(writer, report, options.skip_bad)
         writer.finish()
+    except WorkerLostError:
+        raise
     except Exception:
         writer.abandon()
         raise
@@ -82,30 +113,70 @@ def convert(
     return report
 
 
-@contextlib.contextmanager
-def _converted(jobs: list[Job], workers: int) -> Iterator[Iterator[Part]]:
-    """The parts in the order of their jobs; leaving ends the workers at once."""
-    if min(workers, len(jobs)) <= 1:
-        yield map(convert_bag, jobs)
-        return
-    # Ctrl-C reaches all processes of a terminal: only the first one may answer it.
-    with multiprocessing.get_context('spawn').Pool(min(workers, len(jobs)), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield pool.imap(convert_bag, jobs)
+def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
+    """Raises GrootRosError for a format or codec that does not exist, and for cameras that GR00T cannot stack."""
+    for what, value, known in (('format', options.format, FORMATS), ('codec', options.codec, CODECS)):
+        if value not in known:
+            raise GrootRosError(f'There is no {what} {value!r} here: choose one of {", ".join(known)}.')
+    if options.release and options.release not in RELEASES:
+        raise GrootRosError(f'There is no GR00T {options.release!r} here: choose one of {", ".join(RELEASES)}.')
+    ratios = {camera.name: camera.width / camera.height for camera in embodiment.cameras}
+    if max(ratios.values()) / min(ratios.values()) > 1 + _ASPECT_TOLERANCE:
+        sizes = ', '.join(f'{camera.name} {camera.width}x{camera.height}' for camera in embodiment.cameras)
+        raise GrootRosError(
+            f'The cameras of the embodiment {embodiment.name} differ in aspect ratio ({sizes}), and GR00T cannot stack such pictures: '
+            'give them one width and height, what does not fit gets black bars.'
+        )
 
 
-def _take(job: Job, part: Part, writer: DatasetWriter, report: ConversionReport) -> None:
+def writer_of(output: Path, embodiment: Embodiment, options: ConversionOptions) -> Writer:
+    """The writer of the chosen format."""
+    return FORMATS[options.format](output, embodiment, options.codec, options.existing, options.release, options.horizon)
+
+
+def recipe_of(embodiment: Embodiment, options: ConversionOptions) -> Recipe:
+    """What of the options matters to a single item."""
+    return Recipe(embodiment.text(), options.horizon, options.task, options.codec, options.idle_s, options.ranges)
+
+
+def _jobs(items: list[Item], writer: Writer, embodiment: Embodiment, options: ConversionOptions, report: ConversionReport) -> list[Job]:
+    recipe = recipe_of(embodiment, options)
+    jobs = []
+    for item in items:
+        if reasons := [] if options.keep_failed else failed_reasons(item):
+            report.failed[str(item)] = '; '.join(reasons)
+        elif writer.known and _fingerprint(item, embodiment) in writer.known:
+            report.known.append(str(item))
+        else:
+            digest = hashlib.sha256(str(item).encode()).hexdigest()[:8]
+            jobs.append(Job(item, writer.parts / f'{_UNSAFE.sub("_", item.name)[:60]}_{digest}', recipe))
+    return jobs
+
+
+def _fingerprint(item: Item, embodiment: Embodiment) -> str:
+    """Of an item that may be unfit, which its job will tell."""
+    try:
+        with fetched(item) as path:
+            return fingerprint(item, path, embodiment)
+    except GrootRosError:
+        return ''
+
+
+def _take(job: Job, part: Part, writer: Writer, report: ConversionReport) -> None:
     if part.problem:
-        report.skipped[str(job.bag)] = part.problem
+        report.skipped[str(job.item)] = part.problem
         return
     for episode in episodes_of(part, writer.embodiment):
         writer.add_episode(episode)
+    if part.trimmed:
+        report.trimmed[str(job.item)] = part.trimmed
     report.episodes += part.episodes
     report.rows += part.rows
     report.rows_s += part.rows_s
     report.video_s += part.video_s
 
 
-def _check_result(writer: DatasetWriter, report: ConversionReport, skip_bad: bool) -> None:
+def _check_result(writer: Writer, report: ConversionReport, skip_bad: bool) -> None:
     if report.skipped and not (skip_bad and writer.episodes):
         raise GrootRosError(_refusal(report.skipped, skip_bad))
     if report.failed and not writer.episodes:
@@ -117,5 +188,5 @@ def _refusal(skipped: dict[str, str], skip_bad: bool) -> str:
     reasons = '\n  '.join(skipped.values())
     if len(skipped) == 1:
         return reasons
-    hint = 'no bag is fit' if skip_bad else 'nothing was written; --skip-bad converts the others'
-    return f'{len(skipped)} bags cannot be converted ({hint}):\n  {reasons}'
+    hint = 'nothing is fit' if skip_bad else 'nothing was written; --skip-bad converts the others'
+    return f'{len(skipped)} items cannot be converted ({hint}):\n  {reasons}'

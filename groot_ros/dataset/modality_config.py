@@ -6,13 +6,17 @@ Steps that are differences to the row before are passed through as they stand: G
 import json
 from dataclasses import dataclass
 
+from groot_ros.dataset.layout import EEF_9D
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 
 
 @dataclass(frozen=True)
 class Release:
-    """What a release of GR00T takes: numbers of a state, numbers of an action, and steps of a chunk."""
+    """What a release of GR00T takes: numbers of a state, numbers of an action, and steps of a chunk.
+
+    Those of N1.6 are defaults of its code; a model with a larger `max_state_dim` takes more.
+    """
 
     state_size: int
     action_size: int
@@ -27,19 +31,24 @@ from gr00t.configs.data.embodiment_configs import register_modality_config
 from gr00t.data.embodiment_tags import EmbodimentTag
 from gr00t.data.types import ActionConfig, ActionFormat, ActionRepresentation, ActionType, ModalityConfig
 
-# Each action stands in the dataset as it is to be predicted: deltas to the row before, and commanded values.
+# The action stands in the dataset as it is to be predicted: a delta to the row before, or a commanded value.
 AS_STORED = ActionConfig(rep=ActionRepresentation.ABSOLUTE, type=ActionType.NON_EEF, format=ActionFormat.DEFAULT)
-
+{relative}
 register_modality_config(
     {{
         "video": ModalityConfig(delta_indices=[0], modality_keys={cameras}),
         "state": ModalityConfig(delta_indices=[0], modality_keys={state}),
-        "action": ModalityConfig(delta_indices=list(range({horizon})), modality_keys={action}, action_configs=[AS_STORED] * {actions}),
-        "language": ModalityConfig(delta_indices=[0], modality_keys={language}),
+        "action": ModalityConfig(delta_indices=list(range({horizon})), modality_keys={action}, action_configs={configs}),
+        "language": ModalityConfig(delta_indices=[0], modality_keys={language}),{note}
     }},
     embodiment_tag=EmbodimentTag.NEW_EMBODIMENT,
 )
 '''
+
+_RELATIVE = """\
+# Every pose of a chunk is predicted relative to the pose of the state, and comes back from GR00T as an absolute one.
+RELATIVE = ActionConfig(rep=ActionRepresentation.RELATIVE, type=ActionType.EEF, format=ActionFormat.XYZ_ROT6D)
+"""
 
 _CLASS = '''"""Data config of {name} for GR00T N1.5, made by groot-ros modality-config. Pass it as --data-config {module}:{class_name}."""
 
@@ -93,28 +102,42 @@ class {class_name}(BaseDataConfig):
 '''
 
 
-def modality_config(embodiment: Embodiment, release: str, horizon: int = 16) -> str:
-    """Python source for a release of GR00T (n1.5, n1.6, n1.7). Raises GrootRosError where the rows are beyond what it takes."""
+def modality_config(embodiment: Embodiment, release: str, horizon: int = 16, relative: bool = False) -> str:
+    """Python source for a release of GR00T (n1.5, n1.6, n1.7). Raises GrootRosError where the rows are beyond what it takes.
+
+    `relative` predicts the poses of the embodiment's eef_9d relative to the state instead of its deltas.
+    """
     if release not in RELEASES:
         raise GrootRosError(f'There is no GR00T {release!r} here: choose one of {", ".join(RELEASES)}.')
-    limits = RELEASES[release]
-    for what, size, largest in (
-        ('a state', embodiment.state_size, limits.state_size), ('an action', embodiment.action_size, limits.action_size),
-        ('a chunk', horizon, limits.horizon),
-    ):  # fmt: skip
-        if size > largest:
-            raise GrootRosError(f'GR00T {release.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.')
+    if relative and (not embodiment.eef_9d or release == 'n1.5'):
+        raise GrootRosError('Poses relative to the state need `eef_9d` in the embodiment, and GR00T N1.6 or N1.7.')
+    states = [field.name for field in embodiment.state if not relative or field.name != embodiment.eef_9d]
+    actions = [field for field in embodiment.action if not relative or not field.is_derived]
+    sizes = sum(field.size for field in embodiment.state if field.name in states), sum(field.size for field in actions)
+    _check_limits(embodiment, release, horizon, *(size + 9 * relative for size in sizes))
     prefixed = release == 'n1.5'
+    largest = max(sizes) + 9 * relative
+    beyond = release == 'n1.6' and largest > RELEASES['n1.6'].state_size
+    note = f'\n        # The model must have a max_state_dim and max_action_dim of at least {largest}; N1.6 has 29 where nobody says more.' * beyond
 
     def keys(kind: str, names: list[str]) -> str:
         return json.dumps([f'{kind}.{name}' if prefixed else name for name in names])
 
-    actions = [field.name for field in embodiment.action]
-    modes = {f'action.{field.name}': 'binary' for field in embodiment.action if field.kind == 'command'}
+    modes = {f'action.{field.name}': 'binary' for field in embodiment.action if field.absolute and field.size == 1}
     class_name = ''.join(word.capitalize() for word in embodiment.name.split('_')) + 'DataConfig'
     return (_CLASS if prefixed else _REGISTERED).format(
         name=embodiment.name, release=release.upper(), horizon=horizon, cameras=keys('video', [camera.name for camera in embodiment.cameras]),
-        state=keys('state', [field.name for field in embodiment.state]), action=keys('action', actions), actions=len(actions),
-        language=json.dumps([f'annotation.{embodiment.annotation.task}']), modes=json.dumps(modes), class_name=class_name,
-        module=f'{embodiment.name}_n1_5', state_size=limits.state_size, action_size=limits.action_size,
+        state=keys('state', [EEF_9D] * relative + states), action=keys('action', [EEF_9D] * relative + [field.name for field in actions]),
+        note=note, configs='[RELATIVE] + ' * relative + f'[AS_STORED] * {len(actions)}', relative=_RELATIVE if relative else '',
+        language=json.dumps([embodiment.language]), modes=json.dumps(modes), class_name=class_name,
+        module=f'{embodiment.name}_n1_5', state_size=RELEASES[release].state_size, action_size=RELEASES[release].action_size,
     )  # fmt: skip
+
+
+def _check_limits(embodiment: Embodiment, release: str, horizon: int, state_size: int, action_size: int) -> None:
+    limits = RELEASES[release]
+    for what, size, largest in (
+        ('a state', state_size, limits.state_size), ('an action', action_size, limits.action_size), ('a chunk', horizon, limits.horizon),
+    ):  # fmt: skip
+        if size > largest and (release != 'n1.6' or what == 'a chunk'):
+            raise GrootRosError(f'GR00T {release.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.')

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib import pyplot as plt
 
-from groot_ros.bags.video import read_keyframes
+from groot_ros.bags.mp4 import read_keyframes
 from groot_ros.dataset.layout import data_file, video_file
 from groot_ros.dataset.validate import ValidationReport
 from groot_ros.geometry import Array

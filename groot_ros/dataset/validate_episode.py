@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groot_ros.dataset.findings import ERROR, Finding
+from groot_ros.dataset.layout import inside
 
 _TIME_TOLERANCE_S = 1e-4
 
@@ -32,7 +33,7 @@ def check_episode(
     index, size = record['episode_index'], info['chunks_size']
     file = info['data_path'].format(episode_chunk=index // size, episode_index=index)
     try:
-        table = pq.read_table(_inside(root, file))
+        table = pq.read_table(inside(root, file))
     except (OSError, pa.ArrowException, ValueError) as error:
         return None, [Finding(ERROR, file, f'cannot be read ({str(error).splitlines()[0]})', 'convert the episode again')]
     facts = EpisodeFacts(file, table.num_rows, {}, {})
@@ -45,13 +46,6 @@ def check_episode(
             video = info.get('video_path', '').format(episode_chunk=index // size, episode_index=index, video_key=key)
             findings += _check_video(root, video, key, feature, facts, info.get('fps', 0))
     return facts, findings
-
-
-def _inside(root: Path, file: str) -> Path:
-    path = (root / file).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise ValueError(f'{file} lies outside of the dataset')
-    return path
 
 
 def _check_length(facts: EpisodeFacts, record: dict[str, Any]) -> Iterator[Finding]:
@@ -116,7 +110,7 @@ def _used(feature: str, modality: dict[str, Any]) -> bool:
 
 def _check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeFacts, fps: float) -> Iterator[Finding]:
     try:
-        with av.open(str(_inside(root, file))) as container:
+        with av.open(str(inside(root, file))) as container:
             stream = container.streams.video[0]
             facts.video_shapes[key] = (stream.height, stream.width)
             next(container.decode(stream))

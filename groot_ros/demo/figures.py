@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from groot_ros.bags.reader import EpisodeBag, find_bags
-from groot_ros.bags.video import count_frames
+from groot_ros.bags.mp4 import count_frames
+from groot_ros.bags.reader import EpisodeBag
+from groot_ros.dataset.bag_stretches import read_samples
 from groot_ros.dataset.convert import ConversionReport
+from groot_ros.dataset.items import find_bags
 from groot_ros.dataset.layout import data_file, video_file
-from groot_ros.dataset.stretches import read_samples
 from groot_ros.dataset.validate import ValidationReport
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array, angle_between, interpolate_pose
@@ -102,7 +103,7 @@ def recording_figures(bags: Path) -> list[Figure]:
 def bag_infos(bags: Path) -> list[dict[str, Any]]:
     """What each bag says of itself."""
     infos = []
-    for path in find_bags([bags]):
+    for path in find_bags(bags):
         with EpisodeBag(path) as bag:
             infos.append(bag.info)
     return infos
@@ -112,7 +113,7 @@ def truth_figures(bags: Path, truth_file: Path, embodiment: Embodiment, episodes
     """The state of each row against the simulator's own state at the row's tick."""
     truth = read_truth(truth_file)
     joints, tcp, delays, parity = [], [], [], 0
-    for path in find_bags([bags])[:episodes]:
+    for path in find_bags(bags)[:episodes]:
         with EpisodeBag(path) as bag:
             samples = read_samples(bag, embodiment)
             live = np.array([row.decode().state for row in bag.messages({'row': bag.connections(embodiment)['row']})])
@@ -151,7 +152,7 @@ def _against_truth(ticks_ns: np.ndarray, states: Array, truth: np.ndarray, embod
 def conversion_figures(report: ConversionReport, bags: Path) -> list[Figure]:
     """Speed of the conversion, beside the time that only reading the bags takes."""
     started_s = time.perf_counter()
-    for path in find_bags([bags]):
+    for path in find_bags(bags):
         with EpisodeBag(path) as bag:
             for _ in bag.all_messages():
                 pass

@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib import pyplot as plt
 
 from groot_ros import __version__
-from groot_ros.bags.reader import EpisodeBag, find_bags
-from groot_ros.bags.video import read_frames
+from groot_ros.bags.mp4 import read_frames
+from groot_ros.bags.reader import EpisodeBag
+from groot_ros.dataset.items import find_bags
 from groot_ros.dataset.layout import video_file
 from groot_ros.demo.figures import Figure, ReplayMatch, dataset_episode
 from groot_ros.embodiment import Embodiment
@@ -37,7 +38,7 @@ class DemoResult:
 def write_report(result: DemoResult, path: Path) -> None:
     """Writes one HTML file."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2']))
-    episodes = [_episode(result, index, bag) for index, bag in enumerate(find_bags([result.bags]))]
+    episodes = [_episode(result, index, bag) for index, bag in enumerate(find_bags(result.bags))]
     page = environment.get_template('report.html.j2').render(
         good=all(figure.good for figure in result.figures),
         figures=[_shown(figure) for figure in result.figures],
@@ -93,7 +94,7 @@ def _path_plot(match: ReplayMatch, fps: float) -> str:
 
 def _rate_plot(result: DemoResult) -> str:
     figure, (intervals, ages) = plt.subplots(1, 2, figsize=(11, 3.2), layout='constrained')
-    for path in find_bags([result.bags]):
+    for path in find_bags(result.bags):
         with EpisodeBag(path) as bag:
             rows = [message.decode() for message in bag.messages({'row': bag.connections(result.embodiment)['row']})]
         ticks_s = np.array([row.header.stamp.sec + row.header.stamp.nanosec / 1e9 for row in rows])
