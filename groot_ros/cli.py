@@ -126,6 +126,7 @@ def _add_validate(commands) -> None:
     )
     command.add_argument('dataset', type=Path, help='folder of the dataset')
     command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
+    command.add_argument('--release', default='n1.7', help='n1.5, n1.6 or n1.7: whose limits count (default n1.7)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the findings to a file')
     command.add_argument('--page', type=Path, metavar='FILE', help='write a page: episodes, frames, distribution and range of every dimension')
     command.set_defaults(run=_validate)
@@ -256,14 +257,14 @@ def _convert(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from groot_ros.dataset.validate import validate
 
-    report = validate(options.dataset, horizon=options.horizon)
+    report = validate(options.dataset, options.horizon, options.release)
     if options.page:
         _need_report('groot-ros validate --page')
         from groot_ros.dataset.page import write_page
 
         write_page(options.dataset, report, options.page)
-    for finding in report.findings:
-        print(finding)
+    for finding, more in report.grouped():
+        print(finding, f'(and {more} more like it)' if more else '')
     print(f'{options.dataset}: {report.errors} errors, {report.warnings} warnings in {report.episodes} episodes, {report.rows} rows')
     if options.json:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + '\n')

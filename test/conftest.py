@@ -43,7 +43,10 @@ def embodiment():
 
 
 class KnownMotion:
-    """Signals that are known functions of time."""
+    """Signals that are known functions of time, from a place of one's own."""
+
+    def __init__(self, place_m: float = 0.0) -> None:
+        self.place_m = place_m
 
     def joints(self, t: float) -> np.ndarray:
         return 0.3 * np.sin(t + np.arange(6))
@@ -53,7 +56,7 @@ class KnownMotion:
 
     def pose(self, t: float) -> np.ndarray:
         """Tool down, moving and turning about base z at constant rates."""
-        down = np.array([-0.1, -0.5, 0.2, 0.0, 1.0, 0.0, 0.0])
+        down = np.array([-0.1 + self.place_m, -0.5, 0.2, 0.0, 1.0, 0.0, 0.0])
         return apply_delta(down, np.array([0.05 * t, 0.02 * t, 0.0, 0.0, 0.0, 0.4 * t]))
 
     def opening(self, t: float) -> float:
@@ -63,10 +66,10 @@ class KnownMotion:
 class SyntheticEpisode:
     """Puts messages of a KnownMotion into a recording, in the order of their stamps, as fast as it can."""
 
-    def __init__(self, embodiment, seconds: float = 1.5, missing_frames=(), flip_quaternions: bool = False) -> None:
+    def __init__(self, embodiment, seconds: float = 1.5, missing_frames=(), flip_quaternions: bool = False, place_m: float = 0.0) -> None:
         self.embodiment, self.seconds = embodiment, seconds
         self.missing_frames, self.flip = set(missing_frames), flip_quaternions
-        self.motion = KnownMotion()
+        self.motion = KnownMotion(place_m)
         self.types = typestore().types
         self._rng = np.random.default_rng(0)
 
@@ -146,7 +149,7 @@ def converted(tmp_path_factory, embodiment):
 
     folder = tmp_path_factory.mktemp('converted')
     for index in range(2):
-        SyntheticEpisode(embodiment, seconds=1.5).record(folder / 'bags' / f'episode_{index:06d}')
+        SyntheticEpisode(embodiment, seconds=1.5, place_m=index / 100).record(folder / 'bags' / f'episode_{index:06d}')
     convert([folder / 'bags'], folder / 'dataset', embodiment)
     return folder / 'dataset'
 

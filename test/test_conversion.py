@@ -96,7 +96,7 @@ def test_other_codecs_show_the_same_pictures(tmp_path, bags, embodiment, codec):
     shown = [list(read_frames(video_file(tmp_path / name, CAMERA, 0), [0, 13, 28])) for name in ('h264', codec)]
     for one, other in zip(*shown, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 4
-    assert [str(finding) for finding in validate(tmp_path / codec).findings] == []
+    assert [str(finding) for finding in validate(tmp_path / codec).findings if finding.severity == 'error'] == []
 
 
 def idle(entries, first_ns, last_ns):
@@ -251,15 +251,21 @@ def test_bags_in_object_storage(tmp_path, bags, embodiment):
 
 
 def test_a_worker_that_dies_ends_the_conversion_and_what_is_done_is_kept(tmp_path, bags, embodiment):
-    def kill_after_one(parts, count):
+    def stop_after_one(parts, count):
         yield next(iter(parts))
+        raise KeyboardInterrupt
+
+    def kill(parts, count):
         for process in multiprocessing.active_children():
             process.kill()
         yield from parts
 
+    with pytest.raises(KeyboardInterrupt):
+        convert([bags], tmp_path / 'set', embodiment, progress=stop_after_one)
     with pytest.raises(GrootRosError, match='A worker died'):
-        convert([bags], tmp_path / 'set', embodiment, ConversionOptions(workers=2), kill_after_one)
-    assert list((tmp_path / '.set.partial/parts').glob('*/part.json'))
+        convert([bags], tmp_path / 'set', embodiment, ConversionOptions(workers=2), kill)
+    assert len(list((tmp_path / '.set.partial/parts').glob('*/part.json'))) == 1
+    assert multiprocessing.active_children() == []
     assert convert([bags], tmp_path / 'set', embodiment).episodes == 3
 
 

@@ -60,9 +60,9 @@ def clean(dataset, horizon=16):
 
 
 def test_demonstrations_of_isaac_lab(tmp_path):
-    file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {}), (franka(), {'success': False}), (franka(24), {})])
+    file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {}), (franka(21), {'success': False}), (franka(24), {})])
     report = convert([file], tmp_path / 'set', load_embodiment('franka_mcx'), ConversionOptions(task='insert the card', workers=2))
-    assert (report.episodes, report.rows) == (3, 64)
+    assert (report.episodes, report.rows) == (3, 65)
     found = columns_of(tmp_path / 'set')
     np.testing.assert_array_equal(found['action'], franka()['actions'])
     np.testing.assert_array_equal(found['observation.state'][:, :3], franka()['obs/eef_pos'])
@@ -71,7 +71,7 @@ def test_demonstrations_of_isaac_lab(tmp_path):
     assert modality['action']['arm'] == {'start': 0, 'end': 6, 'absolute': False}
     episodes = [json.loads(line) for line in (tmp_path / 'set/meta/episodes.jsonl').read_text().splitlines()]
     assert [episode['tasks'] for episode in episodes] == [['insert the card', validity] for validity in ('valid', 'invalid', 'valid')]
-    for index, length in enumerate((20, 20, 24)):
+    for index, length in enumerate((20, 21, 24)):
         shown = list(read_frames(video_file(tmp_path / 'set', 'observation.images.wrist', index), range(length)))
         assert [abs(frame.mean() - (40 + 5 * k)) < 2 for k, frame in enumerate(shown)] == [True] * length
     assert clean(tmp_path / 'set') == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,46 @@ def moved_sideways(vectors):
 
 
 TASK = 'annotation.human.action.task_description'
+
+
+def turned(vectors):
+    return [[*v[:3], 0.3, *v[4:]] for v in vectors]
+
+
+def wandering(vectors):
+    """Each delta a little too long: nothing that a single row shows."""
+    return [[v[0] + 9e-5, *v[1:]] for v in vectors]
+
+
+def same_again(root):
+    for name in (PARQUET, VIDEO):
+        shutil.copyfile(root / name, root / name.replace('000000.', '000001.'))
+
+
+def damaged(root):
+    video = bytearray((root / VIDEO).read_bytes())
+    at = video.index(b'mdat') + 4
+    middle = at + (len(video) - at) // 3
+    video[middle : middle + 400] = os.urandom(400)
+    (root / VIDEO).write_bytes(video)
+
+
+def still_video(root, level):
+    from groot_ros.bags.images import Frame
+    from groot_ros.bags.mp4 import encode_mp4
+
+    picture = Frame(0, np.full((480, 640, 3), level, np.uint8), 'rgb24')
+    encode_mp4([picture] * 29, root / VIDEO, (640, 480), 20, 'h264')
+
+
+def one_keyframe(root):
+    from groot_ros.bags.images import Frame
+    from groot_ros.bags.mp4 import encode_mp4
+
+    pictures = [Frame(0, np.full((48, 64, 3), k % 200, np.uint8), 'rgb24') for k in range(310)]
+    encode_mp4(pictures, root / VIDEO, (64, 48), 1000, 'h264')
+
+
 FAULTS = {
     'info missing': (lambda r: (r / 'meta/info.json').unlink(), 'info.json: is missing'),
     'modality missing': (lambda r: (r / 'meta/modality.json').unlink(), 'modality.json: is missing'),
@@ -122,8 +163,43 @@ FAULTS = {
     'video too long': (lambda r: other_video(r, (640, 480), 31), '31 frames for 29 rows'),
     'video of another rate': (lambda r: other_video(r, (640, 480), 29, 30), 'runs at 30.00'),
     'cameras of mixed aspect': (lambda r: other_video(r, (320, 160)), 'aspect ratio'),
+    'orientation that is no delta': (lambda r: edit_column(r, 'action', turned), 'the delta of the orientation misses'),
+    'deltas that drift away': (lambda r: edit_column(r, 'action', wandering), 'lead up to 2.5 mm away'),
+    'joints in degrees': (lambda r: edit_column(r, 'observation.state', set_at(2, 1, -90.0)), 'state.joint_positions[1] is -90'),
+    'an episode twice in the data': (same_again, 'holds the same rows as'),
+    'video damaged in the middle': (damaged, 'cannot be decoded'),
+    'video of another codec than it says': (lambda r: edit_image(r, info={'video.codec': 'av1'}), 'is h264, info.json says av1'),
+    'task that is a validity': (lambda r: edit_column(r, TASK, lambda v: [1] * len(v)), 'is a validity and no task'),
+    'task index twice': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('"task_index": 1', '"task_index": 0')), 'a text is lost'),
+    'only validities': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move the cube', 'valid')), 'holds no task'),
     'path out of the dataset': (lambda r: edit_json(r, 'info.json', lambda i: i.update(data_path='../{episode_index}.parquet')), 'cannot be read'),
 }  # fmt: skip
+
+
+WARNINGS = {
+    'a task without words': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move the cube', '...')), 'has no words'),
+    'a task of 10 kB': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move', 'move ' * 2000)), 'characters, more than'),
+    'a frozen camera': (lambda r: still_video(r, 90), 'the same picture throughout'),
+    'a covered lens': (lambda r: still_video(r, 0), 'is black'),
+    'no keyframe for long': (one_keyframe, 'no keyframe for 309 frames'),
+    'a pose that jumps': (lambda r: edit_column(r, 'observation.state', set_at(9, 13, 0.9)), 'the pose jumps by'),
+}
+
+
+@pytest.mark.parametrize('fault', WARNINGS)
+def test_what_may_be_meant_is_a_warning(fault, dataset):
+    inject, text = WARNINGS[fault]
+    inject(dataset)
+    warnings = [str(finding) for finding in validate(dataset).findings if finding.severity == 'warning']
+    assert any(text in warning for warning in warnings), warnings
+
+
+def test_a_state_larger_than_a_release_takes(dataset):
+    edit_json(dataset, 'modality.json', lambda m: m['state'].update(more={'start': 0, 'end': 10}))
+    assert validate(dataset, release='n1.7').errors == 0
+    assert any('state has 30 numbers' in str(finding) for finding in validate(dataset, release='n1.6').findings)
+    with pytest.raises(GrootRosError, match="no GR00T 'n3'"):
+        validate(dataset, release='n3')
 
 
 def test_a_good_set_has_no_finding(dataset):

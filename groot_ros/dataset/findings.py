@@ -1,6 +1,8 @@
-"""What a check found: shared by the modules that validate."""
+"""What a check found, and what checks need to know of an episode: shared by the modules that validate."""
 
 from dataclasses import dataclass
+
+import numpy as np
 
 ERROR, WARNING = 'error', 'warning'
 
@@ -18,3 +20,13 @@ class Finding:
     def __str__(self) -> str:
         place = self.file if self.row is None else f'{self.file} row {self.row}'
         return f'{self.severity}: {place}: {self.problem}; {self.mending}'
+
+
+@dataclass
+class EpisodeFacts:
+    """What later checks need of an episode: its file and its numeric columns by name, (n, D) each."""
+
+    file: str
+    rows: int
+    columns: dict[str, np.ndarray]
+    video_shapes: dict[str, tuple[int, int]]

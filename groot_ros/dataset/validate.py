@@ -1,16 +1,21 @@
 """Checks a dataset: what GR00T's loader refuses, and what it accepts silently though training would suffer."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groot_ros.dataset.findings import ERROR, WARNING, Finding
-from groot_ros.dataset.validate_episode import EpisodeFacts, check_episode
+from groot_ros.dataset.findings import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.layout import VALIDITIES
+from groot_ros.dataset.modality_config import RELEASES
+from groot_ros.dataset.validate_episode import check_episode
+from groot_ros.dataset.validate_motion import check_motion
 from groot_ros.dataset.validate_values import check_dataset_values
 from groot_ros.errors import GrootRosError
 
+_LONGEST_TEXT = 1000
 _TABLES = {'episodes.jsonl': ('episode_index', 'length'), 'tasks.jsonl': ('task_index', 'task')}
 
 
@@ -32,6 +37,13 @@ class ValidationReport:
         """Findings to look at."""
         return sum(finding.severity == WARNING for finding in self.findings)
 
+    def grouped(self) -> list[tuple[Finding, int]]:
+        """The first finding of each kind, and how many more there are that differ in place and numbers only."""
+        groups: dict[tuple[str, str, str], list[Finding]] = {}
+        for finding in self.findings:
+            groups.setdefault((finding.severity, re.sub(r'[\d.]+', '', finding.problem), finding.mending), []).append(finding)
+        return [(group[0], len(group) - 1) for group in groups.values()]
+
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
         counts = {'errors': self.errors, 'warnings': self.warnings, 'episodes': self.episodes, 'rows': self.rows}
@@ -48,10 +60,13 @@ class Meta:
     episodes: list[dict[str, Any]]
     tasks: list[dict[str, Any]]
     stats: dict[str, Any]
+    embodiment: dict[str, Any]
 
 
-def validate(root: Path, horizon: int = 16) -> ValidationReport:
-    """Looks at every file of a dataset. Raises GrootRosError where there is no dataset at `root` at all."""
+def validate(root: Path, horizon: int = 16, release: str = 'n1.7') -> ValidationReport:
+    """Looks at every file of a dataset. Raises GrootRosError where there is no dataset at `root` at all, or no such release of GR00T."""
+    if release not in RELEASES:
+        raise GrootRosError(f'There is no GR00T {release!r} here: choose one of {", ".join(RELEASES)}.')
     if not (root / 'meta').is_dir():
         raise GrootRosError(f'{root} is not a dataset: it has no folder meta.')
     report = ValidationReport()
@@ -61,7 +76,10 @@ def validate(root: Path, horizon: int = 16) -> ValidationReport:
     report.findings += _check_info(meta)
     report.findings += _check_modality(meta)
     facts = [episode for record in meta.episodes if (episode := _episode(meta, record, report.findings)) is not None]
-    report.findings += check_dataset_values(meta.info, meta.modality, meta.stats, facts, horizon)
+    for episode in facts:
+        report.findings += check_motion(meta.modality, meta.embodiment, float(meta.info.get('fps') or 0), episode)
+    report.findings += _check_language(meta)
+    report.findings += check_dataset_values(meta.info, meta.modality, meta.stats, facts, horizon, RELEASES[release])
     report.findings += _check_leftovers(meta)
     report.episodes, report.rows = len(facts), sum(episode.rows for episode in facts)
     return report
@@ -79,7 +97,16 @@ def _read_meta(root: Path, findings: list[Finding]) -> Meta | None:
         if key not in parsed['info.json']:
             findings.append(Finding(ERROR, 'meta/info.json', f'{key} is missing, which the loader reads', 'convert the dataset again'))
             return None
-    return Meta(root, parsed['info.json'], parsed['modality.json'], parsed['episodes.jsonl'], parsed['tasks.jsonl'], parsed['stats.json'] or {})
+    stats = parsed['stats.json'] or {}
+    return Meta(root, parsed['info.json'], parsed['modality.json'], parsed['episodes.jsonl'], parsed['tasks.jsonl'], stats, _noted_embodiment(root))
+
+
+def _noted_embodiment(root: Path) -> dict[str, Any]:
+    """What our converter noted of the rows; datasets of others have nothing of the kind."""
+    try:
+        return json.loads((root / 'meta/conversion.json').read_text())['embodiment']
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _read_json(path: Path, findings: list[Finding]) -> dict[str, Any] | None:
@@ -118,7 +145,7 @@ def _read_jsonl(path: Path, keys: tuple[str, ...], findings: list[Finding]) -> l
 
 
 def _episode(meta: Meta, record: dict[str, Any], findings: list[Finding]) -> EpisodeFacts | None:
-    tasks = {task['task_index'] for task in meta.tasks}
+    tasks = {task['task_index']: str(task['task']) for task in meta.tasks}
     facts, found = check_episode(meta.root, meta.info, meta.modality, record, tasks)
     findings += found
     return facts
@@ -159,6 +186,22 @@ def _check_modality(meta: Meta) -> Iterator[Finding]:
         column = part.get('original_key', f'annotation.{name}')
         if column not in features:
             yield Finding(ERROR, where, f'annotation.{name} names {column}, which info.json has no feature for', 'mend original_key')
+
+
+def _check_language(meta: Meta) -> Iterator[Finding]:
+    """GR00T takes the text in lower case and without punctuation."""
+    where, texts = 'meta/tasks.jsonl', [str(task['task']) for task in meta.tasks]
+    for task, text in zip(meta.tasks, texts, strict=True):
+        if not any(character.isalnum() for character in text):
+            yield Finding(WARNING, where, f'task {task["task_index"]} has no words, so a policy is told nothing', 'convert with --task')
+        if len(text) > _LONGEST_TEXT:
+            problem = f'task {task["task_index"]} has {len(text)} characters, more than a model reads'
+            yield Finding(WARNING, where, problem, f'write it in at most {_LONGEST_TEXT}')
+    if texts and set(texts) <= set(VALIDITIES):
+        yield Finding(ERROR, where, 'holds no task, only validities', 'convert with --task')
+    indices = [task['task_index'] for task in meta.tasks]
+    if len(set(indices)) != len(indices):
+        yield Finding(ERROR, where, 'a task_index occurs twice, so a text is lost', 'number the tasks anew')
 
 
 def _check_slice(where: str, name: str, part: dict, column: str, features: dict) -> Iterator[Finding]:

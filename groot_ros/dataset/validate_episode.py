@@ -1,33 +1,22 @@
 """Checks of one episode: its parquet columns, its annotations and its videos."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groot_ros.dataset.findings import ERROR, Finding
-from groot_ros.dataset.layout import inside
+from groot_ros.dataset.findings import ERROR, EpisodeFacts, Finding
+from groot_ros.dataset.layout import VALIDITIES, inside
+from groot_ros.dataset.validate_video import check_video
 
 _TIME_TOLERANCE_S = 1e-4
 
 
-@dataclass
-class EpisodeFacts:
-    """What later checks need of an episode: its file and its numeric columns by name, (n, D) each."""
-
-    file: str
-    rows: int
-    columns: dict[str, np.ndarray]
-    video_shapes: dict[str, tuple[int, int]]
-
-
 def check_episode(
-    root: Path, info: dict[str, Any], modality: dict[str, Any], record: dict[str, Any], tasks: set[int]
+    root: Path, info: dict[str, Any], modality: dict[str, Any], record: dict[str, Any], tasks: dict[int, str]
 ) -> tuple[EpisodeFacts | None, list[Finding]]:
     """Findings of an episode of episodes.jsonl, and its numbers where they can be read."""
     index, size = record['episode_index'], info['chunks_size']
@@ -44,7 +33,7 @@ def check_episode(
     for key, feature in info['features'].items():
         if feature.get('dtype') == 'video' and _used(key, modality):
             video = info.get('video_path', '').format(episode_chunk=index // size, episode_index=index, video_key=key)
-            findings += _check_video(root, video, key, feature, facts, info.get('fps', 0))
+            findings += check_video(root, video, key, feature, facts, info.get('fps', 0))
     return facts, findings
 
 
@@ -74,7 +63,7 @@ def _read_columns(table: pa.Table, features: dict[str, Any], facts: EpisodeFacts
             yield Finding(ERROR, facts.file, f'{name} holds NaN or infinity in {len(bad)} rows', 'convert again, or leave it out', int(bad[0]))
 
 
-def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: EpisodeFacts, tasks: set[int]) -> Iterator[Finding]:
+def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: EpisodeFacts, tasks: dict[int, str]) -> Iterator[Finding]:
     for name, part in (modality.get('annotation') or {}).items():
         column = part.get('original_key', f'annotation.{name}')
         if column not in table.column_names:
@@ -83,9 +72,11 @@ def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: Episode
         if not pa.types.is_integer(table[column].type):
             yield Finding(ERROR, facts.file, f'{column} holds {table[column].type}, not indices into tasks.jsonl', 'write int64 indices')
             continue
-        unknown = sorted(set(table[column].to_pylist()) - tasks - {None})
-        if unknown:
+        indices = set(table[column].to_pylist()) - {None}
+        if unknown := sorted(indices - set(tasks)):
             yield Finding(ERROR, facts.file, f'{column} has index {unknown[0]}, which tasks.jsonl lacks', 'add the task')
+        elif 'validity' not in name and any(tasks[index] in VALIDITIES for index in indices):
+            yield Finding(ERROR, facts.file, f'{column} says {tasks[min(indices)]!r}, which is a validity and no task', 'mend the indices')
 
 
 def _check_timestamps(facts: EpisodeFacts, info: dict[str, Any]) -> Iterator[Finding]:
@@ -106,24 +97,3 @@ def _check_timestamps(facts: EpisodeFacts, info: dict[str, Any]) -> Iterator[Fin
 def _used(feature: str, modality: dict[str, Any]) -> bool:
     videos = modality.get('video') or {}
     return feature in {part.get('original_key', f'observation.images.{name}') for name, part in videos.items()}
-
-
-def _check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeFacts, fps: float) -> Iterator[Finding]:
-    try:
-        with av.open(str(inside(root, file))) as container:
-            stream = container.streams.video[0]
-            facts.video_shapes[key] = (stream.height, stream.width)
-            next(container.decode(stream))
-            container.seek(0)
-            frames = sum(1 for packet in container.demux(stream) if packet.size)
-            rate = float(stream.average_rate or 0)
-    except (OSError, av.FFmpegError, StopIteration, IndexError, ValueError) as error:
-        yield Finding(ERROR, file, f'cannot be decoded ({str(error).splitlines()[0] if str(error) else type(error).__name__})', 'convert again')
-        return
-    if frames != facts.rows:
-        yield Finding(ERROR, file, f'has {frames} frames for {facts.rows} rows, so frame and row do not belong together', 'convert again')
-    if list(facts.video_shapes[key]) != list(feature['shape'][:2]):
-        height, width = facts.video_shapes[key]
-        yield Finding(ERROR, file, f'is {width}x{height}, info.json says {feature["shape"][1]}x{feature["shape"][0]}', 'mend info.json')
-    if fps and abs(rate / fps - 1) > 0.01:
-        yield Finding(ERROR, file, f'runs at {rate:.2f} frames/s, info.json says {fps:g}', 'set fps to the rate that was recorded')

@@ -1,32 +1,31 @@
-"""Checks over all episodes: statistics, grippers that never move, quaternions, deltas shifted by a row, camera shapes."""
+"""Checks over all episodes: statistics, actions that never change, sizes, camera shapes, episodes that stand there twice."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from groot_ros.dataset.findings import ERROR, WARNING, Finding
+from groot_ros.dataset.findings import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.modality_config import Release
 from groot_ros.dataset.statistics import KEYS, statistics
-from groot_ros.dataset.validate_episode import EpisodeFacts
 from groot_ros.geometry import Array
 
 _STATS_FILE = 'meta/stats.json'
-_UNIT_TOLERANCE = 1e-3
-_SIGNED_DOT = 0.0
-_DRIFT_M = 1e-4
-_MODEL_LIMIT = 132
 
 
 def check_dataset_values(
-    info: dict[str, Any], modality: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeFacts], horizon: int
+    info: dict[str, Any], modality: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeFacts], horizon: int, release: Release
 ) -> list[Finding]:
     """Findings over all episodes; `episodes` holds those whose numbers could be read."""
-    findings = [*_check_statistics(info, stats, episodes), *_check_lengths(episodes, horizon), *_check_sizes(info), *_check_aspect(episodes)]
-    findings += _check_constant(modality, episodes)
-    for episode in episodes:
-        findings += _check_quaternions(modality, episode)
-        findings += _check_deltas(modality, episode)
-    return findings
+    return [
+        *_check_statistics(info, stats, episodes),
+        *_check_lengths(episodes, horizon),
+        *_check_sizes(modality, release, horizon),
+        *_check_aspect(episodes),
+        *_check_constant(modality, episodes),
+        *_check_duplicates(episodes),
+    ]
 
 
 def _check_statistics(info: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeFacts]) -> Iterator[Finding]:
@@ -57,11 +56,16 @@ def _check_lengths(episodes: list[EpisodeFacts], horizon: int) -> Iterator[Findi
             yield Finding(ERROR, episode.file, f'has {episode.rows} rows, fewer than the horizon of {horizon}: no sample', 'leave it out')
 
 
-def _check_sizes(info: dict[str, Any]) -> Iterator[Finding]:
-    for name in ('observation.state', 'action'):
-        size = int(info['features'].get(name, {}).get('shape', [0])[0])
-        if size > _MODEL_LIMIT:
-            yield Finding(ERROR, 'meta/info.json', f'{name} has {size} numbers, GR00T N1.7 takes {_MODEL_LIMIT}', 'leave some out')
+def _check_sizes(modality: dict[str, Any], release: Release, horizon: int) -> Iterator[Finding]:
+    for group, largest in (('state', release.state_size), ('action', release.action_size)):
+        parts = (modality.get(group) or {}).values()
+        size = sum(max(part.get('end', 0) - part.get('start', 0), 0) for part in parts if 'original_key' not in part)
+        if size > largest:
+            yield Finding(ERROR, 'meta/modality.json', f'{group} has {size} numbers, this release of GR00T takes {largest}', 'leave some out')
+    if horizon > release.horizon:
+        yield Finding(
+            ERROR, 'meta/info.json', f'chunks of {horizon} steps, this release of GR00T takes {release.horizon}', 'give a smaller --horizon'
+        )
 
 
 def _check_aspect(episodes: list[EpisodeFacts]) -> Iterator[Finding]:
@@ -72,47 +76,32 @@ def _check_aspect(episodes: list[EpisodeFacts]) -> Iterator[Finding]:
 
 
 def _check_constant(modality: dict[str, Any], episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+    """GR00T normalises with q01 and q99: where they are equal it always commands that value."""
     columns = [episode.columns['action'] for episode in episodes if 'action' in episode.columns]
     if not columns or len({column.shape[1] for column in columns}) > 1:
         return
     actions = np.concatenate(columns)
+    if not actions.size:
+        return
+    with np.errstate(all='ignore'):
+        low, high = np.nanquantile(actions, [0.01, 0.99], axis=0)
+        still, never = low == high, np.nanmin(actions, axis=0) == np.nanmax(actions, axis=0)
     for name, part in (modality.get('action') or {}).items():
-        if 'gripper' not in name or 'original_key' in part:
+        place = slice(part.get('start', 0), part.get('end', 0))
+        if 'original_key' in part or not still[place].any():
             continue
-        values = actions[:, part.get('start', 0) : part.get('end', 0)]
-        low, high = np.nanquantile(values, [0.01, 0.99], axis=0) if values.size else (np.zeros(1), np.ones(1))
-        if np.any(low == high):
+        if 'gripper' in name or (still[place] & ~never[place]).any():
             yield Finding(
                 WARNING, 'data', f'action.{name} hardly ever changes (q01 equals q99): a policy trained on it never moves it',
                 'record demonstrations in which it moves, or train with min and max',
             )  # fmt: skip
 
 
-def _check_quaternions(modality: dict[str, Any], episode: EpisodeFacts) -> Iterator[Finding]:
-    for name, part in (modality.get('state') or {}).items():
-        if part.get('end', 0) - part.get('start', 0) != 7 or 'pose' not in name or 'observation.state' not in episode.columns:
-            continue
-        quaternions = episode.columns['observation.state'][:, part['start'] + 3 : part['end']]
-        off = np.flatnonzero(np.abs(np.linalg.norm(quaternions, axis=1) - 1) > _UNIT_TOLERANCE)
-        if len(off):
-            yield Finding(ERROR, episode.file, f'the quaternion of state.{name} is not of length 1', 'convert again', int(off[0]))
-        jumps = np.flatnonzero(np.sum(quaternions[1:] * quaternions[:-1], axis=1) < _SIGNED_DOT)
-        if len(jumps):
-            yield Finding(ERROR, episode.file, f'the quaternion of state.{name} changes its sign', 'convert again', int(jumps[0]) + 1)
-
-
-def _check_deltas(modality: dict[str, Any], episode: EpisodeFacts) -> Iterator[Finding]:
-    """Position deltas must be the differences of the recorded positions; shifted by a row they still look plausible."""
-    state, action = (modality.get('state') or {}).get('tcp_pose'), (modality.get('action') or {}).get('delta_tcp_position')
-    if not state or not action or not {'observation.state', 'action'} <= set(episode.columns):
-        return
-    positions = episode.columns['observation.state'][:, state['start'] : state['start'] + 3]
-    deltas = episode.columns['action'][:, action['start'] : action['end']]
-    if positions.shape[1] != 3 or deltas.shape[1] != 3 or len(positions) < 3:
-        return
-    moved = np.diff(positions, axis=0)
-    drift = float(np.nanmax(np.abs(moved - deltas[:-1])))
-    if drift > _DRIFT_M:
-        shifted = float(np.nanmax(np.abs(moved[1:] - deltas[:-2]))) <= _DRIFT_M or float(np.nanmax(np.abs(moved[:-1] - deltas[1:-1]))) <= _DRIFT_M
-        what = 'is shifted by a row' if shifted else f'misses the next position by up to {drift * 1e3:.1f} mm'
-        yield Finding(ERROR, episode.file, f'delta_tcp_position {what}', 'convert again')
+def _check_duplicates(episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+    known: dict[bytes, str] = {}
+    for episode in episodes:
+        columns = [episode.columns[name] for name in ('observation.state', 'action') if name in episode.columns]
+        digest = hashlib.sha256(b''.join(np.ascontiguousarray(column).tobytes() for column in columns)).digest()
+        if columns and digest in known:
+            yield Finding(ERROR, episode.file, f'holds the same rows as {known[digest]}, which counts them twice', 'leave one of them out')
+        known.setdefault(digest, episode.file)
