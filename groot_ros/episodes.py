@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
+from groot_ros.bags.reader import LEFT_BY_RECOVERY
 from groot_ros.errors import GrootRosError
 
 _PREFIX = 'episode_'
@@ -112,6 +113,15 @@ def is_being_recorded(folder: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+def finished_bags(folder: Path) -> list[Path]:
+    """Bags of a folder that nobody writes any more, by name: our recorder lists them when their verdict is made."""
+    bags = sorted(path.parent for path in folder.glob('*/metadata.yaml') if not path.parent.name.endswith(LEFT_BY_RECOVERY))
+    if not is_being_recorded(folder):
+        return bags
+    listed = {entry.name for entry in _read_index(folder)}
+    return [bag for bag in bags if bag.name in listed]
 
 
 def _read_index(path: Path) -> list[IndexEntry]:

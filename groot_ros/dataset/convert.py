@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from groot_ros.bags.mp4 import CODECS
-from groot_ros.dataset.executors import WorkerLostError, converted
+from groot_ros.dataset.executors import StoppedError, converted
 from groot_ros.dataset.items import Item, fetched, find_items
 from groot_ros.dataset.lerobot_v2 import DatasetWriter
 from groot_ros.dataset.lerobot_v3 import DatasetWriterV3
@@ -104,7 +104,7 @@ def convert(
                 _take(job, part, writer, report)
         _check_result(writer, report, options.skip_bad)
         writer.finish()
-    except WorkerLostError:
+    except StoppedError:
         raise
     except Exception:
         writer.abandon()

@@ -15,8 +15,8 @@ from groot_ros.errors import GrootRosError
 EXECUTORS = ('processes', 'ray')
 
 
-class WorkerLostError(GrootRosError):
-    """A worker went away; what the others have done is kept."""
+class StoppedError(GrootRosError):
+    """A conversion that was stopped, or lost a worker: what is done is kept."""
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[Iterator[Part]]:
         yield pool.map(convert_item, jobs)
         pool.shutdown()
     except BrokenProcessPool as error:
-        raise WorkerLostError('A worker died, perhaps for want of memory: give fewer --workers; the same command goes on from here.') from error
+        raise StoppedError('A worker died, perhaps for want of memory: give fewer --workers; the same command goes on from here.') from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
@@ -85,7 +85,7 @@ def _gathered(ray, task, jobs: list[Job], workers: int, running: list) -> Iterat
         try:
             part = ray.get(running[0])
         except ray.exceptions.RayError as error:
-            raise WorkerLostError(f'The Ray cluster lost a task ({str(error).splitlines()[0]}): the same command goes on from there.') from error
+            raise StoppedError(f'The Ray cluster lost a task ({str(error).splitlines()[0]}): the same command goes on from there.') from error
         running.pop(0)
         if (job := next(waiting, None)) is not None:
             running.append(task.remote(job))

@@ -1,16 +1,228 @@
-"""converter: `ros2 run groot_ros converter` takes the arguments of `groot-ros convert`."""
+"""converter: makes datasets, as a node with an action, as a node that converts what a recorder finishes, or once like `groot-ros convert`."""
 
+import argparse
+import os
 import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.task import Future
+
+from groot_ros.action import ConvertEpisodes
+from groot_ros.cli import add_conversion_options, conversion_of
 from groot_ros.cli import main as command_line
+from groot_ros.dataset.convert import ConversionOptions, ConversionReport, Existing, convert
+from groot_ros.dataset.executors import StoppedError
+from groot_ros.dataset.parts import Part
+from groot_ros.embodiment import Embodiment, load_embodiment
+from groot_ros.episodes import finished_bags
+from groot_ros.errors import GrootRosError
+from groot_ros.health import Health
+from groot_ros.nodes.common import GrootNode, Parameter, run_node
+
+PARAMETERS = {
+    'embodiment': Parameter('ur5e_robotiq_zed', 'embodiment of goals that name none: a name, or the path of a YAML file'),
+    'workers': Parameter(1, 'episodes to convert at the same time'),
+}
+_LOOK_S, _TELL_S = 2.0, 0.2
+# A conversion beside a recorder may have what the recorder leaves.
+_NICENESS = 10
+
+
+@dataclass
+class Watching:
+    """A folder of episodes, and the dataset that they go to."""
+
+    folder: Path
+    output: Path
+    embodiment: Embodiment
+    options: ConversionOptions
+
+
+@dataclass
+class _Work:
+    """A conversion in a thread of its own."""
+
+    sources: list[Path]
+    output: Path
+    embodiment: Embodiment
+    options: ConversionOptions
+    done: int = 0
+    total: int = 0
+    rows: int = 0
+    stopped: bool = False
+    began_s: float = field(default_factory=time.monotonic)
+    report: ConversionReport | None = None
+    problem: str = ''
+
+    def start(self) -> threading.Thread:
+        """Begins."""
+        thread = threading.Thread(target=self._run, name='conversion')
+        thread.start()
+        return thread
+
+    def message(self) -> str:
+        """What came of it."""
+        return self.problem or '\n'.join(self.report.lines() if self.report else [])
+
+    def _run(self) -> None:
+        try:
+            self.report = convert(self.sources, self.output, self.embodiment, self.options, self._progress)
+        except (GrootRosError, OSError) as error:
+            self.problem = str(error)
+
+    def _progress(self, parts: Iterable[Part], count: int) -> Iterator[Part]:
+        self.total = count
+        for part in parts:
+            if self.stopped:
+                raise StoppedError('The conversion was stopped: the same one goes on from there.')
+            self.done += 1
+            self.rows += part.rows
+            yield part
+
+
+class ConverterNode(GrootNode):
+    """Converts what goals of `~/convert` name, or, with a folder to watch, every episode that is finished there."""
+
+    def __init__(self, watching: Watching | None = None) -> None:
+        super().__init__('converter', PARAMETERS)
+        self._watching = watching
+        self._seen: set[Path] = set()
+        self._work: _Work | None = None
+        self._thread: threading.Thread | None = None
+        self._ended: Future | None = None
+        self._goal_handle: ServerGoalHandle | None = None
+        self._convert_action = ActionServer(
+            self, ConvertEpisodes, '~/convert', self._on_convert, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT
+        )
+        self.create_timer(_TELL_S, self._follow)
+        if watching is not None:
+            self.create_timer(_LOOK_S, self._look)
+            self.get_logger().info(f'Every episode that is finished in {watching.folder} goes to {watching.output}.')
+
+    def end(self) -> None:
+        """Stops between two episodes; what is done is kept for the next run."""
+        if self._work is not None and self._thread is not None:
+            self._work.stopped = True
+            self._thread.join()
+
+    def diagnose(self) -> list[Health]:
+        """What is converted now."""
+        work = self._work
+        text = f'{work.done} of {work.total} converted' if work else 'waits'
+        return [Health('conversion', 0, text, {'rows': str(work.rows if work else 0)})]
+
+    def _on_goal(self, goal: ConvertEpisodes.Goal) -> GoalResponse:
+        busy = not self.active or self._work is not None
+        if busy:
+            self.warn('A goal was refused: a conversion runs already.' if self.active else 'A goal was refused: the node is not active.')
+        return GoalResponse.REJECT if busy else GoalResponse.ACCEPT
+
+    async def _on_convert(self, handle: ServerGoalHandle) -> ConvertEpisodes.Result:
+        goal, result = handle.request, ConvertEpisodes.Result()
+        try:
+            if self._work is not None:
+                raise GrootRosError('A conversion runs already.')
+            embodiment = load_embodiment(goal.embodiment or self.parameter('embodiment'))
+            embodiment = embodiment.at_fps(goal.fps) if goal.fps and goal.fps != embodiment.fps else embodiment
+            existing = Existing.APPEND if goal.append else Existing.OVERWRITE if goal.overwrite else Existing.REFUSE
+            options = ConversionOptions(
+                skip_bad=goal.skip_bad, keep_failed=goal.keep_failed, task=goal.task, workers=self.parameter('workers'), existing=existing
+            )
+        except GrootRosError as error:
+            handle.abort()
+            result.message = str(error)
+            return result
+        self._ended, self._goal_handle = Future(), handle
+        self._begin(_Work([Path(source) for source in goal.sources], Path(goal.output), embodiment, options))
+        work: _Work = await self._ended
+        self._ended = self._goal_handle = None
+        result.success, result.message = work.report is not None, work.message()
+        result.episodes, result.rows = (work.report.episodes, work.report.rows) if work.report else (0, 0)
+        (handle.canceled if handle.is_cancel_requested else handle.succeed if result.success else handle.abort)()
+        return result
+
+    def _begin(self, work: _Work) -> None:
+        self._work, self._thread = work, work.start()
+
+    def _follow(self) -> None:
+        """Tells how far the conversion is, and what came of it."""
+        work = self._work
+        if work is None or self._thread is None:
+            return
+        if self._goal_handle is not None:
+            work.stopped = work.stopped or self._goal_handle.is_cancel_requested
+            rate = work.rows / max(time.monotonic() - work.began_s, 1e-9)
+            self._goal_handle.publish_feedback(ConvertEpisodes.Feedback(done=work.done, total=work.total, rows=work.rows, rows_per_second=rate))
+        if self._thread.is_alive():
+            return
+        self._work = None
+        if work.problem:
+            self.warn(work.problem)
+        else:
+            self.get_logger().info(work.message())
+        if self._ended is not None:
+            self._ended.set_result(work)
+
+    def _look(self) -> None:
+        watching = self._watching
+        if watching is None or self._work is not None or not self.active:
+            return
+        fresh = [bag for bag in finished_bags(watching.folder) if bag not in self._seen]
+        if fresh:
+            self._seen.update(fresh)
+            existing = Existing.APPEND if watching.output.exists() else Existing.REFUSE
+            self._begin(_Work(fresh, watching.output, watching.embodiment, replace(watching.options, existing=existing, skip_bad=True)))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the node."""
+    command = argparse.ArgumentParser(
+        prog='converter',
+        description='Without arguments: a node with the action ~/convert. With --watch: a node that converts every episode as a recorder finishes '
+        'it, and extends the dataset. With sources: converts them once, as groot-ros convert.',
+        epilog='examples:\n  ros2 run groot_ros converter\n  ros2 run groot_ros converter --watch episodes --output datasets/cube\n'
+        '  ros2 run groot_ros converter episodes --output datasets/cube --workers 2',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('sources', nargs='*', metavar='SOURCE', help='what to convert once')
+    command.add_argument('--watch', type=Path, metavar='DIR', help='folder that a recorder writes episodes into')
+    command.add_argument('--output', type=Path, help='folder of the dataset')
+    command.add_argument('--json', type=Path, metavar='FILE', help='with sources: write what was done to a file')
+    add_conversion_options(command)
+    return command
+
+
+def watching_of(options: argparse.Namespace) -> Watching | None:
+    """What the options say to watch. Raises GrootRosError for options that do not fit together."""
+    if options.watch is None:
+        return None
+    if options.output is None or options.sources:
+        raise GrootRosError('--watch needs --output, and takes no sources.')
+    if not options.watch.is_dir():
+        raise GrootRosError(f'{options.watch} does not exist: give the folder that the recorder writes into.')
+    embodiment, chosen = conversion_of(options)
+    return Watching(options.watch, options.output, embodiment, chosen)
 
 
 def main() -> int:
-    """Entry of `ros2 run groot_ros converter`; arguments behind --ros-args are not for it."""
-    arguments = sys.argv[1:]
-    if '--ros-args' in arguments:
-        arguments = arguments[: arguments.index('--ros-args')]
-    return command_line(['convert', *arguments])
+    """Entry of `ros2 run groot_ros converter`; arguments behind --ros-args are ROS's own."""
+    own = sys.argv[1 : sys.argv.index('--ros-args')] if '--ros-args' in sys.argv else sys.argv[1:]
+    options = parser().parse_args(own)
+    if options.sources:
+        return command_line(['convert', *own])
+    try:
+        watching = watching_of(options)
+    except GrootRosError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    os.nice(_NICENESS)
+    return run_node(lambda: ConverterNode(watching))
 
 
 if __name__ == '__main__':
