@@ -94,9 +94,14 @@ def _matrix_of_9d(poses: Array) -> Array:
 
 def interpolate_pose(start: Array, end: Array, share: float) -> Array:
     """The pose at `share` (0 to 1) of the way: straight in position, slerp on the shorter arc in rotation."""
-    first, last = _rotation(start[3:]), _rotation(end[3:])
-    turn = (last * first.inv()).as_rotvec()
-    return apply_delta(start, np.concatenate([(end[:3] - start[:3]) * share, turn * share]))
+    return interpolate_poses(start[None], end[None], np.array([share]))[0]
+
+
+def interpolate_poses(starts: Array, ends: Array, shares: Array) -> Array:
+    """The same for many pairs of poses (n, 7) and shares (n,)."""
+    first, last = _rotation(starts[:, 3:]), _rotation(ends[:, 3:])
+    turns = Rotation.from_rotvec((last * first.inv()).as_rotvec() * shares[:, None]) * first
+    return np.hstack([starts[:, :3] + (ends[:, :3] - starts[:, :3]) * shares[:, None], turns.as_quat()])
 
 
 def angle_between(start: Array, end: Array) -> float:

@@ -101,6 +101,18 @@ class RowSampler:
             commands.append(held.value)
         return TickSample(tick_ns, np.concatenate(values), np.concatenate([*commands, np.zeros(0)]), np.array(ages))
 
+    def sample_all(self, ticks_ns: list[int]) -> list[TickSample]:
+        """The same at many ticks."""
+        ticks = np.array(ticks_ns, np.int64)
+        found = [stream.sample_all(ticks) for _, stream in [*self._state, *self._commands]]
+        ages = [ages_ns for _, ages_ns in filter(None, found[: len(self._state)])]
+        if None in found or np.max(ages) > self.embodiment.max_age_s * 1e9:
+            return [self.sample(tick_ns) for tick_ns in ticks_ns]  # which names the stream and the tick
+        states = np.hstack([values for values, _ in filter(None, found[: len(self._state)])])
+        commands = np.hstack([*(values for values, _ in filter(None, found[len(self._state) :])), np.zeros((len(ticks), 0))])
+        ages_s = np.stack(ages, axis=1) / 1e9
+        return [TickSample(*row) for row in zip(ticks_ns, states, commands, ages_s, strict=True)]
+
     def forget_before(self, tick_ns: int) -> None:
         """Drops what no later tick needs."""
         for _, stream in [*self._state, *self._commands]:

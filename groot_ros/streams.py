@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from groot_ros.geometry import Array, interpolate_pose
+from groot_ros.geometry import Array, interpolate_poses
 
 _SAME_RATE = 0.01
 Method = Literal['linear', 'pose', 'nearest', 'hold']
@@ -72,21 +72,41 @@ class Stream:
         if after == len(self._stamps_ns) or since_ns == 0 or self.method == 'hold':
             return Sample(self._values[before], since_ns)
         until_ns = self._stamps_ns[after] - tick_ns
-        return Sample(self._between(before, since_ns, until_ns), min(since_ns, until_ns))
+        start, end = self._values[before], self._values[after]
+        value = self._between(start[None], end[None], np.array([since_ns]), np.array([until_ns]))[0]
+        return Sample(value, min(since_ns, until_ns))
+
+    def sample_all(self, ticks_ns: np.ndarray) -> tuple[Array, np.ndarray] | None:
+        """Values (n, size) and ages (n,) in ns at many ticks, equal to the bit to `sample` at each; None where one has no measurement before it."""
+        stamps_ns = np.array(self._stamps_ns, np.int64)
+        after = np.searchsorted(stamps_ns, ticks_ns, side='right')
+        if not len(stamps_ns) or not after.all():
+            return None
+        before = after - 1
+        first = int(before.min())
+        values = np.array(self._values[first : int(after.max()) + 1])
+        since_ns = ticks_ns - stamps_ns[before]
+        until_ns = stamps_ns[np.minimum(after, len(stamps_ns) - 1)] - ticks_ns
+        sampled, ages_ns = values[before - first], since_ns.copy()
+        inside = (after < len(stamps_ns)) & (since_ns > 0) & (self.method != 'hold')
+        if inside.any():
+            since, until, at = since_ns[inside], until_ns[inside], before[inside] - first
+            sampled[inside] = self._between(values[at], values[at + 1], since, until)
+            ages_ns[inside] = np.minimum(since, until)
+        return sampled, ages_ns
 
     def forget_before(self, tick_ns: int) -> None:
         """Drops what no later tick needs."""
         keep = max(bisect_right(self._stamps_ns, tick_ns) - 1, 0)
         del self._stamps_ns[:keep], self._values[:keep]
 
-    def _between(self, before: int, since_ns: int, until_ns: int) -> Array:
-        start, end = self._values[before], self._values[before + 1]
-        share = since_ns / (since_ns + until_ns)
+    def _between(self, starts: Array, ends: Array, since_ns: np.ndarray, until_ns: np.ndarray) -> Array:
+        shares = since_ns / (since_ns + until_ns)
         if self.method == 'pose':
-            return interpolate_pose(start, end, share)
+            return interpolate_poses(starts, ends, shares)
         if self.method == 'linear':
-            return start + (end - start) * share
-        return start if since_ns <= until_ns else end
+            return starts + (ends - starts) * shares[:, None]
+        return np.where((since_ns <= until_ns)[:, None], starts, ends)
 
 
 @dataclass

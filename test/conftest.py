@@ -136,10 +136,19 @@ class SyntheticEpisode:
         yield offset_ns, 'zed/image', message
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture
 def synthetic(embodiment):
     """Makes synthetic episodes: synthetic(seconds=..., missing_frames=...).record(path)."""
     return lambda **options: SyntheticEpisode(embodiment, **options)
+
+
+@pytest.fixture(scope='session')
+def bags(tmp_path_factory, embodiment):
+    """A folder with three episodes of 29, 30 and 31 rows of two tasks."""
+    folder = tmp_path_factory.mktemp('bags')
+    for index in range(3):
+        SyntheticEpisode(embodiment, seconds=1.5 + index / 20).record(folder / f'episode_{index:06d}', task=f'task {index % 2}')
+    return folder
 
 
 @pytest.fixture(scope='session')

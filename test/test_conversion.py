@@ -27,15 +27,6 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
 
 
-@pytest.fixture(scope='module')
-def bags(tmp_path_factory, synthetic):
-    """Three episodes of 29 rows."""
-    folder = tmp_path_factory.mktemp('bags')
-    for index in range(3):
-        synthetic(seconds=1.5 + index / 20).record(folder / f'episode_{index:06d}', task=f'task {index % 2}')
-    return folder
-
-
 def test_an_extended_dataset_is_that_of_one_conversion(tmp_path, bags, embodiment):
     convert([bags], tmp_path / 'whole', embodiment)
     convert([bags / 'episode_000000'], tmp_path / 'set', embodiment)

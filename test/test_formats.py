@@ -55,7 +55,7 @@ def test_a_pause_makes_two_episodes_whose_videos_begin_with_a_keyframe(tmp_path,
     )
     source.record(tmp_path / 'bag', entries=[*entries[:begin], pause, *entries[begin:end], resume, *entries[end:]])
     with EpisodeBag(tmp_path / 'bag') as bag:
-        segments = [s.samples for s in recorded_spans(bag, embodiment)]
+        segments = list(recorded_spans(bag, embodiment))
         rows = [message.decode() for message in bag.messages({'row': bag.connections(embodiment)['row']})]
     assert [len(segment) for segment in segments] == [sum(row.segment == k for row in rows) for k in (0, 1)]
     np.testing.assert_array_equal([row.state for row in rows], [sample.state for segment in segments for sample in segment])
@@ -105,7 +105,7 @@ def test_what_cannot_go_on_ends_the_episode_and_keeps_what_is_good(tmp_path, syn
         source.record(tmp_path / 'bag', entries=change(source.entries()))
     with EpisodeBag(tmp_path / 'bag') as bag:
         assert reason in bag.info['failure']
-        assert 15 <= sum(len(segment) for segment in [s.samples for s in recorded_spans(bag, embodiment)]) <= 20
+        assert 15 <= sum(len(segment) for segment in list(recorded_spans(bag, embodiment))) <= 20
 
 
 def test_depth_is_kept_to_the_millimetre(tmp_path, synthetic, embodiment):

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 
 from groot_ros.bags.images import Frame
+from groot_ros.bags.video import is_keyframe
+from groot_ros.errors import GrootRosError
 
 # Encoder and its options for each codec; a keyframe every half second lets training seek and keeps files small.
 CODECS = {
@@ -62,16 +65,57 @@ def encode_mp4(frames: Iterable[Frame], path: Path, size: tuple[int, int], fps: 
     return encoder.frames
 
 
+class Mp4Copier:
+    """Copies H.264 access units (Annex B, one a frame, the first a keyframe) into a file without decoding. `frames` counts them."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.frames = 0
+        self._path, self._fps = path, fps
+        self._time_base = 1 / Fraction(fps).limit_denominator(1001)  # the file's own is another once its header is written
+        self._container: Any = None
+        self._stream: Any = None
+
+    def add(self, access_unit: bytes) -> None:
+        """The next frame. Raises GrootRosError where the first one is no beginning of a video."""
+        if self._container is None:
+            self._open(access_unit)
+        packet = av.Packet(access_unit)
+        packet.stream = self._stream
+        packet.pts = packet.dts = self.frames
+        packet.duration, packet.time_base = 1, self._time_base
+        packet.is_keyframe = is_keyframe(access_unit)
+        self._container.mux(packet)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Ends the file; there is none where nothing was added."""
+        if self._container is not None:
+            self._container.close()
+
+    def _open(self, access_unit: bytes) -> None:
+        try:
+            with av.open(io.BytesIO(access_unit), format='h264') as source:
+                self._container = av.open(str(self._path), 'w', format='mp4')
+                self._stream = _template(source, self._container, self._fps)
+        except (av.FFmpegError, IndexError) as error:
+            raise GrootRosError(f'A video does not begin with a whole picture ({error}): the recording is damaged.') from error
+
+
 def write_mp4(access_units: Iterable[bytes], path: Path, fps: float) -> int:
-    """Copies H.264 access units (Annex B) into a file, and returns how many frames it holds."""
-    with av.open(_Pipe(access_units), format='h264') as source, av.open(str(path), 'w', format='mp4') as target:
-        return _copy(source, target, 0, None, fps)
+    """Copies H.264 access units into a file, and returns how many frames it holds."""
+    copier = Mp4Copier(path, fps)
+    try:
+        for access_unit in access_units:
+            copier.add(access_unit)
+    finally:
+        copier.close()
+    return copier.frames
 
 
 def cut_mp4(video: Path, path: Path, first: int, count: int, fps: float) -> int:
     """Copies frames from a keyframe on into another file, without decoding; for videos whose frames stand in the order of decoding."""
     with av.open(str(video)) as source, av.open(str(path), 'w', format='mp4') as target:
-        return _copy(source, target, first, first + count, fps)
+        return _mux(source, target, _template(source, target, fps), first, first + count, fps, 0)
 
 
 def join_mp4(videos: Iterable[Path], path: Path, fps: float) -> None:
@@ -83,10 +127,6 @@ def join_mp4(videos: Iterable[Path], path: Path, fps: float) -> None:
             with av.open(str(video)) as source:
                 stream = stream or _template(source, target, fps)
                 frames += _mux(source, target, stream, 0, None, fps, frames)
-
-
-def _copy(source, target, first: int, end: int | None, fps: float) -> int:
-    return _mux(source, target, _template(source, target, fps), first, end, fps, 0)
 
 
 def _template(source, target, fps: float):
@@ -141,23 +181,3 @@ def read_keyframes(path: Path, most: int) -> Iterator[np.ndarray]:
         for index in np.unique(np.linspace(0, len(keyframes) - 1, min(most, len(keyframes))).astype(int)):
             container.seek(keyframes[index], stream=stream)
             yield next(container.decode(stream)).to_ndarray(format='rgb24')
-
-
-class _Pipe(io.RawIOBase):
-    """A file that reads from an iterable, so that an episode's video never lies in memory whole."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = b''
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        while not self._rest:
-            try:
-                self._rest = next(self._chunks)
-            except StopIteration:
-                return b''
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data

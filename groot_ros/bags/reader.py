@@ -1,6 +1,7 @@
 """Reads episodes back from bag folders: what they are, their state messages, their ticks and their video."""
 
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 
 # What `groot-ros recover` leaves beside a bag that it has rebuilt, or was rebuilding.
+_BODY, _STAMP_SIZE = 4, 8  # behind the encapsulation of CDR
 LEFT_BY_RECOVERY = ('.torn', '.recovering')
 
 
@@ -155,10 +157,24 @@ class EpisodeBag:
 def access_unit_of(message: BagMessage) -> bytes:
     """H.264 bytes of a CompressedVideo message."""
     assert message.type == VIDEO_TYPE
-    video = message.decode()
-    if video.format != 'h264':
-        raise GrootRosError(f'{message.topic} is {video.format}: only h264 video is copied into datasets.')
-    return video.data.tobytes()
+    cdr, order = message.cdr, '<I' if message.cdr[1] & 1 else '>I'
+    # Time stamp, then frame_id, data and format, each behind its length and at a multiple of four.
+    at = _BODY + _STAMP_SIZE
+    at = _aligned(at + 4 + _length(cdr, at, order))
+    size = _length(cdr, at, order)
+    behind = _aligned(at + 4 + size)
+    form = cdr[behind + 4 : behind + 4 + _length(cdr, behind, order)].rstrip(b'\0').decode()
+    if form != 'h264':
+        raise GrootRosError(f'{message.topic} is {form}: only h264 video is copied into datasets.')
+    return bytes(cdr[at + 4 : at + 4 + size])
+
+
+def _length(cdr: bytes, at: int, order: str) -> int:
+    return struct.unpack_from(order, cdr, at)[0]
+
+
+def _aligned(at: int) -> int:
+    return _BODY + (at - _BODY + 3) // 4 * 4
 
 
 def _open(path: Path) -> Reader:

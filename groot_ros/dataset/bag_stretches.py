@@ -10,11 +10,11 @@ import numpy as np
 
 from groot_ros.bags.columns import columns_of
 from groot_ros.bags.images import Frame, frame_of, stamp_in
-from groot_ros.bags.mp4 import Mp4Encoder, cut_mp4, keyframes_of, write_mp4
+from groot_ros.bags.mp4 import Mp4Copier, Mp4Encoder, count_frames, cut_mp4, keyframes_of
 from groot_ros.bags.reader import BagMessage, EpisodeBag, access_unit_of
 from groot_ros.bags.row_maker import CameraFrames, MadeRow, RowMaker
 from groot_ros.bags.types import EVENT_TYPE, VIDEO_TYPE
-from groot_ros.bags.video import H264Decoder, is_keyframe
+from groot_ros.bags.video import H264Decoder
 from groot_ros.bags.writer import EVENT_TOPIC
 from groot_ros.dataset.ranges import TimeRange, ranges_of_recorder
 from groot_ros.dataset.stretches import Facts, Stretch, encoded
@@ -33,39 +33,76 @@ def bag_stretches(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: 
     """
     recorded_fps = float(bag.info.get('fps', 0.0))
     if bag.has_rows and abs(recorded_fps - embodiment.fps) < 1e-9 and not ranges:
-        spans = [span for span in recorded_spans(bag, embodiment) if len(span.samples) > 1]
-        return [_RecordedStretch(_rows(bag, embodiment, span.samples), _facts(bag), bag, embodiment, span.first, codec) for span in spans]
+        return list(_recorded(bag, embodiment, folder, codec))
     return list(_made(bag, embodiment, folder, codec, ranges or ranges_of_recorder(bag)))
 
 
 def read_samples(bag: EpisodeBag, embodiment: Embodiment) -> list[TickSample]:
     """State and commands at each tick that our recorder set. Raises MissingSampleError where a stream has a gap."""
-    return [sample for span in recorded_spans(bag, embodiment) for sample in span.samples]
+    return [sample for span in recorded_spans(bag, embodiment) for sample in span]
 
 
-@dataclass
-class RecordedSpan:
-    """Samples at ticks that the recorder set, without a pause; `first` of its ticks come before them in the bag."""
+def recorded_spans(bag: EpisodeBag, embodiment: Embodiment, copies: dict[str, '_Copies'] | None = None) -> Iterator[list[TickSample]]:
+    """State and commands at each tick of the recorder, a list between two pauses; `copies` take the video of some topics meanwhile.
 
-    first: int
-    samples: list[TickSample]
-
-
-def recorded_spans(bag: EpisodeBag, embodiment: Embodiment) -> Iterator[RecordedSpan]:
-    """State and commands at each tick of the recorder. Raises MissingSampleError where a stream has a gap."""
-    wanted = [*embodiment.row_topics, 'row', EVENT_TOPIC]
+    Raises MissingSampleError where a stream has a gap.
+    """
+    copies = copies or {}
+    wanted = [*embodiment.row_topics, 'row', EVENT_TOPIC, *copies]
     connections = {topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted}
-    kinds = {topic: connection.msgtype for topic, connection in connections.items()}
-    sampling, first = _Sampling(embodiment, kinds), 0
+    kinds = {topic: connection.msgtype for topic, connection in connections.items() if topic not in copies}
+    sampling, ticks = _Sampling(embodiment, kinds), 0
     for message in bag.messages(connections):
-        if message.type == EVENT_TYPE:
-            if message.decode().kind == 'resumed':
-                samples = sampling.finish()
-                yield RecordedSpan(first, samples)
-                sampling, first = _Sampling(embodiment, kinds), first + len(samples)
-        else:
+        if message.topic in copies:
+            copies[message.topic].add(access_unit_of(message))
+        elif message.type != EVENT_TYPE:
             sampling.add(message)
-    yield RecordedSpan(first, sampling.finish())
+        elif message.decode().kind == 'resumed':
+            samples = sampling.finish()
+            ticks += len(samples)
+            for copy in copies.values():
+                copy.end_at(ticks)
+            yield samples
+            sampling = _Sampling(embodiment, kinds)
+    yield sampling.finish()
+
+
+class _Copies:
+    """Copies a camera's access units into a file for each span. A unit is copied when the next one comes, since the last tick gives no row."""
+
+    def __init__(self, folder: Path, camera: CameraField, fps: float) -> None:
+        self.videos: list[Path] = []
+        self._name, self._fps = folder / f'copied_{camera.name}', fps
+        self._copier: Mp4Copier | None = None
+        self._waiting: bytes | None = None
+        self._units, self._ends = 0, deque[int]()
+        self._begin()
+
+    def add(self, access_unit: bytes) -> None:
+        """The unit of the next tick."""
+        if self._ends and self._units == self._ends[0]:
+            self._ends.popleft()
+            self.close()
+            self._begin()
+        if self._waiting is not None and self._copier is not None:
+            self._copier.add(self._waiting)
+        self._waiting = access_unit
+        self._units += 1
+
+    def end_at(self, ticks: int) -> None:
+        """The span in hand ends with so many ticks of the bag."""
+        self._ends.append(ticks)
+
+    def close(self) -> None:
+        """Ends the file in hand."""
+        if self._copier is not None:
+            self._copier.close()
+        self._waiting = None
+
+    def _begin(self) -> None:
+        path = self._name.with_name(f'{self._name.name}_{len(self.videos)}.mp4')
+        self.videos.append(path)
+        self._copier = Mp4Copier(path, self._fps)
 
 
 class _Sampling:
@@ -101,63 +138,17 @@ class _Sampling:
             if batch := self._batch[source.topic]:
                 stream.extend(*columns_of(batch, self._kinds[source.topic], source))
         self._begin()
+        ready = []
         while self._ticks and (at_end or self._sampler.covers(self._ticks[0])):
-            self._samples.append(self._sampler.sample(self._ticks.popleft()))
-        if self._samples:
-            self._sampler.forget_before(self._samples[-1].tick_ns)
+            ready.append(self._ticks.popleft())
+        if ready:
+            self._samples += self._sampler.sample_all(ready)
+            self._sampler.forget_before(ready[-1])
 
 
 @dataclass
-class _RecordedStretch(Stretch):
-    """Ticks of the recorder; `first` of them come before it in the bag."""
-
-    bag: EpisodeBag
-    embodiment: Embodiment
-    first: int
-    codec: str
-
-    def start_by(self, row: int) -> int:
-        """A keyframe of all cameras whose packets are copied."""
-        common = set(range(row + 1))
-        for camera in self.embodiment.cameras:
-            if row and self._is_copied(camera):
-                common &= {index for index, unit in enumerate(self._units(camera, 0, row + 1)) if is_keyframe(unit)}
-        return max(common, default=0)
-
-    def write_video(self, camera: CameraField, path: Path, first: int, count: int) -> int:
-        """Copied where they were recorded one a row in this size and codec, else encoded of the frames nearest to the ticks."""
-        if self._is_copied(camera):
-            return write_mp4(self._units(camera, first, count), path, self.embodiment.fps)
-        return encoded(islice(self._frames(camera, first + count), first, None), camera, path, self.embodiment.fps, self.codec)
-
-    def _is_copied(self, camera: CameraField) -> bool:
-        if self.codec != 'h264' or self._connection(camera).msgtype != VIDEO_TYPE:
-            return False
-        unit = next(self._units(camera, 0, 1), None)
-        return unit is not None and H264Decoder().decode(0, unit).size == (camera.width, camera.height)
-
-    def _connection(self, camera: CameraField):
-        return self.bag.connections(self.embodiment)[camera.video_topic]
-
-    def _units(self, camera: CameraField, first: int, count: int) -> Iterator[bytes]:
-        messages = self.bag.messages({camera.topic: self._connection(camera)})
-        return (access_unit_of(message) for message in islice(messages, self.first + first, self.first + first + count))
-
-    def _frames(self, camera: CameraField, count: int) -> Iterator[Frame]:
-        if self._connection(camera).msgtype == VIDEO_TYPE:
-            decoder = H264Decoder()
-            yield from (decoder.decode(0, unit) for unit in self._units(camera, 0, count))
-            return
-        messages, frames = self.bag.messages({camera.topic: self._connection(camera)}), CameraFrames(camera)
-        for tick_ns in self.rows.ticks_ns[:count]:
-            while not frames.covers(tick_ns) and (message := next(messages, None)) is not None:
-                frames.add(frame_of(message.decode()))
-            yield frames.nearest(tick_ns)
-
-
-@dataclass
-class _MadeStretch(Stretch):
-    """Ticks set as the recorder would have set them; the videos are encoded already."""
+class _VideoStretch(Stretch):
+    """Its videos lie in files already, one for each camera."""
 
     videos: dict[str, Path]
     fps: float
@@ -171,10 +162,64 @@ class _MadeStretch(Stretch):
 
     def write_video(self, camera: CameraField, path: Path, first: int, count: int) -> int:
         """Moved to its place, or cut."""
-        if first == 0 and count == len(self.rows):
-            self.videos[camera.name].replace(path)
-            return count
-        return cut_mp4(self.videos[camera.name], path, first, count, self.fps)
+        video = self.videos[camera.name]
+        if first or count < len(self.rows):
+            return cut_mp4(video, path, first, count, self.fps)
+        video.replace(path)
+        return count_frames(path)
+
+
+@dataclass
+class _RecordedStretch(_VideoStretch):
+    """Ticks of the recorder, `first` of which come before it in the bag; cameras whose video could not be copied are encoded anew."""
+
+    bag: EpisodeBag
+    embodiment: Embodiment
+    first: int
+    codec: str
+
+    def write_video(self, camera: CameraField, path: Path, first: int, count: int) -> int:
+        """As it was copied, or encoded of the frames nearest to the ticks."""
+        if camera.name in self.videos:
+            return super().write_video(camera, path, first, count)
+        return encoded(islice(self._frames(camera, first + count), first, None), camera, path, self.fps, self.codec)
+
+    def _frames(self, camera: CameraField, count: int) -> Iterator[Frame]:
+        connection = self.bag.connections(self.embodiment)[camera.video_topic]
+        messages = self.bag.messages({camera.topic: connection})
+        if connection.msgtype == VIDEO_TYPE:
+            decoder = H264Decoder()
+            units = (access_unit_of(message) for message in islice(messages, self.first + count))
+            yield from islice((decoder.decode(0, unit) for unit in units), self.first, None)
+            return
+        frames = CameraFrames(camera)
+        for tick_ns in self.rows.ticks_ns[:count]:
+            while not frames.covers(tick_ns) and (message := next(messages, None)) is not None:
+                frames.add(frame_of(message.decode()))
+            yield frames.nearest(tick_ns)
+
+
+def _recorded(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str) -> Iterator[Stretch]:
+    copied = [camera for camera in embodiment.cameras if codec == 'h264' and _fits(bag, embodiment, camera)]
+    copies = {camera.video_topic: _Copies(folder, camera, embodiment.fps) for camera in copied}
+    spans = list(recorded_spans(bag, embodiment, copies))
+    for copy in copies.values():
+        copy.close()
+    first = 0
+    for number, samples in enumerate(spans):
+        if len(samples) > 1:
+            videos = {camera.name: copies[camera.video_topic].videos[number] for camera in copied}
+            yield _RecordedStretch(_rows(bag, embodiment, samples), _facts(bag), videos, embodiment.fps, bag, embodiment, first, codec)
+        first += len(samples)
+
+
+def _fits(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField) -> bool:
+    """Whether a camera was recorded as video, a frame a row, in the embodiment's size."""
+    connection = bag.connections(embodiment)[camera.video_topic]
+    if connection.msgtype != VIDEO_TYPE:
+        return False
+    message = next(bag.messages({camera.topic: connection}), None)
+    return message is not None and H264Decoder().decode(0, access_unit_of(message)).size == (camera.width, camera.height)
 
 
 @dataclass
@@ -259,7 +304,7 @@ def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ran
         if len(span.samples) > 1:
             facts = _facts(bag)
             facts.task = span.task or facts.task
-            yield _MadeStretch(_rows(bag, embodiment, span.samples), facts, span.videos, embodiment.fps)
+            yield _VideoStretch(_rows(bag, embodiment, span.samples), facts, span.videos, embodiment.fps)
 
 
 def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) -> Rows:

@@ -49,6 +49,7 @@ def _in_processes(jobs: list[Job], workers: int) -> Iterator[Iterator[Part]]:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
+            process.join()
 
 
 @contextlib.contextmanager

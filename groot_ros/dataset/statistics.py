@@ -43,7 +43,8 @@ def episode_statistics(values: Array) -> dict[str, list[float]]:
 def quantiled(values: Array) -> dict[str, list[float]]:
     """The same and five quantiles, as LeRobot v3.0 has them of each episode."""
     column = np.asarray(values, float).reshape(len(values), -1)
-    return {**episode_statistics(values), **{key: np.quantile(column, share, axis=0).tolist() for key, share in _QUANTILES.items()}}
+    quantiles = np.quantile(column, list(_QUANTILES.values()), axis=0)
+    return {**episode_statistics(values), **{key: found.tolist() for key, found in zip(_QUANTILES, quantiles, strict=True)}}
 
 
 def weighted(episodes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -99,5 +100,5 @@ def picture_statistics(video: Path) -> dict[str, Any]:
     pictures = np.stack([image[::_PIXEL, ::_PIXEL] for image in read_keyframes(video, _PICTURES)])
     colours = pictures.reshape(-1, 3).astype(np.float32) / 255.0
     found = {'min': colours.min(axis=0), 'max': colours.max(axis=0), 'mean': colours.mean(axis=0), 'std': colours.std(axis=0)}
-    found |= {key: np.quantile(colours, share, axis=0) for key, share in _QUANTILES.items()}
+    found |= dict(zip(_QUANTILES, np.quantile(colours, list(_QUANTILES.values()), axis=0), strict=True))
     return {**{key: numbers.reshape(3, 1, 1).astype(float).tolist() for key, numbers in found.items()}, 'count': [len(pictures)]}
