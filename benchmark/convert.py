@@ -1,30 +1,45 @@
-"""Conversion of a recorded bag, beside only reading it and beside decoding and encoding its video, in one run."""
+"""Conversion: copying and encoding, beside only reading the bag and a bare decode-and-encode loop; memory; truth; LeRobot's own writer.
 
-import resource
+All in one run. --lerobot makes two environments with LeRobot below build/ (minutes, some GB) and compares with its writer.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / 'test'))
-from conftest import SyntheticEpisode
-
-from benchmark.common import options, report
+from benchmark import convert_against_lerobot, convert_truth
+from benchmark.bags import FPS, recorded
+from benchmark.common import report
+from groot_ros.bags.images import Frame, frame_of
+from groot_ros.bags.mp4 import Mp4Encoder
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.video import H264Decoder, H264Encoder
-from groot_ros.dataset.convert import convert
-from groot_ros.dataset.stretches import read_samples, stretches_of
-from groot_ros.embodiment import load_embodiment
+from groot_ros.bags.recording import RecordingSettings
+from groot_ros.dataset.convert import ConversionOptions, convert
 
-SECONDS = 60
+Figures = list[tuple[str, float, str]]
+REMUX_S, TRANSCODE_S, RAW_S, REPEATS = 120, 30, 8, 3
 
 
-def timed(work) -> float:
-    started_s = time.perf_counter()
+def timed(work: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
     work()
-    return time.perf_counter() - started_s
+    return time.perf_counter() - began_s
+
+
+def fresh(sources: list[Path], output: Path, embodiment, **options) -> float:
+    """Seconds of a conversion into a new dataset."""
+    shutil.rmtree(output, ignore_errors=True)
+    return timed(lambda: convert(sources, output, embodiment, ConversionOptions(**options)))
 
 
 def read_all(bag: Path) -> None:
@@ -33,45 +48,102 @@ def read_all(bag: Path) -> None:
             pass
 
 
-def sample_all(bag: Path, embodiment) -> None:
-    with EpisodeBag(bag) as opened:
-        read_samples(opened, embodiment)
+def remux(folder: Path) -> Figures:
+    """Packets of the recorder's video are copied."""
+    bag = folder / 'remux'
+    embodiment = recorded(bag, REMUX_S)
+    rows = round(REMUX_S * FPS) - 3
+    pairs = [(timed(lambda: read_all(bag)), fresh([bag], folder / 'remux_set', embodiment)) for _ in range(REPEATS)]
+    read_s, all_s = np.median(pairs, axis=0)
+    best_s = min(seconds for _, seconds in pairs)
+    return [
+        ('remux, two cameras at 30 Hz: rows a second, median', rows / all_s, '1/s'), ('the same, best of three', rows / best_s, '1/s'),
+        ('times real time, median', REMUX_S / all_s, ''), ('of it only reading the bag', read_s / all_s, ''),
+    ]  # fmt: skip
 
 
-def transcode(bag: Path, embodiment) -> None:
-    """What a converter has to do that does not copy packets: decode every frame and encode it again, same settings."""
-    camera = embodiment.cameras[0]
-    decoder, encoder = H264Decoder(), H264Encoder(camera.width, camera.height, embodiment.fps)
+def frames_in(bag: Path, embodiment) -> dict[str, list]:
+    """JPEG bytes, or pictures, of each camera."""
+    found: dict[str, list] = {}
     with EpisodeBag(bag) as opened:
-        (stretch,) = stretches_of(opened, embodiment, bag)
-        for unit in stretch.access_units(camera):
-            encoder.encode(decoder.decode(0, unit))
+        for camera in embodiment.cameras:
+            connection = opened.connections(embodiment)[camera.video_topic]
+            messages = (message.decode() for message in opened.messages({camera.topic: connection}))
+            found[camera.name] = [message.data if hasattr(message, 'format') else frame_of(message) for message in messages]
+    return found
+
+
+def bare_loop(frames: dict[str, list], folder: Path, embodiment) -> None:
+    """What nobody can do without: decode each picture and encode it."""
+    for camera in embodiment.cameras:
+        encoder = Mp4Encoder(folder / 'bare.mp4', camera.width, camera.height, embodiment.fps, 'h264')
+        for picture in frames[camera.name]:
+            encoder.add(picture if isinstance(picture, Frame) else Frame(0, cv2.imdecode(picture, cv2.IMREAD_COLOR), 'bgr24'))
+        encoder.close()
+
+
+def transcode(folder: Path) -> Figures:
+    """Pictures are decoded, sampled at the ticks and encoded."""
+    found: Figures = []
+    for video, seconds in (('jpeg', TRANSCODE_S), ('raw', RAW_S)):
+        bag = folder / video
+        embodiment = recorded(bag, seconds, RecordingSettings(video=video))
+        frames, output = frames_in(bag, embodiment), folder / f'{video}_set'
+        bare = partial(bare_loop, frames, folder, embodiment)
+        pairs = [(timed(bare), fresh([bag], output, embodiment)) for _ in range(REPEATS)]
+        bare_s, ours_s = np.median(pairs, axis=0)
+        found += [
+            (f'{video}: rows a second', seconds * FPS / ours_s, '1/s'),
+            (f'{video}: throughput over a bare decode-and-encode loop', float(np.median([bare / ours for bare, ours in pairs])), ''),
+            (f'{video}: bare loop', seconds * FPS / bare_s, '1/s'),
+        ]
+    return [*found, *workers(folder, embodiment)]
+
+
+def workers(folder: Path, embodiment) -> Figures:
+    """Two episodes by two workers, beside one."""
+    shutil.copytree(folder / 'jpeg', folder / 'jpegs/one')
+    shutil.copytree(folder / 'jpeg', folder / 'jpegs/two')
+    pairs = [[fresh([folder / 'jpegs'], folder / 'jpegs_set', embodiment, workers=count) for count in (1, 2)] for _ in range(REPEATS)]
+    return [('two jpeg episodes: one worker over two', float(np.median([one / two for one, two in pairs])), '')]
+
+
+_CONVERT = """
+import json, resource, sys
+from pathlib import Path
+from groot_ros.dataset.convert import convert
+from groot_ros.embodiment import parse_embodiment
+bag, output, text = sys.argv[1:]
+convert([Path(bag)], Path(output), parse_embodiment(Path(text).read_text(), 'of the benchmark'))
+print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+"""
+
+
+def memory(folder: Path) -> Figures:
+    """The largest resident memory of a process that converts one bag, two cameras."""
+    found: Figures = []
+    for minutes in (1, 10):
+        bag, text = folder / f'{minutes}_min', folder / 'embodiment.yaml'
+        text.write_text(recorded(bag, 60.0 * minutes).text())
+        command = [sys.executable, '-c', _CONVERT, bag, folder / f'{minutes}_min_set', text]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.append((f'largest resident memory, {minutes} min', json.loads(done.stdout.splitlines()[-1]), 'MiB'))
+        shutil.rmtree(bag)
+    return found
 
 
 def main() -> None:
-    chosen = options(__doc__)
-    embodiment = load_embodiment('ur5e_robotiq_zed')
-    with tempfile.TemporaryDirectory() as folder:
-        bag, output = Path(folder) / 'bag', Path(folder) / 'set'
-        SyntheticEpisode(embodiment, seconds=SECONDS).record(bag)
-        read_s = np.median([timed(lambda: read_all(bag)) for _ in range(3)])
-        samples_s = timed(lambda: sample_all(bag, embodiment))
-        started = convert([bag], output, embodiment)
-        transcode_s = timed(lambda: transcode(bag, embodiment))
-    report(
-        f'Conversion of {SECONDS} s, one 640x480 camera at {embodiment.fps:g} Hz, state at 125 Hz',
-        [
-            ('rows', started.rows, ''),
-            ('rows converted per second', started.rows / started.elapsed_s, '1/s'),
-            ('times real time', started.rows / embodiment.fps / started.elapsed_s, ''),
-            ('share of the conversion: only reading the bag', read_s / started.elapsed_s, ''),
-            ('share of the conversion: rows (reading, decoding, sampling)', samples_s / started.elapsed_s, ''),
-            ('share of the conversion: copying the video', started.video_s / started.elapsed_s, ''),
-            ('decoding and encoding the video, over copying it', transcode_s / started.video_s, ''),
-            ('peak resident memory of this process', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 'MiB'),
-        ],
-        chosen.json,
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--lerobot', action='store_true', help="compare with LeRobot's writer")
+    parser.add_argument('--newer-python', default='', metavar='PATH', help='interpreter of Python 3.12 for LeRobot 0.6.1')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = [*remux(folder), *transcode(folder), *memory(folder), *convert_truth.figures(folder)]
+        if chosen.lerobot:
+            figures += convert_against_lerobot.figures(folder, chosen.newer_python)
+    report('Conversion, two 640x480 cameras at 30 Hz, arm at 125 Hz', figures, chosen.json)
 
 
 if __name__ == '__main__':

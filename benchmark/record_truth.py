@@ -44,6 +44,8 @@ class Scenario:
     drop: Callable[[np.random.Generator, str], bool] = lambda rng, topic: False
     swap: float = 0.0
     latencies: dict[str, float] = field(default_factory=dict)
+    size: tuple[int, int] = (320, 240)
+    state_hz: float = ARM_HZ
 
 
 LATE = {'joint_states': 0.012, 'tcp_pose': 0.012, 'gripper/state': 0.035, 'camera0/image': 0.06, 'camera1/image': 0.045}
@@ -66,7 +68,7 @@ def embodiment_of(scenario: Scenario) -> Embodiment:
     values['cameras'] = []
     for k, hz in enumerate(scenario.camera_hz):
         topic = f'camera{k}/image'
-        camera = {'name': f'camera{k}', 'topic': topic, 'width': 320, 'height': 240, 'rate_hz': hz}
+        camera = {'name': f'camera{k}', 'topic': topic, 'width': scenario.size[0], 'height': scenario.size[1], 'rate_hz': hz}
         values['cameras'].append({**camera, 'latency_s': scenario.latencies.get(topic, 0.0)})
     for part in values['state'] + values['action']:
         part['latency_s'] = scenario.latencies.get(part.get('topic', ''), 0.0)
@@ -78,12 +80,12 @@ class Messages:
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario, self._types = scenario, typestore().types
-        self._pictures = signals.Pictures(320, 240)
+        self._pictures = signals.Pictures(*scenario.size)
 
     def __iter__(self):
         rng = np.random.default_rng(1)
         scenario, entries = self._scenario, []
-        rates = {'joint_states': ARM_HZ, 'tcp_pose': ARM_HZ, 'gripper/state': GRIPPER_HZ}
+        rates = {'joint_states': scenario.state_hz, 'tcp_pose': scenario.state_hz, 'gripper/state': GRIPPER_HZ}
         rates |= {f'camera{k}/image': hz for k, hz in enumerate(scenario.camera_hz)}
         for number, (topic, hz) in enumerate(rates.items()):
             previous_s = 0.0
@@ -120,7 +122,8 @@ class Messages:
             message = kinds[TYPES[topic]](header, opening, opening, False, False, float('nan'), 0, '')
         else:
             image = self._pictures.at(round(t * 1e9))
-            message = kinds[IMAGE](header, 240, 320, 'rgb8', 0, 960, image.ravel())
+            width, height = self._scenario.size
+            message = kinds[IMAGE](header, height, width, 'rgb8', 0, 3 * width, image.ravel())
         return serialized(message, TYPES.get(topic, IMAGE))
 
 
@@ -149,7 +152,7 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
             decoder = H264Decoder()
             messages = bag.messages({camera.video_topic: connections[camera.video_topic]})
             frames = [decoder.decode(0, message.decode().data.tobytes()) for message in messages]
-            seen.append(np.array([signals.Pictures(320, 240).time_ns(frame.pixels) for frame in frames]) / 1e9)
+            seen.append(np.array([signals.Pictures(*scenario.size).time_ns(frame.pixels) for frame in frames]) / 1e9)
     live = np.array([row.state for row in rows])
     ticks_s = np.array([(row.header.stamp.sec * 10**9 + row.header.stamp.nanosec - T0_NS) / 1e9 for row in rows])
     own = np.array([not row.frame_filled for row in rows])

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from groot_ros.sim.hooks import CellHooks
 # A domain and a loopback network of this run's own, so that runs beside each other do not meet.
 os.environ['ROS_DOMAIN_ID'] = str(20 + os.getpid() % 30)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+# A shell that puts the tests into the background ignores Ctrl-C for them, and so would every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 _NETWORK = f'127.{20 + os.getpid() % 200}'
 T0_NS = 1_700_000_000_000_000_000
 TOPIC_TYPES = {

@@ -16,8 +16,23 @@ from groot_ros.resources import share_directory
 from groot_ros.up import command_of
 
 
+STARTED: list[subprocess.Popen] = []
+
+
 def start_up(*arguments: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, '-m', 'groot_ros.cli', 'up', *arguments], stderr=subprocess.PIPE, text=True)
+    STARTED.append(subprocess.Popen([sys.executable, '-m', 'groot_ros.cli', 'up', *arguments], stderr=subprocess.PIPE, text=True))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    """A test that fails leaves no cell behind for the next ones to share the machine with."""
+    yield
+    while STARTED:
+        running = STARTED.pop()
+        if running.poll() is None:
+            running.terminate()
+            running.communicate(timeout=60)
 
 
 def processes_with(word: str) -> list[str]:

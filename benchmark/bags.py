@@ -1,0 +1,25 @@
+"""Bags with known signals and two cameras, for benchmarks: messages straight into the recorder's own code."""
+
+import time
+from pathlib import Path
+
+from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, embodiment_of
+from groot_ros.bags.recording import EpisodeRecording, RecordingSettings
+from groot_ros.embodiment import Embodiment
+
+FPS = 30.0
+
+
+def recorded(path: Path, seconds: float, settings: RecordingSettings | None = None, fps: float = FPS, cameras: int = 2) -> Embodiment:
+    """Records an episode of 640x480 cameras at `path`, and returns its embodiment."""
+    scenario = Scenario(fps=fps, camera_hz=(fps,) * cameras, seconds=seconds, size=(640, 480))
+    embodiment = embodiment_of(scenario)
+    topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
+    info = {'task': 'compare', 'embodiment': embodiment.text(), 'namespace': '/', 'fps': fps}
+    recording = EpisodeRecording(path, embodiment, topics, info, **({'settings': settings} if settings else {}))
+    for topic, arrival_ns, cdr in Messages(scenario):
+        while recording.waiting > 200:
+            time.sleep(0.001)
+        recording.put(topic, arrival_ns, cdr)
+    recording.finish({'outcome': 'success'})
+    return embodiment
