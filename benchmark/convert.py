@@ -140,7 +140,10 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        figures = [*remux(folder), *transcode(folder), *memory(folder), *convert_truth.figures(folder)]
+        figures: Figures = []
+        for stage in (remux, transcode, memory, convert_truth.figures):
+            figures += stage(folder)
+            print(f'  {len(figures)} figures', flush=True)
         if chosen.lerobot:
             figures += convert_against_lerobot.figures(folder, chosen.newer_python)
     report('Conversion, two 640x480 cameras at 30 Hz, arm at 125 Hz', figures, chosen.json)

@@ -49,6 +49,8 @@ def frames_of(folder: Path, embodiment, dataset: Path) -> int:
 
 def figures(folder: Path, newer_python: str) -> list[tuple[str, float, str]]:
     """Rows a second of ours, copying and encoding, and of LeRobot's, with the ratios."""
+    folder = folder / 'against'
+    folder.mkdir()
     ours = {}
     for video in ('h264', 'raw'):
         embodiment = recorded(folder / video, SECONDS, settings=RecordingSettings(video=video))

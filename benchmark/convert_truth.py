@@ -59,9 +59,11 @@ def errors_of(bag: Path, output: Path, scenario: Scenario, fps: float) -> Errors
     seen = signals.Pictures(*scenario.size)
     frames = read_frames(video_file(output, embodiment.cameras[0].feature, 0), range(len(states)))
     frames_s = np.array([seen.time_ns(frame) for frame in frames]) / 1e9
-    # The dataset counts from its first row: that row's time is told by its joints.
-    at_s = first_tick(states[0], frames_s[0]) + stamps
-    truth = np.array([signals.state(t) for t in [*at_s, at_s[-1] + 1 / fps]])
+    # Frames of a camera that runs at the rate of the rows, to 1 %, are the ticks; else a grid, and the joints of the first row tell where.
+    camera_hz = scenario.camera_hz[0]
+    own = abs(camera_hz / fps - 1) < 0.01
+    at_s = frames_s if own else first_tick(states[0], frames_s[0]) + stamps
+    truth = np.array([signals.state(t) for t in [*at_s, at_s[-1] + 1 / (camera_hz if own else fps)]])
     deltas = deltas_between(truth[:, 13:])
     return Errors(
         position_mm=np.linalg.norm(states[:, 13:16] - truth[:-1, 13:16], axis=1).max() * 1e3,

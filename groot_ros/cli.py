@@ -89,6 +89,7 @@ def _add_convert(commands) -> None:
     command.add_argument('--output', required=True, type=Path, help='folder of the dataset')
     add_conversion_options(command)
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
+    command.add_argument('--page', type=Path, metavar='FILE', help='then validate the dataset, and write its page (see groot-ros validate)')
     command.set_defaults(run=_convert)
 
 
@@ -251,7 +252,18 @@ def _convert(options: argparse.Namespace) -> int:
         print(line)
     if options.json:
         options.json.write_text(json.dumps({**vars(report), 'output': str(report.output)}, indent=2) + '\n')
-    return 0
+    return _write_page(options.output, options.horizon, options.page) if options.page else 0
+
+
+def _write_page(dataset: Path, horizon: int, page: Path) -> int:
+    _need_report('--page')
+    from groot_ros.dataset.page import write_page
+    from groot_ros.dataset.validate import validate
+
+    report = validate(dataset, horizon)
+    write_page(dataset, report, page)
+    print(f'{report.errors} errors, {report.warnings} warnings: see {page}')
+    return 1 if report.errors else 0
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -77,6 +77,14 @@ def eef_9d_of(poses: Array) -> Array:
     return np.hstack([poses[:, :3], _rotation(poses[:, 3:]).as_matrix()[:, :2, :].reshape(-1, 6)])
 
 
+def poses_from_9d(values: Array) -> Array:
+    """Poses (n, 7) of XYZ_ROT6D (n, 9)."""
+    values = np.asarray(values, float)
+    if not len(values):
+        return np.zeros((0, 7))
+    return continuous_quaternions(np.hstack([values[:, :3], Rotation.from_matrix(_matrix_of_9d(values)).as_quat()]))
+
+
 def relative_9d(reference: Array, targets: Array) -> Array:
     """T_reference^-1 T_target (n, 9) of one XYZ_ROT6D (9,) and targets (n, 9); translations in the frame of the reference."""
     base, matrices = _matrix_of_9d(reference[None]), _matrix_of_9d(targets)

@@ -14,6 +14,7 @@ import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from groot_ros.msg import GripperState, RobotStatus, TcpDelta
+from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
@@ -90,6 +91,14 @@ class SyntheticEpisode:
             elif callable(message):
                 message(recording)
         return recording.finish({'outcome': outcome})
+
+    def write_plain(self, path: Path, entries=None, more_types=None, plugin=StoragePlugin.MCAP) -> None:
+        """The messages as a recorder leaves them that only writes down what comes; a type of `more_types` may replace a topic's."""
+        kinds = {**TOPIC_TYPES, **(more_types or {})}
+        with Writer(path, version=9, storage_plugin=plugin) as writer:
+            connections = {topic: writer.add_connection(f'/{topic}', kind, typestore=typestore()) for topic, kind in kinds.items()}
+            for arrival_ns, topic, message in self.entries() if entries is None else entries:
+                writer.write(connections[topic], T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, kinds[topic])))
 
     def entries(self) -> list:
         """[arrival, topic, message] in the order of arrival, 1 ms after the stamps; arrivals count from T0_NS."""

@@ -6,10 +6,9 @@ import multiprocessing
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
 
 from groot_ros.bags.mp4 import count_frames, read_frames
-from groot_ros.bags.types import serialized, typestore
+from groot_ros.bags.types import typestore
 from groot_ros.cli import main
 from groot_ros.dataset.convert import ConversionOptions, Existing, convert
 from groot_ros.dataset.layout import data_file, video_file
@@ -144,22 +143,14 @@ def test_time_ranges_make_episodes_of_their_own(tmp_path, embodiment, synthetic,
 
 def test_a_bag_of_everything_is_split_by_what_our_recorder_said(tmp_path, embodiment, synthetic):
     """As `ros2 bag record -a` makes it beside the recorder: native topics and episode_status, no rows."""
-    store, kinds = typestore(), {'joint_states': 'sensor_msgs/msg/JointState', 'gripper/state': 'groot_ros/msg/GripperState',
-                                 'tcp_pose': 'geometry_msgs/msg/PoseStamped', 'zed/image': 'sensor_msgs/msg/Image'}  # fmt: skip
-    Status = store.types['groot_ros/msg/EpisodeStatus']
+    kind = 'groot_ros/msg/EpisodeStatus'
+    Status = typestore().types[kind]
     source = synthetic(seconds=5.0)
     entries = source.entries()
-    with Writer(tmp_path / 'everything', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        connections = {topic: writer.add_connection(f'/{topic}', kind, typestore=store) for topic, kind in kinds.items()}
-        status = writer.add_connection('/episode_status', 'groot_ros/msg/EpisodeStatus', typestore=store)
-        changes = [(0.7, 1, 'pick'), (1.0, 1, 'pick'), (2.0, 0, 'pick'), (3.0, 1, 'place'), (4.5, 0, 'place')]
-        for arrival_ns, topic, message in entries:
-            while changes and changes[0][0] * 1e9 <= arrival_ns:
-                at_s, state, task = changes.pop(0)
-                header = source._header(round(at_s * 1e9))
-                empty = Status(header, state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, '', [], '', 0, 0, [])
-                writer.write(status, 1_700_000_000_000_000_000 + arrival_ns, serialized(empty, 'groot_ros/msg/EpisodeStatus'))
-            writer.write(connections[topic], 1_700_000_000_000_000_000 + arrival_ns, serialized(message, kinds[topic]))
+    for at_s, state, task in ((0.7, 1, 'pick'), (1.0, 1, 'pick'), (2.0, 0, 'pick'), (3.0, 1, 'place'), (4.5, 0, 'place')):
+        status = Status(source._header(round(at_s * 1e9)), state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, '', [], '', 0, 0, [])
+        entries.append([round(at_s * 1e9), 'episode_status', status])
+    source.write_plain(tmp_path / 'everything', sorted(entries, key=lambda entry: entry[0]), {'episode_status': kind})
     convert([tmp_path / 'everything'], tmp_path / 'set', embodiment)
     records = [json.loads(line) for line in (tmp_path / 'set/meta/episodes.jsonl').read_text().splitlines()]
     assert [record['tasks'][0] for record in records] == ['pick', 'place']

@@ -15,7 +15,6 @@ from groot_ros.processes import PROFILES, Options, processes_of
 from groot_ros.resources import share_directory
 from groot_ros.up import command_of
 
-
 STARTED: list[subprocess.Popen] = []
 
 

@@ -182,6 +182,14 @@ def _open(path: Path) -> Reader:
         raise GrootRosError(f'{path} is no folder: give the folder of a bag.')
     if not (path / 'metadata.yaml').is_file():
         raise GrootRosError(f'The bag {path} has no metadata.yaml: its recording was cut off; run `groot-ros recover {path}`.')
+    for database in path.glob('*.db3'):
+        if journal := [
+            file for suffix in ('-journal', '-wal') if (file := database.with_name(database.name + suffix)).is_file() and file.stat().st_size
+        ]:
+            raise GrootRosError(
+                f'The bag {path} was not closed: {database.name} has a journal ({journal[0].name}); run '
+                f'`sqlite3 {database} "pragma integrity_check"`, which finishes or undoes what was cut off.'
+            )
     reader = Reader(path)
     try:
         reader.open()

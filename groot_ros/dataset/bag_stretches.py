@@ -12,6 +12,7 @@ from groot_ros.bags.columns import columns_of
 from groot_ros.bags.images import Frame, frame_of, stamp_in
 from groot_ros.bags.mp4 import Mp4Copier, Mp4Encoder, count_frames, cut_mp4, keyframes_of
 from groot_ros.bags.reader import BagMessage, EpisodeBag, access_unit_of
+from groot_ros.bags.recording import check_types
 from groot_ros.bags.row_maker import CameraFrames, MadeRow, RowMaker
 from groot_ros.bags.types import EVENT_TYPE, VIDEO_TYPE
 from groot_ros.bags.video import H264Decoder
@@ -20,7 +21,7 @@ from groot_ros.dataset.ranges import TimeRange, ranges_of_recorder
 from groot_ros.dataset.stretches import Facts, Stretch, encoded
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.rows import Rows, RowSampler, TickSample, rows_of
+from groot_ros.rows import Rows, RowSampler, TickSample, rows_of, stamp_of
 
 _BATCH = 4096
 _RATE_TOLERANCE = 0.02
@@ -247,7 +248,7 @@ class _Maker:
         chosen = next((part for part in self._ranges if part.start_ns <= row.tick.stamp_ns < part.end_ns), None)
         if self._ranges and chosen is None:
             return
-        if np.isnan(row.state).any():
+        if np.isinf(row.ages_s).any():
             raise GrootRosError(f'The bag {self._bag.path} lacks its state at the tick {row.tick.stamp_ns / 1e9:.3f} s: a stream has a gap there.')
         if (row.segment, chosen) != self._place:
             self._place = (row.segment, chosen)
@@ -272,28 +273,12 @@ class _Maker:
 
 
 def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> Iterator[Stretch]:
-    connections = bag.source_connections(embodiment)
-    cameras = {camera.topic: camera for camera in embodiment.cameras}
-    videos = {topic for topic in cameras if connections[topic].msgtype == VIDEO_TYPE}
-    # Stamps of video in our bags are corrected already.
-    sources = tuple(camera.model_copy(update={'latency_s': 0.0}) if camera.topic in videos else camera for camera in embodiment.cameras)
-    made, decoders = _Maker(bag, embodiment, folder, codec, ranges), {topic: H264Decoder() for topic in videos}
-    rows = RowMaker(embodiment.model_copy(update={'cameras': sources}), made.add)
+    made = _Maker(bag, embodiment, folder, codec, ranges)
     try:
-        for message in bag.messages(connections):
-            if message.type == EVENT_TYPE:
-                if message.decode().kind == 'resumed':
-                    rows.new_segment()
-                continue
-            decoded = message.decode()
-            if message.topic in videos:
-                stamp_ns = decoded.timestamp.sec * 1_000_000_000 + decoded.timestamp.nanosec
-                rows.take_frame(message.topic, decoders[message.topic].decode(stamp_ns, access_unit_of(message)))
-            elif message.topic in cameras:
-                rows.take_frame(message.topic, frame_of(decoded))
-            else:
-                rows.take(message.topic, decoded)
-            rows.resolve(message.log_ns)
+        rows = _feed(bag, embodiment, made)
+    except GrootRosError as error:
+        text = str(error)
+        raise GrootRosError(text if str(bag.path) in text else f'The bag {bag.path} cannot be converted: {text.rstrip(".")}.') from error
     finally:
         made.close()
     if not made.spans:
@@ -307,6 +292,61 @@ def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ran
             yield _VideoStretch(_rows(bag, embodiment, span.samples), facts, span.videos, embodiment.fps)
 
 
+def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowMaker:
+    """Hands the messages of a bag to a row maker, and its rows to `made`."""
+    connections = bag.source_connections(embodiment)
+    if problems := check_types(embodiment, {t: c.msgtype for t, c in connections.items() if c.msgtype not in (VIDEO_TYPE, EVENT_TYPE)}):
+        raise GrootRosError('; '.join(problems))
+    videos = {camera.topic for camera in embodiment.cameras if connections[camera.topic].msgtype == VIDEO_TYPE}
+    # Stamps of video in our bags are corrected already.
+    sources = tuple(camera.model_copy(update={'latency_s': 0.0}) if camera.topic in videos else camera for camera in embodiment.cameras)
+    rows, frames = RowMaker(embodiment.model_copy(update={'cameras': sources}), made.add), _Frames(embodiment, videos)
+    for message in bag.messages(connections):
+        if message.type == EVENT_TYPE:
+            if message.decode().kind == 'resumed':
+                rows.new_segment()
+            continue
+        if message.topic in frames.topics:
+            rows.take_frame(message.topic, frames.of(message))
+        else:
+            decoded = message.decode()
+            _check_stamp(message.topic, stamp_of(decoded))
+            rows.take(message.topic, decoded)
+        rows.resolve(message.log_ns)
+    return rows
+
+
+class _Frames:
+    """Frames of a bag's cameras, pictures or video of one size each."""
+
+    def __init__(self, embodiment: Embodiment, videos: set[str]) -> None:
+        self.topics = {camera.topic for camera in embodiment.cameras}
+        self._decoders = {topic: H264Decoder() for topic in videos}
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def of(self, message: BagMessage) -> Frame:
+        """The frame of a message. Raises GrootRosError for one without a stamp or of another size than those before."""
+        frame = self._decoded(message)
+        _check_stamp(message.topic, frame.stamp_ns)
+        size = self._sizes.setdefault(message.topic, frame.size)
+        if frame.size != size:
+            change = f'{size[0]}x{size[1]} to {frame.size[0]}x{frame.size[1]}'
+            raise GrootRosError(f'{message.topic} changes from {change}: take the parts of one size with --ranges')
+        return frame
+
+    def _decoded(self, message: BagMessage) -> Frame:
+        decoded = message.decode()
+        if message.topic in self._decoders:
+            stamp_ns = decoded.timestamp.sec * 1_000_000_000 + decoded.timestamp.nanosec
+            return self._decoders[message.topic].decode(stamp_ns, access_unit_of(message))
+        return frame_of(decoded)
+
+
+def _check_stamp(topic: str, stamp_ns: int) -> None:
+    if not stamp_ns:
+        raise GrootRosError(f'{topic} comes with a stamp of zero: its driver does not stamp, so nobody knows when it was measured')
+
+
 def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) -> Rows:
     """Rows of samples whose rate must be the embodiment's; it is measured, so that a recovered bag is checked too."""
     measured = (len(samples) - 1) * 1e9 / (samples[-1].tick_ns - samples[0].tick_ns)
@@ -315,7 +355,12 @@ def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) ->
             f'The bag {bag.path} was recorded at {measured:.2f} frames/s but the embodiment {embodiment.name} says {embodiment.fps:g}: '
             'set fps in the embodiment, or the camera, to the same rate.'
         )
-    return rows_of(embodiment, samples)
+    rows = rows_of(embodiment, samples)
+    for kind, values, slices in (('state', rows.states, embodiment.state_slices), ('action', rows.actions, embodiment.action_slices)):
+        for name, part in slices.items():
+            if len(bad := np.flatnonzero(~np.isfinite(values[:, part]).all(axis=1))):
+                raise GrootRosError(f'The bag {bag.path} cannot be converted: {kind} {name} is NaN or infinite at row {bad[0]}.')
+    return rows
 
 
 def _facts(bag: EpisodeBag) -> Facts:
