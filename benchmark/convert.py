@@ -4,7 +4,6 @@ All in one run. --lerobot makes two environments with LeRobot below build/ (minu
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -109,13 +108,13 @@ def workers(folder: Path, embodiment) -> Figures:
 
 
 _CONVERT = """
-import json, resource, sys
+import re, sys
 from pathlib import Path
 from groot_ros.dataset.convert import convert
 from groot_ros.embodiment import parse_embodiment
 bag, output, text = sys.argv[1:]
 convert([Path(bag)], Path(output), parse_embodiment(Path(text).read_text(), 'of the benchmark'))
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024)
 """
 
 
@@ -127,7 +126,7 @@ def memory(folder: Path) -> Figures:
         text.write_text(recorded(bag, 60.0 * minutes).text())
         command = [sys.executable, '-c', _CONVERT, bag, folder / f'{minutes}_min_set', text]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append((f'largest resident memory, {minutes} min', json.loads(done.stdout.splitlines()[-1]), 'MiB'))
+        found.append((f'largest resident memory, {minutes} min', float(done.stdout.splitlines()[-1]), 'MiB'))
         shutil.rmtree(bag)
     return found
 

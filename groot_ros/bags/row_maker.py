@@ -57,6 +57,11 @@ class CameraFrames:
         self._frames.append(frame)
         return True
 
+    @property
+    def begun(self) -> bool:
+        """Whether a frame has come."""
+        return bool(self._frames)
+
     def begins_by(self, tick_ns: int) -> bool:
         """Whether a frame lies at or before the tick."""
         return bool(self._frames) and self._frames[0].stamp_ns <= tick_ns

@@ -1,10 +1,10 @@
 """Stretches of a bag: as our recorder recorded them, or made of the messages of any recorder."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from groot_ros.bags.types import EVENT_TYPE, VIDEO_TYPE
 from groot_ros.bags.video import H264Decoder
 from groot_ros.bags.writer import EVENT_TOPIC
 from groot_ros.dataset.ranges import TimeRange, ranges_of_recorder
-from groot_ros.dataset.stretches import Facts, Stretch, encoded
+from groot_ros.dataset.stretches import Facts, Stretch
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.rows import Rows, RowSampler, TickSample, rows_of, stamp_of
@@ -43,52 +43,48 @@ def read_samples(bag: EpisodeBag, embodiment: Embodiment) -> list[TickSample]:
     return [sample for span in recorded_spans(bag, embodiment) for sample in span]
 
 
-def recorded_spans(bag: EpisodeBag, embodiment: Embodiment, copies: dict[str, '_Copies'] | None = None) -> Iterator[list[TickSample]]:
-    """State and commands at each tick of the recorder, a list between two pauses; `copies` take the video of some topics meanwhile.
+def recorded_spans(bag: EpisodeBag, embodiment: Embodiment, films: dict[str, '_Film'] | None = None) -> Iterator[list[TickSample]]:
+    """State and commands at each tick of the recorder, a list between two pauses; `films` take the pictures of some topics meanwhile.
 
     Raises MissingSampleError where a stream has a gap.
     """
-    copies = copies or {}
-    wanted = [*embodiment.row_topics, 'row', EVENT_TOPIC, *copies]
+    films = films or {}
+    wanted = [*embodiment.row_topics, 'row', EVENT_TOPIC, *films]
     connections = {topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted}
-    kinds = {topic: connection.msgtype for topic, connection in connections.items() if topic not in copies}
+    kinds = {topic: connection.msgtype for topic, connection in connections.items() if topic not in films}
     sampling, ticks = _Sampling(embodiment, kinds), 0
     for message in bag.messages(connections):
-        if message.topic in copies:
-            copies[message.topic].add(access_unit_of(message))
+        if message.topic in films:
+            films[message.topic].add(message)
         elif message.type != EVENT_TYPE:
             sampling.add(message)
+            for film in films.values() if message.topic == 'row' else ():
+                film.tick(stamp_in(message.cdr))
         elif message.decode().kind == 'resumed':
             samples = sampling.finish()
             ticks += len(samples)
-            for copy in copies.values():
-                copy.end_at(ticks)
+            for film in films.values():
+                film.end_at(ticks)
             yield samples
             sampling = _Sampling(embodiment, kinds)
     yield sampling.finish()
 
 
-class _Copies:
-    """Copies a camera's access units into a file for each span. A unit is copied when the next one comes, since the last tick gives no row."""
+class _Film:
+    """A camera's pictures, one a tick, in a file for each span. One is written when the next comes, since the last tick gives no row."""
 
-    def __init__(self, folder: Path, camera: CameraField, fps: float) -> None:
+    def __init__(self, path: Path, write: Callable[[Path], Mp4Copier | Mp4Encoder]) -> None:
         self.videos: list[Path] = []
-        self._name, self._fps = folder / f'copied_{camera.name}', fps
-        self._copier: Mp4Copier | None = None
-        self._waiting: bytes | None = None
-        self._units, self._ends = 0, deque[int]()
+        self._path, self._write = path, write
+        self._count, self._ends = 0, deque[int]()
         self._begin()
 
-    def add(self, access_unit: bytes) -> None:
-        """The unit of the next tick."""
-        if self._ends and self._units == self._ends[0]:
-            self._ends.popleft()
-            self.close()
-            self._begin()
-        if self._waiting is not None and self._copier is not None:
-            self._copier.add(self._waiting)
-        self._waiting = access_unit
-        self._units += 1
+    def add(self, message: BagMessage) -> None:
+        """A message of the camera."""
+        raise NotImplementedError
+
+    def tick(self, tick_ns: int) -> None:
+        """The recorder has set a tick."""
 
     def end_at(self, ticks: int) -> None:
         """The span in hand ends with so many ticks of the bag."""
@@ -96,14 +92,67 @@ class _Copies:
 
     def close(self) -> None:
         """Ends the file in hand."""
-        if self._copier is not None:
-            self._copier.close()
-        self._waiting = None
+        self._writer.close()
+
+    def put(self, picture: Any) -> None:
+        """What belongs to the next tick."""
+        if self._ends and self._count == self._ends[0]:
+            self._ends.popleft()
+            self._writer.close()
+            self._begin()
+        if self._waiting is not None:
+            self._writer.add(self._waiting)
+        self._waiting = picture
+        self._count += 1
 
     def _begin(self) -> None:
-        path = self._name.with_name(f'{self._name.name}_{len(self.videos)}.mp4')
-        self.videos.append(path)
-        self._copier = Mp4Copier(path, self._fps)
+        self.videos.append(self._path.with_name(f'{self._path.name}_{len(self.videos)}.mp4'))
+        self._writer: Any = self._write(self.videos[-1])
+        self._waiting: Any = None
+
+
+class _Copied(_Film):
+    """Packets of the recorder's video as they are."""
+
+    def add(self, message: BagMessage) -> None:
+        """One access unit, that of the next tick."""
+        self.put(access_unit_of(message))
+
+
+class _Decoded(_Film):
+    """The recorder's video in another size or codec."""
+
+    def __init__(self, path: Path, write: Callable[[Path], Mp4Copier | Mp4Encoder]) -> None:
+        super().__init__(path, write)
+        self._decoder = H264Decoder()
+
+    def add(self, message: BagMessage) -> None:
+        """One access unit, that of the next tick."""
+        self.put(self._decoder.decode(0, access_unit_of(message)))
+
+
+class _Nearest(_Film):
+    """Pictures as the camera sent them: the one nearest to each tick."""
+
+    def __init__(self, path: Path, write: Callable[[Path], Mp4Copier | Mp4Encoder], camera: CameraField) -> None:
+        super().__init__(path, write)
+        self._frames, self._ticks = CameraFrames(camera), deque[int]()
+
+    def add(self, message: BagMessage) -> None:
+        """A picture."""
+        self._frames.add(frame_of(message.decode()))
+        while self._ticks and self._frames.covers(self._ticks[0]):
+            self.put(self._frames.nearest(self._ticks.popleft()))
+
+    def tick(self, tick_ns: int) -> None:
+        """Its picture may still come."""
+        self._ticks.append(tick_ns)
+
+    def close(self) -> None:
+        """Ticks behind the last picture take that one."""
+        while self._ticks and self._frames.begun:
+            self.put(self._frames.nearest(self._ticks.popleft()))
+        super().close()
 
 
 class _Sampling:
@@ -149,7 +198,7 @@ class _Sampling:
 
 @dataclass
 class _VideoStretch(Stretch):
-    """Its videos lie in files already, one for each camera."""
+    """Its videos lie in files, one for each camera."""
 
     videos: dict[str, Path]
     fps: float
@@ -170,56 +219,33 @@ class _VideoStretch(Stretch):
         return count_frames(path)
 
 
-@dataclass
-class _RecordedStretch(_VideoStretch):
-    """Ticks of the recorder, `first` of which come before it in the bag; cameras whose video could not be copied are encoded anew."""
-
-    bag: EpisodeBag
-    embodiment: Embodiment
-    first: int
-    codec: str
-
-    def write_video(self, camera: CameraField, path: Path, first: int, count: int) -> int:
-        """As it was copied, or encoded of the frames nearest to the ticks."""
-        if camera.name in self.videos:
-            return super().write_video(camera, path, first, count)
-        return encoded(islice(self._frames(camera, first + count), first, None), camera, path, self.fps, self.codec)
-
-    def _frames(self, camera: CameraField, count: int) -> Iterator[Frame]:
-        connection = self.bag.connections(self.embodiment)[camera.video_topic]
-        messages = self.bag.messages({camera.topic: connection})
-        if connection.msgtype == VIDEO_TYPE:
-            decoder = H264Decoder()
-            units = (access_unit_of(message) for message in islice(messages, self.first + count))
-            yield from islice((decoder.decode(0, unit) for unit in units), self.first, None)
-            return
-        frames = CameraFrames(camera)
-        for tick_ns in self.rows.ticks_ns[:count]:
-            while not frames.covers(tick_ns) and (message := next(messages, None)) is not None:
-                frames.add(frame_of(message.decode()))
-            yield frames.nearest(tick_ns)
-
-
 def _recorded(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str) -> Iterator[Stretch]:
-    copied = [camera for camera in embodiment.cameras if codec == 'h264' and _fits(bag, embodiment, camera)]
-    copies = {camera.video_topic: _Copies(folder, camera, embodiment.fps) for camera in copied}
-    spans = list(recorded_spans(bag, embodiment, copies))
-    for copy in copies.values():
-        copy.close()
-    first = 0
+    films = {camera.video_topic: _film(bag, embodiment, camera, folder, codec) for camera in embodiment.cameras}
+    spans = list(recorded_spans(bag, embodiment, films))
+    for film in films.values():
+        film.close()
     for number, samples in enumerate(spans):
         if len(samples) > 1:
-            videos = {camera.name: copies[camera.video_topic].videos[number] for camera in copied}
-            yield _RecordedStretch(_rows(bag, embodiment, samples), _facts(bag), videos, embodiment.fps, bag, embodiment, first, codec)
-        first += len(samples)
+            videos = {camera.name: films[camera.video_topic].videos[number] for camera in embodiment.cameras}
+            yield _VideoStretch(_rows(bag, embodiment, samples), _facts(bag), videos, embodiment.fps)
+
+
+def _film(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField, folder: Path, codec: str) -> _Film:
+    path, fps = folder / f'film_{camera.name}', embodiment.fps
+
+    def encoder(video: Path) -> Mp4Encoder:
+        return Mp4Encoder(video, camera.width, camera.height, fps, codec)
+
+    if bag.connections(embodiment)[camera.video_topic].msgtype != VIDEO_TYPE:
+        return _Nearest(path, encoder, camera)
+    if codec == 'h264' and _fits(bag, embodiment, camera):
+        return _Copied(path, lambda video: Mp4Copier(video, fps))
+    return _Decoded(path, encoder)
 
 
 def _fits(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField) -> bool:
-    """Whether a camera was recorded as video, a frame a row, in the embodiment's size."""
-    connection = bag.connections(embodiment)[camera.video_topic]
-    if connection.msgtype != VIDEO_TYPE:
-        return False
-    message = next(bag.messages({camera.topic: connection}), None)
+    """Whether a camera was recorded in the embodiment's size."""
+    message = next(bag.messages({camera.topic: bag.connections(embodiment)[camera.video_topic]}), None)
     return message is not None and H264Decoder().decode(0, access_unit_of(message)).size == (camera.width, camera.height)
 
 

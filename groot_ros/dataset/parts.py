@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -100,14 +101,14 @@ def convert_item(job: Job) -> Part:
     """Converts one item, or finds that it is done. An unfit item is told in `problem`; nothing else is caught."""
     embodiment = parse_embodiment(job.recipe.embodiment, 'of the conversion')
     try:
-        with fetched(job.item) as path:
-            sha256 = fingerprint(job.item, path, embodiment)
-            key = f'{sha256}/{job.recipe.key}'
-            if (done := _done(job.folder, key)) is not None:
+        with fetched(job.item) as path, ThreadPoolExecutor(1) as beside:
+            # Hashing takes as long as reading: it is done meanwhile.
+            sha256 = beside.submit(fingerprint, job.item, path, embodiment)
+            if (job.folder / _DONE).is_file() and (done := _done(job.folder, f'{sha256.result()}/{job.recipe.key}')) is not None:
                 return done
             shutil.rmtree(job.folder, ignore_errors=True)
             job.folder.mkdir(parents=True)
-            part = _convert(job, path, embodiment, sha256)
+            part, key = _convert(job, path, embodiment, sha256), f'{sha256.result()}/{job.recipe.key}'
     except GrootRosError as error:
         return Part(job.folder, problem=str(error))
     (job.folder / _DONE).write_text(json.dumps({**asdict(part), 'folder': '', 'key': key}))
@@ -157,11 +158,11 @@ def _stretches(job: Job, path: Path, embodiment: Embodiment) -> Iterator[list[St
         yield bag_stretches(bag, embodiment, job.folder, job.recipe.codec, ranges)
 
 
-def _convert(job: Job, path: Path, embodiment: Embodiment, sha256: str) -> Part:
+def _convert(job: Job, path: Path, embodiment: Embodiment, sha256: Future[str]) -> Part:
     started_s = time.perf_counter()
     with _stretches(job, path, embodiment) as stretches:
         rows_s = time.perf_counter() - started_s
-        part = write_part(job.folder, job.item.name, stretches, job.recipe, embodiment, sha256, _verdict(job.item).get('verdict', ''))
+        part = write_part(job.folder, job.item.name, stretches, job.recipe, embodiment, sha256.result(), _verdict(job.item).get('verdict', ''))
     part.rows_s = rows_s
     return part
 
