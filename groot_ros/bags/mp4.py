@@ -177,7 +177,11 @@ def read_keyframes(path: Path, most: int) -> Iterator[np.ndarray]:
     """RGB images (height, width, 3) of at most so many keyframes, evenly spread."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        keyframes = [packet.pts for packet in container.demux(stream) if packet.is_keyframe and packet.size]
-        for index in np.unique(np.linspace(0, len(keyframes) - 1, min(most, len(keyframes))).astype(int)):
-            container.seek(keyframes[index], stream=stream)
-            yield next(container.decode(stream)).to_ndarray(format='rgb24')
+        start, duration = stream.start_time or 0, stream.duration or 0
+        last = None
+        for place in np.linspace(start, start + duration, most, endpoint=False):
+            container.seek(int(place), stream=stream)  # to the keyframe at or before it
+            frame = next(container.decode(stream))
+            if frame.pts != last:
+                yield frame.to_ndarray(format='rgb24')
+            last = frame.pts

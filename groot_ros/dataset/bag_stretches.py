@@ -10,7 +10,7 @@ import numpy as np
 
 from groot_ros.bags.columns import columns_of
 from groot_ros.bags.images import Frame, frame_of, stamp_in
-from groot_ros.bags.mp4 import Mp4Copier, Mp4Encoder, count_frames, cut_mp4, keyframes_of
+from groot_ros.bags.mp4 import Mp4Copier, Mp4Encoder, cut_mp4, keyframes_of
 from groot_ros.bags.reader import BagMessage, EpisodeBag, access_unit_of
 from groot_ros.bags.recording import check_types
 from groot_ros.bags.row_maker import CameraFrames, MadeRow, RowMaker
@@ -75,6 +75,7 @@ class _Film:
 
     def __init__(self, path: Path, write: Callable[[Path], Mp4Copier | Mp4Encoder]) -> None:
         self.videos: list[Path] = []
+        self.frames: list[int] = []
         self._path, self._write = path, write
         self._count, self._ends = 0, deque[int]()
         self._begin()
@@ -92,13 +93,14 @@ class _Film:
 
     def close(self) -> None:
         """Ends the file in hand."""
+        self.frames.append(self._writer.frames)
         self._writer.close()
 
     def put(self, picture: Any) -> None:
         """What belongs to the next tick."""
         if self._ends and self._count == self._ends[0]:
             self._ends.popleft()
-            self._writer.close()
+            _Film.close(self)
             self._begin()
         if self._waiting is not None:
             self._writer.add(self._waiting)
@@ -201,6 +203,7 @@ class _VideoStretch(Stretch):
     """Its videos lie in files, one for each camera."""
 
     videos: dict[str, Path]
+    frames: dict[str, int]
     fps: float
 
     def start_by(self, row: int) -> int:
@@ -216,7 +219,7 @@ class _VideoStretch(Stretch):
         if first or count < len(self.rows):
             return cut_mp4(video, path, first, count, self.fps)
         video.replace(path)
-        return count_frames(path)
+        return self.frames[camera.name]
 
 
 def _recorded(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str) -> Iterator[Stretch]:
@@ -227,7 +230,8 @@ def _recorded(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str)
     for number, samples in enumerate(spans):
         if len(samples) > 1:
             videos = {camera.name: films[camera.video_topic].videos[number] for camera in embodiment.cameras}
-            yield _VideoStretch(_rows(bag, embodiment, samples), _facts(bag), videos, embodiment.fps)
+            frames = {camera.name: films[camera.video_topic].frames[number] for camera in embodiment.cameras}
+            yield _VideoStretch(_rows(bag, embodiment, samples), _facts(bag), videos, frames, embodiment.fps)
 
 
 def _film(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField, folder: Path, codec: str) -> _Film:
@@ -315,7 +319,8 @@ def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ran
         if len(span.samples) > 1:
             facts = _facts(bag)
             facts.task = span.task or facts.task
-            yield _VideoStretch(_rows(bag, embodiment, span.samples), facts, span.videos, embodiment.fps)
+            frames = {name: encoder.frames for name, encoder in span.encoders.items()}
+            yield _VideoStretch(_rows(bag, embodiment, span.samples), facts, span.videos, frames, embodiment.fps)
 
 
 def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowMaker:
