@@ -19,6 +19,10 @@ class Options:
     namespace: str = field(default='', metadata={'help': 'ROS namespace of all nodes, for several cells'})
     embodiment: str = field(default='ur5e_robotiq_zed', metadata={'help': 'embodiment: a name, or the path of a YAML file'})
     output_dir: str = field(default='episodes', metadata={'help': 'folder that the recorder writes episodes into'})
+    policy: str = field(default='replay', metadata={'help': 'what commands the arm: replay, remote (a model server), hold or scripted (deploy)'})
+    policy_host: str = field(default='127.0.0.1', metadata={'help': 'address of the model server (deploy, with policy remote)'})
+    policy_port: int = field(default=5555, metadata={'help': 'its port'})
+    policy_flavour: str = field(default='n1.7', metadata={'help': 'release of GR00T whose wire it speaks: n1.5, n1.6 or n1.7'})
     dataset: str = field(default='', metadata={'help': 'dataset to replay (deploy)'})
     episode: int = field(default=0, metadata={'help': 'episode of that dataset, counted from 0 (deploy)'})
     teleop: str = field(
@@ -26,7 +30,7 @@ class Options:
         metadata={'help': 'what the operator commands with: joy, spacenav, spacemouse, phone or scripted (collect)'},
     )
     teleop_map: str = field(default='', metadata={'help': "map of that device: a name in config/teleop, or a path; empty for the device's own"})
-    task: str = field(default='', metadata={'help': 'what the demonstrations show, in words (collect)'})
+    task: str = field(default='', metadata={'help': 'what the demonstrations show, or what the policy is to do, in words'})
     camera: str = field(default='', metadata={'help': 'camera source: sdk, uvc, file or sim; empty for sdk, or sim with sim'})
     episodes: int = field(default=3, metadata={'help': 'episodes that the scripted operator records (collect, with sim)'})
     seed: int = field(default=0, metadata={'help': 'seed of the scripted operator'})
@@ -112,9 +116,13 @@ def _collect(options: Options) -> list[Process]:
 
 
 def _deploy(options: Options) -> list[Process]:
-    if not options.dataset:
-        raise GrootRosError('The profile deploy replays a dataset: give its folder as dataset.')
-    policy = {'embodiment': options.embodiment, 'dataset': options.dataset, 'episode': options.episode}
+    if options.policy == 'replay' and not options.dataset:
+        raise GrootRosError('The profile deploy replays a dataset: give its folder as dataset, or another policy.')
+    policy = {'embodiment': options.embodiment, 'backend': options.policy, 'task': options.task}
+    if options.policy == 'replay':
+        policy |= {'dataset': options.dataset, 'episode': options.episode}
+    elif options.policy == 'remote':
+        policy |= {'host': options.policy_host, 'port': options.policy_port, 'flavour': options.policy_flavour}
     return [*_record(options), Process('policy_server', policy)]
 
 

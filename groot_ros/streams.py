@@ -54,6 +54,11 @@ class Stream:
         self._stamps_ns.extend(stamps_ns[rising].tolist())
         self._values.extend(values[rising])
 
+    @property
+    def newest_ns(self) -> int:
+        """Stamp of the last measurement, 0 before the first."""
+        return self._stamps_ns[-1] if self._stamps_ns else 0
+
     def begins_by(self, tick_ns: int) -> bool:
         """Whether a measurement lies at or before the tick."""
         return bool(self._stamps_ns) and self._stamps_ns[0] <= tick_ns

@@ -13,7 +13,6 @@ import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
-from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from groot_ros.dataset.convert import ConversionOptions, ConversionReport, convert
@@ -34,7 +33,7 @@ from groot_ros.demo.report import DemoResult, number_text, write_report
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.msg import EpisodeStatus, TcpDelta
+from groot_ros.msg import EpisodeStatus, PolicyStatus, TcpDelta
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, ns_of
 from groot_ros.processes import Options, processes_of
 from groot_ros.resources import share_directory
@@ -59,14 +58,14 @@ class Watcher:
     flowing: bool = False
     saved: int = 0
     recording: bool = False
-    policy_state: str = ''
+    policy: PolicyStatus = field(default_factory=PolicyStatus)
     first_delta_ns: int = 0
     poses: list[tuple[int, Array]] = field(default_factory=list)
 
     def listen(self) -> None:
         """Subscribes to what a stage needs."""
         self.node.create_subscription(EpisodeStatus, 'episode_status', self._on_status, STATUS_QOS)
-        self.node.create_subscription(String, 'policy_server/state', self._on_policy, STATUS_QOS)
+        self.node.create_subscription(PolicyStatus, 'policy_status', self._on_policy, STATUS_QOS)
 
     def listen_to_motion(self) -> None:
         """Subscribes to the replayed motion."""
@@ -100,15 +99,15 @@ class Watcher:
         needed = {*self.embodiment.row_topics, *(camera.topic for camera in self.embodiment.cameras)}
         self.flowing = all(stream.rate > 0 for stream in message.streams if stream.topic in needed)
 
-    def _on_policy(self, message: String) -> None:
-        self.policy_state = message.data
+    def _on_policy(self, message: PolicyStatus) -> None:
+        self.policy = message
 
     def _on_pose(self, message: PoseStamped) -> None:
         p, q = message.pose.position, message.pose.orientation
         self.poses.append((ns_of(message.header.stamp), np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])))
 
     def _on_delta(self, message: TcpDelta) -> None:
-        if self.policy_state == 'running' and not self.first_delta_ns:
+        if self.policy.state == PolicyStatus.RUNNING and not self.policy.reason and not self.first_delta_ns:
             self.first_delta_ns = ns_of(message.header.stamp)
 
 
@@ -201,12 +200,13 @@ def _replay(watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Em
     policy = next(process for process in processes_of('deploy', options) if process.executable == 'policy_server')
     watcher.cell.start(policy)
     watcher.listen_to_motion()
-    watcher.wait(lambda: watcher.policy_state == 'idle', _SERVICE_S, 'The start of policy_server')
+    watcher.wait(lambda: bool(watcher.policy.policy), _SERVICE_S, 'The start of policy_server')
     watcher.enable('ur5e_driver/enable')
+    watcher.wait(lambda: watcher.policy.state == PolicyStatus.READY, _SERVICE_S, 'The readiness of policy_server')
     watcher.enable('policy_server/enable')
-    watcher.wait(lambda: watcher.policy_state in ('done', 'stopped'), _REPLAY_S, 'The end of the replay')
-    if watcher.policy_state != 'done':
-        raise GrootRosError('The replay was stopped before its end: look at the messages above.')
+    watcher.wait(lambda: watcher.policy.state in (PolicyStatus.DONE, PolicyStatus.STOPPED), _REPLAY_S, 'The end of the replay')
+    if watcher.policy.state != PolicyStatus.DONE:
+        raise GrootRosError(f'The replay was stopped before its end: {watcher.policy.reason}.')
     settled_s = time.monotonic() + _SETTLE_S
     watcher.wait(lambda: time.monotonic() > settled_s, 2 * _SETTLE_S, 'The end of the motion')
     recorded = dataset_episode(Path(options.dataset), _REPLAYED)['observation.state'][:, embodiment.pose_part]

@@ -14,7 +14,7 @@ from groot_ros.policies.base import Observation, PolicySpec
 
 
 class ReplayPolicy:
-    """Chunks of the actions of an episode, in order. `start_state` is where the recording began."""
+    """The actions of an episode, by the time since the first observation. `start_state` is where the recording began."""
 
     def __init__(self, dataset: Path, episode: int, embodiment: Embodiment, horizon: int = 16) -> None:
         info = _info(dataset)
@@ -29,23 +29,30 @@ class ReplayPolicy:
                 f'Episode {episode} of {dataset} has {self.states.shape[1]} states and {self.actions.shape[1]} actions, '
                 f'the embodiment {embodiment.name} {embodiment.state_size} and {embodiment.action_size}: name the embodiment it was made with.'
             )
-        self.spec = PolicySpec(embodiment.name, float(info['fps']), horizon)
-        self._next = 0
+        self.spec = PolicySpec(f'replay of {dataset.name} episode {episode}', horizon, observes=False, ends=True)
+        self.fps = float(info['fps'])
+        self._slices = embodiment.action_slices
+        self._began_ns: int | None = None
 
     @property
     def start_state(self) -> Array:
         """State (D,) of the first row."""
         return self.states[0]
 
-    def infer(self, observation: Observation) -> Array:
-        """The next chunk (H, A); what it observes does not matter."""
-        chunk = self.actions[self._next : self._next + self.spec.horizon]
-        self._next += len(chunk)
-        return chunk
+    def infer(self, observation: Observation) -> dict[str, Array]:
+        """The steps from the observation's time on; no step once the episode has ended."""
+        if self._began_ns is None:
+            self._began_ns = observation.tick_ns
+        first = round((observation.tick_ns - self._began_ns) * self.fps / 1e9)
+        chunk = self.actions[first : first + self.spec.horizon]
+        return {name: chunk[:, part] for name, part in self._slices.items()}
 
     def reset(self) -> None:
-        """Back to the first action."""
-        self._next = 0
+        """Back to the first action, whenever the next observation comes."""
+        self._began_ns = None
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _info(dataset: Path) -> dict:

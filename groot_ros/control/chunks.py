@@ -1,0 +1,270 @@
+"""Chunks of a policy as a motion in time: what has passed is dropped, seams are blended on SE(3), an end is run out to a stop. Pure numpy.
+
+Times are seconds of one clock. Step k of a chunk, counted from 0, is the pose to be reached at `observed_s + (k + 1) * period_s`.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from groot_ros.geometry import Array, angle_between, apply_delta, deltas_between, interpolate_pose
+
+_LATENCIES = 100
+_REMEMBERED_S = 3.0
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How chunks follow each other.
+
+    `execution_steps` of a chunk are used at most; `replan_s` is the time between two requests, and no request waits longer than it takes
+    for the reply to come before the motion ends (`latency_share` of the latencies seen, plus `margin_s`). Two chunks are blended for
+    `blend_s`, or, with `ensemble` > 0, all that overlap are averaged with weights exp(-ensemble * age in chunks). When chunks fail to
+    come the last velocity runs out within `stop_m`. Commands lie `lead_s` ahead of the clock, for the lag of the robot.
+    """
+
+    period_s: float
+    execution_steps: int = 0
+    replan_s: float = 0.4
+    latency_share: float = 0.9
+    margin_s: float = 0.05
+    blend_s: float = 0.15
+    ensemble: float = 0.0
+    stop_m: float = 0.02
+    lead_s: float = 0.0
+    largest_lead_m: float = 0.08
+
+
+@dataclass
+class Chunk:
+    """Poses (H + 1, 7) at `times_s` (H + 1,), the first of them the anchor at the observation, and openings (H,) of the steps."""
+
+    times_s: Array
+    poses: Array
+    openings: Array
+
+    @property
+    def end_s(self) -> float:
+        """When the last pose is reached."""
+        return float(self.times_s[-1])
+
+    def pose(self, time_s: float) -> Array:
+        """The pose (7,) at a time; the first and the last hold outside."""
+        after = int(np.searchsorted(self.times_s, time_s, side='right'))
+        if after == 0:
+            return self.poses[0]
+        if after == len(self.times_s):
+            return self.poses[-1]
+        before = after - 1
+        share = (time_s - self.times_s[before]) / (self.times_s[after] - self.times_s[before])
+        return interpolate_pose(self.poses[before], self.poses[after], share)
+
+    def opening(self, time_s: float) -> float:
+        """The opening of the step that leads across a time."""
+        step = int(np.searchsorted(self.times_s, time_s, side='right')) - 1
+        return float(self.openings[np.clip(step, 0, len(self.openings) - 1)])
+
+
+@dataclass
+class Seam:
+    """Where a chunk took over: how far it lay from the motion so far, and by how much the direction turned."""
+
+    jump_m: float
+    jump_rad: float
+    turn_rad: float
+
+
+@dataclass
+class ScheduleFigures:
+    """Counts and measurements since `start`."""
+
+    chunks: int = 0
+    steps: int = 0
+    dropped: int = 0
+    late: int = 0
+    latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+    seams: deque[Seam] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+    second_differences_m: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+
+    def latency_s(self, share: float) -> float:
+        """A percentile of the latencies, 0 before the first."""
+        return float(np.quantile(self.latencies_s, share)) if self.latencies_s else 0.0
+
+    @property
+    def dropped_share(self) -> float:
+        """Steps whose time had passed when they came."""
+        return self.dropped / self.steps if self.steps else 0.0
+
+
+class ChunkScheduler:
+    """Turns chunks into one motion. Call `start`, `add` when a chunk comes, and `sample` at each tick."""
+
+    def __init__(self, settings: ScheduleSettings) -> None:
+        self.settings = settings
+        self.figures = ScheduleFigures()
+        self._chunks: deque[tuple[float, Chunk]] = deque()
+        self._held = np.array([0.0, 0, 0, 0, 0, 0, 1])
+        self._opening = np.nan
+        self._requested_s: float | None = None
+        self._last_request_s = -np.inf
+
+    def start(self, pose: Array) -> None:
+        """Begins at a pose (7,), with nothing planned."""
+        self.figures = ScheduleFigures()
+        self.flush(pose)
+        self._opening = np.nan
+
+    def flush(self, pose: Array) -> None:
+        """Forgets what is planned and holds a pose: after a pause, or when somebody else has moved the arm."""
+        self._chunks.clear()
+        self._held = np.asarray(pose, float)
+        self._requested_s, self._last_request_s = None, -np.inf
+
+    def target(self, time_s: float) -> Array:
+        """The pose (7,) that is commanded for a time, the anchor of a chunk of deltas observed then."""
+        if not self._chunks:
+            return self._held
+        if self.settings.ensemble > 0:
+            return self._averaged(time_s)
+        return self._blended(time_s)
+
+    def wants_request(self, now_s: float) -> bool:
+        """Whether an observation should go out now: none is under way, and it is time or the motion would end before the reply."""
+        if self._requested_s is not None:
+            return False
+        if not self._chunks:
+            return True
+        due_s = self._last_request_s + self.settings.replan_s
+        needed_s = self.figures.latency_s(self.settings.latency_share) + self.settings.margin_s
+        return now_s >= min(due_s, self.end_s - needed_s)
+
+    def requested(self, now_s: float) -> None:
+        """An observation went out."""
+        self._requested_s = self._last_request_s = now_s
+
+    def lost(self) -> None:
+        """The reply will not come: the next request may go out."""
+        self._requested_s = None
+        self.figures.late += 1
+
+    def add(self, poses: Array, openings: Array, observed_s: float, now_s: float) -> bool:
+        """Takes a chunk: target poses (H, 7) and openings (H,) of an observation. False where all its time has passed."""
+        settings, figures = self.settings, self.figures
+        if self._requested_s is not None:
+            figures.latencies_s.append(now_s - self._requested_s)
+        self._requested_s = None
+        if not self._chunks:
+            observed_s = now_s  # the arm has stood still meanwhile, so no step has passed
+        count = min(len(poses), settings.execution_steps) if settings.execution_steps else len(poses)
+        times_s = observed_s + settings.period_s * np.arange(count + 1)
+        chunk = Chunk(times_s, np.vstack([self.target(observed_s), poses[:count]]), np.asarray(openings[:count], float))
+        passed = int(np.searchsorted(times_s[1:], now_s, side='right'))
+        figures.chunks, figures.steps, figures.dropped = figures.chunks + 1, figures.steps + count, figures.dropped + passed
+        if passed >= count:
+            figures.late += 1
+            return False
+        if count > 2:
+            figures.second_differences_m.append(float(np.abs(np.diff(chunk.poses[1:, :3], n=2, axis=0)).mean()))
+        if self._chunks:
+            figures.seams.append(self._seam(chunk, now_s))
+        self._chunks.append((now_s, self._run_out(chunk)))
+        self._forget(now_s)
+        return True
+
+    @property
+    def end_s(self) -> float:
+        """When the newest chunk ends, its running out left out."""
+        return self._chunks[-1][1].end_s - self._tail_s if self._chunks else -np.inf
+
+    def starved(self, now_s: float) -> bool:
+        """Whether the motion has run out to a stop because no chunk came in time."""
+        return bool(self._chunks) and now_s >= self._chunks[-1][1].end_s
+
+    def sample(self, now_s: float, measured: Array | None = None) -> tuple[Array, float]:
+        """Target pose (7,) and opening for a tick; held within `largest_lead_m` of the measured pose, where one is given."""
+        time_s = now_s + self.settings.lead_s
+        pose = self.target(time_s)
+        if self._chunks:
+            self._opening = self._chunks[-1][1].opening(time_s)
+        if measured is not None:
+            away = pose[:3] - measured[:3]
+            distance = float(np.linalg.norm(away))
+            if distance > self.settings.largest_lead_m:
+                pose = np.concatenate([measured[:3] + away * (self.settings.largest_lead_m / distance), pose[3:]])
+        return pose, self._opening
+
+    def _blended(self, time_s: float) -> Array:
+        """From chunk to chunk, each taking over within `blend_s` of its arrival."""
+        come = [number for number, (since_s, _) in enumerate(self._chunks) if since_s <= time_s] or [0]
+        # What has taken over wholly hides everything before it.
+        first = max((number for number in come if self._chunks[number][0] + self.settings.blend_s <= time_s), default=0)
+        pose = self._chunks[first][1].pose(time_s)
+        for number in come:
+            if number > first:
+                since_s, chunk = self._chunks[number]
+                pose = interpolate_pose(pose, chunk.pose(time_s), _smooth((time_s - since_s) / self.settings.blend_s))
+        return pose
+
+    def _averaged(self, time_s: float) -> Array:
+        """The mean on SE(3) of all chunks that reach a time, the newest first."""
+        alive = [chunk for since_s, chunk in self._chunks if since_s <= time_s and chunk.end_s - self._tail_s > time_s] or [self._chunks[-1][1]]
+        poses = [chunk.pose(time_s) for chunk in reversed(alive)]
+        weights = np.exp(-self.settings.ensemble * np.arange(len(poses)))
+        mean, total = poses[0], weights[0]
+        for pose, weight in zip(poses[1:], weights[1:], strict=True):
+            total += weight
+            mean = interpolate_pose(mean, pose, float(weight / total))
+        return mean
+
+    def _seam(self, chunk: Chunk, now_s: float) -> Seam:
+        step_s = self.settings.period_s
+        before, after = self.target(now_s), chunk.pose(now_s)
+        old, new = self.target(now_s + step_s)[:3] - before[:3], chunk.pose(now_s + step_s)[:3] - after[:3]
+        lengths = float(np.linalg.norm(old) * np.linalg.norm(new))
+        turn = float(np.arccos(np.clip(old @ new / lengths, -1.0, 1.0))) if lengths > 1e-12 else 0.0
+        return Seam(float(np.linalg.norm(after[:3] - before[:3])), angle_between(before, after), turn)
+
+    @property
+    def _tail_s(self) -> float:
+        return 2 * self.settings.period_s
+
+    def _run_out(self, chunk: Chunk) -> Chunk:
+        """Two more steps that bring the last velocity to rest within `stop_m`."""
+        last = deltas_between(chunk.poses[-2:])[0]
+        length = float(np.linalg.norm(last[:3]))
+        scale = min(1.0, self.settings.stop_m / length) if length > 0 else 1.0
+        half = apply_delta(chunk.poses[-1], last * scale * 0.7)
+        rest = apply_delta(half, last * scale * 0.3)
+        period_s = self.settings.period_s
+        return Chunk(
+            np.append(chunk.times_s, chunk.times_s[-1] + period_s * np.array([1, 2])), np.vstack([chunk.poses, half, rest]),
+            np.append(chunk.openings, chunk.openings[-1:].repeat(2)),
+        )  # fmt: skip
+
+    def _forget(self, now_s: float) -> None:
+        """Drops chunks that neither show any more nor are asked for: an observation may be some seconds old."""
+        while len(self._chunks) > 1 and self._chunks[1][0] + self.settings.blend_s < now_s - _REMEMBERED_S:
+            self._chunks.popleft()
+
+
+class GripperDecider:
+    """Opening out of a policy's number, with hysteresis: it opens above one threshold and closes below the other."""
+
+    def __init__(self, open_above: float = 0.6, close_below: float = 0.4) -> None:
+        self.open_above, self.close_below = open_above, close_below
+        self._opening = np.nan
+
+    def decide(self, value: float) -> float:
+        """1 open, 0 closed, or what it was; not a number before the first that is clear."""
+        if value > self.open_above:
+            self._opening = 1.0
+        elif value < self.close_below:
+            self._opening = 0.0
+        return self._opening
+
+
+def _smooth(share: float) -> float:
+    """From 0 to 1 with no velocity at both ends (Hermite)."""
+    x = min(max(share, 0.0), 1.0)
+    return x * x * (3 - 2 * x)

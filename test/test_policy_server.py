@@ -1,0 +1,221 @@
+"""The policy server on real rclpy, with the arm's driver on a simulated cell: nothing moves before enable, and every fault ends in order."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from groot_ros.action import RunPolicy
+from groot_ros.msg import ActionChunk, PolicyStatus, RobotStatus
+from groot_ros.srv import SetTask
+from rclpy.action import ActionClient
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool
+
+from groot_ros.nodes.common import COMMAND_QOS, IMAGE_QOS, STATUS_QOS, time_of
+from groot_ros.policies.serving import Server
+from groot_ros.policies.wire import Modality
+
+
+class Watched:
+    """What the policy server says."""
+
+    def __init__(self, operator) -> None:
+        self.operator, self.status, self.chunks = operator, PolicyStatus(), []
+        operator.node.create_subscription(PolicyStatus, 'policy_status', self._note, STATUS_QOS)
+        operator.node.create_subscription(ActionChunk, 'policy/action_chunk', self.chunks.append, COMMAND_QOS)
+
+    def _note(self, status):
+        self.status = status
+
+    def state(self, state, timeout_s=60.0):
+        return self.operator.until(lambda: self.status.state == state, timeout_s)
+
+    def enable(self, on=True):
+        return self.operator.call(SetBool, 'policy_server/enable', SetBool.Request(data=on))
+
+    def ready(self):
+        assert self.operator.enable().success
+        assert self.state(PolicyStatus.READY), self.status.reason
+        return self
+
+
+@pytest.fixture
+def watched(driver, operator):
+    return Watched(operator)
+
+
+def test_nothing_runs_before_the_arm_is_enabled(watched, operator, start_node):
+    start_node('policy_server', backend='scripted')
+    assert operator.until(lambda: 'the arm is not enabled' in watched.status.reason)
+    assert watched.status.state == PolicyStatus.IDLE
+    answer = watched.enable()
+    assert not answer.success
+    assert 'call ur5e_driver/enable first' in answer.message
+
+
+def test_it_moves_when_enabled_and_holds_when_disabled(watched, operator, start_node):
+    start_node('policy_server', backend='scripted', task='first')
+    watched.ready()
+    assert watched.status.task == 'first'
+    before = operator.position
+    operator.spin(0.5)
+    np.testing.assert_allclose(operator.position, before, atol=1e-5)
+    assert operator.call(SetTask, 'policy_server/set_task', SetTask.Request(task='second')).success
+    assert watched.enable().success
+    assert not watched.enable().success
+    assert operator.until(lambda: operator.position[0] - before[0] > 0.02)
+    assert watched.status.task == 'second'
+    assert operator.until(lambda: len(watched.chunks) > 2)
+    assert all(chunk.taken and len(chunk.poses) == 7 * 16 for chunk in watched.chunks)
+    assert watched.enable(False).success
+    assert watched.state(PolicyStatus.STOPPED)
+    assert watched.status.reason == 'disabled'
+    assert operator.until(lambda: operator.status.source == '')
+    assert operator.status.state == RobotStatus.ENABLED
+
+
+FAULTS = {
+    'late': 'gave no answer for 0.3 s', 'hanging': 'gave no answer for 0.3 s', 'empty': 'it gave no step', 'not_a_number': 'is NaN or infinite',
+    'jumping': 'moves at', 'shape': r'has the shape', 'crashing': 'crashed, as it was asked to',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_fault_ends_in_a_stop_with_its_reason(fault, watched, operator, start_node):
+    start_node('policy_server', backend='scripted', fault=fault, timeout_s=0.3, stop_m=0.01)
+    watched.ready()
+    assert watched.enable().success
+    assert watched.state(PolicyStatus.STOPPED)
+    assert watched.status.reason.startswith('no chunk came in time: ')
+    assert FAULTS[fault] in watched.status.reason
+    operator.spin(0.3)
+    still = operator.newest['tcp_target'].pose.position.x
+    operator.spin(0.3)
+    assert operator.newest['tcp_target'].pose.position.x == pytest.approx(still, abs=1e-4)
+    # The operator may begin again; a policy that still hangs refuses.
+    again = watched.enable()
+    assert again.success == (fault not in ('late', 'hanging')) or fault == 'late'
+    assert again.success or 'still works on an earlier request' in again.message
+
+
+def test_a_stop_of_the_arm_stops_the_policy(watched, operator, driver, start_node):
+    start_node('policy_server', backend='scripted')
+    watched.ready()
+    assert watched.enable().success
+    driver.hooks.call('protective_stop')
+    assert watched.state(PolicyStatus.STOPPED)
+    assert 'the arm is not enabled' in watched.status.reason
+
+
+def test_the_operator_takes_over_and_gives_back(watched, operator, start_node):
+    start_node('policy_server', backend='scripted')
+    watched.ready()
+    assert watched.enable().success
+    assert operator.until(lambda: operator.status.source == 'policy')
+
+    def taken():
+        operator.send(translation=(0.0, 0.001, 0.0))
+        operator.spin(0.05)
+        return watched.status.state == PolicyStatus.PAUSED
+
+    assert operator.until(taken)
+    assert watched.status.reason == 'teleop commands the arm'
+    operator.release()
+    assert watched.state(PolicyStatus.RUNNING)
+    assert operator.until(lambda: operator.status.source == 'policy')
+
+
+def test_a_run_by_action_ends_by_its_topic_by_its_time_and_by_cancelling(watched, operator, start_node):
+    start_node('policy_server', backend='hold')
+    watched.ready()
+    client = ActionClient(operator.node, RunPolicy, 'policy_server/run')
+    assert operator.until(client.server_is_ready)
+    done = operator.node.create_publisher(Bool, 'done', COMMAND_QOS)
+
+    def run(act, **goal):
+        feedback = []
+        sent = client.send_goal_async(RunPolicy.Goal(**goal), feedback_callback=feedback.append)
+        assert operator.until(sent.done)
+        assert operator.until(lambda: feedback)
+        result = sent.result().get_result_async()
+
+        def ended():
+            act(sent.result())
+            operator.spin(0.05)
+            return result.done()
+
+        assert operator.until(ended)
+        return result.result().result
+
+    by_topic = run(lambda handle: done.publish(Bool(data=True)), task='wave', success_topic='done')
+    assert (by_topic.success, by_topic.message) == (True, 'the task is done')
+    assert watched.status.task == 'wave'
+    by_time = run(lambda handle: None, time_limit=0.5)
+    assert (by_time.success, by_time.message) == (False, 'the time is over')
+    cancelled = run(lambda handle: handle.cancel_goal_async())
+    assert not cancelled.success
+
+
+class Circle:
+    """A model that knows only deltas, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def modalities(self):
+        names = ['delta_tcp_position', 'delta_tcp_orientation', 'gripper_command']
+        return {
+            'video': Modality([0], []), 'state': Modality([0], ['tcp_pose']), 'action': Modality(list(range(16)), names),
+            'language': Modality([0], ['annotation.human.action.task_description']),
+        }  # fmt: skip
+
+    def get_action(self, observation):
+        self.asked.append(observation)
+        deltas = np.zeros((1, 16, 3), np.float32)
+        deltas[..., 1] = 0.001
+        return {'delta_tcp_position': deltas, 'delta_tcp_orientation': np.zeros((1, 16, 3)), 'gripper_command': np.full((1, 16, 1), 0.1)}
+
+    def reset(self):
+        pass
+
+
+def publish_pictures(operator):
+    images = operator.node.create_publisher(Image, 'zed/image', IMAGE_QOS)
+
+    def publish():
+        image = Image(width=64, height=48, step=192, encoding='rgb8', data=bytes(48 * 192))
+        image.header.stamp = time_of(time.time_ns())
+        images.publish(image)
+
+    operator.node.create_timer(0.05, publish)
+
+
+def test_a_model_behind_the_wire_sees_the_robot_and_moves_it(watched, operator, driver, start_node, loopback):
+    model, stop = Circle(), threading.Event()
+    server = Server(model, loopback, 5611)
+    thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
+    thread.start()
+    try:
+        start_node('robotiq_driver', robot_ip=driver.host)
+        publish_pictures(operator)
+        start_node('policy_server', backend='remote', host=loopback, port=5611, task='go on', stale_s=2.0, timeout_s=5.0)
+        watched.ready()
+        before = operator.position
+        assert watched.enable().success
+        assert operator.until(lambda: operator.position[1] - before[1] > 0.02), watched.status.reason
+    finally:
+        stop.set()
+        thread.join()
+    seen = model.asked[0]['state']['tcp_pose'][0, 0]
+    np.testing.assert_allclose(seen[:3], before, atol=1e-3)
+    assert model.asked[-1]['language']['annotation.human.action.task_description'] == [['go on']]
+    assert operator.until(lambda: operator.newest['gripper/state'].target == 0.0)
+
+
+def test_a_server_that_is_not_there_is_told(start_node, loopback):
+    process = start_node('policy_server', backend='remote', host=loopback, timeout_s=0.3)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'gave no answer for 0.3 s: does it run, and is the port right?' in text
