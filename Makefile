@@ -21,7 +21,8 @@ lint: setup
 	@$(PYTHON) -m ruff format --check .
 
 test: lint
-	@$(PYTHON) -m pytest -q
+	@$(PYTHON) -m pytest -q -n 2 -m 'not cell'
+	@$(PYTHON) -m pytest -q -m cell
 
 bench: setup
 	@$(PYTHON) benchmark/run_all.py

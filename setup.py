@@ -35,10 +35,11 @@ setup(
         'teleop': ['pyspacemouse>=2.1', 'teleop>=0.1.5'],
         'sim': ['mujoco>=3.2'],
         'hdf5': ['h5py>=3.10'],
+        'policy': ['msgpack>=1.0', 'pyzmq>=25'],
         'ray': ['ray[default]>=2.9'],
         'storage': ['fsspec>=2024.2'],
         'report': ['jinja2>=3.1', 'matplotlib>=3.8', 'pillow>=10'],
-        'test': ['hypothesis>=6.100', 'pytest>=8', 'ruff'],
+        'test': ['hypothesis>=6.100', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff'],
     },
     entry_points={'console_scripts': ['groot-ros = groot_ros.cli:main']},
 )

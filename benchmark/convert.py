@@ -26,7 +26,7 @@ from groot_ros.bags.recording import RecordingSettings
 from groot_ros.dataset.convert import ConversionOptions, convert
 
 Figures = list[tuple[str, float, str]]
-REMUX_S, TRANSCODE_S, RAW_S, REPEATS = 120, 30, 8, 3
+REMUX_S, TRANSCODE_S, RAW_S, REPEATS = 180, 30, 20, 5
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -1,8 +1,10 @@
 """The command `groot-ros`: one subcommand a job, errors in one sentence, exit code 0 only when all is well."""
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -47,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     _add_validate(commands)
     _add_modality_config(commands)
     _add_inspect(commands)
+    _add_serve(commands)
+    _add_evaluate(commands)
     _add_recover(commands)
     _add_demo(commands)
     return top
@@ -166,6 +170,51 @@ def _add_inspect(commands) -> None:
     command.add_argument('--json', type=Path, metavar='FILE', help='write the verdict to a file')
     command.add_argument('--page', type=Path, metavar='FILE', help='write a page with plots and frames')
     command.set_defaults(run=_inspect)
+
+
+def _add_serve(commands) -> None:
+    command = commands.add_parser(
+        'serve',
+        help="answer for a policy on GR00T's wire",
+        description="Serves a policy as NVIDIA's inference server does (ZMQ, msgpack), for policy_server with backend remote. Models have their own "
+        'servers; this one plays datasets and holds, for trying a set-up from end to end.',
+        epilog='example:\n  groot-ros serve replay --dataset datasets/cube --episode 3\n'
+        '  ros2 run groot_ros policy_server --ros-args -p backend:=remote -p port:=5555',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('policy', choices=('replay', 'hold'), help='the recorded actions of an episode, or no motion')
+    _add_policy_options(command)
+    command.add_argument('--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)')
+    command.add_argument('--port', type=int, default=5555, help='port (default 5555)')
+    command.add_argument('--flavour', default='n1.7', help='n1.5, n1.6 or n1.7: whose form the answers have (default n1.7)')
+    command.set_defaults(run=_serve)
+
+
+def _add_evaluate(commands) -> None:
+    command = commands.add_parser(
+        'evaluate',
+        help='compare a policy with a dataset, without a robot',
+        description='Lets a policy see rows of a dataset, and compares the chunks that it gives with the actions that were recorded: MSE and MAE of '
+        'each action, over the steps of a chunk.',
+        epilog='example:\n  groot-ros evaluate datasets/cube --host 10.0.0.7 --episodes 0 1 2',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument('dataset', type=Path, help='folder of the dataset')
+    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
+    command.add_argument('--host', default='127.0.0.1', help='address of the model server (default 127.0.0.1)')
+    command.add_argument('--port', type=int, default=5555, help='its port (default 5555)')
+    command.add_argument('--flavour', default='n1.7', help='n1.5, n1.6 or n1.7: whose wire it speaks (default n1.7)')
+    command.add_argument('--timeout', type=float, default=15.0, metavar='S', help='longest time for an answer (default 15 s)')
+    command.add_argument('--episodes', type=int, nargs='+', default=[0], help='episodes, counted from 0 (default 0)')
+    command.add_argument('--every', type=int, default=8, help='rows between two requests (default 8)')
+    command.add_argument('--json', type=Path, metavar='FILE', help='write the errors, by step too, to a file')
+    command.set_defaults(run=_evaluate)
+
+
+def _add_policy_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
+    command.add_argument('--dataset', type=Path, help='folder of the dataset, for replay')
+    command.add_argument('--episode', type=int, default=0, help='its episode, counted from 0 (default 0)')
 
 
 def _add_recover(commands) -> None:
@@ -316,6 +365,53 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps(verdict.as_dict(), indent=1) + '\n')
     return 1 if verdict.verdict == 'fail' else 0
+
+
+def _need_wire(command: str) -> None:
+    """Raises GrootRosError where the libraries of the wire are lacking."""
+    if lacking := [name for name in ('zmq', 'msgpack') if importlib.util.find_spec(name) is None]:
+        raise GrootRosError(f'groot-ros {command} needs {", ".join(lacking)}: pip install "groot_ros[policy]".')
+
+
+def _serve(options: argparse.Namespace) -> int:
+    _need_wire('serve')
+    from groot_ros.embodiment import load_embodiment
+    from groot_ros.policies.local_backends import LocalBackend
+    from groot_ros.policies.replay import ReplayPolicy
+    from groot_ros.policies.scripted import HoldPolicy
+    from groot_ros.policies.serving import Server
+
+    embodiment = load_embodiment(options.embodiment)
+    if options.policy == 'replay' and options.dataset is None:
+        raise GrootRosError('groot-ros serve replay needs --dataset.')
+    policy = ReplayPolicy(options.dataset, options.episode, embodiment) if options.policy == 'replay' else HoldPolicy(embodiment)
+    token = os.environ.get('GROOT_ROS_API_TOKEN', '')
+    server = Server(LocalBackend(policy, embodiment), options.host, options.port, options.flavour, token)
+    print(f'{policy.spec.name} answers at {options.host}:{options.port}; Ctrl-C ends it.', flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    _need_wire('evaluate')
+    from groot_ros.embodiment import load_embodiment
+    from groot_ros.policies.client import Client
+    from groot_ros.policies.evaluate import evaluate
+    from groot_ros.policies.remote import RemotePolicy
+
+    embodiment = load_embodiment(options.embodiment)
+    client = Client(options.host, options.port, options.flavour, os.environ.get('GROOT_ROS_API_TOKEN', ''), options.timeout)
+    policy = RemotePolicy(client, embodiment, options.flavour)
+    try:
+        result = evaluate(policy, options.dataset, embodiment, options.episodes, options.every)
+    finally:
+        policy.close()
+    for line in result.lines():
+        print(line)
+    if options.json:
+        options.json.write_text(json.dumps(result.as_dict(), indent=2) + '\n')
+    return 0
 
 
 def _recover(options: argparse.Namespace) -> int:

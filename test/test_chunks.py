@@ -124,10 +124,22 @@ def test_starvation_runs_out_to_a_stop_within_its_distance():
 
 def test_a_chunk_that_comes_too_late_is_counted_and_not_taken():
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD))
-    scheduler.start(DOWN)
-    assert not scheduler.add(*chunk_of(0.0), 0.0, 2.0)
+    scheduler.start(truth(0.0))
+    assert scheduler.add(*chunk_of(0.0), 0.0, 0.0)
+    before = scheduler.sample(2.0)[0]
+    assert not scheduler.add(*chunk_of(0.5), 0.5, 2.0)
     assert scheduler.figures.late == 1
-    np.testing.assert_array_equal(scheduler.sample(2.0)[0], DOWN)
+    np.testing.assert_array_equal(scheduler.sample(2.0)[0], before)
+
+
+def test_the_first_chunk_begins_when_it_comes():
+    """The arm has stood still while the model worked: nothing has passed, and nothing may jump."""
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD))
+    scheduler.start(truth(0.0))
+    scheduler.add(*chunk_of(0.0), 0.0, 0.3)
+    np.testing.assert_allclose(scheduler.sample(0.3)[0], truth(0.0), atol=1e-12)
+    np.testing.assert_allclose(scheduler.sample(0.35)[0][:3], truth(0.05)[:3], atol=1e-9)
+    assert scheduler.figures.dropped == 0
 
 
 def test_the_target_stays_near_the_measured_pose():
@@ -163,8 +175,8 @@ def test_requests_go_out_early_enough_for_the_latency():
     scheduler.requested(0.0)
     assert not scheduler.wants_request(0.1)
     scheduler.add(*chunk_of(0.0), 0.0, 0.3)
-    assert not scheduler.wants_request(0.8 - 0.35 - 0.01)
-    assert scheduler.wants_request(0.8 - 0.35 + 0.01)
+    assert not scheduler.wants_request(1.1 - 0.35 - 0.01)
+    assert scheduler.wants_request(1.1 - 0.35 + 0.01)
 
 
 def test_a_flush_forgets_the_plan():

@@ -1,6 +1,7 @@
 """GR00T's wire: flavours, a client against servers of all kinds, and what is refused before anything is asked."""
 
 import contextlib
+import json
 import threading
 
 import msgpack
@@ -11,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from groot_ros.cli import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.policies.base import Observation, PolicyError
 from groot_ros.policies.client import Client
+from groot_ros.policies.local_backends import LocalBackend
 from groot_ros.policies.remote import RemotePolicy, mismatches
+from groot_ros.policies.replay import ReplayPolicy
 from groot_ros.policies.serving import Server
 from groot_ros.policies.wire import FLAVOURS, Modality, WireError, pack, unpack
 
@@ -234,3 +238,31 @@ def test_an_address_that_is_taken_is_told(serve, embodiment):
     host, port = serve(Model(embodiment))
     with pytest.raises(GrootRosError, match='choose another --port'):
         Server(Model(embodiment), host, port)
+
+
+def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(converted, loopback, capsys, tmp_path, embodiment):
+    """The whole way: command line, wire, backend; a replay makes no error but that of float32."""
+    stop = threading.Event()
+    times = iter(range(10**6))
+    policy = ReplayPolicy(converted, 0, embodiment, horizon=8)
+    backend = LocalBackend(policy, embodiment, clock_ns=lambda: round(next(times) * 4 / policy.fps * 1e9))
+    server = Server(backend, loopback, 5601)
+    thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
+    thread.start()
+    try:
+        arguments = ['evaluate', str(converted), '--host', loopback, '--port', '5601', '--every', '4', '--json', str(tmp_path / 'errors.json')]
+        assert main(arguments) == 0
+    finally:
+        stop.set()
+        thread.join()
+    errors = json.loads((tmp_path / 'errors.json').read_text())
+    assert errors['chunks'] == 6
+    assert set(errors['keys']) == {'delta_tcp_position', 'delta_tcp_orientation', 'gripper_command'}
+    assert all(found['mae'] < 1e-7 and len(found['mae_by_step']) == 8 for found in errors['keys'].values())
+    assert 'delta_tcp_position' in capsys.readouterr().out
+
+
+def test_the_rows_of_another_robot_are_refused_by_evaluate(converted, serve):
+    model = Model(load_embodiment('ur5e_robotiq_zed'))
+    host, port = serve(model)
+    assert main(['evaluate', str(converted), '--host', host, '--port', str(port), '--episodes', '7']) == 1

@@ -1,0 +1,105 @@
+"""Open-loop evaluation: a policy sees the rows of a dataset, and its chunks are compared with what was recorded after them."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from groot_ros.bags.mp4 import read_frames
+from groot_ros.dataset.layout import data_file, video_file
+from groot_ros.dataset.writing import numbers_of
+from groot_ros.embodiment import Embodiment
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
+from groot_ros.policies.base import Observation, Policy
+
+
+@dataclass
+class Errors:
+    """Differences of one action key, (n, H, size) gathered: squares and absolutes by step of the chunk."""
+
+    squares: list[Array] = field(default_factory=list)
+    absolutes: list[Array] = field(default_factory=list)
+
+    def note(self, predicted: Array, recorded: Array) -> None:
+        """One chunk (H, size) of both."""
+        difference = predicted - recorded
+        self.squares.append(np.mean(difference**2, axis=1))
+        self.absolutes.append(np.mean(np.abs(difference), axis=1))
+
+    def as_dict(self) -> dict[str, Any]:
+        """MSE and MAE, over all and for each step."""
+        squares, absolutes = np.array(self.squares), np.array(self.absolutes)
+        by_step = {'mse_by_step': squares.mean(axis=0).tolist(), 'mae_by_step': absolutes.mean(axis=0).tolist()}
+        return {'mse': float(squares.mean()), 'mae': float(absolutes.mean()), **by_step}
+
+
+@dataclass
+class Evaluation:
+    """What came of it: errors by action key, and how many chunks were compared."""
+
+    policy: str
+    chunks: int = 0
+    keys: dict[str, Errors] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {'policy': self.policy, 'chunks': self.chunks, 'keys': {name: errors.as_dict() for name, errors in self.keys.items()}}
+
+    def lines(self) -> list[str]:
+        """A table for people."""
+        rows = [f'{"action":28} {"MSE":>12} {"MAE":>12} {"MAE first":>12} {"MAE last":>12}']
+        for name, errors in self.as_dict()['keys'].items():
+            first, last = errors['mae_by_step'][0], errors['mae_by_step'][-1]
+            rows.append(f'{name:28} {errors["mse"]:12.4g} {errors["mae"]:12.4g} {first:12.4g} {last:12.4g}')
+        return [*rows, f'{self.policy}: {self.chunks} chunks compared']
+
+
+def evaluate(policy: Policy, dataset: Path, embodiment: Embodiment, episodes: Iterable[int], every: int = 8) -> Evaluation:
+    """Asks at every so manieth row, as if the robot stood there. Raises GrootRosError where the dataset has other rows, or none that fit."""
+    result = Evaluation(policy.spec.name)
+    for episode in episodes:
+        policy.reset()
+        table = _table(dataset, episode, embodiment)
+        actions = numbers_of(table, 'action')
+        starts = list(range(0, len(actions) - policy.spec.horizon + 1, every))
+        for row, observation in zip(starts, _observations(dataset, episode, embodiment, table, starts), strict=True):
+            answer = policy.infer(observation)
+            for name, part in embodiment.action_slices.items():
+                if name in answer:
+                    recorded = actions[row : row + len(answer[name]), part]
+                    result.keys.setdefault(name, Errors()).note(answer[name], recorded)
+            result.chunks += 1
+    if not result.chunks:
+        raise GrootRosError(f'No episode of {dataset} holds {policy.spec.horizon} rows, a whole chunk of {policy.spec.name}.')
+    return result
+
+
+def _table(dataset: Path, episode: int, embodiment: Embodiment):
+    path = data_file(dataset, episode)
+    if not path.is_file():
+        raise GrootRosError(f'{dataset} has no episode {episode}.')
+    table = pq.read_table(path)
+    sizes = {name: numbers_of(table, name).shape[1] for name in ('observation.state', 'action')}
+    if sizes != {'observation.state': embodiment.state_size, 'action': embodiment.action_size}:
+        raise GrootRosError(f'{dataset} has other rows than the embodiment {embodiment.name}: name the one it was made with.')
+    return table
+
+
+def _observations(dataset: Path, episode: int, embodiment: Embodiment, table, rows: list[int]) -> Iterator[Observation]:
+    states, times_s = numbers_of(table, 'observation.state'), numbers_of(table, 'timestamp')
+    texts = _texts(dataset)
+    tasks = [texts.get(index, '') for index in table['task_index'].to_pylist()]
+    films = {camera.name: read_frames(video_file(dataset, camera.feature, episode), rows) for camera in embodiment.cameras}
+    for row in rows:
+        images = {name: next(film) for name, film in films.items()}
+        yield Observation(round(times_s[row] * 1e9), states[row], images, tasks[row])
+
+
+def _texts(dataset: Path) -> dict[int, str]:
+    records = [json.loads(line) for line in (dataset / 'meta/tasks.jsonl').read_text().splitlines()]
+    return {record['task_index']: record['task'] for record in records}
