@@ -50,6 +50,10 @@ class Frame:
         """Blue, green, red (height, width, 3)."""
         return self.pixels if self.format == 'bgr24' else cv2.cvtColor(self.pixels, _TO_BGR[self.format])
 
+    def rgb(self) -> np.ndarray:
+        """Red, green, blue (height, width, 3)."""
+        return self.pixels if self.format == 'rgb24' else cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2RGB)
+
     def fitted(self, width: int, height: int) -> 'Frame':
         """The whole picture in another size, with black bars where the proportions differ."""
         if self.size == (width, height):

@@ -73,4 +73,4 @@ class Observer:
 
 
 def _rgb(message: Any, camera: CameraField) -> np.ndarray:
-    return np.ascontiguousarray(frame_of(message).fitted(camera.width, camera.height).bgr()[:, :, ::-1])
+    return frame_of(message).fitted(camera.width, camera.height).rgb()
