@@ -14,6 +14,7 @@ import pytest
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from groot_ros.msg import GripperState, RobotStatus, TcpDelta
+from hypothesis import settings
 from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
@@ -31,6 +32,9 @@ os.environ['ROS_DOMAIN_ID'] = str(20 + os.getpid() % 30)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # A shell that puts the tests into the background ignores Ctrl-C for them, and so would every process that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shared machine may stall for longer than any single example takes.
+settings.register_profile('shared', deadline=None)
+settings.load_profile('shared')
 _NETWORK = f'127.{20 + os.getpid() % 200}'
 T0_NS = 1_700_000_000_000_000_000
 TOPIC_TYPES = {
