@@ -50,7 +50,7 @@ def test_a_goal_converts_and_tells_how_far_it_is(tmp_path, synthetic, operator, 
 
 
 def test_a_cancelled_goal_keeps_what_is_done(tmp_path, synthetic, operator, start_node, send):
-    for index in range(12):
+    for index in range(6):
         synthetic(seconds=3, place_m=index / 100).record(tmp_path / 'bags' / f'episode_{index:06d}')
     start_node('converter')
     goal = {'sources': [str(tmp_path / 'bags')], 'output': str(tmp_path / 'set')}
@@ -63,7 +63,7 @@ def test_a_cancelled_goal_keeps_what_is_done(tmp_path, synthetic, operator, star
     assert 'goes on from there' in result.message
     assert not (tmp_path / 'set').exists()
     assert (tmp_path / '.set.partial/parts').is_dir()
-    assert result_of(operator, send(**goal)[0]).episodes == 12
+    assert result_of(operator, send(**goal)[0]).episodes == 6
 
 
 def test_episodes_are_converted_as_they_are_finished(tmp_path, synthetic, operator, start_node):
