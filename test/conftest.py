@@ -45,11 +45,11 @@ TOPIC_TYPES = {
 }
 
 
-_REAL_TIME = {'cell', 'start_cell', 'driver'}
+_REAL_TIME = {'cell', 'start_cell', 'driver', 'operator', 'start_node'}
 
 
 def pytest_collection_modifyitems(items):
-    """Tests with a simulated cell get the mark `cell`; all others may run beside each other."""
+    """Tests with real processes get the mark `cell`; all others may run beside each other."""
     for item in items:
         if _REAL_TIME & set(item.fixturenames) or item.path.stem in ('test_demo', 'test_up'):
             item.add_marker('cell')
