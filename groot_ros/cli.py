@@ -1,10 +1,8 @@
 """The command `groot-ros`: one subcommand a job, errors in one sentence, exit code 0 only when all is well."""
 
 import argparse
-import contextlib
 import importlib.util
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +14,8 @@ from tqdm import tqdm
 from groot_ros import __version__
 from groot_ros.errors import GrootRosError
 from groot_ros.processes import PROFILES, Options
+
+_TOKEN = 'GROOT_ROS_API_TOKEN'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -157,64 +157,75 @@ def _add_modality_config(commands) -> None:
 def _add_inspect(commands) -> None:
     command = commands.add_parser(
         'inspect',
-        help='judge an episode: rates, gaps, synchrony, frames, motion',
-        description="Says whether a bag is fit to train on, and why: the recorder's own verdict made again, or that on a bag of another recorder. "
-        'Exit code 0 for pass and warn, 1 for fail.',
+        help='judge an episode, or read a checkpoint',
+        description="For a bag: says whether it is fit to train on, and why, as the recorder's own verdict does; exit code 0 for pass and warn, "
+        '1 for fail. For a checkpoint of GR00T or LeRobot: its keys, sizes, steps and representations beside the embodiment; exit code 1 where '
+        'they differ.',
         epilog='examples:\n  groot-ros inspect episodes/episode_000003\n'
-        '  groot-ros inspect some_bag --embodiment ur5e_ros2_drivers --page some_bag.html',
+        '  groot-ros inspect some_bag --embodiment ur5e_ros2_drivers --page some_bag.html\n  groot-ros inspect outputs/checkpoint-10000',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument('bag', type=Path, help='folder of the bag')
+    command.add_argument('path', type=Path, help='folder of the bag or of the checkpoint')
     command.add_argument('--embodiment', default='', help='a name, or the path of a YAML file (default: what the bag was recorded with)')
-    command.add_argument('--thresholds', default='', metavar='FILE', help='YAML with bounds other than those of config/verdict.yaml')
-    command.add_argument('--json', type=Path, metavar='FILE', help='write the verdict to a file')
-    command.add_argument('--page', type=Path, metavar='FILE', help='write a page with plots and frames')
+    command.add_argument('--thresholds', default='', metavar='FILE', help='YAML with bounds other than those of config/verdict.yaml (bags)')
+    command.add_argument('--tag', default='new_embodiment', help='embodiment tag (checkpoints of GR00T; default new_embodiment)')
+    command.add_argument('--json', type=Path, metavar='FILE', help='write what was found to a file')
+    command.add_argument('--page', type=Path, metavar='FILE', help='write a page with plots and frames (bags)')
     command.set_defaults(run=_inspect)
 
 
 def _add_serve(commands) -> None:
     command = commands.add_parser(
         'serve',
-        help="answer for a policy on GR00T's wire",
-        description="Serves a policy as NVIDIA's inference server does (ZMQ, msgpack), for policy_server with backend remote. Models have their own "
-        'servers; this one plays datasets and holds, for trying a set-up from end to end.',
-        epilog='example:\n  groot-ros serve replay --dataset datasets/cube --episode 3\n'
-        '  ros2 run groot_ros policy_server --ros-args -p backend:=remote -p port:=5555',
+        help="answer for a model on GR00T's wire",
+        description="Serves a checkpoint as NVIDIA's inference server does (ZMQ, msgpack), in the Python that has the model's libraries: loads it, "
+        'warms it up, answers, and starts it again when it dies. A dataset is served as its recorded actions and `hold` as no motion, for trying '
+        f'a set-up from end to end. The environment variable {_TOKEN} sets a token that requests must carry.',
+        epilog='examples:\n  groot-ros serve outputs/checkpoint-10000 --python /opt/gr00t/.venv/bin/python --host 0.0.0.0\n'
+        '  groot-ros serve outputs/train/act_cube --python ~/lerobot/.venv/bin/python\n  groot-ros serve datasets/cube --episode 3\n'
+        '  ros2 run groot_ros policy_server --ros-args -p backend:=remote -p host:=gpu-machine',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument('policy', choices=('replay', 'hold'), help='the recorded actions of an episode, or no motion')
-    _add_policy_options(command)
+    command.add_argument('source', metavar='SOURCE', help='folder of a checkpoint (GR00T, LeRobot) or of a dataset, or the word hold')
+    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
+    command.add_argument('--episode', type=int, default=0, help='episode of the dataset, counted from 0 (default 0)')
     command.add_argument('--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)')
-    command.add_argument('--port', type=int, default=5555, help='port (default 5555)')
+    command.add_argument('--port', type=int, default=5555, help='port (default 5555; 0 for any free one)')
     command.add_argument('--flavour', default='n1.7', help='n1.5, n1.6 or n1.7: whose form the answers have (default n1.7)')
+    _add_model_options(command)
     command.set_defaults(run=_serve)
 
 
 def _add_evaluate(commands) -> None:
     command = commands.add_parser(
         'evaluate',
-        help='compare a policy with a dataset, without a robot',
-        description='Lets a policy see rows of a dataset, and compares the chunks that it gives with the actions that were recorded: MSE and MAE of '
-        'each action, over the steps of a chunk.',
-        epilog='example:\n  groot-ros evaluate datasets/cube --host 10.0.0.7 --episodes 0 1 2',
+        help='compare policies with recorded actions, without a robot',
+        description='Lets policies see rows of a dataset or of a bag, and compares the chunks that they give with the actions that were recorded: '
+        'MSE and MAE of each action, over the steps of a chunk.',
+        epilog='examples:\n  groot-ros evaluate datasets/cube --policy gpu-machine:5555 --episodes 0 1 2\n'
+        '  groot-ros evaluate datasets/cube --policy outputs/checkpoint-5000 outputs/checkpoint-10000 --python /opt/gr00t/.venv/bin/python \\\n'
+        '    --plot errors.png',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument('dataset', type=Path, help='folder of the dataset')
+    command.add_argument('source', type=Path, metavar='DATASET_OR_BAG', help='folder of the dataset, or of a bag')
+    where = 'HOST:PORT of a model server, or the folder of a checkpoint; several are compared (default 127.0.0.1:5555)'
+    command.add_argument('--policy', nargs='+', default=['127.0.0.1:5555'], metavar='WHERE', help=where)
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument('--host', default='127.0.0.1', help='address of the model server (default 127.0.0.1)')
-    command.add_argument('--port', type=int, default=5555, help='its port (default 5555)')
-    command.add_argument('--flavour', default='n1.7', help='n1.5, n1.6 or n1.7: whose wire it speaks (default n1.7)')
+    command.add_argument('--flavour', default='n1.7', help='n1.5, n1.6 or n1.7: whose wire the servers speak (default n1.7)')
     command.add_argument('--timeout', type=float, default=15.0, metavar='S', help='longest time for an answer (default 15 s)')
     command.add_argument('--episodes', type=int, nargs='+', default=[0], help='episodes, counted from 0 (default 0)')
     command.add_argument('--every', type=int, default=8, help='rows between two requests (default 8)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the errors, by step too, to a file')
+    command.add_argument('--plot', type=Path, metavar='FILE', help='write a plot of the errors over the steps (.png, .pdf, .svg)')
+    _add_model_options(command)
     command.set_defaults(run=_evaluate)
 
 
-def _add_policy_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument('--dataset', type=Path, help='folder of the dataset, for replay')
-    command.add_argument('--episode', type=int, default=0, help='its episode, counted from 0 (default 0)')
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--python', default='', metavar='PATH', help="the Python that has the model's libraries (default: this one)")
+    command.add_argument('--device', default='', help='where the model runs, such as cuda:0 (default: the GPU where there is one)')
+    command.add_argument('--tag', default='new_embodiment', help='embodiment tag (checkpoints of GR00T; default new_embodiment)')
+    command.add_argument('--data-config', default='', metavar='MODULE:CLASS', help='data config (checkpoints of GR00T N1.5)')
 
 
 def _add_recover(commands) -> None:
@@ -346,14 +357,24 @@ def _modality_config(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from groot_ros.policies.checkpoint import is_checkpoint
+
+    if is_checkpoint(options.path):
+        from groot_ros.policies.commands import run_inspect
+
+        return run_inspect(options)
+    return _inspect_bag(options)
+
+
+def _inspect_bag(options: argparse.Namespace) -> int:
     from groot_ros.bags.reader import EpisodeBag
     from groot_ros.quality.inspect import embodiment_of, trace_of
     from groot_ros.quality.verdict import judge, load_thresholds
 
     thresholds = load_thresholds(options.thresholds)
-    with EpisodeBag(options.bag) as bag:
+    with EpisodeBag(options.path) as bag:
         trace = trace_of(bag, embodiment_of(bag, options.embodiment))
-        verdict = judge(trace, thresholds, bag.info, options.bag.resolve().name, str(bag.info.get('failure', '')))
+        verdict = judge(trace, thresholds, bag.info, options.path.resolve().name, str(bag.info.get('failure', '')))
         if options.page:
             _need_report('groot-ros inspect --page')
             from groot_ros.quality.page import write_page
@@ -375,43 +396,18 @@ def _need_wire(command: str) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     _need_wire('serve')
-    from groot_ros.embodiment import load_embodiment
-    from groot_ros.policies.local_backends import LocalBackend
-    from groot_ros.policies.replay import ReplayPolicy
-    from groot_ros.policies.scripted import HoldPolicy
-    from groot_ros.policies.serving import Server
+    from groot_ros.policies.commands import run_serve
 
-    embodiment = load_embodiment(options.embodiment)
-    if options.policy == 'replay' and options.dataset is None:
-        raise GrootRosError('groot-ros serve replay needs --dataset.')
-    policy = ReplayPolicy(options.dataset, options.episode, embodiment) if options.policy == 'replay' else HoldPolicy(embodiment)
-    token = os.environ.get('GROOT_ROS_API_TOKEN', '')
-    server = Server(LocalBackend(policy, embodiment), options.host, options.port, options.flavour, token)
-    print(f'{policy.spec.name} answers at {options.host}:{options.port}; Ctrl-C ends it.', flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run()
-    return 0
+    return run_serve(options)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     _need_wire('evaluate')
-    from groot_ros.embodiment import load_embodiment
-    from groot_ros.policies.client import Client
-    from groot_ros.policies.evaluate import evaluate
-    from groot_ros.policies.remote import RemotePolicy
+    if options.plot:
+        _need_report('groot-ros evaluate --plot')
+    from groot_ros.policies.commands import run_evaluate
 
-    embodiment = load_embodiment(options.embodiment)
-    client = Client(options.host, options.port, options.flavour, os.environ.get('GROOT_ROS_API_TOKEN', ''), options.timeout)
-    policy = RemotePolicy(client, embodiment, options.flavour)
-    try:
-        result = evaluate(policy, options.dataset, embodiment, options.episodes, options.every)
-    finally:
-        policy.close()
-    for line in result.lines():
-        print(line)
-    if options.json:
-        options.json.write_text(json.dumps(result.as_dict(), indent=2) + '\n')
-    return 0
+    return run_evaluate(options)
 
 
 def _recover(options: argparse.Namespace) -> int:

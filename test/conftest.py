@@ -354,7 +354,7 @@ def start_node():
 @pytest.fixture
 def driver(cell, operator, start_node):
     """The arm's driver on a simulated cell, connected."""
-    # A shared machine may stall for longer than a real cell's limits.
-    start_node('ur5e_driver', robot_ip=cell.host, silence_s=1.0, stale_s=1.0)
+    # A shared machine may stall for longer than a real cell's limits: these are the largest that the driver takes.
+    start_node('ur5e_driver', robot_ip=cell.host, silence_s=2.0, stale_s=2.0)
     assert operator.until(lambda: operator.status.connected and 'tcp_pose' in operator.newest)
     return cell

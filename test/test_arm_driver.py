@@ -35,12 +35,19 @@ def test_the_arm_moves_only_after_enable_and_stops_on_silence(driver, operator):
 def test_commands_beyond_a_limit_are_clipped_or_refused_and_counted(driver, operator):
     assert operator.enable().success
     start = operator.position
-    operator.send((float('nan'), 0.0, 0.0))
-    assert operator.until(lambda: operator.status.refused == 1)
-    operator.send((5.0, 0.0, 0.0))
-    assert operator.until(lambda: operator.status.clipped == 1)
+
+    def counted(name, translation):
+        """Sent until it is: a command that comes late on a busy machine is refused, and a status comes once a second."""
+        for _ in range(20):
+            operator.send(translation)
+            if operator.until(lambda: getattr(operator.status, name) > 0, 3.0):
+                return True
+        return False
+
+    assert counted('refused', (float('nan'), 0.0, 0.0))
+    assert counted('clipped', (5.0, 0.0, 0.0))
     assert operator.until(lambda: operator.status.state == RobotStatus.STOPPED)
-    assert np.linalg.norm(operator.position - start) <= 0.5 * 0.05 + 1e-3
+    assert 0.01 < np.linalg.norm(operator.position - start) <= 0.5 * 0.05 * operator.status.accepted + 1e-3
 
 
 def move(operator, steps=10, step=(0.0, 0.0, -0.005)):
@@ -137,7 +144,7 @@ def test_a_dropped_connection_ends_the_process_that_owns_the_library_and_not_the
 
 
 def test_a_driver_that_is_killed_leaves_the_arm_holding_and_the_script_stopped(cell, operator, start_node):
-    process = start_node('ur5e_driver', robot_ip=cell.host, silence_s=1.0, stale_s=1.0)
+    process = start_node('ur5e_driver', robot_ip=cell.host, silence_s=2.0, stale_s=2.0)
     assert operator.until(lambda: operator.status.connected)
     assert operator.enable().success
     process.kill()
@@ -240,7 +247,7 @@ def test_a_cb3_asks_for_its_rate_and_then_works(start_cell, operator, start_node
     assert '125' in operator.enable().message
     first.terminate()
     first.wait(20)
-    start_node('ur5e_driver', robot_ip=cell.host, servo_rate_hz=125.0, state_rate_hz=125.0, silence_s=1.0, stale_s=1.0)
+    start_node('ur5e_driver', robot_ip=cell.host, servo_rate_hz=125.0, state_rate_hz=125.0, silence_s=2.0, stale_s=2.0)
     assert operator.until(lambda: operator.status.connected)
     assert works_again(operator)
 
@@ -283,7 +290,7 @@ def test_two_sources_at_once_move_the_arm_as_teleop_says(driver, operator):
 def test_the_tool_offset_of_the_robot_does_not_shift_the_first_motion(start_cell, operator, start_node):
     # The robot holds its own offset until the driver sets another one: the target must be read after that.
     cell = start_cell()
-    start_node('ur5e_driver', robot_ip=cell.host, silence_s=1.0, stale_s=1.0, tcp_offset='[0.0, 0.0, 0.10, 0.0, 0.0, 0.0]')
+    start_node('ur5e_driver', robot_ip=cell.host, silence_s=2.0, stale_s=2.0, tcp_offset='[0.0, 0.0, 0.10, 0.0, 0.0, 0.0]')
     assert operator.until(lambda: operator.status.connected and 'joint_states' in operator.newest)
     before = np.array(operator.newest['joint_states'].position)
     assert operator.enable().success

@@ -125,9 +125,9 @@ def test_starvation_runs_out_to_a_stop_within_its_distance():
 def test_a_chunk_that_comes_too_late_is_counted_and_not_taken():
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD))
     scheduler.start(truth(0.0))
-    assert scheduler.add(*chunk_of(0.0), 0.0, 0.0)
+    assert scheduler.add(*chunk_of(0.0), 0.0, 0.0) == 0.0
     before = scheduler.sample(2.0)[0]
-    assert not scheduler.add(*chunk_of(0.5), 0.5, 2.0)
+    assert scheduler.add(*chunk_of(0.5), 0.5, 2.0) is None
     assert scheduler.figures.late == 1
     np.testing.assert_array_equal(scheduler.sample(2.0)[0], before)
 
@@ -151,11 +151,30 @@ def test_the_target_stays_near_the_measured_pose():
 
 
 def test_the_lag_of_the_robot_is_led():
+    """From the second chunk on, since the first begins at rest: nothing may jump there."""
     plain, led = (ChunkScheduler(ScheduleSettings(PERIOD, lead_s=lead)) for lead in (0.0, 0.1))
     for scheduler in (plain, led):
         scheduler.start(truth(0.0))
         scheduler.add(*chunk_of(0.0), 0.0, 0.0)
-    np.testing.assert_allclose(led.sample(0.2)[0], plain.sample(0.3)[0])
+        np.testing.assert_allclose(scheduler.sample(0.0)[0], truth(0.0), atol=1e-12)
+        scheduler.add(*chunk_of(0.3), 0.3, 0.3)
+    np.testing.assert_allclose(led.sample(0.5)[0], plain.sample(0.6)[0], atol=1e-12)
+
+
+def test_the_lag_of_the_gripper_is_led():
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, gripper_lead_s=0.2))
+    scheduler.start(truth(0.0))
+    poses, openings = chunk_of(0.0)
+    openings[8:] = 0.0
+    scheduler.add(poses, openings, 0.0, 0.0)
+    assert [scheduler.sample(time_s)[1] for time_s in (0.15, 0.25)] == [1.0, 0.0]
+
+
+def test_the_last_chunk_ends_where_it_ends():
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD))
+    scheduler.start(truth(0.0))
+    scheduler.add(*chunk_of(0.0), 0.0, 0.0, last=True)
+    np.testing.assert_allclose(scheduler.sample(2.0)[0], truth(16 * PERIOD), atol=1e-12)
 
 
 def test_averaged_chunks_lie_between_theirs():

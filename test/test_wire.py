@@ -1,9 +1,11 @@
 """GR00T's wire: flavours, a client against servers of all kinds, and what is refused before anything is asked."""
 
 import contextlib
+import itertools
 import json
 import threading
 
+import cv2
 import msgpack
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from groot_ros.cli import main
+from groot_ros.dataset.convert import convert
 from groot_ros.embodiment import load_embodiment
 from groot_ros.policies.base import Observation, PolicyError
 from groot_ros.policies.client import Client
@@ -77,17 +80,19 @@ class Model:
             'video': Modality([0], [camera.name for camera in embodiment.cameras]), 'state': Modality([0], list(embodiment.state_slices)),
             'action': Modality(list(range(16)), list(embodiment.action_slices)), 'language': Modality([0], [embodiment.language]), **changes,
         }  # fmt: skip
-        self.asked, self.resets = [], 0
+        self.asked, self.options, self.resets, self.told, self.name = [], [], 0, {}, 'model'
 
     def modalities(self):
         return self.modality
 
-    def get_action(self, observation):
+    def facts(self):
+        return self.told
+
+    def get_action(self, observation, options):
         self.asked.append(observation)
-        return {
-            name: np.full((1, 16, size), 0.5, np.float32)
-            for name, size in (('delta_tcp_position', 3), ('delta_tcp_orientation', 3), ('gripper_command', 1))
-        }
+        self.options.append(options)
+        sizes = (('delta_tcp_position', 3), ('delta_tcp_orientation', 3), ('gripper_command', 1))
+        return {name: np.full((1, 16, size), 0.5, np.float32) for name, size in sizes}, {'chunk': len(self.asked)}
 
     def reset(self):
         self.resets += 1
@@ -127,14 +132,12 @@ def test_a_policy_behind_each_flavour(serve, embodiment, flavour):
         'gripper_command': (16, 1),
     }
     seen = model.asked[0]
-    if flavour == 'n1.5':
-        assert seen['video.zed_camera'].shape == (1, 480, 640, 3)
-        assert seen['annotation.human.action.task_description'] == ['put the cube away']
-        np.testing.assert_array_equal(seen['state.tcp_pose'], np.arange(13, 20)[None])
-    else:
-        assert seen['video']['zed_camera'].shape == (1, 1, 256, 341, 3)
-        assert seen['language'] == {'annotation.human.action.task_description': [['put the cube away']]}
-        assert seen['state']['tcp_pose'].dtype == np.float32
+    assert seen['video']['zed_camera'].shape == ((1, 1, 480, 640, 3) if flavour == 'n1.5' else (1, 1, 256, 341, 3))
+    assert seen['video']['zed_camera'].dtype == np.uint8
+    assert seen['language'] == {'annotation.human.action.task_description': [['put the cube away']]}
+    assert seen['state']['tcp_pose'].dtype == np.float32
+    np.testing.assert_array_equal(seen['state']['tcp_pose'], np.arange(13, 20)[None, None])
+    if flavour != 'n1.5':
         policy.reset()
         assert model.resets == 1
     policy.close()
@@ -144,7 +147,7 @@ def test_a_policy_behind_each_flavour(serve, embodiment, flavour):
     ('kind', 'modality', 'text'),
     [
         ('video', Modality([0], ['wrist']), 'video wrist is not among zed_camera'),
-        ('video', Modality([-15, 0], ['zed_camera']), r'video wants the steps \[-15, 0\]'),
+        ('video', Modality([-90, 0], ['zed_camera']), r'video wants the steps \[-90, 0\]'),
         ('state', Modality([0], ['joint_position']), 'state joint_position is not among'),
         ('action', Modality(list(range(16)), ['delta_tcp_position', 'gripper_command']), 'action delta_tcp_orientation is missing'),
         ('action', Modality([1, 2], ['eef_9d']), r'action gives the steps \[1, 2\]'),
@@ -171,13 +174,57 @@ def test_poses_relative_to_the_state_fit_an_embodiment_with_a_pose():
     assert mismatches(model.modality, embodiment) == []
 
 
-def test_a_dead_host_is_given_up_and_may_come_back(serve, embodiment, loopback):
+def test_a_model_that_looks_back_sees_the_rows_before_the_newest(serve, embodiment):
+    model = Model(embodiment, video=Modality([-15, 0], ['zed_camera']), state=Modality([-1, 0], ['tcp_pose']))
+    policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+    assert policy.spec.steps == (-15, -1, 0)
+    newest = observation(embodiment)
+    newest.earlier = {step: observation(embodiment) for step in (-15, -1)}
+    newest.earlier[-15].images['zed_camera'][:] = 200
+    newest.earlier[-1].state[:] = -1.0
+    policy.infer(newest)
+    seen = model.asked[0]
+    assert [int(picture[0, 0, 0]) for picture in seen['video']['zed_camera'][0]] == [200, 7]
+    np.testing.assert_array_equal(seen['state']['tcp_pose'][0], [np.full(7, -1.0), np.arange(13, 20)])
+    policy.close()
+
+
+def test_pictures_have_the_size_that_the_server_says(serve, embodiment):
+    model = Model(embodiment)
+    model.told = {'image_sizes': {'zed_camera': [640, 480]}}
+    policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+    policy.infer(observation(embodiment))
+    assert model.asked[0]['video']['zed_camera'].shape == (1, 1, 480, 640, 3)
+    policy.close()
+
+
+def test_a_server_that_continues_chunks_is_told_which_one_is_carried_out(serve, embodiment):
+    model = Model(embodiment)
+    model.told = {'real_time_chunking': True}
+    policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+    assert policy.spec.continues
+    seen = observation(embodiment)
+    policy.infer(seen)
+    seen.tick_ns, seen.follows_ns, seen.elapsed_steps, seen.frozen_steps = 200_000_000, 0, 6, 3
+    policy.infer(seen)
+    seen.follows_ns = 12345  # whose answer never came
+    policy.infer(seen)
+    assert model.options == [None, {'follows': {'chunk': 1, 'elapsed_steps': 6, 'frozen_steps': 3}}, None]
+    policy.close()
+
+
+def test_a_dead_host_is_given_up_and_may_come_back(serve, embodiment, loopback, eventually):
     client = Client(loopback, 5601, 'n1.7', timeout_s=0.2)
     for _ in range(2):
         with pytest.raises(PolicyError, match=r'gave no answer for 0\.2 s'):
             client.request('ping')
     serve(Model(embodiment))
-    assert client.request('ping')['status'] == 'ok'
+
+    def answers():
+        with contextlib.suppress(PolicyError):
+            return client.request('ping')['status'] == 'ok'
+
+    assert eventually(answers)
     client.close()
 
 
@@ -187,13 +234,13 @@ def test_a_token_is_asked_for_and_kill_needs_one(serve, embodiment):
         Client(host, port, 'n1.7', token='guess').request('ping')
     assert Client(host, port, 'n1.7', token='secret').request('kill') is None
     open_host = serve(Model(embodiment), port=5602)
-    with pytest.raises(PolicyError, match='--api-token'):
+    with pytest.raises(PolicyError, match='GROOT_ROS_API_TOKEN'):
         Client(*open_host, 'n1.7').request('kill')
 
 
 def test_what_a_server_cannot_do_is_told_and_it_goes_on(serve, embodiment):
     model = Model(embodiment)
-    model.get_action = lambda observation: 1 / 0
+    model.get_action = lambda observation, options: 1 / 0
     client = Client(*serve(model), 'n1.7')
     for endpoint, data, text in (
         ('dance', None, 'Unknown endpoint: dance'),
@@ -243,26 +290,47 @@ def test_an_address_that_is_taken_is_told(serve, embodiment):
 def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(converted, loopback, capsys, tmp_path, embodiment):
     """The whole way: command line, wire, backend; a replay makes no error but that of float32."""
     stop = threading.Event()
-    times = iter(range(10**6))
+    times = itertools.cycle(range(6))  # both evaluations ask six times
     policy = ReplayPolicy(converted, 0, embodiment, horizon=8)
     backend = LocalBackend(policy, embodiment, clock_ns=lambda: round(next(times) * 4 / policy.fps * 1e9))
     server = Server(backend, loopback, 5601)
     thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
     thread.start()
     try:
-        arguments = ['evaluate', str(converted), '--host', loopback, '--port', '5601', '--every', '4', '--json', str(tmp_path / 'errors.json')]
-        assert main(arguments) == 0
+        where = f'{loopback}:5601'
+        arguments = ['evaluate', str(converted), '--policy', where, where, '--every', '4', '--json', str(tmp_path / 'errors.json')]
+        assert main([*arguments, '--plot', str(tmp_path / 'errors.png')]) == 0
     finally:
         stop.set()
         thread.join()
-    errors = json.loads((tmp_path / 'errors.json').read_text())
-    assert errors['chunks'] == 6
-    assert set(errors['keys']) == {'delta_tcp_position', 'delta_tcp_orientation', 'gripper_command'}
-    assert all(found['mae'] < 1e-7 and len(found['mae_by_step']) == 8 for found in errors['keys'].values())
+    for errors in json.loads((tmp_path / 'errors.json').read_text()):
+        assert errors['chunks'] == 6
+        assert set(errors['keys']) == {'delta_tcp_position', 'delta_tcp_orientation', 'gripper_command'}
+        assert all(found['mae'] < 1e-7 and len(found['mae_by_step']) == 8 for found in errors['keys'].values())
+    assert cv2.imread(str(tmp_path / 'errors.png')).shape[1] > 1000
     assert 'delta_tcp_position' in capsys.readouterr().out
 
 
-def test_the_rows_of_another_robot_are_refused_by_evaluate(converted, serve):
-    model = Model(load_embodiment('ur5e_robotiq_zed'))
-    host, port = serve(model)
-    assert main(['evaluate', str(converted), '--host', host, '--port', str(port), '--episodes', '7']) == 1
+def test_a_bag_is_evaluated_as_the_dataset_made_of_it(bags, serve, embodiment, tmp_path):
+    host, port = serve(Model(embodiment))
+    arguments = ['--policy', f'{host}:{port}', '--json', str(tmp_path / 'errors.json')]
+    assert main(['evaluate', str(bags / 'episode_000001'), *arguments]) == 0
+    (of_bag,) = json.loads((tmp_path / 'errors.json').read_text())
+    convert([bags / 'episode_000001'], tmp_path / 'dataset', embodiment)
+    assert main(['evaluate', str(tmp_path / 'dataset'), *arguments]) == 0
+    assert json.loads((tmp_path / 'errors.json').read_text()) == [of_bag]
+    assert of_bag['chunks'] > 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'text'),
+    [
+        (['nowhere'], 'nowhere does not exist'),
+        (['DATASET', '--episodes', '7'], 'has no episode 7'),
+        (['DATASET', '--embodiment', 'so101_dualcam'], 'has other rows than the embodiment so101_dualcam'),
+        (['DATASET', '--policy', 'gpu'], 'gpu is neither the folder of a checkpoint nor HOST:PORT'),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_before_anybody_is_asked(converted, capsys, arguments, text):
+    assert main(['evaluate', *(str(converted) if word == 'DATASET' else word for word in arguments)]) == 1
+    assert text in capsys.readouterr().err

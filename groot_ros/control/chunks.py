@@ -21,7 +21,8 @@ class ScheduleSettings:
     `execution_steps` of a chunk are used at most; `replan_s` is the time between two requests, and no request waits longer than it takes
     for the reply to come before the motion ends (`latency_share` of the latencies seen, plus `margin_s`). Two chunks are blended for
     `blend_s`, or, with `ensemble` > 0, all that overlap are averaged with weights exp(-ensemble * age in chunks). When chunks fail to
-    come the last velocity runs out within `stop_m`. Commands lie `lead_s` ahead of the clock, for the lag of the robot.
+    come the last velocity runs out within `stop_m`. Commands lie `lead_s` ahead of the clock, for the lag of the robot, and openings
+    `gripper_lead_s`, for that of the gripper.
     """
 
     period_s: float
@@ -33,6 +34,7 @@ class ScheduleSettings:
     ensemble: float = 0.0
     stop_m: float = 0.02
     lead_s: float = 0.0
+    gripper_lead_s: float = 0.0
     largest_lead_m: float = 0.08
 
 
@@ -143,19 +145,27 @@ class ChunkScheduler:
         """An observation went out."""
         self._requested_s = self._last_request_s = now_s
 
+    def forget_request(self) -> None:
+        """Nobody waits for a reply any more."""
+        self._requested_s = None
+
     def lost(self) -> None:
         """The reply will not come: the next request may go out."""
         self._requested_s = None
         self.figures.late += 1
 
-    def add(self, poses: Array, openings: Array, observed_s: float, now_s: float) -> bool:
-        """Takes a chunk: target poses (H, 7) and openings (H,) of an observation. False where all its time has passed."""
+    def add(self, poses: Array, openings: Array, observed_s: float, now_s: float, next_s: float | None = None, last: bool = False) -> float | None:
+        """Takes a chunk: target poses (H, 7) and openings (H,) of an observation; the `last` one ends where it ends.
+
+        Returns when it begins: at its observation, or, where the arm has stood still meanwhile so that no step has passed, with the next
+        command, at `next_s`. None where all its time has passed.
+        """
         settings, figures = self.settings, self.figures
         if self._requested_s is not None:
             figures.latencies_s.append(now_s - self._requested_s)
         self._requested_s = None
         if not self._chunks:
-            observed_s = now_s  # the arm has stood still meanwhile, so no step has passed
+            observed_s = (now_s if next_s is None else next_s) + settings.lead_s
         count = min(len(poses), settings.execution_steps) if settings.execution_steps else len(poses)
         times_s = observed_s + settings.period_s * np.arange(count + 1)
         chunk = Chunk(times_s, np.vstack([self.target(observed_s), poses[:count]]), np.asarray(openings[:count], float))
@@ -163,14 +173,14 @@ class ChunkScheduler:
         figures.chunks, figures.steps, figures.dropped = figures.chunks + 1, figures.steps + count, figures.dropped + passed
         if passed >= count:
             figures.late += 1
-            return False
+            return None
         if count > 2:
             figures.second_differences_m.append(float(np.abs(np.diff(chunk.poses[1:, :3], n=2, axis=0)).mean()))
         if self._chunks:
             figures.seams.append(self._seam(chunk, now_s))
-        self._chunks.append((now_s, self._run_out(chunk)))
+        self._chunks.append((now_s, self._run_out(chunk, 0.0 if last else self.settings.stop_m)))
         self._forget(now_s)
-        return True
+        return observed_s
 
     @property
     def end_s(self) -> float:
@@ -186,7 +196,7 @@ class ChunkScheduler:
         time_s = now_s + self.settings.lead_s
         pose = self.target(time_s)
         if self._chunks:
-            self._opening = self._chunks[-1][1].opening(time_s)
+            self._opening = self._chunks[-1][1].opening(now_s + self.settings.gripper_lead_s)
         if measured is not None:
             away = pose[:3] - measured[:3]
             distance = float(np.linalg.norm(away))
@@ -229,11 +239,11 @@ class ChunkScheduler:
     def _tail_s(self) -> float:
         return 2 * self.settings.period_s
 
-    def _run_out(self, chunk: Chunk) -> Chunk:
-        """Two more steps that bring the last velocity to rest within `stop_m`."""
+    def _run_out(self, chunk: Chunk, stop_m: float) -> Chunk:
+        """Two more steps that bring the last velocity to rest within `stop_m`; none of its turning either for 0."""
         last = deltas_between(chunk.poses[-2:])[0]
         length = float(np.linalg.norm(last[:3]))
-        scale = min(1.0, self.settings.stop_m / length) if length > 0 else 1.0
+        scale = min(1.0, stop_m / length) if length > 0 else float(stop_m > 0)
         half = apply_delta(chunk.poses[-1], last * scale * 0.7)
         rest = apply_delta(half, last * scale * 0.3)
         period_s = self.settings.period_s

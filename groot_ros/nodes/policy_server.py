@@ -1,7 +1,9 @@
-"""policy_server: asks a policy for chunks and plays them as policy/tcp_delta on an absolute time grid. Nothing moves before ~/enable."""
+"""policy_server: plays a policy's chunks as policy/tcp_delta on an absolute time grid. Nothing moves before ~/enable."""
 
-import os
+import json
 import time
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,36 +17,44 @@ from std_srvs.srv import SetBool
 from groot_ros.action import RunPolicy
 from groot_ros.bags.images import stamp_in
 from groot_ros.bags.types import typestore
-from groot_ros.control.chunks import ChunkScheduler, GripperDecider, ScheduleSettings
-from groot_ros.control.moves import Move, MoveFollower
+from groot_ros.control.chunks import ScheduleFigures, ScheduleSettings
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.geometry import Array, deltas_between
+from groot_ros.geometry import Array
 from groot_ros.health import Health
 from groot_ros.msg import ActionChunk, PolicyStatus, RobotStatus, TcpDelta
 from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
+from groot_ros.nodes.policy_messages import chunk_message, delta_message, figures_message, pose_of, shown
 from groot_ros.nodes.stream_watch import StreamWatch
-from groot_ros.policies.asking import Answer, Asker
-from groot_ros.policies.base import Observation, Policy
-from groot_ros.policies.client import Client
+from groot_ros.policies.asking import Asker
+from groot_ros.policies.base import Policy
+from groot_ros.policies.choosing import PolicyChoice, make_policy
+from groot_ros.policies.loading import Loader
 from groot_ros.policies.observing import Missing, Observer
-from groot_ros.policies.remote import RemotePolicy
-from groot_ros.policies.replay import ReplayPolicy
-from groot_ros.policies.scripted import HoldPolicy, ScriptedPolicy
-from groot_ros.policies.targets import AnswerError, Targets, gripper_key, targets_of
-from groot_ros.srv import SetTask
+from groot_ros.policies.player import Player, PlaySettings, Taken
+from groot_ros.policies.shadow import Shadow
+from groot_ros.srv import LoadPolicy, SetTask
 
 PARAMETERS = {
     'embodiment': Parameter('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
-    'backend': Parameter('replay', 'replay (an episode of a dataset), remote (a server of GR00T or of groot-ros serve), hold, or scripted (a fault)'),
+    'backend': Parameter(
+        'replay', 'replay (an episode of a dataset), gr00t or lerobot (a checkpoint), remote (a model server), hold, or scripted (a fault)'
+    ),
     'dataset': Parameter('', 'folder of the dataset, for replay'),
     'episode': Parameter(0, 'episode of the dataset, counted from 0, for replay'),
     'settle_s': Parameter(1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0),
+    'checkpoint': Parameter('', 'folder of the checkpoint, for gr00t and lerobot'),
+    'python': Parameter('', "the Python that has the model's libraries, such as /opt/gr00t/.venv/bin/python; empty for this one"),
+    'device': Parameter('', 'where the model runs, such as cuda:0; empty for the GPU where there is one'),
+    'embodiment_tag': Parameter('new_embodiment', 'embodiment tag of the checkpoint, for gr00t'),
+    'data_config': Parameter('', 'MODULE:CLASS of the data config, for gr00t checkpoints of N1.5'),
     'host': Parameter('127.0.0.1', 'address of the server, for remote'),
     'port': Parameter(5555, 'port of the server, for remote'),
     'flavour': Parameter('n1.7', 'release of GR00T whose wire the server speaks: n1.5, n1.6 or n1.7'),
     'timeout_s': Parameter(2.0, 'longest time for an answer, s', 0.05, 60.0),
     'fault': Parameter('', 'what goes wrong, for scripted: late, empty, not_a_number, jumping, shape, hanging or crashing'),
+    'shadow': Parameter(False, 'compare the policy with what the operator does, and command nothing'),
+    'shadow_report': Parameter('', 'file that the comparison is written to at the end (.json; a plot lies beside it)'),
     'task': Parameter('', 'what the policy is told to do'),
     'command_hz': Parameter(0.0, 'commands a second; 0 for one each row', 0.0, 125.0),
     'execution_steps': Parameter(0, 'steps of a chunk that are used at most; 0 for all'),
@@ -53,18 +63,34 @@ PARAMETERS = {
     'ensemble': Parameter(0.0, 'above 0: all chunks that overlap are averaged, older ones with less weight', 0.0, 5.0),
     'stop_m': Parameter(0.02, 'distance within which the motion runs out when no chunk comes, m', 0.0, 0.1),
     'lead_s': Parameter(0.0, 'commands lie so far ahead, for the lag of the robot, s', 0.0, 0.5),
+    'gripper_lead_s': Parameter(0.0, 'openings lie so far ahead, for the lag of the gripper, s', 0.0, 0.5),
     'largest_lead_m': Parameter(0.08, 'largest distance of the target from the measured pose, m', 0.005, 0.3),
     'largest_speed_m_s': Parameter(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0),
     'stale_s': Parameter(0.3, 'a stream that is silent for longer stops the policy, s', 0.02, 5.0),
     'slow_scaling': Parameter(0.05, 'below this share of the speed slider the policy waits', 0.0, 1.0),
 }
-SCHEDULE = ('execution_steps', 'replan_s', 'blend_s', 'ensemble', 'stop_m', 'lead_s', 'largest_lead_m')
-# Not a parameter, since everybody can read those.
-TOKEN_VARIABLE = 'GROOT_ROS_API_TOKEN'
-_FRESH_NS, _LOOK_S, _STATUS_S, _KEPT = 500_000_000, 0.5, 0.2, 100
+SCHEDULE = ('execution_steps', 'replan_s', 'blend_s', 'ensemble', 'stop_m', 'lead_s', 'gripper_lead_s', 'largest_lead_m')
+_CHOICE = ('backend', 'episode', 'host', 'port', 'flavour', 'timeout_s', 'fault', 'python', 'device', 'embodiment_tag', 'data_config')
+_FRESH_NS, _LOOK_S, _STATUS_S, _LOADED_S, _LONGEST_CHUNK_S = 500_000_000, 0.5, 0.2, 0.05, 4.0
 _TEXT = {PolicyStatus.IDLE: 'idle', PolicyStatus.READY: 'ready', PolicyStatus.RUNNING: 'running', PolicyStatus.PAUSED: 'paused',
-         PolicyStatus.STOPPED: 'stopped', PolicyStatus.DONE: 'done'}  # fmt: skip
+         PolicyStatus.STOPPED: 'stopped', PolicyStatus.DONE: 'done', PolicyStatus.SHADOW: 'in the shadow'}  # fmt: skip
 _AT_WORK = (PolicyStatus.RUNNING, PolicyStatus.PAUSED)
+_APPROACH = 'moves to where the recording began'
+
+
+@dataclass
+class _Run:
+    """A goal of ~/run: its end is told to `ended` as a state and a reason."""
+
+    handle: ServerGoalHandle
+    until_s: float
+    ended: Future
+
+    def over(self) -> str:
+        """Why it must end now; empty where it may go on."""
+        if self.handle.is_cancel_requested:
+            return 'cancelled'
+        return 'the time is over' if time.monotonic() > self.until_s else ''
 
 
 class PolicyServer(GrootNode):
@@ -73,28 +99,18 @@ class PolicyServer(GrootNode):
     def __init__(self) -> None:
         super().__init__('policy_server', PARAMETERS)
         self._embodiment = load_embodiment(self.parameter('embodiment'))
-        self._pose_part = self._embodiment.pose_part
-        self._policy = self._make_policy()
-        self._row_s = 1.0 / getattr(self._policy, 'fps', self._embodiment.fps)
-        self._period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / self._row_s))
-        settings = {name: self.parameter(name) for name in SCHEDULE}
-        self._scheduler = ChunkScheduler(ScheduleSettings(self._row_s, **settings))
-        self._asker = Asker(self._policy, self.parameter('timeout_s'))
-        self._observer = Observer(self._embodiment, self.parameter('stale_s'))
-        self._gripper = GripperDecider()
-        self._state, self._reason, self._problem = PolicyStatus.IDLE, '', ''
-        self._task = self.parameter('task')
-        self._sequence, self._next_ns, self._origin_ns = 0, 0, self.now_ns()
-        self._commanded: Array | None = None
-        self._sent: dict[int, Array] = {}
+        self._state, self._reason = PolicyStatus.IDLE, ''
+        self._task, self._loading = self.parameter('task'), ''
         self._target: Array | None = None
         self._target_ns = 0
         self._measured: Array | None = None
         self._arm = RobotStatus()
-        self._ask_from_ns = 0
-        self._fresh = self._ended = False
-        self._ran: Future | None = None
-        self._goal_handle: ServerGoalHandle | None = None
+        self._asker: Asker | None = None
+        self._observer: Observer | None = None
+        self._player: Player | None = None
+        self._shadow: Shadow | None = None
+        self._run: _Run | None = None
+        self._loader = Loader()
         self._deltas = self.create_publisher(TcpDelta, 'policy/tcp_delta', COMMAND_QOS)
         self._chunks = self.create_publisher(ActionChunk, 'policy/action_chunk', COMMAND_QOS)
         self._statuses = self.create_publisher(PolicyStatus, 'policy_status', STATUS_QOS)
@@ -104,15 +120,13 @@ class PolicyServer(GrootNode):
         self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(SetTask, '~/set_task', self._on_set_task)
+        self.create_service(LoadPolicy, '~/load', self._on_load)
         self._run_action = ActionServer(
             self, RunPolicy, '~/run', self._on_run, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT
         )
-        observed = self._embodiment.model_copy(update={'also_record': ()})
-        self._watch = StreamWatch(self, observed, self._on_message, lambda topic, count: None)
-        if self._policy.spec.observes:
-            self.create_timer(_LOOK_S, self._watch.follow_publishers)
-        self.create_timer(self._period_ns / 5e9, self._tick)
+        self.create_timer(_LOADED_S, self._look_after_loading)
         self.create_timer(_STATUS_S, self._publish_status)
+        self._load(self._chosen())
 
     def end(self) -> None:
         """Stops commanding; the arm holds."""
@@ -120,59 +134,107 @@ class PolicyServer(GrootNode):
             self._enter(PolicyStatus.STOPPED, 'the policy server was stopped')
 
     def close(self) -> None:
-        """Lets the policy go."""
-        self._asker.close()
+        """Lets the policy go, and writes down what the shadow saw."""
+        if self._asker is not None:
+            self._asker.close()
+        if self._shadow is not None:
+            self._report(self._shadow)
 
     def diagnose(self) -> list[Health]:
         """The state, and how chunks come."""
         status = self._status()
-        values = {
-            'policy': status.policy,
-            'chunks': str(status.chunks),
-            'without a chunk in time': str(status.late),
-            'latency p50 (ms)': f'{status.latency_p50 * 1e3:.1f}',
-            'latency p95 (ms)': f'{status.latency_p95 * 1e3:.1f}',
-            'steps dropped (share)': f'{status.dropped_share:.3f}',
-            'jump at seams p95 (mm)': f'{status.seam_jump_p95 * 1e3:.2f}',
-            'turn at seams p95 (rad)': f'{status.seam_turn_p95:.3f}',
-        }
+        values = shown(status)
+        if self._shadow is not None:
+            errors = self._shadow.evaluation.as_dict()['keys']
+            values |= {f'mean error of {name}': f'{figures["mae"]:.5g}' for name, figures in errors.items()}
         level = int(status.state in (PolicyStatus.STOPPED, PolicyStatus.PAUSED))
         return [Health('policy', level, f'{_TEXT[status.state]}{": " if status.reason else ""}{status.reason}', values)]
 
-    def _make_policy(self) -> Policy:
-        backend, embodiment = self.parameter('backend'), self._embodiment
-        if backend == 'replay':
-            if not self.parameter('dataset'):
-                raise GrootRosError('The backend replay needs the parameter dataset: give the folder of a converted dataset.')
-            return ReplayPolicy(Path(self.parameter('dataset')).expanduser(), self.parameter('episode'), embodiment)
-        if backend == 'remote':
-            token = os.environ.get(TOKEN_VARIABLE, '')
-            client = Client(self.parameter('host'), self.parameter('port'), self.parameter('flavour'), token, self.parameter('timeout_s'))
-            return RemotePolicy(client, embodiment, self.parameter('flavour'))
-        if backend == 'hold':
-            return HoldPolicy(embodiment)
-        if backend == 'scripted':
-            return ScriptedPolicy(embodiment, self.parameter('fault'))
-        raise GrootRosError(f'The policy backend {backend!r} is not known: use replay, remote, hold or scripted.')
+    def _chosen(self, **other: object) -> PolicyChoice:
+        """What the parameters choose, or `other` where it is given."""
+        chosen = {name: self.parameter(name) for name in _CHOICE} | other
+        path = self.parameter('dataset') if chosen['backend'] == 'replay' else self.parameter('checkpoint')
+        return PolicyChoice(**{'path': path, **chosen})
 
-    def _seconds(self, time_ns: int) -> float:
-        return (time_ns - self._origin_ns) / 1e9
+    def _load(self, choice: PolicyChoice) -> None:
+        self._loading = f'loading {choice.path or choice.backend}'
+        seen = self._observer.observe(self.now_ns(), self._task) if self._observer is not None else None
+        log = self.get_logger().info
+        self._loader.start(partial(make_policy, choice, self._embodiment, log), None if isinstance(seen, Missing) else seen)
+
+    def _look_after_loading(self) -> None:
+        if (made := self._loader.poll()) is None:
+            return
+        self._loading = ''
+        if isinstance(made, Policy) and self._asker is None:
+            self._set_up(made)
+        elif isinstance(made, Policy):
+            self._change(made)
+        elif self._asker is None:
+            self.fail(str(made) if isinstance(made, GrootRosError) else f'The policy could not be made: {type(made).__name__}: {made}')
+        else:
+            self._refuse(f'{type(made).__name__}: {made}' if not isinstance(made, GrootRosError) else str(made))
+
+    def _set_up(self, policy: Policy) -> None:
+        """With the first policy: its rows set the grid of time."""
+        row_s, stale_s = self._row_s(policy), self.parameter('stale_s')
+        self._asker = Asker(policy, self.parameter('timeout_s'))
+        shadow = self.parameter('shadow')
+        self._observer = Observer(self._embodiment, stale_s, policy.spec.steps, row_s, _LONGEST_CHUNK_S if shadow else 1.0)
+        if policy.spec.observes:
+            self._watch = StreamWatch(self, self._embodiment.model_copy(update={'also_record': ()}), self._on_message, lambda topic, count: None)
+            self.create_timer(_LOOK_S, self._watch.follow_publishers)
+        if shadow:
+            if not policy.spec.observes:
+                self.fail(f'{policy.spec.name} looks at nothing: there is nothing to compare in the shadow.')
+            self._shadow = Shadow(self._asker, self._observer, row_s, self.parameter('replan_s'))
+            self.create_timer(row_s / 5, self._tick_shadow)
+            return
+        schedule = ScheduleSettings(row_s, **{name: self.parameter(name) for name in SCHEDULE})
+        period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
+        settings = PlaySettings(period_ns, self.parameter('largest_speed_m_s'), self.parameter('settle_s'))
+        self._player = Player(self._asker, self._observer, schedule, settings, self._on_answer)
+        self.create_timer(period_ns / 5e9, self._tick)
+
+    def _row_s(self, policy: Policy) -> float:
+        return 1.0 / getattr(policy, 'fps', self._embodiment.fps)
+
+    def _change(self, policy: Policy) -> None:
+        """Between two chunks, where the new policy sees and gives rows of the same times."""
+        player = self._player
+        if player is None:
+            reason = 'the shadow compares one policy: start it anew'
+        elif self._row_s(policy) != player.scheduler.settings.period_s:
+            reason = f'{policy.spec.name} has {1 / self._row_s(policy):g} rows a second, and {1 / player.scheduler.settings.period_s:g} are played'
+        elif policy.spec.steps != player.policy.spec.steps or policy.spec.observes != player.policy.spec.observes:
+            reason = f'{policy.spec.name} sees other steps than {player.policy.spec.name}: start the node anew'
+        elif policy.spec.ends and self._state in _AT_WORK:
+            reason = f'{policy.spec.name} begins elsewhere: end the run first'
+        else:
+            self.get_logger().info(f'{policy.spec.name} takes over from {player.policy.spec.name}.')
+            self._asker = Asker(policy, self.parameter('timeout_s'))
+            player.change(self._asker).close()
+            return
+        policy.close()
+        self._refuse(reason)
+
+    def _refuse(self, reason: str) -> None:
+        self._loading = f'refused: {reason}'
+        self.warn(f'The policy was not loaded: {reason}')
 
     def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
-        self._observer.add(topic, stamp_in(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic]))
+        if self._observer is not None:
+            self._observer.add(topic, stamp_in(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic]))
 
     def _on_target(self, message: PoseStamped) -> None:
-        self._target, self._target_ns = _pose(message), ns_of(message.header.stamp)
+        self._target, self._target_ns = pose_of(message), ns_of(message.header.stamp)
 
     def _on_pose(self, message: PoseStamped) -> None:
-        self._measured = _pose(message)
+        self._measured = pose_of(message)
 
     def _on_accepted(self, message: TcpDelta) -> None:
-        """What a limit took away is taken from our own idea of the target, so that it does not grow away from the arm's."""
-        sent = self._sent.pop(message.sequence, None) if message.source == 'policy' else None
-        if sent is not None and self._commanded is not None:
-            lost = np.array([*message.translation]) - sent[:3]
-            self._commanded = np.concatenate([self._commanded[:3] + lost, self._commanded[3:]])
+        if message.source == 'policy' and self._player is not None:
+            self._player.corrected(message.sequence, np.concatenate([message.translation, message.rotation]))
 
     def _on_status(self, message: RobotStatus) -> None:
         self._arm = message
@@ -183,8 +245,9 @@ class PolicyServer(GrootNode):
         elif reason := self._reason_to_wait():
             if self._state == PolicyStatus.RUNNING:
                 self._enter(PolicyStatus.PAUSED, reason)
-        elif self._state == PolicyStatus.PAUSED:
-            self._resume()
+        elif self._state == PolicyStatus.PAUSED and self._player is not None and self._target is not None:
+            self._player.resume(self._target, self.now_ns())
+            self._enter(PolicyStatus.RUNNING, '')
 
     def _reason_to_wait(self) -> str:
         """Somebody else has the arm, or has stopped it with the speed slider: the policy goes on, with a fresh observation, when they let it."""
@@ -201,12 +264,21 @@ class PolicyServer(GrootNode):
             response.success, response.message = True, 'no more commands'
             return response
         reason = self._begin()
-        response.success, response.message = not reason, reason or f'{self._policy.spec.name} runs'
+        response.success, response.message = not reason, reason or f'{self._policy_name()} runs'
         return response
 
     def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
         self._task = request.task.strip()
         response.success, response.message = True, f'the task is: {self._task}'
+        return response
+
+    def _on_load(self, request: LoadPolicy.Request, response: LoadPolicy.Response) -> LoadPolicy.Response:
+        if self._loader.busy:
+            response.success, response.message = False, f'it is {self._loading} already'
+            return response
+        given = {name: getattr(request, name) for name in ('backend', 'path', 'host', 'port') if getattr(request, name)}
+        self._load(self._chosen(episode=request.episode, **given))
+        response.success, response.message = True, f'{self._loading}; policy_status says how it goes'
         return response
 
     def _on_goal(self, goal: RunPolicy.Goal) -> GoalResponse:
@@ -219,14 +291,13 @@ class PolicyServer(GrootNode):
             handle.abort()
             result.message = reason
             return result
-        self._ran, self._goal_handle, until_s = Future(), handle, time.monotonic() + (goal.time_limit or float('inf'))
+        run = self._run = _Run(handle, time.monotonic() + (goal.time_limit or float('inf')), Future())
         succeeded = self.create_subscription(Bool, goal.success_topic, self._on_success, COMMAND_QOS) if goal.success_topic else None
-        self._time_is_over = lambda: time.monotonic() > until_s
-        outcome, result.message = await self._ran
+        outcome, result.message = await run.ended
         result.success = outcome in (PolicyStatus.DONE, PolicyStatus.READY)
         if succeeded is not None:
             self.destroy_subscription(succeeded)
-        self._ran = self._goal_handle = None
+        self._run = None
         (handle.canceled if handle.is_cancel_requested else handle.succeed if result.success else handle.abort)()
         return result
 
@@ -236,186 +307,99 @@ class PolicyServer(GrootNode):
 
     def _why_not(self) -> str:
         """Why it cannot run now; empty where it can."""
+        if self._player is None:
+            return self._loading
         if not self.active:
             return 'the policy server is not active'
         if self._arm.state != RobotStatus.ENABLED:
             return 'the arm is not enabled: call ur5e_driver/enable first'
         if self._target is None or self.now_ns() - self._target_ns > _FRESH_NS:
             return 'tcp_target is silent: look at ur5e_driver'
-        if waits := self._reason_to_wait():
-            return waits
-        if self._asker.busy:
-            return f'{self._policy.spec.name} still works on an earlier request'
-        seen = self._observe(self.now_ns())
-        return seen.reason if isinstance(seen, Missing) else ''
+        return self._reason_to_wait() or self._player.why_not(self.now_ns())
 
     def _begin(self) -> str:
         """Starts from where the arm stands, and returns an empty text, or why not."""
         if self._state in _AT_WORK:
             return 'it runs already'
+        if self._shadow is not None:
+            return 'it compares in the shadow and commands nothing: start it without the parameter shadow'
         if reason := self._why_not():
             return reason
-        assert self._target is not None
-        self._commanded, self._problem = self._target, ''
-        self._sent.clear()
-        self._scheduler.start(self._target)
-        now_ns = self.now_ns()
-        self._next_ns, self._ask_from_ns = now_ns, now_ns
-        self._fresh, self._ended = True, False
-        reason = self._approach(self._policy, now_ns) if isinstance(self._policy, ReplayPolicy) else ''
-        self._enter(PolicyStatus.RUNNING, reason)
+        assert self._player is not None and self._target is not None
+        self._player.begin(self._target, self.now_ns())
+        self._enter(PolicyStatus.RUNNING, _APPROACH if self._player.approaching else '')
         return ''
 
-    def _approach(self, policy: ReplayPolicy, now_ns: int) -> str:
-        """Goes to where the recording began, as one long chunk; returns what it does."""
-        follower, poses = MoveFollower(self._target, self._row_s), []
-        opening = float(policy.infer(Observation(0, policy.start_state))[gripper_key(self._embodiment)][0, 0])
-        follower.follow([Move(policy.start_state[self._pose_part], opening, self.parameter('settle_s'))])
-        while not follower.done:
-            follower.step()
-            poses.append(follower.pose)
-        now_s = self._seconds(now_ns)
-        self._scheduler.add(np.array(poses), np.full(len(poses), opening), now_s, now_s)
-        self._ask_from_ns = now_ns + round(len(poses) * self._row_s * 1e9)
-        return 'moves to where the recording began'
-
-    def _resume(self) -> None:
-        assert self._target is not None
-        self._commanded = self._target
-        self._scheduler.flush(self._target)
-        self._next_ns = self.now_ns()
-        self._enter(PolicyStatus.RUNNING, '')
-
     def _enter(self, state: int, reason: str) -> None:
-        if self._state == PolicyStatus.RUNNING:
-            self._sequence += 1
-            self.publish(self._deltas, TcpDelta(source='policy', sequence=self._sequence, release=True))
-            self._asker.forget()
+        if self._state == PolicyStatus.RUNNING and self._player is not None:
+            self.publish(self._deltas, TcpDelta(source='policy', sequence=self._player.halt(), release=True))
         if state == PolicyStatus.STOPPED:
             self.warn(f'Stopped: {reason}.')
         self._state, self._reason = state, reason
         self._publish_status()
-        if self._ran is not None and state not in _AT_WORK and not self._ran.done():
-            self._ran.set_result((state, reason))
-
-    def _observe(self, now_ns: int) -> Observation | Missing:
-        if not self._policy.spec.observes:
-            # A row's own time, so that a replay's rows follow each other without a part of one lost or doubled.
-            row_ns = self._row_s * 1e9
-            tick_ns = self._ask_from_ns + round((now_ns - self._ask_from_ns) // row_ns * row_ns)
-            return Observation(tick_ns, np.zeros(0), {}, self._task)
-        return self._observer.observe(now_ns, self._task)
+        if self._run is not None and state not in _AT_WORK and not self._run.ended.done():
+            self._run.ended.set_result((state, reason))
 
     def _tick(self) -> None:
-        """Takes what has come, asks when it is time, and publishes what is due; the grid and not the timer sets the times of commands."""
-        if self._state != PolicyStatus.RUNNING:
+        """Publishes what is due; the grid and not the timer sets the times of commands."""
+        player = self._player
+        if self._state != PolicyStatus.RUNNING or player is None:
             return
-        now_ns = self.now_ns()
-        if (answer := self._asker.poll()) is not None:
-            self._take(answer, self._seconds(now_ns))
-        self._ask(now_ns)
-        if self._goal_handle is not None and (self._goal_handle.is_cancel_requested or self._time_is_over()):
-            self._enter(PolicyStatus.STOPPED, 'cancelled' if self._goal_handle.is_cancel_requested else 'the time is over')
-        while self._state == PolicyStatus.RUNNING and now_ns >= self._next_ns:
-            self._step(self._next_ns)
-            self._next_ns += self._period_ns
-
-    def _ask(self, now_ns: int) -> None:
-        now_s = self._seconds(now_ns)
-        if now_ns < self._ask_from_ns or self._ended or self._asker.busy or not self._scheduler.wants_request(now_s):
-            return
-        if self._reason:  # the approach is over
-            self._scheduler.flush(self._scheduler.target(now_s))
+        for command in player.tick(self.now_ns(), self._task, self._measured):
+            self._deltas.publish(delta_message(command, player.period_s))
+        if self._reason and not player.approaching:
             self._reason = ''
             self._publish_status()
-        seen = self._observe(now_ns)
-        if isinstance(seen, Missing):
-            self._enter(PolicyStatus.STOPPED, seen.reason)
+        if self._run is not None and (reason := self._run.over()):
+            self._enter(PolicyStatus.STOPPED, reason)
+        elif player.over is not None:
+            self._enter(PolicyStatus.DONE if player.done else PolicyStatus.STOPPED, player.over)
+
+    def _tick_shadow(self) -> None:
+        if self.active and self._shadow is not None:
+            self._shadow.tick(self.now_ns(), self._task)
+
+    def _on_answer(self, taken: Taken) -> None:
+        if taken.targets is None or self._player is None:
+            self.warn(f'A chunk was not taken: {taken.problem}.')
             return
-        self._asker.ask(seen, reset=self._fresh)
-        self._fresh = False
-        self._scheduler.requested(now_s)
+        self.publish(self._chunks, chunk_message(taken.answer, taken.targets, self._player.scheduler.settings.period_s, taken.taken))
 
-    def _take(self, answer: Answer, now_s: float) -> None:
-        observed_s = self._seconds(answer.observation.tick_ns)
-        try:
-            if answer.problem:
-                raise AnswerError(answer.problem)
-            targets = targets_of(answer.action, self._embodiment, self._scheduler.target(observed_s))
-            if not len(targets.poses):
-                self._ended = self._policy.spec.ends
-                raise AnswerError('it gave no step' if not self._ended else '')
-            self._check_speed(targets)
-        except AnswerError as error:
-            self._scheduler.lost()
-            if str(error):
-                self._problem = str(error)
-                self.warn(f'A chunk was not taken: {self._problem}.')
+    def _report(self, shadow: Shadow) -> None:
+        if not shadow.evaluation.chunks:
             return
-        taken = self._scheduler.add(targets.poses, targets.openings, observed_s, now_s)
-        message = ActionChunk(period=self._row_s, latency=answer.answered_s - answer.asked_s, taken=taken)
-        message.header.stamp, message.header.frame_id = time_of(answer.observation.tick_ns), 'base'
-        message.poses, message.openings = targets.poses.ravel().tolist(), targets.openings.tolist()
-        self.publish(self._chunks, message)
+        for line in shadow.evaluation.lines():
+            self.get_logger().info(line)
+        if self.parameter('shadow_report'):
+            from groot_ros.policies.error_plot import write_error_plot
 
-    def _check_speed(self, targets: Targets) -> None:
-        steps = np.linalg.norm(np.diff(targets.poses[:, :3], axis=0), axis=1) if len(targets.poses) > 1 else np.zeros(1)
-        if steps.max() > self.parameter('largest_speed_m_s') * self._row_s:
-            raise AnswerError(f'step {int(steps.argmax()) + 1} moves at {steps.max() / self._row_s:.2f} m/s')
+            path = Path(self.parameter('shadow_report')).expanduser()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(shadow.evaluation.as_dict(), indent=2) + '\n')
+            write_error_plot([shadow.evaluation], path.with_suffix('.png'))
 
-    def _step(self, tick_ns: int) -> None:
-        now_s, period_s = self._seconds(tick_ns), self._period_ns / 1e9
-        assert self._commanded is not None
-        if self._scheduler.starved(now_s) and not self._reason:
-            self._enter(PolicyStatus.DONE if self._ended else PolicyStatus.STOPPED, '' if self._ended else self._why_starved())
-            return
-        pose, value = self._scheduler.sample(now_s + period_s, self._measured)
-        delta = deltas_between(np.array([self._commanded, pose]))[0]
-        self._commanded = pose
-        self._publish(tick_ns, delta, self._gripper.decide(value) if self._policy.spec.observes and np.isfinite(value) else value)
-
-    def _why_starved(self) -> str:
-        return f'no chunk came in time{": " if self._problem else ""}{self._problem}'
-
-    def _publish(self, tick_ns: int, delta: Array, opening: float) -> None:
-        self._sequence += 1
-        message = TcpDelta(source='policy', sequence=self._sequence, duration=self._period_ns / 1e9, opening=float(opening))
-        message.translation, message.rotation = delta[:3], delta[3:]
-        message.header.stamp, message.header.frame_id = time_of(tick_ns), 'base'
-        self._sent[self._sequence] = delta
-        while len(self._sent) > _KEPT:
-            self._sent.pop(next(iter(self._sent)))
-        self._deltas.publish(message)
+    def _policy_name(self) -> str:
+        return self._asker.policy.spec.name if self._asker is not None else self.parameter('backend')
 
     def _status(self) -> PolicyStatus:
-        figures = self._scheduler.figures
+        figures = self._player.scheduler.figures if self._player is not None else ScheduleFigures()
         state, reason = self._state, self._reason
-        if state in (PolicyStatus.IDLE, PolicyStatus.READY):
+        if self._shadow is not None:
+            state, reason = PolicyStatus.SHADOW, self._shadow.problem
+            figures.chunks = self._shadow.evaluation.chunks
+        elif state in (PolicyStatus.IDLE, PolicyStatus.READY):
             reason = self._why_not()
             state = PolicyStatus.IDLE if reason else PolicyStatus.READY
-        status = PolicyStatus(state=state, reason=reason, policy=self._policy.spec.name, task=self._task, chunks=figures.chunks, late=figures.late)
+        status = figures_message(figures)
+        status.state, status.reason, status.policy, status.task, status.loading = state, reason, self._policy_name(), self._task, self._loading
         status.header.stamp = time_of(self.now_ns())
-        status.latency_p50, status.latency_p95 = figures.latency_s(0.5), figures.latency_s(0.95)
-        status.dropped_share = figures.dropped_share
-        status.seam_jump_p95 = _p95([seam.jump_m for seam in figures.seams])
-        status.seam_turn_p95 = _p95([seam.turn_rad for seam in figures.seams])
-        status.second_difference_p95 = _p95(figures.second_differences_m)
         return status
 
     def _publish_status(self) -> None:
         status = self._status()
         self.publish(self._statuses, status)
-        if self._goal_handle is not None and self._state in _AT_WORK:
-            self._goal_handle.publish_feedback(RunPolicy.Feedback(status=status))
-
-
-def _pose(message: PoseStamped) -> Array:
-    p, q = message.pose.position, message.pose.orientation
-    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
-
-
-def _p95(values) -> float:
-    return float(np.quantile(list(values), 0.95)) if values else 0.0
+        if self._run is not None and self._state in _AT_WORK:
+            self._run.handle.publish_feedback(RunPolicy.Feedback(status=status))
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """The interface of a policy, whatever runs behind it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -15,34 +15,59 @@ class PolicyError(GrootRosError):
 
 @dataclass
 class Observation:
-    """What a policy sees: the state (D,) of a tick, RGB images (height, width, 3) by camera name, and the task."""
+    """What a policy sees: the state (D,) of a tick, RGB images (height, width, 3) by camera name, and the task.
+
+    `earlier` are the observations of the steps before it (-1 is a row earlier), for a policy that wants some. For real-time chunking,
+    `follows_ns` is the tick of the observation whose chunk is being carried out, `elapsed_steps` how many of that chunk's steps lie before
+    this tick, and `frozen_steps` how many from this tick on will have been carried out when the answer comes.
+    """
 
     tick_ns: int
     state: Array
     images: dict[str, np.ndarray] = field(default_factory=dict)
     task: str = ''
+    earlier: dict[int, 'Observation'] = field(default_factory=dict)
+    follows_ns: int | None = None
+    elapsed_steps: int = 0
+    frozen_steps: int = 0
+
+    def at(self, step: int) -> 'Observation':
+        """That of a step, 0 being the present one."""
+        return self.earlier[step] if step else self
 
 
 @dataclass
 class PolicySpec:
-    """Steps of a chunk, whether a policy looks at state and images (one that does not is asked without), and whether it comes to an end."""
+    """What to know of a policy.
+
+    `horizon` is the number of steps of a chunk, `steps` those that it sees, counted back from the present one, 0. One that does not
+    observe is asked without state and images; one that `ends` comes to an end, as a replay; one that `continues` can be told which chunk
+    is being carried out (real-time chunking).
+    """
 
     name: str
     horizon: int
     observes: bool = True
     ends: bool = False
+    continues: bool = False
+    steps: tuple[int, ...] = (0,)
 
 
-class Policy(Protocol):
+class Policy(ABC):
     """`infer` gives the next steps by action key, (H, size) each: H may fall at the end of a replay, and is 0 when it has ended."""
 
     spec: PolicySpec
 
+    @abstractmethod
     def infer(self, observation: Observation) -> dict[str, Array]:
         """The actions of the steps after the observation, one every 1 / fps. Raises PolicyError."""
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # noqa: B027, most have nothing to begin
         """Begins anew."""
 
-    def close(self) -> None:
+    def trouble(self) -> str:
+        """Why it cannot be asked at present; empty where it can."""
+        return ''
+
+    def close(self) -> None:  # noqa: B027, most hold nothing
         """Releases what it holds."""

@@ -1,8 +1,8 @@
 """Open-loop evaluation: a policy sees the rows of a dataset, and its chunks are compared with what was recorded after them."""
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,13 @@ class Evaluation:
     chunks: int = 0
     keys: dict[str, Errors] = field(default_factory=dict)
 
+    def note(self, answer: dict[str, Array], recorded: Array, slices: dict[str, slice]) -> None:
+        """One chunk, and the actions (H, A) that were recorded in its time."""
+        for name, part in slices.items():
+            if name in answer:
+                self.keys.setdefault(name, Errors()).note(answer[name], recorded[: len(answer[name]), part])
+        self.chunks += 1
+
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
         return {'policy': self.policy, 'chunks': self.chunks, 'keys': {name: errors.as_dict() for name, errors in self.keys.items()}}
@@ -59,24 +66,40 @@ class Evaluation:
         return [*rows, f'{self.policy}: {self.chunks} chunks compared']
 
 
-def evaluate(policy: Policy, dataset: Path, embodiment: Embodiment, episodes: Iterable[int], every: int = 8) -> Evaluation:
-    """Asks at every so manieth row, as if the robot stood there. Raises GrootRosError where the dataset has other rows, or none that fit."""
+def evaluate(
+    policy: Policy, dataset: Path, embodiment: Embodiment, episodes: Iterable[int], every: int = 8, tell: Callable[[], object] = lambda: None
+) -> Evaluation:
+    """Asks at every so manieth row, as if the robot stood there; `tell` is called after each answer.
+
+    Raises GrootRosError where the dataset has other rows or none that fit, or where an answer has other shapes.
+    """
     result = Evaluation(policy.spec.name)
     for episode in episodes:
         policy.reset()
         table = _table(dataset, episode, embodiment)
         actions = numbers_of(table, 'action')
-        starts = list(range(0, len(actions) - policy.spec.horizon + 1, every))
-        for row, observation in zip(starts, _observations(dataset, episode, embodiment, table, starts), strict=True):
-            answer = policy.infer(observation)
-            for name, part in embodiment.action_slices.items():
-                if name in answer:
-                    recorded = actions[row : row + len(answer[name]), part]
-                    result.keys.setdefault(name, Errors()).note(answer[name], recorded)
-            result.chunks += 1
+        starts = _starts(len(actions), policy.spec.horizon, every)
+        for row, observation in zip(starts, _observations(dataset, episode, embodiment, table, starts, policy.spec.steps), strict=True):
+            result.note(policy.infer(observation), actions[row:], embodiment.action_slices)
+            tell()
     if not result.chunks:
         raise GrootRosError(f'No episode of {dataset} holds {policy.spec.horizon} rows, a whole chunk of {policy.spec.name}.')
     return result
+
+
+def check_dataset(dataset: Path, embodiment: Embodiment, episodes: Iterable[int]) -> None:
+    """Raises GrootRosError where an episode is missing or has other rows, before a model is asked."""
+    for episode in episodes:
+        _table(dataset, episode, embodiment)
+
+
+def chunks_in(dataset: Path, episodes: Iterable[int], horizon: int, every: int) -> int:
+    """How many chunks `evaluate` compares."""
+    return sum(len(_starts(pq.read_metadata(data_file(dataset, episode)).num_rows, horizon, every)) for episode in episodes)
+
+
+def _starts(rows: int, horizon: int, every: int) -> list[int]:
+    return list(range(0, rows - horizon + 1, every))
 
 
 def _table(dataset: Path, episode: int, embodiment: Embodiment):
@@ -90,14 +113,21 @@ def _table(dataset: Path, episode: int, embodiment: Embodiment):
     return table
 
 
-def _observations(dataset: Path, episode: int, embodiment: Embodiment, table, rows: list[int]) -> Iterator[Observation]:
+def _observations(dataset: Path, episode: int, embodiment: Embodiment, table, rows: list[int], steps: tuple[int, ...]) -> Iterator[Observation]:
+    """What a policy would have seen at rows; before the first row of an episode that row is seen again."""
     states, times_s = numbers_of(table, 'observation.state'), numbers_of(table, 'timestamp')
     texts = _texts(dataset)
     tasks = [texts.get(index, '') for index in table['task_index'].to_pylist()]
-    films = {camera.name: read_frames(video_file(dataset, camera.feature, episode), rows) for camera in embodiment.cameras}
-    for row in rows:
+    wanted = sorted({max(row + step, 0) for row in rows for step in (0, *steps)})
+    films = {camera.name: read_frames(video_file(dataset, camera.feature, episode), wanted) for camera in embodiment.cameras}
+    seen: dict[int, Observation] = {}
+    for row in wanted:
         images = {name: next(film) for name, film in films.items()}
-        yield Observation(round(times_s[row] * 1e9), states[row], images, tasks[row])
+        seen[row] = Observation(round(times_s[row] * 1e9), states[row], images, tasks[row])
+        if row in rows:
+            earlier = {step: seen[max(row + step, 0)] for step in steps if step}
+            yield replace(seen[row], earlier=earlier)
+            seen = {kept: observation for kept, observation in seen.items() if kept >= row + min(steps)}
 
 
 def _texts(dataset: Path) -> dict[int, str]:

@@ -16,6 +16,7 @@ class LocalBackend:
 
     def __init__(self, policy: Policy, embodiment: Embodiment, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._policy, self._embodiment, self._clock_ns = policy, embodiment, clock_ns
+        self.name = policy.spec.name
 
     def modalities(self) -> dict[str, Modality]:
         """The embodiment's names."""
@@ -27,19 +28,15 @@ class LocalBackend:
             'language': Modality([0], [embodiment.language]),
         }
 
-    def get_action(self, observation: dict[str, Any]) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """Nothing: it looks at no picture."""
+        return {}
+
+    def get_action(self, observation: dict[str, Any], options: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
         """The policy's steps at the time of the request."""
-        state = self._state(observation)
-        action = self._policy.infer(Observation(self._clock_ns(), state))
-        return {name: np.asarray(values, np.float32)[None] for name, values in action.items()}
+        action = self._policy.infer(Observation(self._clock_ns(), np.zeros(0)))
+        return {name: np.asarray(values, np.float32)[None] for name, values in action.items()}, {}
 
     def reset(self) -> None:
         """Begins anew."""
         self._policy.reset()
-
-    def _state(self, observation: dict[str, Any]) -> np.ndarray:
-        states = observation.get('state', {})
-        parts = [states.get(name, observation.get(f'state.{name}')) for name in self._embodiment.state_slices]
-        return (
-            np.concatenate([np.ravel(part) for part in parts]) if all(part is not None for part in parts) else np.zeros(self._embodiment.state_size)
-        )

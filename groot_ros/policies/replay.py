@@ -10,10 +10,10 @@ from groot_ros.dataset.layout import data_file
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.policies.base import Observation, PolicySpec
+from groot_ros.policies.base import Observation, Policy, PolicySpec
 
 
-class ReplayPolicy:
+class ReplayPolicy(Policy):
     """The actions of an episode, by the time since the first observation. `start_state` is where the recording began."""
 
     def __init__(self, dataset: Path, episode: int, embodiment: Embodiment, horizon: int = 16) -> None:
@@ -50,9 +50,6 @@ class ReplayPolicy:
     def reset(self) -> None:
         """Back to the first action, whenever the next observation comes."""
         self._began_ns = None
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 def _info(dataset: Path) -> dict:

@@ -8,13 +8,13 @@ import numpy as np
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.policies.base import Observation, PolicyError, PolicySpec
+from groot_ros.policies.base import Observation, Policy, PolicyError, PolicySpec
 from groot_ros.policies.targets import gripper_key
 
 HORIZON = 16
 
 
-class HoldPolicy:
+class HoldPolicy(Policy):
     """Asks for no motion, and leaves the gripper alone."""
 
     def __init__(self, embodiment: Embodiment, horizon: int = HORIZON) -> None:
@@ -25,12 +25,6 @@ class HoldPolicy:
     def infer(self, observation: Observation) -> dict[str, Array]:
         """Steps of nothing."""
         return {name: np.zeros((self.spec.horizon, size)) for name, size in self._parts.items()}
-
-    def reset(self) -> None:
-        """Nothing to begin."""
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class ScriptedPolicy(HoldPolicy):

@@ -1,0 +1,54 @@
+"""Shadow mode: a policy sees what the operator sees, commands nothing, and its chunks are compared with what the operator did."""
+
+from collections import deque
+
+import numpy as np
+
+from groot_ros.policies.asking import Answer, Asker
+from groot_ros.policies.evaluate import Evaluation
+from groot_ros.policies.observing import Missing, Observer
+
+
+class Shadow:
+    """Call `tick` often. The errors of a chunk are known when its last step has passed."""
+
+    def __init__(self, asker: Asker, observer: Observer, period_s: float, replan_s: float) -> None:
+        self.evaluation = Evaluation(asker.policy.spec.name)
+        self.problem = ''
+        self._asker, self._observer = asker, observer
+        self._row_ns, self._replan_ns = round(period_s * 1e9), round(replan_s * 1e9)
+        self._next_ns = 0
+        self._fresh = True
+        self._waiting: deque[Answer] = deque()
+
+    def tick(self, now_ns: int, task: str) -> None:
+        """Takes answers, asks when it is time, and compares what can be compared."""
+        if (answer := self._asker.poll()) is not None:
+            self._take(answer)
+        while self._waiting and self._compare(self._waiting[0]):
+            self._waiting.popleft()
+        if now_ns >= self._next_ns and not self._asker.busy:
+            self._next_ns = now_ns + self._replan_ns
+            seen = self._observer.observe(now_ns, task)
+            if isinstance(seen, Missing):
+                self.problem = seen.reason
+            else:
+                self._asker.ask(seen, reset=self._fresh)
+                self._fresh = False
+
+    def _take(self, answer: Answer) -> None:
+        self.problem = answer.problem
+        if not answer.problem:
+            self._waiting.append(answer)
+
+    def _compare(self, answer: Answer) -> bool:
+        """Whether it is done with, compared or not."""
+        steps = max((len(values) for values in answer.action.values()), default=0)
+        recorded = self._observer.actions(answer.observation.tick_ns + self._row_ns * np.arange(steps + 1)) if steps else np.zeros((0, 0))
+        if recorded is None:
+            return False
+        if isinstance(recorded, Missing):
+            self.problem = recorded.reason
+        elif steps:
+            self.evaluation.note(answer.action, recorded, self._observer.embodiment.action_slices)
+        return True
