@@ -36,7 +36,7 @@ class MadeUpAsker:
         if reset:
             self.policy.reset()
         self.asked.append(observation)
-        hangs = 'hanging' in self.policy.spec.name and len(self.asked) > 5 or 'late' in self.policy.spec.name and len(self.asked) > 5
+        hangs = self.policy.spec.name in ('scripted hanging', 'scripted late') and len(self.asked) > 5
         action, problem = {}, ''
         try:
             action = {} if hangs else self.policy.infer(observation)

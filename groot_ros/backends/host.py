@@ -27,6 +27,13 @@ def _adopt_package() -> None:
     sys.path[:] = [place for place in sys.path if Path(place or '.').resolve() != Path(__file__).resolve().parent]
 
 
+def _end_with_whoever_started_it() -> None:
+    # Not through sys.stdin: its lock, held by this thread, breaks the interpreter's own end.
+    while os.read(0, 1):
+        pass
+    os._exit(0)
+
+
 def _serve(settings: dict, say) -> None:
     from groot_ros.backends.example import example_observation
     from groot_ros.policies.serving import Server
@@ -50,7 +57,7 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     news = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True).start()
+    threading.Thread(target=_end_with_whoever_started_it, daemon=True).start()
 
     def say(**content) -> None:
         print(json.dumps(content), file=news, flush=True)

@@ -47,6 +47,8 @@ def run_serve(options: argparse.Namespace) -> int:
         return 0
     finally:
         process.close()
+    if process.was_killed:
+        return 0
     raise GrootRosError(f'The model ended: {process.trouble()}.')
 
 

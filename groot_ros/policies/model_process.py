@@ -49,7 +49,7 @@ class ModelProcess:
         self.name = settings.checkpoint
         self._state, self._trouble, self._port = threading.Condition(), 'it is loading', settings.port
         self._closing = threading.Event()
-        self._failed = False
+        self._failed = self.was_killed = False
         self._process: subprocess.Popen | None = None
         self._thread = threading.Thread(target=self._supervise, name='model', daemon=True)
         self._thread.start()
@@ -93,15 +93,16 @@ class ModelProcess:
             was_ready |= ready
             if self._closing.is_set():
                 return
-            self._tell(reason, failed=not was_ready)
-            self._on_line(f'The model ended: {reason}.')
-            if not was_ready:
+            self.was_killed = ready and not reason
+            self._tell(reason or 'it was killed over the wire', failed=not was_ready)
+            self._on_line(f'The model ended: {reason or "killed over the wire"}.')
+            if self.was_killed or not was_ready:
                 return
             backoff_s = _FIRST_BACKOFF_S if time.monotonic() - began_s > _LONG_RUN_S else min(2 * backoff_s, _LONGEST_BACKOFF_S)
             self._closing.wait(backoff_s)
 
     def _run(self) -> tuple[bool, str]:
-        """One life: whether it ever answered, and why it ended."""
+        """One life: whether it ever answered, and why it ended; nothing where it was told to."""
         settings = self.settings
         content = {**asdict(settings), 'port': self._port, 'rows': self._rows, 'needs': _needs(settings.backend)}
         try:
@@ -119,6 +120,8 @@ class ModelProcess:
         process.wait()
         printed.join(_END_S)
         _end(process)
+        if ready and process.returncode == 0:
+            return True, ''
         return ready, failed or f'exit code {process.returncode}{", " if last else ""}{"".join(last)}'
 
     def _listen(self, process: subprocess.Popen) -> tuple[bool, str]:
