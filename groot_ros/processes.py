@@ -19,7 +19,12 @@ class Options:
     namespace: str = field(default='', metadata={'help': 'ROS namespace of all nodes, for several cells'})
     embodiment: str = field(default='ur5e_robotiq_zed', metadata={'help': 'embodiment: a name, or the path of a YAML file'})
     output_dir: str = field(default='episodes', metadata={'help': 'folder that the recorder writes episodes into'})
-    policy: str = field(default='replay', metadata={'help': 'what commands the arm: replay, remote (a model server), hold or scripted (deploy)'})
+    policy: str = field(
+        default='replay', metadata={'help': 'what commands: replay, gr00t or lerobot (a checkpoint), remote (a model server) or hold (deploy)'}
+    )
+    checkpoint: str = field(default='', metadata={'help': 'folder of the checkpoint (deploy, with policy gr00t or lerobot)'})
+    policy_python: str = field(default='', metadata={'help': "the Python that has the model's libraries (deploy, likewise)"})
+    shadow: bool = field(default=False, metadata={'help': 'compare the policy with what the operator does, and command nothing (collect, deploy)'})
     policy_host: str = field(default='127.0.0.1', metadata={'help': 'address of the model server (deploy, with policy remote)'})
     policy_port: int = field(default=5555, metadata={'help': 'its port'})
     policy_flavour: str = field(default='n1.7', metadata={'help': 'release of GR00T whose wire it speaks: n1.5, n1.6 or n1.7'})
@@ -112,18 +117,26 @@ def _collect(options: Options) -> list[Process]:
     teleop = {'source': source, 'map': options.teleop_map, 'task': options.task}
     if source == 'scripted':
         teleop |= {'sim_host': _host(options), 'episodes': options.episodes, 'seed': options.seed}
-    return [*_record(options), Process('teleop', teleop)]
+    return [*_record(options), Process('teleop', teleop), *([_policy(options)] if options.shadow else [])]
 
 
 def _deploy(options: Options) -> list[Process]:
     if options.policy == 'replay' and not options.dataset:
         raise GrootRosError('The profile deploy replays a dataset: give its folder as dataset, or another policy.')
-    policy = {'embodiment': options.embodiment, 'backend': options.policy, 'task': options.task}
+    if options.policy in ('gr00t', 'lerobot') and not options.checkpoint:
+        raise GrootRosError(f'The policy {options.policy} needs a checkpoint: give its folder as checkpoint.')
+    return [*_record(options), _policy(options)]
+
+
+def _policy(options: Options) -> Process:
+    policy = {'embodiment': options.embodiment, 'backend': options.policy, 'task': options.task, 'shadow': options.shadow}
     if options.policy == 'replay':
         policy |= {'dataset': options.dataset, 'episode': options.episode}
     elif options.policy == 'remote':
         policy |= {'host': options.policy_host, 'port': options.policy_port, 'flavour': options.policy_flavour}
-    return [*_record(options), Process('policy_server', policy)]
+    elif options.policy in ('gr00t', 'lerobot'):
+        policy |= {'checkpoint': options.checkpoint, 'python': options.policy_python}
+    return Process('policy_server', policy)
 
 
 def _host(options: Options) -> str:

@@ -1,6 +1,7 @@
 """Only groot_ros/nodes may know ROS, so that everything else runs and is tested without it."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def test_pure_folders_know_no_device_and_no_simulator():
         for path in (PACKAGE / folder).glob('*.py'):
             for name in imported(path):
                 assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), f'{path} imports {name}'
+
+
+def test_what_runs_in_a_models_python_needs_little():
+    """A model's Python has numpy, msgpack and pyzmq of ours, and the model; each of our modules that is imported there may need no more."""
+    allowed = {'numpy', 'msgpack', 'zmq', 'torch', 'lerobot', 'gr00t'} | sys.stdlib_module_names
+    for path in [
+        *(PACKAGE / 'backends').glob('*.py'),
+        *(PACKAGE / f'policies/{name}.py' for name in ('__init__', 'serving', 'wire')),
+        PACKAGE / 'errors.py',
+    ]:
+        for name in imported(path):
+            ours = name in ('groot_ros.errors', 'groot_ros.policies.wire', 'groot_ros.policies.serving') or name.startswith('groot_ros.backends')
+            assert ours or name.split('.')[0] in allowed, f'{path} imports {name}'
 
 
 def test_calls_of_ur_rtde_that_lie_or_crash_are_not_made():

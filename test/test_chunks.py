@@ -32,7 +32,7 @@ def run(scheduler, latency, seconds=6.0, tick_s=0.01, lost=lambda n: False, chun
         while replies and replies[0][0] <= now:
             _, observed, answer = replies.pop(0)
             if answer is None:
-                scheduler.lost()
+                scheduler.lost(now)
             else:
                 scheduler.add(*answer, observed, now)
         if scheduler.wants_request(now):

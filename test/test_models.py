@@ -163,6 +163,104 @@ def gr00t(tmp_path, monkeypatch):
     return libraries
 
 
+LEROBOT_POLICY = """
+import types
+import torch
+class Policy:
+    def __init__(self, config):
+        self.config, self.seen = config, []
+    def to(self, device):
+        return self
+    def eval(self):
+        return self
+    def reset(self):
+        pass
+    def supports_rtc(self):
+        return True
+    def init_rtc_processor(self):
+        pass
+    def predict_action_chunk(self, batch, inference_delay=None, prev_chunk_left_over=None):
+        left = 0 if prev_chunk_left_over is None else len(prev_chunk_left_over)
+        assert batch['observation.state'].array.shape == (1, 20) and batch['task'] == ['go on']
+        assert batch['observation.images.zed_camera'].array.shape == (1, 3, 480, 640)
+        chunk = torch.Tensor.full((1, 12, 7), inference_delay + 100 * left)
+        return chunk
+"""
+LEROBOT_TORCH = """
+import numpy as np
+class Tensor:
+    def __init__(self, array):
+        self.array = np.asarray(array)
+    full = staticmethod(lambda shape, value: Tensor(np.full(shape, value, np.float32)))
+    def __getitem__(self, part):
+        return Tensor(self.array[part])
+    def __len__(self):
+        return len(self.array)
+    def __truediv__(self, other):
+        return Tensor(self.array / other)
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.array, dtype)
+    def movedim(self, a, b):
+        return Tensor(np.moveaxis(self.array, a, b))
+    def to(self, device):
+        return self
+    float = detach = cpu = lambda self: self
+class inference_mode:
+    __enter__ = __exit__ = lambda self, *_: None
+class cuda:
+    is_available = staticmethod(lambda: False)
+from_numpy = Tensor
+"""
+
+
+@pytest.fixture
+def lerobot(tmp_path, monkeypatch):
+    """A stand-in of LeRobot with a policy that says what it was told of the chunk before."""
+    libraries = tmp_path / 'libraries'
+    write(libraries / 'torch.py', LEROBOT_TORCH)
+    for package in ('lerobot', 'lerobot/configs', 'lerobot/policies', 'lerobot/policies/rtc'):
+        write(libraries / package / '__init__.py', '')
+    write(libraries / 'lerobot/policy.py', LEROBOT_POLICY)
+    write(
+        libraries / 'lerobot/configs/policies.py',
+        'import json, types\nclass PreTrainedConfig:\n    @staticmethod\n    def from_pretrained(path):\n'
+        "        content = json.loads((path / 'config.json').read_text())\n        for kind in ('input_features', 'output_features'):\n"
+        '            content[kind] = {name: types.SimpleNamespace(**feature) for name, feature in content[kind].items()}\n'
+        '        return types.SimpleNamespace(**content)\n',
+    )
+    write(
+        libraries / 'lerobot/policies/factory.py',
+        'import types\nfrom lerobot.policy import Policy\ndef get_policy_class(kind):\n'
+        '    return types.SimpleNamespace(from_pretrained=lambda path, config: Policy(config))\n'
+        'def make_pre_post_processors(config, pretrained_path, preprocessor_overrides):\n'
+        "    assert preprocessor_overrides == {'device_processor': {'device': 'cpu'}}\n"
+        '    return (lambda batch: batch), (lambda action: action)\n',
+    )
+    write(libraries / 'lerobot/policies/rtc/configuration_rtc.py', 'class RTCConfig:\n    pass\n')
+    monkeypatch.setenv('PYTHONPATH', str(libraries))
+
+
+def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, act):
+    policy = make_policy(PolicyChoice('lerobot', str(act), timeout_s=20.0), EMBODIMENT, lambda line: None)
+    try:
+        assert (policy.spec.name, policy.spec.horizon, policy.spec.continues) == ('act act_cube', 12, True)
+        first = seen()
+        assert policy.infer(first)['gripper_command'][0, 0] == 0
+        second = seen()
+        second.tick_ns, second.follows_ns, second.elapsed_steps, second.frozen_steps = 1, 0, 5, 3
+        # 12 - 5 steps are left over, of which 3 will have been carried out.
+        assert policy.infer(second)['gripper_command'][0, 0] == 703
+    finally:
+        policy.close()
+
+
+def test_a_policy_of_lerobot_with_other_rows_is_refused_by_name(lerobot, act):
+    with pytest.raises(
+        PolicyError, match=r'does not fit the embodiment so101_dualcam: it wants the picture observation\.images\.zed_camera; its state has 20'
+    ):
+        make_policy(PolicyChoice('lerobot', str(act)), load_embodiment('so101_dualcam'), lambda line: None)
+
+
 def seen(task='go on'):
     return Observation(0, np.arange(20) / 100, {'zed_camera': np.zeros((480, 640, 3), np.uint8)}, task)
 

@@ -76,7 +76,7 @@ class Foreseeing(HoldPolicy):
     def infer(self, observation):
         row_s = 1 / self._embodiment.fps
         t = (observation.tick_ns - self._known.t0_ns) / 1e9 + row_s * np.arange(9)
-        moved = np.diff([self._known.motion.pose(time_s)[:3] for time_s in t], axis=0) + [1e-4, 0, 0]
+        moved = np.diff([self._known.motion.pose(time_s)[:3] for time_s in t], axis=0) + np.array([1e-4, 0, 0])
         turned = np.tile([0, 0, 0.4 * row_s], (8, 1))
         return {'delta_tcp_position': moved, 'delta_tcp_orientation': turned}
 

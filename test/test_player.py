@@ -70,9 +70,10 @@ class Run:
     def go_on(self, seconds, until=lambda: False):
         for _ in range(round(seconds / 0.002)):
             self.asker.now_ns = self.now_ns
-            for command in self.player.tick(self.now_ns, 'go on', None):
+            for command in self.player.tick(self.now_ns, None):
                 self.commands.append(command)
                 self.pose = apply_delta(self.pose, command.delta)
+            self.player.look(self.now_ns, 'go on')
             if self.player.over is not None or until():
                 break
             self.now_ns += 2_000_000

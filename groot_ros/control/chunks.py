@@ -10,7 +10,7 @@ import numpy as np
 
 from groot_ros.geometry import Array, angle_between, apply_delta, deltas_between, interpolate_pose
 
-_LATENCIES = 100
+_LATENCIES, _SOME = 100, 5
 _REMEMBERED_S = 3.0
 
 
@@ -149,8 +149,18 @@ class ChunkScheduler:
         """Nobody waits for a reply any more."""
         self._requested_s = None
 
-    def lost(self) -> None:
+    def patience_s(self) -> float:
+        """How long a reply is waited for: longer than any of late, and short enough to ask again; infinite before some have come.
+
+        A reply that was given up counts as one that took so long, so that a model that has become slower is waited for again.
+        """
+        latencies_s = self.figures.latencies_s
+        return 1.5 * self.figures.latency_s(0.95) + self.settings.margin_s if len(latencies_s) >= _SOME else np.inf
+
+    def lost(self, now_s: float) -> None:
         """The reply will not come: the next request may go out."""
+        if self._requested_s is not None:
+            self.figures.latencies_s.append(now_s - self._requested_s)
         self._requested_s = None
         self.figures.late += 1
 

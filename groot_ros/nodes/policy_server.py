@@ -62,7 +62,7 @@ PARAMETERS = {
     'blend_s': Parameter(0.15, 'time over which a new chunk takes over, s', 0.0, 1.0),
     'ensemble': Parameter(0.0, 'above 0: all chunks that overlap are averaged, older ones with less weight', 0.0, 5.0),
     'stop_m': Parameter(0.02, 'distance within which the motion runs out when no chunk comes, m', 0.0, 0.1),
-    'lead_s': Parameter(0.0, 'commands lie so far ahead, for the lag of the robot, s', 0.0, 0.5),
+    'lead_s': Parameter(0.13, 'commands lie so far ahead, for the lag of the arm behind its target, s', 0.0, 0.5),
     'gripper_lead_s': Parameter(0.0, 'openings lie so far ahead, for the lag of the gripper, s', 0.0, 0.5),
     'largest_lead_m': Parameter(0.08, 'largest distance of the target from the measured pose, m', 0.005, 0.3),
     'largest_speed_m_s': Parameter(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0),
@@ -72,6 +72,8 @@ PARAMETERS = {
 SCHEDULE = ('execution_steps', 'replan_s', 'blend_s', 'ensemble', 'stop_m', 'lead_s', 'gripper_lead_s', 'largest_lead_m')
 _CHOICE = ('backend', 'episode', 'host', 'port', 'flavour', 'timeout_s', 'fault', 'python', 'device', 'embodiment_tag', 'data_config')
 _FRESH_NS, _LOOK_S, _STATUS_S, _LOADED_S, _LONGEST_CHUNK_S = 500_000_000, 0.5, 0.2, 0.05, 4.0
+# Looks for answers between two commands.
+_LOOKS = 5
 _TEXT = {PolicyStatus.IDLE: 'idle', PolicyStatus.READY: 'ready', PolicyStatus.RUNNING: 'running', PolicyStatus.PAUSED: 'paused',
          PolicyStatus.STOPPED: 'stopped', PolicyStatus.DONE: 'done', PolicyStatus.SHADOW: 'in the shadow'}  # fmt: skip
 _AT_WORK = (PolicyStatus.RUNNING, PolicyStatus.PAUSED)
@@ -187,6 +189,7 @@ class PolicyServer(GrootNode):
         if shadow:
             if not policy.spec.observes:
                 self.fail(f'{policy.spec.name} looks at nothing: there is nothing to compare in the shadow.')
+                return
             self._shadow = Shadow(self._asker, self._observer, row_s, self.parameter('replan_s'))
             self.create_timer(row_s / 5, self._tick_shadow)
             return
@@ -194,7 +197,7 @@ class PolicyServer(GrootNode):
         period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
         settings = PlaySettings(period_ns, self.parameter('largest_speed_m_s'), self.parameter('settle_s'))
         self._player = Player(self._asker, self._observer, schedule, settings, self._on_answer)
-        self.create_timer(period_ns / 5e9, self._tick)
+        self._timer = self.create_timer(period_ns / _LOOKS / 1e9, self._tick)
 
     def _row_s(self, policy: Policy) -> float:
         return 1.0 / getattr(policy, 'fps', self._embodiment.fps)
@@ -246,6 +249,7 @@ class PolicyServer(GrootNode):
             if self._state == PolicyStatus.RUNNING:
                 self._enter(PolicyStatus.PAUSED, reason)
         elif self._state == PolicyStatus.PAUSED and self._player is not None and self._target is not None:
+            self._timer.reset()
             self._player.resume(self._target, self.now_ns())
             self._enter(PolicyStatus.RUNNING, '')
 
@@ -326,6 +330,7 @@ class PolicyServer(GrootNode):
         if reason := self._why_not():
             return reason
         assert self._player is not None and self._target is not None
+        self._timer.reset()  # so that its ticks fall on those of the commands
         self._player.begin(self._target, self.now_ns())
         self._enter(PolicyStatus.RUNNING, _APPROACH if self._player.approaching else '')
         return ''
@@ -345,8 +350,10 @@ class PolicyServer(GrootNode):
         player = self._player
         if self._state != PolicyStatus.RUNNING or player is None:
             return
-        for command in player.tick(self.now_ns(), self._task, self._measured):
+        now_ns = self.now_ns()
+        for command in player.tick(now_ns, self._measured):
             self._deltas.publish(delta_message(command, player.period_s))
+        player.look(now_ns, self._task)
         if self._reason and not player.approaching:
             self._reason = ''
             self._publish_status()

@@ -19,7 +19,8 @@ class Observation:
 
     `earlier` are the observations of the steps before it (-1 is a row earlier), for a policy that wants some. For real-time chunking,
     `follows_ns` is the tick of the observation whose chunk is being carried out, `elapsed_steps` how many of that chunk's steps lie before
-    this tick, and `frozen_steps` how many from this tick on will have been carried out when the answer comes.
+    this tick, and `frozen_steps` how many from this tick on will have been carried out when the answer comes. A model over a network gives
+    up after `patience_s`.
     """
 
     tick_ns: int
@@ -30,6 +31,7 @@ class Observation:
     follows_ns: int | None = None
     elapsed_steps: int = 0
     frozen_steps: int = 0
+    patience_s: float = np.inf
 
     def at(self, step: int) -> 'Observation':
         """That of a step, 0 being the present one."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import zmq
 
 from groot_ros.policies.base import PolicyError
@@ -20,14 +21,17 @@ class Client:
         self._context = zmq.Context.instance()
         self._socket: zmq.Socket | None = None
 
-    def request(self, endpoint: str, data: dict[str, Any] | None = None) -> Any:
-        """The server's reply. Raises PolicyError where there is none, where it is no message, and with what the server says is wrong."""
+    def request(self, endpoint: str, data: dict[str, Any] | None = None, patience_s: float = np.inf) -> Any:
+        """The server's reply, within the time-out or `patience_s`, whichever is shorter.
+
+        Raises PolicyError where there is none, where it is no message, and with what the server says is wrong.
+        """
         message: dict[str, Any] = {'endpoint': endpoint}
         if data is not None:
             message['data'] = data
         if self._token:
             message['api_token'] = self._token
-        reply = self._exchange(pack(message, self._flavour))
+        reply = self._exchange(pack(message, self._flavour), round(min(patience_s * 1e3, self._timeout_ms)))
         if isinstance(reply, dict) and 'error' in reply:
             raise PolicyError(f'The server at {self.address} refused {endpoint}: {reply["error"] or "it could not read the request"}.')
         return reply
@@ -38,14 +42,15 @@ class Client:
             self._socket.close(linger=0)
             self._socket = None
 
-    def _exchange(self, request: bytes) -> Any:
+    def _exchange(self, request: bytes, timeout_ms: int) -> Any:
         socket = self._socket or self._connect()
         try:
+            socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             socket.send(request)
             return unpack(socket.recv())
         except zmq.Again as error:
             self.close()  # a REQ socket that waits for a reply takes no other request
-            waited = f'{self._timeout_ms / 1e3:g} s'
+            waited = f'{timeout_ms / 1e3:g} s'
             raise PolicyError(f'The server at {self.address} gave no answer for {waited}: does it run, and is the port right?') from error
         except zmq.ZMQError as error:
             self.close()
@@ -56,7 +61,7 @@ class Client:
 
     def _connect(self) -> zmq.Socket:
         socket = self._context.socket(zmq.REQ)
-        for option, value in ((zmq.RCVTIMEO, self._timeout_ms), (zmq.SNDTIMEO, self._timeout_ms), (zmq.LINGER, 0)):
+        for option, value in ((zmq.SNDTIMEO, self._timeout_ms), (zmq.LINGER, 0)):
             socket.setsockopt(option, value)
         # A larger message closes the connection before it fills the memory.
         socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BYTES)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from groot_ros.policies.evaluate import Evaluation
 
@@ -17,7 +18,9 @@ def write_error_plot(evaluations: list[Evaluation], path: Path) -> None:
             if name in content['keys']:
                 errors = content['keys'][name]['mae_by_step']
                 axes.plot(range(1, len(errors) + 1), errors, marker='.', label=content['policy'])
-        axes.set(title=name, xlabel='step of the chunk', ylim=(0, None))
+        axes.set(title=name, xlabel='step of the chunk')
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax or 1.0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(alpha=0.25)
     figure.axes[0].set_ylabel('mean absolute error')

@@ -79,8 +79,6 @@ class Observer:
             return Missing(str(error))
 
     def _newest_tick(self) -> int | None:
-        if not self._frames:
-            return min(stream.newest_ns for _, stream in self._sampler.sources())
         reference = self._frames[self.embodiment.cameras[0].topic]
         return next((stamp_ns for stamp_ns, _ in reversed(reference) if self._sampler.covers(stamp_ns)), None)
 

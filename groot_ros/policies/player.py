@@ -51,7 +51,10 @@ class Taken:
 
 
 class Player:
-    """Call `begin`, then `tick` often; it gives what is due. `over` says why a run has ended, `done` whether that was its proper end."""
+    """Call `begin`, then often `tick`, which gives what is due, and `look`.
+
+    `over` says why a run has ended, `done` whether that was its proper end.
+    """
 
     def __init__(
         self, asker: Asker, observer: Observer, schedule: ScheduleSettings, settings: PlaySettings, on_answer: Callable[[Taken], None]
@@ -133,17 +136,21 @@ class Player:
             wanted, moved = apply_delta(self._commanded, sent), apply_delta(self._commanded, accepted)
             self._commanded = apply_delta(self._commanded, deltas_between(np.array([wanted, moved]))[0])
 
-    def tick(self, now_ns: int, task: str, measured: Array | None) -> list[Command]:
-        """Takes what has come, asks when it is time, and returns the commands that are due, until `over` is set."""
-        if (answer := self._asker.poll()) is not None:
-            self._take(answer, self._seconds(now_ns))
-        self._ask(now_ns, task)
+    def tick(self, now_ns: int, measured: Array | None) -> list[Command]:
+        """Returns the commands that are due, until `over` is set; a policy that is late or slow to read does not delay them."""
         commands = []
         while self.over is None and now_ns >= self._next_ns:
             if (command := self._step(self._next_ns, measured)) is not None:
                 commands.append(command)
             self._next_ns += self._settings.period_ns
         return commands
+
+    def look(self, now_ns: int, task: str) -> None:
+        """Takes what has come, and asks when it is time; to be called when the due commands are out."""
+        if (answer := self._asker.poll()) is not None:
+            self._take(answer, self._seconds(now_ns))
+        if self.over is None:
+            self._ask(now_ns, task)
 
     def _go_on(self, target: Array, now_ns: int) -> None:
         self._commanded, self._next_ns, self._follows, self._shift_ns = target, now_ns, None, 0
@@ -177,7 +184,7 @@ class Player:
         if now_ns < self._ask_from_ns or self._ended or self._asker.busy or not self.scheduler.wants_request(now_s):
             return
         if self.approaching:
-            self.scheduler.flush(self.scheduler.target(now_s))
+            self.scheduler.flush(self._commanded)
             self.approaching = False
         seen = self._observe(now_ns, task)
         if isinstance(seen, Missing):
@@ -185,6 +192,7 @@ class Player:
             return
         if self.policy.spec.continues and self._follows is not None:
             self._continue(seen, now_s, *self._follows)
+        seen.patience_s = self.scheduler.patience_s()
         self._asker.ask(seen, reset=self._fresh)
         self._fresh = False
         self.scheduler.requested(now_s)
@@ -202,7 +210,7 @@ class Player:
         try:
             targets = self._targets(answer, observed_s)
         except AnswerError as error:
-            self.scheduler.lost()
+            self.scheduler.lost(now_s)
             if str(error):
                 self._problem = str(error)
                 self._on_answer(Taken(answer, problem=self._problem))

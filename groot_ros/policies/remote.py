@@ -43,9 +43,10 @@ class RemotePolicy(Policy):
     def infer(self, observation: Observation) -> dict[str, Array]:
         """One request."""
         if self._flavour == 'n1.5':
-            reply = self._client.request('get_action', self._flat(observation))
+            reply = self._client.request('get_action', self._flat(observation), observation.patience_s)
         else:
-            reply = self._client.request('get_action', {'observation': self._nested(observation), 'options': self._options(observation)})
+            data = {'observation': self._nested(observation), 'options': self._options(observation)}
+            reply = self._client.request('get_action', data, observation.patience_s)
         action, info = reply if isinstance(reply, (list, tuple)) and len(reply) == 2 else (reply, {})
         if not isinstance(action, dict):
             raise PolicyError(f'The server at {self._client.address} answered with {type(action).__name__} instead of actions.')

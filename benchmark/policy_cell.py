@@ -1,0 +1,231 @@
+"""The policy server on the simulated cell: ten replays against their paths, and what happens after every fault. All from the true motion."""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from groot_ros.msg import ActionChunk, PolicyStatus
+from std_srvs.srv import SetBool, Trigger
+
+from benchmark.common import report
+from benchmark.control import Commander
+from benchmark.policy_execution import HOST, LATENCIES_S, ROW_S, SIZE, Figures, cell, node, where
+from benchmark.policy_model import LateServer, PathModel
+from groot_ros.dataset.arrays import ArrayEpisode, convert_arrays
+from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
+from groot_ros.geometry import Array, angle_between, apply_delta, interpolate_pose
+from groot_ros.kinematics import forward
+from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS
+from groot_ros.policies.scripted import FAULTS
+from groot_ros.sim.hooks import CellHooks
+from groot_ros.sim.scene import TCP_OFFSET
+from groot_ros.sim.truth import read_truth
+
+EPISODES, EPISODE_S = 10, 6.0
+STILL_M_S = 1e-3
+COLUMNS = """
+name: ur5e_robotiq_zed
+robot_type: ur5e
+fps: 20
+state:
+  - {name: joint_positions, column: q, numbers: 6}
+  - {name: joint_velocities, column: dq, numbers: 6}
+  - {name: gripper_state, column: gripper}
+  - {name: tcp_pose, column: pose, field: pose}
+action:
+  - {name: delta_tcp_position, kind: delta_position, of: tcp_pose}
+  - {name: delta_tcp_orientation, kind: delta_rotation, of: tcp_pose}
+  - {name: gripper_command, kind: command, column: gripper}
+cameras:
+  - {name: zed_camera, column: picture, width: 64, height: 48}
+"""
+
+
+def recorded(start: Array) -> Iterator[ArrayEpisode]:
+    """Episodes from rest to rest, each on a curve and with a turn of its own."""
+    rows = round(EPISODE_S / ROW_S)
+    share = np.arange(rows) / (rows - 1)
+    angle = 2 * np.pi * share**3 * (10 - 15 * share + 6 * share**2)
+    for episode in range(EPISODES):
+        rng = np.random.default_rng(episode)
+        radius, turn = rng.uniform(0.03, 0.08, 3), rng.uniform(-0.3, 0.3, 3)
+        offsets = np.stack([radius[0] * np.sin(angle), radius[1] * (1 - np.cos(angle)), radius[2] * np.sin(2 * angle) / 2,
+                            *(turn[:, None] * np.sin(angle))], axis=1)  # fmt: skip
+        poses = np.array([apply_delta(start, offset) for offset in offsets])
+        numbers = {'q': np.zeros((rows, 6)), 'dq': np.zeros((rows, 6)), 'gripper': np.ones((rows, 1)), 'pose': poses}
+        yield ArrayEpisode({**numbers, 'picture': np.zeros((rows, SIZE['height'], SIZE['width'], 3), np.uint8)}, 'follow the curve')
+
+
+class Policy:
+    """A policy server in a process, and what it says."""
+
+    def __init__(self, commander: Commander, **parameters: object) -> None:
+        self._commander, self.status, self.taken_ns = commander, PolicyStatus(), []
+        self._subscriptions = [
+            commander.node.create_subscription(PolicyStatus, 'policy_status', lambda message: setattr(self, 'status', message), STATUS_QOS),
+            commander.node.create_subscription(ActionChunk, 'policy/action_chunk', self._note, COMMAND_QOS),
+        ]
+        self._client = commander.node.create_client(SetBool, 'policy_server/enable')
+        self.process = node('policy_server', **parameters)
+        commander.until(lambda: self.status.state == PolicyStatus.READY, 60.0)
+
+    def _note(self, message: ActionChunk) -> None:
+        if message.taken:
+            self.taken_ns.append(time.time_ns())
+
+    def enable(self) -> bool:
+        """Whether it runs now."""
+        if not self._commander.until(self._client.service_is_ready, 5.0):
+            return False
+        answer = self._client.call_async(SetBool.Request(data=True))
+        return self._commander.until(answer.done, 10.0) and answer.result().success
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        for subscription in self._subscriptions:
+            self._commander.node.destroy_subscription(subscription)
+        self._commander.node.destroy_client(self._client)
+
+
+def true_poses(truth: Path, from_ns: int, until_ns: int, every_s: float = 0.008) -> tuple[Array, Array]:
+    """Times in s after `from_ns` and true TCP poses (n, 7); the log is written twice a second."""
+    time.sleep(1.2)
+    records = read_truth(truth)
+    records = records[(records['stamp_ns'] >= from_ns) & (records['stamp_ns'] <= until_ns)]
+    known_s = (records['stamp_ns'] - from_ns) / 1e9
+    times_s = np.arange(0.0, known_s[-1], every_s)
+    joints = np.column_stack([np.interp(times_s, known_s, records['joint_positions'][:, joint]) for joint in range(6)])
+    return times_s, np.array([forward(q, TCP_OFFSET) for q in joints])
+
+
+def replays(folder: Path) -> Figures:
+    truth, distances, angles, lags, ends = folder / 'replays.truth', [], [], [], []
+    with cell(truth) as commander:
+        episodes = list(recorded(where(commander, 'tcp_target')))
+        convert_arrays(iter(episodes), folder / 'dataset', parse_embodiment(COLUMNS, 'the benchmark'))
+        for number, episode in enumerate(episodes):
+            policy = Policy(commander, backend='replay', dataset=folder / 'dataset', episode=number)
+            policy.enable()
+            commander.until(lambda policy=policy: policy.status.state in (PolicyStatus.DONE, PolicyStatus.STOPPED), 60.0)
+            if policy.status.state != PolicyStatus.DONE:
+                raise SystemExit(f'replay {number} ended: {policy.status.reason}')
+            began_ns = policy.taken_ns[0] - 500_000_000
+            commander.until(lambda: False, 0.6)
+            times_s, poses = true_poses(truth, began_ns, time.time_ns())
+            found = matched(times_s, poses, episode.columns['pose'])
+            for collected, value in zip((distances, angles, lags, ends), found, strict=True):
+                collected.append(value)
+            policy.close()
+            print(f'replay {number}: {found[0].mean() * 1e3:.3f} mm, lag {found[2]:.3f} s, end {found[3] * 1e3:.3f} mm', flush=True)
+    away, turned = np.concatenate(distances), np.degrees(np.concatenate(angles))
+    return [
+        ('replays', len(lags), ''),
+        ('replay: path error after one constant lag, mean', away.mean() * 1e3, 'mm'),
+        ('replay: path error after one constant lag, p95', float(np.quantile(away, 0.95)) * 1e3, 'mm'),
+        ('replay: attitude error, mean', turned.mean(), 'deg'),
+        ('replay: attitude error, p95', float(np.quantile(turned, 0.95)), 'deg'),
+        ('replay: place where it ended, largest error of the ten', max(ends) * 1e3, 'mm'),
+    ]
+
+
+def matched(times_s: Array, poses: Array, wanted: Array) -> tuple[Array, Array, float, float]:
+    """Errors (n,) in m and rad of rows at the lag that makes their mean least, the lag, and the error of the end."""
+    rows_s = np.arange(len(wanted)) * ROW_S
+
+    def positions(lag_s: float) -> Array:
+        return np.column_stack([np.interp(rows_s + lag_s, times_s, poses[:, axis]) for axis in range(3)])
+
+    lags_s = np.arange(0.0, 1.5, 1e-3)
+    lag_s = float(lags_s[int(np.argmin([np.linalg.norm(positions(lag) - wanted[:, :3], axis=1).mean() for lag in lags_s]))])
+    replayed = [_pose_at(times_s, poses, time_s) for time_s in rows_s + lag_s]
+    turned = np.array([angle_between(a, b) for a, b in zip(replayed, wanted, strict=True)])
+    return np.linalg.norm(positions(lag_s) - wanted[:, :3], axis=1), turned, lag_s, float(np.linalg.norm(poses[-1, :3] - wanted[-1, :3]))
+
+
+def _pose_at(times_s: Array, poses: Array, time_s: float) -> Array:
+    after = int(np.clip(np.searchsorted(times_s, time_s), 1, len(times_s) - 1))
+    share = np.clip((time_s - times_s[after - 1]) / (times_s[after] - times_s[after - 1]), 0, 1)
+    return interpolate_pose(poses[after - 1], poses[after], float(share))
+
+
+def faults(folder: Path, file: Path, embodiment: Embodiment) -> Figures:
+    """Time and distance from the last good chunk (scripted faults) or from the event (the others) to standstill."""
+    truth, figures = folder / 'faults.truth', []
+    with cell(truth) as commander:
+        for fault in filter(None, FAULTS):
+            figures += judged(commander, truth, fault, {'backend': 'scripted', 'fault': fault, 'timeout_s': 0.3}, lambda policy: None)
+        hooks = CellHooks(HOST)
+        events: dict[str, Callable[[Policy], object]] = {
+            'server dies': lambda policy: server.close(),
+            'protective stop': lambda policy: hooks.call('protective_stop'),
+            'policy server killed': lambda policy: policy.process.kill(),
+        }
+        for name, happens in events.items():
+            server = LateServer(PathModel(embodiment, where(commander, 'tcp_target')), LATENCIES_S[1], 0.0, 0.0)
+            more = {'backend': 'remote', 'port': server.port, 'embodiment': file, 'timeout_s': 0.6, 'stale_s': 0.5}
+            figures += judged(commander, truth, name, more, happens)
+            server.close()
+        hooks.close()
+    return figures
+
+
+def judged(commander: Commander, truth: Path, name: str, parameters: dict, happens: Callable[[Policy], object]) -> Figures:
+    if not commander.enable():
+        raise SystemExit(f'the arm could not be enabled before {name}: {commander.status.reason}')
+    policy = Policy(commander, **parameters)
+    if not policy.enable():
+        raise SystemExit(f'{name}: the policy does not run: {policy.status.reason}')
+    happened_ns = 0
+    if name not in FAULTS:
+        commander.until(lambda: False, 3.0)
+        happened_ns = time.time_ns()
+        happens(policy)
+    commander.until(lambda: policy.status.state == PolicyStatus.STOPPED, 5.0)
+    commander.until(lambda: False, 1.0)
+    happened_ns = happened_ns or policy.taken_ns[-1]
+    times_s, poses = true_poses(truth, happened_ns, time.time_ns())
+    speeds = np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1) / np.diff(times_s)
+    moving = np.flatnonzero(speeds > STILL_M_S)
+    until = int(moving[-1]) + 1 if moving.size else 0
+    again = 0.0
+    if name == 'protective stop':
+        commander.until(lambda: False, 6.0)  # which the controller asks for before it unlocks
+        commander.call(Trigger, 'recover', Trigger.Request())
+    if policy.process.poll() is None:
+        ready = commander.enable()
+        again = float(ready and policy.enable())
+    policy.close()
+    commander.until(lambda: False, 1.0)
+    print(f'{name}: {times_s[until]:.2f} s, again {again:g}', flush=True)
+    return [
+        (f'{name}: time to standstill', float(times_s[until]), 's'),
+        (f'{name}: distance', float(np.linalg.norm(np.diff(poses[: until + 1, :3], axis=0), axis=1).sum()) * 1e3, 'mm'),
+        (f'{name}: runs again when enabled', again, ''),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
+    chosen = parser.parse_args()
+    os.environ.setdefault('ROS_DOMAIN_ID', '79')
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    whole = load_embodiment('ur5e_robotiq_zed')
+    embodiment = whole.model_copy(update={'cameras': tuple(camera.model_copy(update=SIZE) for camera in whole.cameras)})
+    rclpy.init(args=[])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / 'small.yaml'
+        file.write_text(embodiment.text())
+        figures = [*replays(Path(folder)), *faults(Path(folder), file, embodiment)]
+    rclpy.shutdown()
+    report('The policy server on the simulated cell', figures, chosen.json)
+
+
+if __name__ == '__main__':
+    main()
