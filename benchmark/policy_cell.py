@@ -213,6 +213,7 @@ def judged(commander: Commander, truth: Path, name: str, parameters: dict, happe
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
+    parser.add_argument('--only', choices=('replays', 'faults'), help='leave the other half out')
     chosen = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', '79')
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
@@ -222,7 +223,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'small.yaml'
         file.write_text(embodiment.text())
-        figures = [*replays(Path(folder)), *faults(Path(folder), file, embodiment)]
+        figures = [] if chosen.only == 'faults' else replays(Path(folder))
+        figures += [] if chosen.only == 'replays' else faults(Path(folder), file, embodiment)
     rclpy.shutdown()
     report('The policy server on the simulated cell', figures, chosen.json)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ('convert', 'control', 'loop', 'policy', 'record', 'record_truth')
+BENCHMARKS = ('convert', 'control', 'loop', 'policy', 'policy_cell', 'policy_execution', 'policy_ticks', 'record', 'record_truth')
 
 
 def main() -> int:

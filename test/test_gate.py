@@ -162,6 +162,16 @@ def test_a_reversal_at_full_speed_first_comes_to_rest():
 vectors = st.tuples(*[st.floats(-0.5, 0.5)] * 6).map(lambda v: np.array(v) / max(np.linalg.norm(v[:3]) / 0.5, np.linalg.norm(v[3:]) / 1.5, 1.0))
 
 
+def test_a_source_that_let_go_may_count_from_one_again():
+    """Its node was started again; a number that comes twice without that is refused."""
+    made = gate()
+    made.offer(command(sequence=7, source='policy'), 10.0)
+    with pytest.raises(RefusedError, match='came twice or late'):
+        made.offer(command(sequence=1, source='policy'), 10.0)
+    made.release('policy')
+    made.offer(command(sequence=1, source='policy'), 10.0)
+
+
 @given(vectors, st.lists(vectors, max_size=4))
 def test_the_share_keeps_every_change_of_velocity_within_the_full_speed(velocity, recent):
     limits = Limits()

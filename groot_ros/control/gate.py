@@ -126,8 +126,12 @@ class CommandGate:
             self.reason = reason
 
     def release(self, source: str) -> None:
-        """A source says that it lets go, as with an open dead-man: the arm holds, and another source may command at once."""
+        """A source says that it lets go, as with an open dead-man: the arm holds, and another source may command at once.
+
+        Its count of commands is forgotten with it: when its node is started again, that counts from 1.
+        """
         self._last_s.pop(source, None)
+        self._last_sequence.pop(source, None)
         if self.source == source:
             self.source = ''
 

@@ -1,7 +1,9 @@
 """policy_server: plays a policy's chunks as policy/tcp_delta on an absolute time grid. Nothing moves before ~/enable."""
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -72,8 +74,8 @@ PARAMETERS = {
 SCHEDULE = ('execution_steps', 'replan_s', 'blend_s', 'ensemble', 'stop_m', 'lead_s', 'gripper_lead_s', 'largest_lead_m')
 _CHOICE = ('backend', 'episode', 'host', 'port', 'flavour', 'timeout_s', 'fault', 'python', 'device', 'embodiment_tag', 'data_config')
 _FRESH_NS, _LOOK_S, _STATUS_S, _LOADED_S, _LONGEST_CHUNK_S = 500_000_000, 0.5, 0.2, 0.05, 4.0
-# Looks for answers between two commands.
-_LOOKS = 5
+# About so often it looks for answers between two commands.
+_LOOK_AGAIN_S = 0.007
 _TEXT = {PolicyStatus.IDLE: 'idle', PolicyStatus.READY: 'ready', PolicyStatus.RUNNING: 'running', PolicyStatus.PAUSED: 'paused',
          PolicyStatus.STOPPED: 'stopped', PolicyStatus.DONE: 'done', PolicyStatus.SHADOW: 'in the shadow'}  # fmt: skip
 _AT_WORK = (PolicyStatus.RUNNING, PolicyStatus.PAUSED)
@@ -197,7 +199,8 @@ class PolicyServer(GrootNode):
         period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
         settings = PlaySettings(period_ns, self.parameter('largest_speed_m_s'), self.parameter('settle_s'))
         self._player = Player(self._asker, self._observer, schedule, settings, self._on_answer)
-        self._timer = self.create_timer(period_ns / _LOOKS / 1e9, self._tick)
+        looks = max(round(period_ns / 1e9 / _LOOK_AGAIN_S), 1)
+        self._timer = self.create_timer(period_ns / looks / 1e9, self._tick)
 
     def _row_s(self, policy: Policy) -> float:
         return 1.0 / getattr(policy, 'fps', self._embodiment.fps)
@@ -216,9 +219,9 @@ class PolicyServer(GrootNode):
         else:
             self.get_logger().info(f'{policy.spec.name} takes over from {player.policy.spec.name}.')
             self._asker = Asker(policy, self.parameter('timeout_s'))
-            player.change(self._asker).close()
+            _in_background(player.change(self._asker).close)
             return
-        policy.close()
+        _in_background(policy.close)
         self._refuse(reason)
 
     def _refuse(self, reason: str) -> None:
@@ -407,6 +410,11 @@ class PolicyServer(GrootNode):
         self.publish(self._statuses, status)
         if self._run is not None and self._state in _AT_WORK:
             self._run.handle.publish_feedback(RunPolicy.Feedback(status=status))
+
+
+def _in_background(close: Callable[[], None]) -> None:
+    """A model takes seconds to end, and the arm is stopped when commands fail to come for as long."""
+    threading.Thread(target=close, name='closing', daemon=True).start()
 
 
 def main() -> int:
