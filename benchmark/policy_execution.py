@@ -100,7 +100,7 @@ def where(commander: Commander, topic: str = 'tcp_pose') -> Array:
     return seen[-1]
 
 
-def run(way: str, latency_s: float, embodiment: Embodiment, file: Path, folder: Path) -> tuple[Motion, Array, Figures]:
+def run(way: str, latency_s: float, lead_s: float, embodiment: Embodiment, file: Path, folder: Path) -> tuple[Motion, Array, Figures]:
     """One way at one latency; the motion, the pose it began at, and what the policy server says of itself."""
     truth = folder / f'{way}_{latency_s}.truth'
     with cell(truth) as commander:
@@ -109,7 +109,7 @@ def run(way: str, latency_s: float, embodiment: Embodiment, file: Path, folder: 
         status, told = [PolicyStatus()], []
         commander.node.create_subscription(PolicyStatus, 'policy_status', lambda message: status.append(message), STATUS_QOS)
         if way == 'ours':
-            process = node('policy_server', backend='remote', port=server.port, embodiment=file, timeout_s=0.6, lead_s=LEAD_S, stale_s=0.5)
+            process = node('policy_server', backend='remote', port=server.port, embodiment=file, timeout_s=0.6, lead_s=lead_s, stale_s=0.5)
             commander.until(lambda: status[-1].state == PolicyStatus.READY, 60.0)
             client = commander.node.create_client(SetBool, 'policy_server/enable')
             commander.until(client.service_is_ready)
@@ -175,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
     parser.add_argument('--latencies', type=float, nargs='+', default=LATENCIES_S, help='s')
+    parser.add_argument('--lead', type=float, default=LEAD_S, help='lead_s of ours, s')
     parser.add_argument('--ways', nargs='+', default=['ours', 'stop_and_go', 'linear'])
     chosen = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', '77')
@@ -188,7 +189,7 @@ def main() -> None:
         file.write_text(embodiment.text())
         for latency_s in chosen.latencies:
             for way in chosen.ways:
-                motion, start, told = run(way, latency_s, embodiment, file, Path(folder))
+                motion, start, told = run(way, latency_s, chosen.lead, embodiment, file, Path(folder))
                 found = [*figures_of(motion, start), *told]
                 figures += [(f'{latency_s * 1e3:.0f} ms, {way}: {name}', value, unit) for name, value, unit in found]
                 print(f'{latency_s * 1e3:.0f} ms, {way:12}', '  '.join(f'{value:8.3g}' for _, value, _ in found), flush=True)
