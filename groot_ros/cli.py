@@ -18,6 +18,13 @@ from groot_ros.processes import PROFILES, Options
 _TOKEN = 'GROOT_ROS_API_TOKEN'
 
 
+class _Help(argparse.HelpFormatter):
+    """Wraps what is one paragraph, and leaves examples and tables as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if '\n' in text else super()._fill_text(text, width, indent)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one subcommand; returns the exit code."""
     options = parser().parse_args(arguments)
@@ -64,7 +71,7 @@ def _add_up(commands) -> None:
         description='Starts the processes of a profile and stops them in order on Ctrl-C.\n\nprofiles:\n' + profiles,
         epilog='examples:\n  groot-ros up collect --sim --output-dir episodes\n  groot-ros up record --robot-ip 192.168.1.100\n\n'
         'Nothing moves before someone calls ur5e_driver/enable.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.add_argument('profile', choices=PROFILES)
     for option in fields(Options):
@@ -87,7 +94,7 @@ def _add_convert(commands) -> None:
         epilog='examples:\n  groot-ros convert episodes --output datasets/cube_in_bin --embodiment ur5e_robotiq_zed --workers 2\n'
         '  groot-ros convert teleop.hdf5 --output datasets/card --embodiment franka_mcx --task "insert the card"\n'
         '  groot-ros convert episodes --output datasets/cube_in_bin --append',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.add_argument('sources', nargs='+', metavar='SOURCE', help='bags, HDF5 files, LeRobot datasets, folders of them, s3://... of bags')
     command.add_argument('--output', required=True, type=Path, help='folder of the dataset')
@@ -144,7 +151,7 @@ def _add_modality_config(commands) -> None:
         description='Writes the Python file that tells GR00T N1.5, N1.6 or N1.7 what the columns of a converted dataset mean.',
         epilog='example:\n  groot-ros modality-config --embodiment ur5e_robotiq_zed --release n1.7 --output ur5e_config.py\n'
         '  python gr00t/experiment/launch_finetune.py --modality-config-path ur5e_config.py --embodiment-tag NEW_EMBODIMENT ...',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
     command.add_argument('--release', default='n1.7', help='n1.5, n1.6 or n1.7 (default n1.7)')
@@ -163,7 +170,7 @@ def _add_inspect(commands) -> None:
         'they differ.',
         epilog='examples:\n  groot-ros inspect episodes/episode_000003\n'
         '  groot-ros inspect some_bag --embodiment ur5e_ros2_drivers --page some_bag.html\n  groot-ros inspect outputs/checkpoint-10000',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.add_argument('path', type=Path, help='folder of the bag or of the checkpoint')
     command.add_argument('--embodiment', default='', help='a name, or the path of a YAML file (default: what the bag was recorded with)')
@@ -184,7 +191,7 @@ def _add_serve(commands) -> None:
         epilog='examples:\n  groot-ros serve outputs/checkpoint-10000 --python /opt/gr00t/.venv/bin/python --host 0.0.0.0\n'
         '  groot-ros serve outputs/train/act_cube --python ~/lerobot/.venv/bin/python\n  groot-ros serve datasets/cube --episode 3\n'
         '  ros2 run groot_ros policy_server --ros-args -p backend:=remote -p host:=gpu-machine',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.add_argument('source', metavar='SOURCE', help='folder of a checkpoint (GR00T, LeRobot) or of a dataset, or the word hold')
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
@@ -205,7 +212,7 @@ def _add_evaluate(commands) -> None:
         epilog='examples:\n  groot-ros evaluate datasets/cube --policy gpu-machine:5555 --episodes 0 1 2\n'
         '  groot-ros evaluate datasets/cube --policy outputs/checkpoint-5000 outputs/checkpoint-10000 --python /opt/gr00t/.venv/bin/python \\\n'
         '    --plot errors.png',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     command.add_argument('source', type=Path, metavar='DATASET_OR_BAG', help='folder of the dataset, or of a bag')
     where = 'HOST:PORT of a model server, or the folder of a checkpoint; several are compared (default 127.0.0.1:5555)'
