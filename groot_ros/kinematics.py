@@ -21,7 +21,7 @@ DH_ALPHA_RAD = (pi / 2, 0.0, 0.0, pi / 2, -pi / 2, 0.0)
 _A2, _A3 = DH_A_M[1:3]
 _D1, _D4, _D5, _D6 = DH_D_M[0], *DH_D_M[3:]
 _UP = np.array([0.0, 0.0, 1.0])
-_SINGULAR = 1e-7
+_SINGULAR = 5e-7  # an angle of 0 comes back from its cosine as up to 1.2e-7
 _CLOSE_RAD = 0.05
 
 
