@@ -130,8 +130,9 @@ def test_the_operator_takes_over_and_gives_back(watched, operator, start_node):
     assert operator.until(lambda: operator.status.source == 'policy')
 
     def taken():
+        """Commands at 20 Hz: a spin takes one message, and many come."""
         operator.send(translation=(0.0, 0.001, 0.0))
-        operator.spin(0.05)
+        operator.until(lambda: False, 0.05)
         return watched.status.state == PolicyStatus.PAUSED
 
     assert operator.until(taken)
