@@ -13,9 +13,8 @@ from tqdm import tqdm
 
 from groot_ros import __version__
 from groot_ros.errors import GrootRosError
+from groot_ros.policies import TOKEN_VARIABLE
 from groot_ros.processes import PROFILES, Options
-
-_TOKEN = 'GROOT_ROS_API_TOKEN'
 
 
 class _Help(argparse.HelpFormatter):
@@ -187,7 +186,7 @@ def _add_serve(commands) -> None:
         help="answer for a model on GR00T's wire",
         description="Serves a checkpoint as NVIDIA's inference server does (ZMQ, msgpack), in the Python that has the model's libraries: loads it, "
         'warms it up, answers, and starts it again when it dies. A dataset is served as its recorded actions and `hold` as no motion, for trying '
-        f'a set-up from end to end. The environment variable {_TOKEN} sets a token that requests must carry.',
+        f'a set-up from end to end. The environment variable {TOKEN_VARIABLE} sets a token that requests must carry.',
         epilog='examples:\n  groot-ros serve outputs/checkpoint-10000 --python /opt/gr00t/.venv/bin/python --host 0.0.0.0\n'
         '  groot-ros serve outputs/train/act_cube --python ~/lerobot/.venv/bin/python\n  groot-ros serve datasets/cube --episode 3\n'
         '  ros2 run groot_ros policy_server --ros-args -p backend:=remote -p host:=gpu-machine',

@@ -53,6 +53,9 @@ def test_pure_folders_know_no_device_and_no_simulator():
                 assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), f'{path} imports {name}'
 
 
+OURS_ANYWHERE = {'groot_ros.errors', 'groot_ros.policies', 'groot_ros.policies.serving', 'groot_ros.policies.wire'}
+
+
 def test_what_runs_in_a_models_python_needs_little():
     """A model's Python has numpy, msgpack and pyzmq of ours, and the model; each of our modules that is imported there may need no more."""
     allowed = {'numpy', 'msgpack', 'zmq', 'torch', 'lerobot', 'gr00t'} | sys.stdlib_module_names
@@ -62,7 +65,7 @@ def test_what_runs_in_a_models_python_needs_little():
         PACKAGE / 'errors.py',
     ]:
         for name in imported(path):
-            ours = name in ('groot_ros.errors', 'groot_ros.policies.wire', 'groot_ros.policies.serving') or name.startswith('groot_ros.backends')
+            ours = name in OURS_ANYWHERE or name.startswith('groot_ros.backends')
             assert ours or name.split('.')[0] in allowed, f'{path} imports {name}'
 
 

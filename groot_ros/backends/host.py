@@ -36,6 +36,7 @@ def _end_with_whoever_started_it() -> None:
 
 def _serve(settings: dict, say) -> None:
     from groot_ros.backends.example import example_observation
+    from groot_ros.policies import TOKEN_VARIABLE
     from groot_ros.policies.serving import Server
 
     say(doing=f'loading {settings["checkpoint"] or settings["backend"]}')
@@ -47,7 +48,7 @@ def _serve(settings: dict, say) -> None:
         served.get_action(observation, None)
         seconds = time.monotonic() - began_s
     served.reset()
-    server = Server(served, settings['host'], settings['port'], settings['flavour'], os.environ.get('GROOT_ROS_API_TOKEN', ''))
+    server = Server(served, settings['host'], settings['port'], settings['flavour'], os.environ.get(TOKEN_VARIABLE, ''))
     say(ready=server.port, name=served.name, answer_s=round(seconds, 4))
     server.run()
 

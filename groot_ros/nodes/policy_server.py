@@ -384,9 +384,12 @@ class PolicyServer(GrootNode):
             from groot_ros.policies.error_plot import write_error_plot
 
             path = Path(self.parameter('shadow_report')).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(shadow.evaluation.as_dict(), indent=2) + '\n')
-            write_error_plot([shadow.evaluation], path.with_suffix('.png'))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(shadow.evaluation.as_dict(), indent=2) + '\n')
+                write_error_plot([shadow.evaluation], path.with_suffix('.png'))
+            except OSError as error:
+                self.warn(f'{path} could not be written ({error.strerror}): its figures are above.')
 
     def _policy_name(self) -> str:
         return self._asker.policy.spec.name if self._asker is not None else self.parameter('backend')

@@ -7,15 +7,13 @@ from pathlib import Path
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.policies import TOKEN_VARIABLE
 from groot_ros.policies.base import Observation, Policy, PolicyError
 from groot_ros.policies.client import Client
 from groot_ros.policies.model_process import BACKENDS, ModelProcess, ModelSettings
 from groot_ros.policies.remote import RemotePolicy
 from groot_ros.policies.replay import ReplayPolicy
 from groot_ros.policies.scripted import HoldPolicy, ScriptedPolicy
-
-# Not an option, since everybody on the machine can read those.
-TOKEN_VARIABLE = 'GROOT_ROS_API_TOKEN'
 
 
 @dataclass(frozen=True)

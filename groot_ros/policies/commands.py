@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.policies import TOKEN_VARIABLE
 from groot_ros.policies.base import Policy
 from groot_ros.policies.checkpoint import Checkpoint, read_checkpoint
-from groot_ros.policies.choosing import TOKEN_VARIABLE, PolicyChoice, make_policy
+from groot_ros.policies.choosing import PolicyChoice, make_policy
 from groot_ros.policies.evaluate import Evaluation, check_dataset, chunks_in, evaluate
 from groot_ros.policies.local_backends import LocalBackend
 from groot_ros.policies.model_process import ModelProcess, ModelSettings

@@ -38,11 +38,6 @@ class Observer:
         self._frames: dict[str, deque[tuple[int, Any]]] = {camera.topic: deque() for camera in embodiment.cameras}
         self._latencies_ns = {camera.topic: round(camera.latency_s * 1e9) for camera in embodiment.cameras}
 
-    @property
-    def topics(self) -> list[str]:
-        """What it wants to be given."""
-        return [*self.embodiment.row_topics, *self._frames]
-
     def add(self, topic: str, stamp_ns: int, message: Any) -> None:
         """A decoded message of a row topic, or one of a camera."""
         if topic not in self._frames:

@@ -8,6 +8,7 @@ import numpy as np
 import zmq
 
 from groot_ros.errors import GrootRosError
+from groot_ros.policies import TOKEN_VARIABLE
 from groot_ros.policies.wire import LARGEST_BYTES, Modality, WireError, pack, unpack
 
 _LOOK_MS = 200
@@ -87,7 +88,7 @@ class Server:
 
     def _kill(self) -> Any:
         if not self._token:
-            return {'error': 'kill needs a server that was started with a token (environment variable GROOT_ROS_API_TOKEN)'}
+            return {'error': f'kill needs a server that was started with a token (environment variable {TOKEN_VARIABLE})'}
         self.running = False
         return None
 
