@@ -10,8 +10,8 @@ setup(
     description='Demonstrations of a UR5e, Robotiq and ZED as datasets for NVIDIA GR00T',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=find_packages(include=['groot_ros', 'groot_ros.*'], exclude=['groot_ros.nodes']),
-    package_data={'groot_ros.demo': ['*.j2'], 'groot_ros.quality': ['*.j2'], 'groot_ros.dataset': ['*.j2']},
+    packages=find_packages(include=['groot_ros', 'groot_ros.*'], exclude=['groot_ros.nodes', 'groot_ros.ros', 'groot_ros.sim.nodes']),
+    package_data={'groot_ros': ['**/*.j2']},
     data_files=[
         ('share/groot_ros/msg', glob('msg/*.msg')),
         ('share/groot_ros/config', [*glob('config/*.yaml'), *glob('config/*.xml'), *glob('config/*.json')]),
@@ -41,5 +41,5 @@ setup(
         'report': ['jinja2>=3.1', 'matplotlib>=3.8', 'pillow>=10'],
         'test': ['hypothesis>=6.100', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff'],
     },
-    entry_points={'console_scripts': ['groot-ros = groot_ros.cli:main']},
+    entry_points={'console_scripts': ['groot-ros = groot_ros.cli.main:main']},
 )

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, embodiment_of
-from groot_ros.bags.recording import EpisodeRecording, RecordingSettings
 from groot_ros.embodiment import Embodiment
+from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 
 FPS = 30.0
 

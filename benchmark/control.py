@@ -16,16 +16,16 @@ from groot_ros.msg import RobotStatus, TcpDelta
 from std_srvs.srv import SetBool, Trigger
 
 from benchmark.common import options, report
-from groot_ros.control.clock import DeviceClock
+from groot_ros.control.device_clock import DeviceClock
 from groot_ros.geometry import angle_between, apply_delta, deltas_between, pose_from_rotvec
-from groot_ros.hardware.child_process import SupervisedChild
-from groot_ros.hardware.ur5e import Ur5eSettings
-from groot_ros.hardware.ur5e_records import STATE
-from groot_ros.kinematics import forward
-from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, time_of
-from groot_ros.sim.hooks import CellHooks
+from groot_ros.hardware.supervised_process import SupervisedChild
+from groot_ros.hardware.ur5e.arm import Ur5eSettings
+from groot_ros.hardware.ur5e.ipc import STATE
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, time_of
+from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
-from groot_ros.sim.truth import read_truth
+from groot_ros.sim.test_interface import CellHooks
+from groot_ros.ur5e_kinematics import forward
 
 HOST = '127.0.0.1'
 SECONDS, PATH_S, PROBES = 10, 8.0, 80
@@ -36,7 +36,7 @@ BARE = f"""
 import time
 from rtde_control import RTDEControlInterface
 from rtde_receive import RTDEReceiveInterface
-from groot_ros.realtime import SERVO_PRIORITY, ask_for_realtime
+from groot_ros.hardware.realtime import SERVO_PRIORITY, ask_for_realtime
 c, r = RTDEControlInterface({HOST!r}, 500.0), RTDEReceiveInterface({HOST!r}, 125.0)
 ask_for_realtime(SERVO_PRIORITY)
 pose, due = r.getTargetTCPPose(), time.monotonic()
@@ -165,7 +165,7 @@ def stamp_jitter() -> list[tuple[str, float, str]]:
     """Arrival of the state against the robot's clock, before and after the filter."""
     records: list[np.void] = []
     settings = vars(Ur5eSettings(host=HOST))
-    child = SupervisedChild('groot_ros.hardware.ur5e_state', settings, lambda data: records.append(np.frombuffer(data, STATE)[0]), print, 2.0)
+    child = SupervisedChild('groot_ros.hardware.ur5e.state_process', settings, lambda data: records.append(np.frombuffer(data, STATE)[0]), print, 2.0)
     time.sleep(SECONDS)
     child.close()
     clock = DeviceClock()

@@ -19,11 +19,11 @@ import numpy as np
 from benchmark import convert_against_lerobot, convert_truth
 from benchmark.bags import FPS, recorded
 from benchmark.common import report
-from groot_ros.bags.images import Frame, frame_of
-from groot_ros.bags.mp4 import Mp4Encoder
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.recording import RecordingSettings
 from groot_ros.dataset.convert import ConversionOptions, convert
+from groot_ros.recording.episode_recorder import RecordingSettings
+from groot_ros.video.frame import Frame, frame_of
+from groot_ros.video.mp4 import Mp4Encoder
 
 Figures = list[tuple[str, float, str]]
 REMUX_S, TRANSCODE_S, RAW_S, REPEATS = 180, 30, 20, 5

@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmark.bags import recorded
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.recording import RecordingSettings
 from groot_ros.dataset.convert import convert
-from groot_ros.dataset.layout import data_file, video_file
-from groot_ros.dataset.writing import numbers_of
+from groot_ros.dataset.writers.dataset_writer import numbers_of
+from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.recording.episode_recorder import RecordingSettings
 
 ENVIRONMENTS = Path(__file__).parents[1] / 'build'
 SECONDS = 10

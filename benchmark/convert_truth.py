@@ -10,13 +10,13 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from benchmark import signals
 from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, embodiment_of
-from groot_ros.bags.mp4 import read_frames
-from groot_ros.bags.types import typestore
+from groot_ros.bags.message_types import typestore
 from groot_ros.dataset.convert import ConversionOptions, convert
-from groot_ros.dataset.layout import data_file, video_file
-from groot_ros.dataset.writing import numbers_of
+from groot_ros.dataset.writers.dataset_writer import numbers_of
+from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.embodiment import parse_embodiment
 from groot_ros.geometry import deltas_between
+from groot_ros.video.mp4 import read_frames
 
 ROWS_HZ = (10.0, 15.0, 20.0, 30.0)
 CAMERAS_HZ = (30000 / 1001, 30.0, 60.0)

@@ -10,17 +10,17 @@ import numpy as np
 from benchmark import signals
 from benchmark.common import report
 from benchmark.record_truth import TYPES, Messages, Scenario, embodiment_of
-from groot_ros.bags.images import stamp_in
-from groot_ros.bags.types import typestore
-from groot_ros.control.chunks import ChunkScheduler, ScheduleSettings
+from groot_ros.bags.message_types import typestore
 from groot_ros.geometry import deltas_between
-from groot_ros.policies.client import Client
-from groot_ros.policies.local_backends import LocalBackend
-from groot_ros.policies.observing import Observer
-from groot_ros.policies.remote import RemotePolicy
-from groot_ros.policies.scripted import HoldPolicy
-from groot_ros.policies.serving import Server
-from groot_ros.policies.targets import targets_of
+from groot_ros.inference.client import Client
+from groot_ros.inference.server import Server
+from groot_ros.policies.action_decoder import targets_of
+from groot_ros.policies.builtin_policies import HoldPolicy
+from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
+from groot_ros.policies.local_backend import LocalBackend
+from groot_ros.policies.observation_builder import Observer
+from groot_ros.policies.remote_policy import RemotePolicy
+from groot_ros.video.frame import stamp_in
 
 Figures = list[tuple[str, float, str]]
 ROW_S = 0.05

@@ -16,15 +16,15 @@ from benchmark.common import report
 from benchmark.control import Commander
 from benchmark.policy_execution import HOST, LATENCIES_S, ROW_S, SIZE, Figures, cell, node, where
 from benchmark.policy_model import LateServer, PathModel
-from groot_ros.dataset.arrays import ArrayEpisode, convert_arrays
+from groot_ros.dataset.sources.arrays import ArrayEpisode, convert_arrays
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.geometry import Array, angle_between, apply_delta, interpolate_pose
-from groot_ros.kinematics import forward
-from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS
-from groot_ros.policies.scripted import FAULTS
-from groot_ros.sim.hooks import CellHooks
+from groot_ros.policies.builtin_policies import FAULTS
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS
+from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
-from groot_ros.sim.truth import read_truth
+from groot_ros.sim.test_interface import CellHooks
+from groot_ros.ur5e_kinematics import forward
 
 EPISODES, EPISODE_S = 10, 6.0
 STILL_M_S = 1e-3

@@ -27,12 +27,12 @@ from benchmark.control import Commander
 from benchmark.policy_model import PERIOD_S, LateServer, PathModel, path_from
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.geometry import Array, angle_between
-from groot_ros.kinematics import forward
-from groot_ros.nodes.common import IMAGE_QOS, STATUS_QOS, STREAM_QOS, time_of
-from groot_ros.nodes.policy_messages import pose_of
-from groot_ros.sim.hooks import CellHooks
+from groot_ros.ros.lifecycle_node import IMAGE_QOS, STATUS_QOS, STREAM_QOS, time_of
+from groot_ros.ros.messages import pose_of
+from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
-from groot_ros.sim.truth import read_truth
+from groot_ros.sim.test_interface import CellHooks
+from groot_ros.ur5e_kinematics import forward
 
 Figures = list[tuple[str, float, str]]
 HOST = '127.0.0.1'

@@ -13,8 +13,8 @@ import zmq
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array, angle_between, apply_delta, deltas_between
-from groot_ros.policies.serving import Server
-from groot_ros.policies.wire import Modality
+from groot_ros.inference.protocol import Modality
+from groot_ros.inference.server import Server
 
 HORIZON, BACK_STEPS = 32, 8
 PERIOD_S, RADIUS_M, TURN_RAD = 8.0, 0.08, 0.3

@@ -14,7 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
 from benchmark.common import options, report
-from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, ns_of, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, ns_of, time_of
 
 RATES_HZ, SECONDS, NEAR_S = (30.0, 100.0), 20.0, 0.02
 Figures = list[tuple[str, float, str]]

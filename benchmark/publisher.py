@@ -14,7 +14,7 @@ from groot_ros.msg import GripperState
 from sensor_msgs.msg import Image, JointState
 
 from benchmark import signals
-from groot_ros.nodes.common import IMAGE_QOS, STREAM_QOS, time_of, use_large_shared_memory
+from groot_ros.ros.lifecycle_node import IMAGE_QOS, STREAM_QOS, time_of, use_large_shared_memory
 
 
 class Publisher:

@@ -17,14 +17,14 @@ import yaml
 
 from benchmark import signals
 from benchmark.common import report
+from groot_ros.bags.message_types import serialized, time_message, typestore
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.recording import EpisodeRecording
 from groot_ros.bags.recover import recover_bag
-from groot_ros.bags.types import serialized, time_message, typestore
-from groot_ros.bags.video import H264Decoder
-from groot_ros.dataset.bag_stretches import read_samples
+from groot_ros.dataset.sources.bag import read_samples
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.quality.verdict import judge, load_thresholds
+from groot_ros.recording.episode_recorder import EpisodeRecording
+from groot_ros.video.h264 import H264Decoder
 
 T0_NS = 1_700_000_000_000_000_000
 TYPES = {'joint_states': 'sensor_msgs/msg/JointState', 'tcp_pose': 'geometry_msgs/msg/PoseStamped', 'gripper/state': 'groot_ros/msg/GripperState'}
@@ -174,7 +174,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from benchmark.record_truth import IMAGE, T0_NS, TYPES, Messages, Scenario, embodiment_of
-from groot_ros.bags.recording import EpisodeRecording
+from groot_ros.recording.episode_recorder import EpisodeRecording
 scenario = Scenario(camera_hz=(30.0,), seconds=30.0)
 embodiment = embodiment_of(scenario)
 recording = EpisodeRecording(Path({path!r}), embodiment, {{**TYPES, 'camera0/image': IMAGE}}, {{'task': 'x', 'namespace': '/', 'fps': 30}})

@@ -3,7 +3,7 @@
 import numpy as np
 
 from groot_ros.geometry import apply_delta
-from groot_ros.kinematics import JOINT_NAMES
+from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 BLOCK = 16
 BITS = 48

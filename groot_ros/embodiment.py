@@ -6,9 +6,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from groot_ros.config_files import checked, parse_yaml, read_yaml
 from groot_ros.errors import GrootRosError
 from groot_ros.resources import share_directory
-from groot_ros.yaml_files import checked, parse_yaml, read_yaml
 
 _FIELD_SIZES = {'pose': 7, 'quaternion': 4}
 OUTCOME = 'outcome'

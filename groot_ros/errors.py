@@ -3,3 +3,7 @@
 
 class GrootRosError(Exception):
     """A fault of input, files or devices; the command line prints its text and exits with 1."""
+
+
+class BackendError(GrootRosError):
+    """A model backend cannot load or run its model; the text goes to the person who started it."""

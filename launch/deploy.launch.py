@@ -1,6 +1,6 @@
 """Drivers, recorder and policy server: ros2 launch groot_ros deploy.launch.py --show-args lists what can be chosen."""
 
-from groot_ros.nodes.launching import describe
+from groot_ros.ros.launch_description import describe
 
 
 def generate_launch_description():

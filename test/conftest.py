@@ -19,13 +19,13 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
-from groot_ros.bags.recording import EpisodeRecording
-from groot_ros.bags.types import time_message, typestore
+from groot_ros.bags.message_types import time_message, typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.geometry import apply_delta
-from groot_ros.kinematics import JOINT_NAMES
-from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, time_of
-from groot_ros.sim.hooks import CellHooks
+from groot_ros.recording.episode_recorder import EpisodeRecording
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, time_of
+from groot_ros.sim.test_interface import CellHooks
+from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 # A domain and a loopback network of this run's own, so that runs beside each other do not meet.
 os.environ['ROS_DOMAIN_ID'] = str(20 + os.getpid() % 30)

@@ -35,7 +35,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_ros_stays_in_nodes(path):
-    inside = path.relative_to(PACKAGE).parts[0] == 'nodes'
+    inside = path.relative_to(PACKAGE).parts[:-1] in (('nodes',), ('ros',), ('sim', 'nodes'))
     names = imported(path)
     ros = {name for name in names if name.split('.')[0] in ROS or name.startswith(('groot_ros.msg', 'groot_ros.srv'))}
     assert inside or not ros, f'{path} imports {ros}'
@@ -53,19 +53,19 @@ def test_pure_folders_know_no_device_and_no_simulator():
                 assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), f'{path} imports {name}'
 
 
-OURS_ANYWHERE = {'groot_ros.errors', 'groot_ros.policies', 'groot_ros.policies.serving', 'groot_ros.policies.wire'}
+OURS_ANYWHERE = {'groot_ros.errors', 'groot_ros.inference.server', 'groot_ros.inference.protocol'}
 
 
 def test_what_runs_in_a_models_python_needs_little():
     """A model's Python has numpy, msgpack and pyzmq of ours, and the model; each of our modules that is imported there may need no more."""
     allowed = {'numpy', 'msgpack', 'zmq', 'torch', 'lerobot', 'gr00t'} | sys.stdlib_module_names
     for path in [
-        *(PACKAGE / 'backends').glob('*.py'),
-        *(PACKAGE / f'policies/{name}.py' for name in ('__init__', 'serving', 'wire')),
+        *(PACKAGE / 'inference/backends').glob('*.py'),
+        *(PACKAGE / f'inference/{name}.py' for name in ('__init__', 'server', 'protocol')),
         PACKAGE / 'errors.py',
     ]:
         for name in imported(path):
-            ours = name in OURS_ANYWHERE or name.startswith('groot_ros.backends')
+            ours = name in OURS_ANYWHERE or name.startswith('groot_ros.inference.backends')
             assert ours or name.split('.')[0] in allowed, f'{path} imports {name}'
 
 
@@ -75,6 +75,6 @@ def test_calls_of_ur_rtde_that_lie_or_crash_are_not_made():
         'getStepTime', 'getJointTorques', 'getActualJointPositionsHistory', 'toolContact', 'setExternalForceTorque', 'stopJ', 'reconnect',
         'sendCustomScript', 'sendCustomScriptFunction', 'moveUntilContact',
     }  # fmt: skip
-    for path in (*(PACKAGE / 'hardware').glob('*.py'), *(PACKAGE / 'nodes').glob('*.py')):
+    for path in (*(PACKAGE / 'hardware').rglob('*.py'), *(PACKAGE / 'nodes').glob('*.py')):
         called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
         assert not called & traps, f'{path} calls {called & traps}'

@@ -11,9 +11,9 @@ import pytest
 from sensor_msgs.msg import CameraInfo, Image
 
 from groot_ros.errors import GrootRosError
-from groot_ros.hardware import camera_video
-from groot_ros.hardware.camera import CameraSettings, FrozenWatch, check_mode, open_camera
-from groot_ros.hardware.rectification import StereoRectifier
+from groot_ros.hardware.cameras import opencv
+from groot_ros.hardware.cameras.base import CameraSettings, FrozenWatch, check_mode, open_camera
+from groot_ros.hardware.cameras.zed_rectification import StereoRectifier
 
 CONF = """
 [LEFT_CAM_VGA]
@@ -98,7 +98,7 @@ def test_v4l2_is_asked_for_both_eyes_and_wall_clock_stamps(monkeypatch, video, c
         asked.update(options, device=device, format=format)
         return really_open(video)
 
-    monkeypatch.setattr(camera_video.av, 'open', open_device)
+    monkeypatch.setattr(opencv.av, 'open', open_device)
     camera = open_camera(CameraSettings(source='uvc', device='/dev/video7', resolution='VGA', fps=30, eye='right', calibration_file=conf))
     frame = take(camera, 1)[0]
     assert asked['video_size'] == '1344x376'
@@ -240,7 +240,7 @@ def test_depth_is_off_unless_asked_for(monkeypatch):
 
 def test_an_unplugged_zed_is_lost_with_a_sentence(monkeypatch):
     install(monkeypatch, FakeSdk(frames=3))
-    monkeypatch.setattr('groot_ros.hardware.camera_zed._SILENT_S', 0.05)
+    monkeypatch.setattr('groot_ros.hardware.cameras.zed._SILENT_S', 0.05)
     with pytest.raises(GrootRosError, match='check its cable'):
         take(open_camera(CameraSettings()), 10)
 
@@ -265,7 +265,7 @@ def test_the_other_package_named_pyzed_is_recognised(monkeypatch):
 
 
 def test_the_node_publishes_both_eyes_of_a_file(video, operator, start_node):
-    start_node('zed_driver', source='file', file=video, eye='both', camera_name='side')
+    start_node('camera_driver', source='file', file=video, eye='both', camera_name='side')
     images, infos = [], []
     operator.node.create_subscription(Image, 'side/right/image', images.append, 10)
     operator.node.create_subscription(CameraInfo, 'side/left/camera_info', infos.append, 10)

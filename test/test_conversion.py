@@ -7,17 +7,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from groot_ros.bags.mp4 import count_frames, read_frames
-from groot_ros.bags.types import typestore
-from groot_ros.cli import main
+from groot_ros.bags.message_types import typestore
+from groot_ros.cli.main import main
 from groot_ros.dataset.convert import ConversionOptions, Existing, convert
-from groot_ros.dataset.layout import data_file, video_file
-from groot_ros.dataset.statistics import statistics
-from groot_ros.dataset.validate import validate
-from groot_ros.dataset.writing import numbers_of
+from groot_ros.dataset.validation.validate import validate
+from groot_ros.dataset.writers.dataset_writer import numbers_of
+from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.dataset.writers.statistics import statistics
 from groot_ros.embodiment import load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import integrate_deltas, matrix_from_pose
+from groot_ros.video.mp4 import count_frames, read_frames
 
 CAMERA = 'observation.images.zed_camera'
 
@@ -105,7 +105,7 @@ def idle(entries, first_ns, last_ns):
 
 @pytest.mark.parametrize('video', ['h264', 'jpeg'])
 def test_idle_ends_are_left_out_and_nothing_else_changes(tmp_path, embodiment, synthetic, video):
-    from groot_ros.bags.recording import RecordingSettings
+    from groot_ros.recording.episode_recorder import RecordingSettings
 
     source = synthetic(seconds=6.0)
     source.record(tmp_path / 'bag', entries=idle(source.entries(), 1.6e9, 4.1e9), settings=RecordingSettings(video=video))

@@ -8,7 +8,7 @@ import pytest
 
 from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.dataset.convert import ConversionOptions, convert
-from groot_ros.dataset.layout import video_file
+from groot_ros.dataset.writers.features import video_file
 from groot_ros.embodiment import parse_embodiment
 from groot_ros.errors import GrootRosError
 

@@ -6,7 +6,7 @@ import pytest
 from groot_ros.action import ConvertEpisodes
 from rclpy.action import ActionClient
 
-from groot_ros.episodes import EpisodeFolder, IndexEntry
+from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 
 
 @pytest.fixture

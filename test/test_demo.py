@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from groot_ros.cli import main
-from groot_ros.demo.figures import TimedPath, match_replay
+from groot_ros.cli.main import main
 from groot_ros.geometry import integrate_deltas
+from groot_ros.sim.demo.metrics import TimedPath, match_replay
 
 # Figures that a machine which stalls for a moment cannot spoil; the others are judged by `make demo`.
 STEADY = (

@@ -10,8 +10,8 @@ import tty
 
 import pytest
 
-from groot_ros.hardware.robotiq import GripperSettings, Robotiq
-from groot_ros.hardware.robotiq_connection import GripperRegisters, UrcapSocket
+from groot_ros.hardware.robotiq.connection import GripperRegisters, UrcapSocket
+from groot_ros.hardware.robotiq.gripper import GripperSettings, Robotiq
 
 
 class ModbusSlave:

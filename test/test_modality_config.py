@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from groot_ros.cli import main
+from groot_ros.cli.main import main
 from groot_ros.dataset.modality_config import modality_config
 from groot_ros.errors import GrootRosError
 

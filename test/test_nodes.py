@@ -24,7 +24,7 @@ def test_the_gripper_follows_accepted_commands_only(driver, operator, start_node
 
 
 def test_a_camera_without_the_zed_sdk_says_what_to_install(start_node):
-    process = start_node('zed_driver', source='sdk', connect_timeout_s=1.0)
+    process = start_node('camera_driver', source='sdk', connect_timeout_s=1.0)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 1
     assert 'get_python_api.py' in text

@@ -13,9 +13,9 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from groot_ros.nodes.common import COMMAND_QOS, IMAGE_QOS, STATUS_QOS, time_of
-from groot_ros.policies.serving import Server
-from groot_ros.policies.wire import Modality
+from groot_ros.inference.protocol import Modality
+from groot_ros.inference.server import Server
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, IMAGE_QOS, STATUS_QOS, time_of
 
 
 class Watched:

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from groot_ros.bags.message_types import serialized, time_message, typestore
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.types import serialized, time_message, typestore
 from groot_ros.bags.writer import EpisodeWriter
-from groot_ros.cli import main
+from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
-from groot_ros.quality.inspect import embodiment_of, trace_of
+from groot_ros.quality.trace_from_bag import embodiment_of, trace_of
 from groot_ros.quality.verdict import judge, load_thresholds
 
 SECONDS = 6.0

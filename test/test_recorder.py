@@ -16,9 +16,9 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.kinematics import JOINT_NAMES
-from groot_ros.nodes.common import IMAGE_QOS, STATUS_QOS, STREAM_QOS, time_of
-from groot_ros.quality.inspect import embodiment_of, trace_of
+from groot_ros.quality.trace_from_bag import embodiment_of, trace_of
+from groot_ros.ros.lifecycle_node import IMAGE_QOS, STATUS_QOS, STREAM_QOS, time_of
+from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 WIDTH, HEIGHT = 64, 48
 EMBODIMENT = f"""

@@ -7,7 +7,7 @@ import pytest
 
 from groot_ros.embodiment import Source, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.rows import TickSample, extract, rows_of
+from groot_ros.sampling.rows import TickSample, extract, rows_of
 
 
 def test_joints_are_found_by_name():

@@ -9,9 +9,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from groot_ros.hardware.robotiq_connection import UrcapSocket
-from groot_ros.kinematics import forward
+from groot_ros.hardware.robotiq.connection import UrcapSocket
 from groot_ros.sim.scene import HOME_JOINTS_RAD, TCP_OFFSET
+from groot_ros.ur5e_kinematics import forward
 
 
 def ur_rtde(host: str, script: str) -> str:
@@ -77,7 +77,7 @@ def test_a_second_control_client_is_told_that_registers_are_in_use(cell):
 
 def test_protective_stop_pauses_and_is_not_unlocked_at_once(cell):
     printed = ur_rtde(cell.host, f'''
-        from groot_ros.sim.hooks import CellHooks
+        from groot_ros.sim.test_interface import CellHooks
         import time
         c, r, d = RTDEControlInterface(host), RTDEReceiveInterface(host, 125.0), DashboardClient(host)
         d.connect()

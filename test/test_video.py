@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from groot_ros.bags.images import Frame
-from groot_ros.bags.mp4 import count_frames, read_frames, write_mp4
-from groot_ros.bags.video import H264Decoder, H264Encoder, fastest_codec
 from groot_ros.errors import GrootRosError
+from groot_ros.video.frame import Frame
+from groot_ros.video.h264 import H264Decoder, H264Encoder, fastest_codec
+from groot_ros.video.mp4 import count_frames, read_frames, write_mp4
 
 
 def rgb(pixels):

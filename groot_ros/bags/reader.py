@@ -11,7 +11,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 
-from groot_ros.bags.types import VIDEO_TYPE, typestore
+from groot_ros.bags.message_types import VIDEO_TYPE, typestore
 from groot_ros.bags.writer import EVENT_TOPIC, INFO_TOPIC
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError

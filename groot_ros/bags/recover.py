@@ -10,10 +10,10 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
-from groot_ros.bags.types import typestore
+from groot_ros.bags.message_types import typestore
 from groot_ros.bags.writer import INFO_TOPIC, INFO_TYPE, EpisodeWriter
-from groot_ros.episodes import is_being_recorded
 from groot_ros.errors import GrootRosError
+from groot_ros.recording.episode_folder import is_being_recorded
 
 
 @dataclass

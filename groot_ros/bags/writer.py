@@ -10,7 +10,7 @@ from typing import Any
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from groot_ros.bags.types import definition, typestore
+from groot_ros.bags.message_types import definition, typestore
 
 INFO_TOPIC = 'episode_info'
 INFO_TYPE = 'std_msgs/msg/String'

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from groot_ros.geometry import Array, apply_delta
-from groot_ros.kinematics import JOINT_LIMIT_RAD, inverse, jacobian
+from groot_ros.ur5e_kinematics import JOINT_LIMIT_RAD, inverse, jacobian
 
 _NO_MOTION = 1e-18  # square of 1 nm/s; smaller squares lose all their digits
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groot_ros.bags.mp4 import CODECS
+from groot_ros.dataset.convert_source import Job, Part, Recipe, episodes_of, failed_reasons, fingerprint
 from groot_ros.dataset.executors import StoppedError, converted
-from groot_ros.dataset.items import Item, fetched, find_items
-from groot_ros.dataset.lerobot_v2 import DatasetWriter
-from groot_ros.dataset.lerobot_v3 import DatasetWriterV3
 from groot_ros.dataset.modality_config import RELEASES
-from groot_ros.dataset.parts import Job, Part, Recipe, episodes_of, failed_reasons, fingerprint
-from groot_ros.dataset.ranges import RangeEntry
-from groot_ros.dataset.writing import Existing, Writer
+from groot_ros.dataset.sources.discover import Item, fetched, find_items
+from groot_ros.dataset.sources.time_ranges import RangeEntry
+from groot_ros.dataset.writers.dataset_writer import Existing, Writer
+from groot_ros.dataset.writers.lerobot_v2 import DatasetWriter
+from groot_ros.dataset.writers.lerobot_v3 import DatasetWriterV3
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.video.mp4 import CODECS
 
 HORIZON = 16
 FORMATS = {'v2.1': DatasetWriter, 'v3.0': DatasetWriterV3}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from groot_ros.dataset.parts import Job, Part, convert_item
+from groot_ros.dataset.convert_source import Job, Part, convert_item
 from groot_ros.errors import GrootRosError
 
 EXECUTORS = ('processes', 'ray')

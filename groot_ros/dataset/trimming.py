@@ -4,7 +4,7 @@ import numpy as np
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array
-from groot_ros.rows import Rows
+from groot_ros.sampling.rows import Rows
 
 # Below these speeds nothing moves on purpose: m/s for positions, and rad/s or openings a second for everything else.
 STILL_M_S, STILL_S = 0.002, 0.02

@@ -14,16 +14,16 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 
 from groot_ros.action import ConvertEpisodes
-from groot_ros.cli import add_conversion_options, conversion_of
-from groot_ros.cli import main as command_line
+from groot_ros.cli.main import add_conversion_options, conversion_of
+from groot_ros.cli.main import main as command_line
 from groot_ros.dataset.convert import ConversionOptions, ConversionReport, Existing, convert
+from groot_ros.dataset.convert_source import Part
 from groot_ros.dataset.executors import StoppedError
-from groot_ros.dataset.parts import Part
 from groot_ros.embodiment import Embodiment, load_embodiment
-from groot_ros.episodes import finished_bags
 from groot_ros.errors import GrootRosError
-from groot_ros.health import Health
-from groot_ros.nodes.common import GrootNode, Parameter, run_node
+from groot_ros.recording.episode_folder import finished_bags
+from groot_ros.ros.lifecycle_node import GrootNode, Parameter, run_node
+from groot_ros.sampling.stream_monitor import Health
 
 PARAMETERS = {
     'embodiment': Parameter('ur5e_robotiq_zed', 'embodiment of goals that name none: a name, or the path of a YAML file'),

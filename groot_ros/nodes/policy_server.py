@@ -17,25 +17,25 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 from groot_ros.action import RunPolicy
-from groot_ros.bags.images import stamp_in
-from groot_ros.bags.types import typestore
-from groot_ros.control.chunks import ScheduleFigures, ScheduleSettings
+from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.health import Health
 from groot_ros.msg import ActionChunk, PolicyStatus, RobotStatus, TcpDelta
-from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
-from groot_ros.nodes.policy_messages import chunk_message, delta_message, figures_message, pose_of, shown
-from groot_ros.nodes.stream_watch import StreamWatch
-from groot_ros.policies.asking import Asker
-from groot_ros.policies.base import Policy
-from groot_ros.policies.choosing import PolicyChoice, make_policy
-from groot_ros.policies.loading import Loader
-from groot_ros.policies.observing import Missing, Observer
-from groot_ros.policies.player import Player, PlaySettings, Taken
+from groot_ros.policies.async_loader import Loader
+from groot_ros.policies.chunk_scheduler import ScheduleFigures, ScheduleSettings
+from groot_ros.policies.factory import PolicyChoice, make_policy
+from groot_ros.policies.inference_worker import Asker
+from groot_ros.policies.observation_builder import Missing, Observer
+from groot_ros.policies.policy import Policy
+from groot_ros.policies.policy_runner import Player, PlaySettings, Taken
 from groot_ros.policies.shadow import Shadow
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
+from groot_ros.ros.messages import chunk_message, delta_message, figures_message, pose_of, shown
+from groot_ros.ros.topic_subscriber import StreamWatch
+from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
+from groot_ros.video.frame import stamp_in
 
 PARAMETERS = {
     'embodiment': Parameter('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),

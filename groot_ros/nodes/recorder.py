@@ -15,21 +15,21 @@ from std_srvs.srv import SetBool, Trigger
 
 from groot_ros import __version__
 from groot_ros.action import RecordEpisode
-from groot_ros.bags.recording import VIDEO_FORMATS, EpisodeRecording, RecordingSettings
-from groot_ros.bags.video import fastest_codec
-from groot_ros.cues import Cues
 from groot_ros.embodiment import load_embodiment
-from groot_ros.episodes import EpisodeFolder, IndexEntry
 from groot_ros.errors import GrootRosError
-from groot_ros.health import Health
 from groot_ros.msg import EpisodeStatus, StreamHealth
-from groot_ros.nodes.common import STATUS_QOS, GrootNode, Parameter, run_node
-from groot_ros.nodes.stream_watch import StreamWatch
-from groot_ros.quality.preflight import CellView, preflight
 from groot_ros.quality.verdict import Verdict, judge, load_thresholds
+from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
+from groot_ros.recording.episode_recorder import VIDEO_FORMATS, EpisodeRecording, RecordingSettings
+from groot_ros.recording.operator_feedback import Cues
+from groot_ros.recording.preflight import CellView, preflight
+from groot_ros.recording.task_list import load_tasks, next_task
 from groot_ros.resources import PAGE_FILE, VERDICT_FILE
+from groot_ros.ros.lifecycle_node import STATUS_QOS, GrootNode, Parameter, run_node
+from groot_ros.ros.topic_subscriber import StreamWatch
+from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import Preflight, StartEpisode, StopEpisode
-from groot_ros.tasks import load_tasks, next_task
+from groot_ros.video.h264 import fastest_codec
 
 _LOOK_S, _WATCH_S, _STATUS_S = 0.5, 0.2, 1.0
 _ROWS_BEGIN_S, _BEHIND_S = 2.0, 0.5
@@ -43,7 +43,7 @@ PARAMETERS = {
     'keyframe_s': Parameter(0.5, 'time between keyframes, s: short ones make random access in training fast', 0.05, 10.0),
     'jpeg_quality': Parameter(90, 'quality of jpeg, 1 to 100'),
     'depth': Parameter('png', "depth images among also_record: 'png' (16 bit, mm) or 'raw'"),
-    'verdict_file': Parameter('', 'YAML with thresholds other than those of config/verdict.yaml'),
+    'verdict_file': Parameter('', 'YAML with thresholds other than those of config/quality_thresholds.yaml'),
     'tasks_file': Parameter('', 'YAML with the tasks to show and how often (tasks: [{text: ..., count: 20}])'),
     'least_free_gb': Parameter(2.0, 'an episode does not begin with less on the disk, GB', 0.0, 1e6),
     'page': Parameter(True, 'write report.html with plots beside each bag, in a process of low priority'),

@@ -6,10 +6,10 @@ import time
 from std_srvs.srv import Trigger
 
 from groot_ros.errors import GrootRosError
-from groot_ros.hardware.robotiq import FAULTS, GripperReading, GripperSettings, Robotiq
-from groot_ros.health import Health, StreamMeter
+from groot_ros.hardware.robotiq.gripper import FAULTS, GripperReading, GripperSettings, Robotiq
 from groot_ros.msg import GripperState, TcpDelta
-from groot_ros.nodes.common import COMMAND_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
+from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
     'connection': Parameter('urcap', "'urcap': the robot's port 63352; 'modbus': a USB adapter of the gripper's own"),
@@ -26,7 +26,7 @@ PARAMETERS = {
 
 
 class RobotiqDriver(GrootNode):
-    """Topics and services around hardware/robotiq.py."""
+    """Topics and services around hardware/robotiq/gripper.py."""
 
     def __init__(self) -> None:
         super().__init__('robotiq_driver', PARAMETERS)

@@ -9,8 +9,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from groot_ros.errors import GrootRosError
-from groot_ros.health import Health
-from groot_ros.nodes.common import GrootNode, run_node
+from groot_ros.ros.lifecycle_node import GrootNode, run_node
+from groot_ros.sampling.stream_monitor import Health
 
 _LATE_MS = 1.0
 
@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--no-diagnostics', action='store_true', help='do not report the lateness of the ticks on /diagnostics')
     parser.add_argument('--robot-model', default='UR5', help='what the dashboard says, such as UR10 (default UR5, which a UR5e says too)')
     parser.add_argument('--polyscope', default='5.13.1', metavar='VERSION', help='software version of the controller; 3.x is a CB3 (default 5.13.1)')
-    parser.add_argument('--truth', type=Path, help='file for the true state at every tick (sim/truth.py reads it)')
+    parser.add_argument('--truth', type=Path, help='file for the true state at every tick (sim/ground_truth.py reads it)')
     return parser
 
 

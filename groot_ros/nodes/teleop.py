@@ -8,14 +8,14 @@ from sensor_msgs.msg import Joy
 
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.health import Health
-from groot_ros.kinematics import forward
 from groot_ros.msg import EpisodeStatus, RobotStatus, TcpDelta
-from groot_ros.nodes.cell_client import CellClient
-from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
-from groot_ros.nodes.scripted_operator import ScriptedOperator
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
+from groot_ros.ros.service_clients import CellClient
+from groot_ros.sampling.stream_monitor import Health
+from groot_ros.sim.nodes.scripted_operator import ScriptedOperator
 from groot_ros.teleop.mapping import RawInput, TeleopMap, TeleopMapper, load_map
 from groot_ros.teleop.operator import InputDevice, ManualOperator, Step
+from groot_ros.ur5e_kinematics import forward
 
 MAPS = {
     'joy': 'joy', 'spacenav': 'spacenav', 'spacemouse': 'spacemouse', 'keyboard': 'keyboard', 'hand_guiding': 'hand_guiding', 'phone': 'phone',

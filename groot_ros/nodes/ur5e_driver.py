@@ -8,18 +8,18 @@ from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
-from groot_ros.control.clock import DeviceClock
-from groot_ros.control.following import FollowingMonitor
-from groot_ros.control.gate import CommandGate, DeltaCommand, GateSettings, GateState
+from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateSettings, GateState
+from groot_ros.control.device_clock import DeviceClock
 from groot_ros.control.limits import Limits, RefusedError
+from groot_ros.control.tracking_monitor import FollowingMonitor
 from groot_ros.geometry import pose_from_rotvec
-from groot_ros.hardware.ur5e import Ur5e, Ur5eSettings
-from groot_ros.hardware.ur_modes import EMERGENCY_STOPS, PLAYING, PROTECTIVE_STOP, ROBOT_MODES, SAFETY_MODES, stop_reason
-from groot_ros.health import Health, StreamMeter
-from groot_ros.kinematics import JOINT_NAMES
+from groot_ros.hardware.realtime import NODE_PRIORITY, ask_for_realtime
+from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
+from groot_ros.hardware.ur5e.modes import EMERGENCY_STOPS, PLAYING, PROTECTIVE_STOP, ROBOT_MODES, SAFETY_MODES, stop_reason
 from groot_ros.msg import RobotStatus, TcpDelta
-from groot_ros.nodes.common import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
-from groot_ros.realtime import NODE_PRIORITY, ask_for_realtime
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
+from groot_ros.sampling.stream_monitor import Health, StreamMeter
+from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 _STILL_RAD_S = 0.05
 _FRESH_S = 0.5
@@ -57,7 +57,7 @@ PARAMETERS = {
 
 
 class Ur5eDriver(GrootNode):
-    """Topics and services; the gate decides, hardware/ur5e.py moves."""
+    """Topics and services; the gate decides, hardware/ur5e/arm.py moves."""
 
     def __init__(self) -> None:
         super().__init__('ur5e_driver', PARAMETERS)

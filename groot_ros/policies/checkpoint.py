@@ -7,9 +7,9 @@ from typing import Any
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.policies.remote import mismatches
-from groot_ros.policies.targets import EEF_6D
-from groot_ros.policies.wire import Modality
+from groot_ros.inference.protocol import Modality
+from groot_ros.policies.action_decoder import EEF_6D
+from groot_ros.policies.remote_policy import mismatches
 
 _POSE_SIZES = {'eef_9d': 9, EEF_6D: 6}
 _KINDS = ('video', 'state', 'action', 'language')

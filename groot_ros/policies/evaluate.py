@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from groot_ros.bags.mp4 import read_frames
-from groot_ros.dataset.layout import data_file, video_file
-from groot_ros.dataset.writing import numbers_of
+from groot_ros.dataset.writers.dataset_writer import numbers_of
+from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.policies.base import Observation, Policy
+from groot_ros.policies.policy import Observation, Policy
+from groot_ros.video.mp4 import read_frames
 
 
 @dataclass

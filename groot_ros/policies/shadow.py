@@ -4,9 +4,9 @@ from collections import deque
 
 import numpy as np
 
-from groot_ros.policies.asking import Answer, Asker
 from groot_ros.policies.evaluate import Evaluation
-from groot_ros.policies.observing import Missing, Observer
+from groot_ros.policies.inference_worker import Answer, Asker
+from groot_ros.policies.observation_builder import Missing, Observer
 
 
 class Shadow:

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from groot_ros.bags.trace import EpisodeTrace, StreamTrace
 from groot_ros.geometry import Array
+from groot_ros.quality.trace import EpisodeTrace, StreamTrace
 
 _BLACK = 8.0
 _STILL_M, _STILL_RAD = 0.0005, 0.002

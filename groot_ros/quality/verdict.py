@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from groot_ros import __version__
-from groot_ros.bags.trace import EpisodeTrace
+from groot_ros.config_files import checked, read_yaml
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
+from groot_ros.quality.trace import EpisodeTrace
 from groot_ros.resources import VERDICT_FILE, share_directory
-from groot_ros.yaml_files import checked, read_yaml
 
 FORMAT_VERSION = 1
 LEVELS = ('pass', 'warn', 'fail')
@@ -82,8 +82,8 @@ class Verdict:
 
 
 def load_thresholds(path: str = '') -> Thresholds:
-    """Those of config/verdict.yaml, changed by a file of the same form. Raises GrootRosError naming what is wrong with it."""
-    shipped = read_yaml(share_directory() / 'config' / 'verdict.yaml', 'The file of thresholds')
+    """Those of config/quality_thresholds.yaml, changed by a file of the same form. Raises GrootRosError naming what is wrong with it."""
+    shipped = read_yaml(share_directory() / 'config' / 'quality_thresholds.yaml', 'The file of thresholds')
     own = checked(Thresholds, (read_yaml(Path(path), 'The file of thresholds') or {}) if path else {}, f'The file of thresholds {path}')
     if unknown := set(own.root) - set(CHECKS):
         raise GrootRosError(f'{path} names {", ".join(sorted(unknown))}, which is no check: the checks are {", ".join(CHECKS)}.')

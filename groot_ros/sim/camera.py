@@ -1,4 +1,4 @@
-"""The cell's camera: a process that renders the poses it is sent and streams the frames over TCP (sim/wire.py)."""
+"""The cell's camera: a process that renders the poses it is sent and streams the frames over TCP (sim/ports.py)."""
 
 import socket
 from multiprocessing.connection import Connection as Pipe
@@ -7,8 +7,8 @@ import mujoco
 import numpy as np
 
 from groot_ros.errors import GrootRosError
+from groot_ros.sim.ports import CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
 from groot_ros.sim.scene import scene_xml
-from groot_ros.sim.wire import CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
 
 
 def run_camera(pipe: Pipe, host: str, width: int, height: int) -> None:

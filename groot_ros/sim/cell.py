@@ -11,21 +11,21 @@ from pathlib import Path
 import numpy as np
 
 from groot_ros.errors import GrootRosError
-from groot_ros.realtime import CONTROLLER_PRIORITY, ask_for_realtime
+from groot_ros.hardware.realtime import CONTROLLER_PRIORITY, ask_for_realtime
 from groot_ros.sim.camera import run_camera
 from groot_ros.sim.control_script import ForeignProgram
 from groot_ros.sim.controller import Controller, Model
 from groot_ros.sim.dashboard_server import DashboardServer
 from groot_ros.sim.gripper_server import Gripper, GripperServer
-from groot_ros.sim.hooks import HookServer
-from groot_ros.sim.lateness import Lateness
-from groot_ros.sim.motions import Compliant
+from groot_ros.sim.ground_truth import TruthLog
+from groot_ros.sim.loop_timing import Lateness
 from groot_ros.sim.physics import Physics
 from groot_ros.sim.rtde_server import RtdeServer
 from groot_ros.sim.scene import STEP_S, STROKE_M
 from groot_ros.sim.script_server import SCRIPT_PORTS, ScriptServer
 from groot_ros.sim.sockets import TcpServer, serve_until
-from groot_ros.sim.truth import TruthLog
+from groot_ros.sim.test_interface import HookServer
+from groot_ros.sim.trajectories import Compliant
 
 _STEP_NS = round(STEP_S * 1e9)
 _LARGEST_BACKLOG_NS = 500_000_000

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 
 from groot_ros.sim.controller import Controller, Program
-from groot_ros.sim.motions import Speed
-from groot_ros.sim.script_answers import ScriptAnswers
-from groot_ros.sim.script_motions import Finished, ScriptMotions
-from groot_ros.sim.script_registers import ScriptRegisters
+from groot_ros.sim.rtde_script.moves import Finished, ScriptMotions
+from groot_ros.sim.rtde_script.queries import ScriptAnswers
+from groot_ros.sim.rtde_script.registers import ScriptRegisters
+from groot_ros.sim.trajectories import Speed
 
 READY, DONE = 1, 2
 _AT_ONCE = (25, 26, 27, 38, 58)  # answered at every tick while they stand, and never DONE

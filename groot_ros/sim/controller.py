@@ -8,11 +8,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from groot_ros.geometry import Array, matrix_from_pose, pose_from_rotvec
-from groot_ros.hardware.ur_modes import EMERGENCY_STOP, NORMAL, PAUSED, PLAYING, POWER_OFF, PROTECTIVE_STOP, RUNNING, STOPPED
-from groot_ros.kinematics import forward, inverse_flange, jacobian
-from groot_ros.sim.motions import Motion, Path, Servo, Setpoint, Stop, UnreachableError, limited_step
+from groot_ros.hardware.ur5e.modes import EMERGENCY_STOP, NORMAL, PAUSED, PLAYING, POWER_OFF, PROTECTIVE_STOP, RUNNING, STOPPED
 from groot_ros.sim.physics import Joints
 from groot_ros.sim.scene import STEP_S, TCP_OFFSET
+from groot_ros.sim.trajectories import Motion, Path, Servo, Setpoint, Stop, UnreachableError, limited_step
+from groot_ros.ur5e_kinematics import forward, inverse_flange, jacobian
 
 UNLOCK_AFTER_S = 5.0
 

@@ -5,7 +5,7 @@ https://www.universal-robots.com/articles/ur/dashboard-server/dashboard-server-e
 
 from collections.abc import Callable
 
-from groot_ros.hardware.ur_modes import IDLE, NORMAL, PAUSED, PLAYING, POWER_OFF, ROBOT_MODES, RUNNING, SAFETY_MODES
+from groot_ros.hardware.ur5e.modes import IDLE, NORMAL, PAUSED, PLAYING, POWER_OFF, ROBOT_MODES, RUNNING, SAFETY_MODES
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.sockets import Connection, TcpServer
 

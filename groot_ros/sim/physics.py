@@ -6,8 +6,8 @@ import mujoco
 import numpy as np
 
 from groot_ros.geometry import Array
-from groot_ros.kinematics import JOINT_NAMES
 from groot_ros.sim.scene import CUBE_SIZE_M, HOME_JOINTS_RAD, STROKE_M, scene_xml
+from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 _TRACKING_RAD_S = 120.0
 _FINGER_STIFFNESS_N_M = 6000.0

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from groot_ros.geometry import Array, rotvec_from_pose
-from groot_ros.hardware.ur_modes import EMERGENCY_STOP, NORMAL, PLAYING, PROTECTIVE_STOP, RUNNING
+from groot_ros.hardware.ur5e.modes import EMERGENCY_STOP, NORMAL, PLAYING, PROTECTIVE_STOP, RUNNING
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.physics import Joints
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from groot_ros.kinematics import DH_A_M, DH_ALPHA_RAD, DH_D_M, JOINT_NAMES
-from groot_ros.sim.wire import CAMERA_FOVY_DEG
+from groot_ros.sim.ports import CAMERA_FOVY_DEG
+from groot_ros.ur5e_kinematics import DH_A_M, DH_ALPHA_RAD, DH_D_M, JOINT_NAMES
 
 HOME_JOINTS_RAD = np.deg2rad([-90.0, -90.0, -90.0, -90.0, 90.0, 0.0])
 TCP_OFFSET = np.array([0.0, 0.0, 0.174, 0.0, 0.0, 0.0])

@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.spatial.transform import Rotation
 
+from groot_ros.config_files import checked, read_yaml
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.resources import share_directory
-from groot_ros.yaml_files import checked, read_yaml
 
 DIRECTIONS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
 EVENTS = ('gripper', 'start', 'save', 'fail', 'discard', 'redo', 'pause', 'home', 'enable', 'stop', 'recover', 'freedrive')

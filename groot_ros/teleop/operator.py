@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from groot_ros.control.moves import Move, MoveFollower
+from groot_ros.control.min_jerk import Move, MoveFollower
 from groot_ros.geometry import Array
 from groot_ros.teleop.mapping import RawInput, TeleopMapper
 

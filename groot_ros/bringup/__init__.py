@@ -1,0 +1,1 @@
+"""Which processes make a cell, and their supervisor."""

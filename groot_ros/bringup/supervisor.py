@@ -1,0 +1,156 @@
+"""`groot-ros up`: starts the processes of a profile, watches them, and stops them in order. Needs no `launch`."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+from groot_ros.bringup.profiles import Options, Process, parameter_files, processes_of
+from groot_ros.errors import GrootRosError
+
+_GRACE_S = 8.0
+_KILL_S = 3.0
+_READY_S = 30.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Cell:
+    """Running processes. Use as a context manager: leaving it stops them, last started first."""
+
+    profile: str
+    options: Options
+    quiet: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    _running: list[tuple[Process, subprocess.Popen]] = field(default_factory=list)
+
+    def __enter__(self) -> 'Cell':
+        try:
+            for process in processes_of(self.profile, self.options):
+                self.start(process)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, process: Process) -> None:
+        """Starts one more process."""
+        self._say(f'starting {process.executable}')
+        popen = subprocess.Popen(
+            command_of(process, self.options),
+            env={**os.environ, **self.environment},
+            start_new_session=True,  # Ctrl-C must reach this process only, which then stops the others in order
+            preexec_fn=_die_with_parent,
+        )
+        self._running.append((process, popen))
+        if process.ready_at is not None:
+            self._wait_for(process.ready_at)
+
+    def _wait_for(self, address: tuple[str, int]) -> None:
+        """Waits until a port answers. Raises GrootRosError when a process ends or 30 s pass."""
+        deadline_s = time.monotonic() + _READY_S
+        while True:
+            self.check()
+            with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0):
+                return
+            if time.monotonic() > deadline_s:
+                raise GrootRosError(f'Nothing answers on {address[0]}:{address[1]} after {_READY_S:.0f} s: see the messages above.')
+            time.sleep(0.1)
+
+    def stop_process(self, executable: str) -> None:
+        """Stops the processes of one executable and leaves the others running."""
+        for entry in [entry for entry in self._running if entry[0].executable == executable]:
+            self._running.remove(entry)
+            self._stop_one(*entry)
+
+    def check(self) -> None:
+        """Raises GrootRosError naming a process that has ended by itself."""
+        for process, popen in self._running:
+            if (code := popen.poll()) is not None:
+                how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with exit code {code}'
+                raise GrootRosError(f'{process.executable} {how}: see its messages above; the other processes were stopped.')
+
+    def wait(self) -> None:
+        """Returns never; raises GrootRosError when a process ends."""
+        while True:
+            self.check()
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Asks each process to end, last started first, and kills one that does not."""
+        with _patient():
+            while self._running:
+                process, popen = self._running.pop()
+                self._stop_one(process, popen)
+
+    def _stop_one(self, process: Process, popen: subprocess.Popen) -> None:
+        if popen.poll() is None:
+            self._say(f'stopping {process.executable}')
+            popen.send_signal(signal.SIGTERM)  # SIGINT would show a traceback in a process that still imports
+        try:
+            popen.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._say(f'{process.executable} does not stop: killing it')
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(popen.pid, signal.SIGKILL)  # what is left of its children
+        popen.wait(_KILL_S)
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            print(f'[groot-ros] {text}', file=sys.stderr, flush=True)
+
+
+def up(profile: str, options: Options) -> int:
+    """Runs a profile until Ctrl-C, which is a clean end, or until a process ends by itself, which is not."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with Cell(profile, options) as cell:
+            cell.wait()
+    except KeyboardInterrupt:
+        return 0
+    return 1
+
+
+def command_of(process: Process, options: Options) -> list[str]:
+    """Command line of a process."""
+    command = [sys.executable, '-m', f'groot_ros.nodes.{process.executable}', *process.arguments]
+    command += ['--ros-args']
+    for file in parameter_files(process, options):
+        command += ['--params-file', file]
+    for name, value in process.parameters.items():
+        command += ['-p', f'{name}:={_yaml_text(value)}']
+    command += ['-r', f'__node:={process.node_name}']
+    if options.namespace:
+        command += ['-r', f'__ns:=/{options.namespace.strip("/")}']
+    return command
+
+
+def _yaml_text(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+def _die_with_parent() -> None:
+    # If this supervisor is killed outright, its processes must not stay behind to move a robot.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _patient():
+    """Keeps a second Ctrl-C from breaking off the orderly stop."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not the main thread: no signal can come here
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

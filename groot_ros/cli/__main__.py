@@ -1,0 +1,7 @@
+"""Runs the command as `python -m groot_ros.cli`."""
+
+import sys
+
+from groot_ros.cli.main import main
+
+sys.exit(main())

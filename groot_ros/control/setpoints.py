@@ -1,0 +1,91 @@
+"""From time-stamped TCP waypoints to 500 Hz set-points: what hardware/ur5e/servo_process.py follows."""
+
+from bisect import bisect_right
+
+import numpy as np
+
+from groot_ros.geometry import Array, interpolate_pose
+
+_CATCH_UP = 1.25
+
+
+class PoseTrajectory:
+    """Straight SE(3) segments between waypoints. Before the first and after the last waypoint it holds."""
+
+    def __init__(self, time_s: float, pose: Array) -> None:
+        self._times_s = [time_s]
+        self._poses = [np.asarray(pose, float)]
+
+    @property
+    def end(self) -> tuple[float, Array]:
+        """Time in s and pose (7,) of the last waypoint."""
+        return self._times_s[-1], self._poses[-1]
+
+    def append(self, start_s: float, end_s: float, pose: Array) -> None:
+        """Adds a segment that leaves the last waypoint at `start_s`, or when that is reached, and arrives at `end_s`.
+
+        Raises ValueError where the segment would end before it begins.
+        """
+        last_s, last = self.end
+        start_s = max(start_s, last_s)
+        if end_s <= start_s:
+            raise ValueError(f'a segment from {start_s:.4f} s cannot end at {end_s:.4f} s')
+        if start_s > last_s:
+            self._times_s.append(start_s)
+            self._poses.append(last)
+        self._times_s.append(end_s)
+        self._poses.append(np.asarray(pose, float))
+
+    def sample(self, time_s: float) -> Array:
+        """Pose (7,) at a time; forgets the segments that ended before it."""
+        index = bisect_right(self._times_s, time_s)
+        if index == 0:
+            return self._poses[0]
+        if index == len(self._times_s):
+            del self._times_s[:-1], self._poses[:-1]
+            return self._poses[-1]
+        del self._times_s[: index - 1], self._poses[: index - 1]
+        share = (time_s - self._times_s[0]) / (self._times_s[1] - self._times_s[0])
+        return interpolate_pose(self._poses[0], self._poses[1], share)
+
+
+class SetpointGenerator:
+    """The set-points of a servo loop: a trajectory, averaged over the last `window_s`.
+
+    A moving average turns every jump of the velocity by dv into an acceleration of dv / window_s, adds half the window
+    as delay, and stays in every convex box that holds the waypoints. Its time follows the clock but gains at most 1.25
+    periods a cycle: after a stall of the process the arm goes on where it stood, without a leap.
+    """
+
+    def __init__(self, time_s: float, pose: Array, window_s: float, period_s: float) -> None:
+        self._trajectory = PoseTrajectory(time_s, pose)
+        self._time_s, self._period_s = time_s, period_s
+        self._recent = np.tile(np.asarray(pose, float), (max(round(window_s / period_s), 1), 1))
+        self._oldest = 0
+
+    def append(self, start_s: float, end_s: float, pose: Array) -> None:
+        """Adds a waypoint; one that is late starts now and takes as long as it was to take, so that it is never faster."""
+        late_s = max(max(self._time_s, self._trajectory.end[0]) - start_s, 0.0)
+        self._trajectory.append(start_s + late_s, end_s + late_s, pose)
+
+    def brake(self) -> None:
+        """Forgets what lies ahead: the arm slows down on its path, within the window."""
+        self._trajectory = PoseTrajectory(self._time_s, self._trajectory.sample(self._time_s))
+
+    @property
+    def resting(self) -> bool:
+        """Whether every set-point of the window is the same."""
+        return bool(np.all(self._recent == self._recent[0]))
+
+    def advance(self, now_s: float) -> Array:
+        """The set-point (7,) of this cycle, at `now_s` of the clock that the waypoints use."""
+        self._time_s += min(max(now_s - self._time_s, 0.0), _CATCH_UP * self._period_s)
+        pose = self._trajectory.sample(self._time_s)
+        newest = self._recent[self._oldest - 1]
+        self._recent[self._oldest, :3] = pose[:3]
+        self._recent[self._oldest, 3:] = pose[3:] if pose[3:] @ newest[3:] >= 0 else -pose[3:]
+        self._oldest = (self._oldest + 1) % len(self._recent)
+        # The normalised mean of quaternions that lie close together is their mean rotation (Markley et al., 2007).
+        mean = self._recent.mean(axis=0)
+        mean[3:] /= np.linalg.norm(mean[3:])
+        return mean

@@ -1,0 +1,78 @@
+"""Episodes in a bag that holds several: by time ranges that a person wrote down, or by what our recorder said meanwhile."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from groot_ros.bags.reader import EpisodeBag
+from groot_ros.config_files import checked, read_yaml
+
+_STATUS_TYPE = 'groot_ros/msg/EpisodeStatus'
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """One episode of a bag: from, and up to, in ns of ROS time; the task is empty where nobody said."""
+
+    start_ns: int
+    end_ns: int
+    task: str = ''
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra='forbid')
+
+    bag: str
+    start_s: float = Field(ge=0)
+    end_s: float
+    task: str = ''
+
+    @model_validator(mode='after')
+    def _forward(self) -> '_Entry':
+        if self.end_s <= self.start_s:
+            raise ValueError(f'end_s {self.end_s:g} is not after start_s {self.start_s:g}')
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra='forbid')
+
+    ranges: list[_Entry] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class RangeEntry:
+    """A range as written: seconds since the first message of the bag whose folder has this name."""
+
+    bag: str
+    start_s: float
+    end_s: float
+    task: str
+
+    def in_bag(self, bag: EpisodeBag) -> TimeRange:
+        """The range in ROS time."""
+        return TimeRange(bag.start_ns + round(self.start_s * 1e9), bag.start_ns + round(self.end_s * 1e9), self.task)
+
+
+def load_ranges(path: Path) -> list[RangeEntry]:
+    """The ranges of a YAML file like `ranges: [{bag: session_1, start_s: 2, end_s: 14.5, task: ...}]`. Raises GrootRosError naming what is wrong."""
+    entries = checked(_File, read_yaml(path, 'The file of time ranges'), f'The file of time ranges {path}').ranges
+    return [RangeEntry(**entry.model_dump()) for entry in entries]
+
+
+def ranges_of_recorder(bag: EpisodeBag) -> list[TimeRange]:
+    """The episodes that our recorder recorded while somebody else recorded everything; empty where the bag does not tell."""
+    topics = {topic: kind for topic, kind in bag.types.items() if kind == _STATUS_TYPE}
+    if bag.has_rows or len(topics) != 1:
+        return []
+    found, start_ns, task = [], 0, ''
+    for message in bag.of_topic(next(iter(topics))):
+        status = message.decode()
+        stamp_ns = status.header.stamp.sec * 1_000_000_000 + status.header.stamp.nanosec
+        if start_ns and status.state != status.RECORDING:
+            found.append(TimeRange(start_ns, stamp_ns, task))
+            start_ns = 0
+        elif not start_ns and status.state == status.RECORDING:
+            start_ns, task = stamp_ns, status.task
+    return [*found, TimeRange(start_ns, bag.end_ns, task)] if start_ns else found

@@ -1,0 +1,107 @@
+"""Checks over all episodes: statistics, actions that never change, sizes, camera shapes, episodes that stand there twice."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from groot_ros.dataset.modality_config import Release
+from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.writers.statistics import KEYS, statistics
+from groot_ros.geometry import Array
+
+_STATS_FILE = 'meta/stats.json'
+
+
+def check_dataset_values(
+    info: dict[str, Any], modality: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeFacts], horizon: int, release: Release
+) -> list[Finding]:
+    """Findings over all episodes; `episodes` holds those whose numbers could be read."""
+    return [
+        *_check_statistics(info, stats, episodes),
+        *_check_lengths(episodes, horizon),
+        *_check_sizes(modality, release, horizon),
+        *_check_aspect(episodes),
+        *_check_constant(modality, episodes),
+        *_check_duplicates(episodes),
+    ]
+
+
+def _check_statistics(info: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+    for name, feature in info['features'].items():
+        if 'float' not in str(feature.get('dtype')):
+            continue
+        columns = [episode.columns[name] for episode in episodes if name in episode.columns]
+        if name not in stats:
+            yield Finding(ERROR, _STATS_FILE, f'has no statistics of {name}', 'convert again, or run gr00t/data/stats.py')
+        elif columns and len({column.shape[1] for column in columns}) == 1:
+            yield from _compare(name, stats[name], np.concatenate(columns))
+
+
+def _compare(name: str, given: dict[str, Any], values: Array) -> Iterator[Finding]:
+    with np.errstate(all='ignore'):
+        true = statistics(values)
+    for key in KEYS:
+        numbers = np.atleast_1d(np.asarray(given.get(key, np.nan), float)).ravel()
+        scale = np.maximum(np.abs(true['max']), np.abs(true['min'])) + 1e-6
+        if numbers.shape != np.shape(true[key]) or not np.all(np.abs(numbers - true[key]) <= 1e-3 * scale):
+            yield Finding(ERROR, _STATS_FILE, f'{key} of {name} is not what the rows give', 'compute the statistics again')
+            return
+
+
+def _check_lengths(episodes: list[EpisodeFacts], horizon: int) -> Iterator[Finding]:
+    for episode in episodes:
+        if episode.rows < horizon:
+            yield Finding(ERROR, episode.file, f'has {episode.rows} rows, fewer than the horizon of {horizon}: no sample', 'leave it out')
+
+
+def _check_sizes(modality: dict[str, Any], release: Release, horizon: int) -> Iterator[Finding]:
+    for group, largest in (('state', release.state_size), ('action', release.action_size)):
+        parts = (modality.get(group) or {}).values()
+        size = sum(max(part.get('end', 0) - part.get('start', 0), 0) for part in parts if 'original_key' not in part)
+        if size > largest:
+            yield Finding(ERROR, 'meta/modality.json', f'{group} has {size} numbers, this release of GR00T takes {largest}', 'leave some out')
+    if horizon > release.horizon:
+        yield Finding(
+            ERROR, 'meta/info.json', f'chunks of {horizon} steps, this release of GR00T takes {release.horizon}', 'give a smaller --horizon'
+        )
+
+
+def _check_aspect(episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+    ratios = {(key, round(width / height, 3)) for e in episodes for key, (height, width) in e.video_shapes.items()}
+    if len({ratio for _, ratio in ratios}) > 1:
+        names = ', '.join(f'{key} {ratio}' for key, ratio in sorted(ratios))
+        yield Finding(ERROR, 'meta/info.json', f'the cameras differ in aspect ratio ({names}), which GR00T cannot stack', 'letterbox them')
+
+
+def _check_constant(modality: dict[str, Any], episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+    """GR00T normalises with q01 and q99: where they are equal it always commands that value."""
+    columns = [episode.columns['action'] for episode in episodes if 'action' in episode.columns]
+    if not columns or len({column.shape[1] for column in columns}) > 1:
+        return
+    actions = np.concatenate(columns)
+    if not actions.size:
+        return
+    with np.errstate(all='ignore'):
+        low, high = np.nanquantile(actions, [0.01, 0.99], axis=0)
+        still, never = low == high, np.nanmin(actions, axis=0) == np.nanmax(actions, axis=0)
+    for name, part in (modality.get('action') or {}).items():
+        place = slice(part.get('start', 0), part.get('end', 0))
+        if 'original_key' in part or not still[place].any():
+            continue
+        if 'gripper' in name or (still[place] & ~never[place]).any():
+            yield Finding(
+                WARNING, 'data', f'action.{name} hardly ever changes (q01 equals q99): a policy trained on it never moves it',
+                'record demonstrations in which it moves, or train with min and max',
+            )  # fmt: skip
+
+
+def _check_duplicates(episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+    known: dict[bytes, str] = {}
+    for episode in episodes:
+        columns = [episode.columns[name] for name in ('observation.state', 'action') if name in episode.columns]
+        digest = hashlib.sha256(b''.join(np.ascontiguousarray(column).tobytes() for column in columns)).digest()
+        if columns and digest in known:
+            yield Finding(ERROR, episode.file, f'holds the same rows as {known[digest]}, which counts them twice', 'leave one of them out')
+        known.setdefault(digest, episode.file)

@@ -1,0 +1,97 @@
+"""Checks of one video: every frame is decoded, since training meets a damaged one only after hours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.writers.features import inside
+
+_KEYFRAME_FRAMES = 300  # x264's own default is 250
+_LOOK_EVERY = 16
+_DARK, _SAME = 20.0, 0.5  # black has the brightness 16
+
+
+@dataclass
+class _Video:
+    codec: str
+    pixel_format: str
+    size: tuple[int, int]
+    rate: float
+    frames: int
+    keyframe_gap: int
+    changes: bool
+    brightness: float
+
+
+def check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeFacts, fps: float) -> Iterator[Finding]:
+    """Findings of one camera of an episode; notes the size of its pictures."""
+    try:
+        video = _decoded(inside(root, file))
+    except (OSError, av.FFmpegError, IndexError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        yield Finding(ERROR, file, f'cannot be decoded ({reason})', 'convert again')
+        return
+    facts.video_shapes[key] = (video.size[1], video.size[0])
+    if video.frames != facts.rows:
+        yield Finding(ERROR, file, f'has {video.frames} frames for {facts.rows} rows, so frame and row do not belong together', 'convert again')
+    yield from _check_form(file, video, feature, fps)
+    if video.keyframe_gap > _KEYFRAME_FRAMES:
+        yield Finding(WARNING, file, f'has no keyframe for {video.keyframe_gap} frames, which makes random access slow', 'encode it again')
+    if not video.changes and video.frames > 1:
+        yield Finding(WARNING, file, 'shows the same picture throughout', 'look whether the camera was frozen, and leave the episode out')
+    if video.brightness < _DARK:
+        yield Finding(WARNING, file, 'is black', 'look whether the lens was covered, and leave the episode out')
+
+
+def _check_form(file: str, video: _Video, feature: dict, fps: float) -> Iterator[Finding]:
+    width, height = video.size
+    if [height, width] != list(feature['shape'][:2]):
+        yield Finding(ERROR, file, f'is {width}x{height}, info.json says {feature["shape"][1]}x{feature["shape"][0]}', 'mend info.json')
+    if fps and abs(video.rate / fps - 1) > 0.01:
+        yield Finding(ERROR, file, f'runs at {video.rate:.2f} frames/s, info.json says {fps:g}', 'set fps to the rate that was recorded')
+    described = feature.get('info') or feature.get('video_info') or {}
+    said = described.get('video.codec', video.codec)
+    if said != video.codec:
+        yield Finding(ERROR, file, f'is {video.codec}, info.json says {said}', 'mend info.json')
+    if video.codec != 'h264':
+        yield Finding(WARNING, file, f'is {video.codec}, which not every installation of GR00T decodes', 'convert with --codec h264')
+    if video.pixel_format not in ('yuv420p', 'yuvj420p'):
+        yield Finding(WARNING, file, f'has pixels of {video.pixel_format}, which not every decoder takes', 'convert it to yuv420p')
+
+
+def _decoded(path: Path) -> _Video:
+    """Raises av.FFmpegError or ValueError for a video that is damaged."""
+    frames, gap, last_keyframe, changes, brightness = 0, 0, 0, False, []
+    first: np.ndarray | None = None
+    with av.open(str(path), options={'err_detect': 'explode'}) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = {'err_detect': 'explode'}
+        for frame in container.decode(stream):
+            if frame.key_frame:
+                last_keyframe = frames
+            elif frames == 0:
+                raise ValueError('it does not begin with a keyframe')
+            gap = max(gap, frames - last_keyframe)
+            look = _look(frame)
+            first = look if first is None else first
+            changes = changes or bool(np.abs(look - first).max() > _SAME)
+            brightness.append(look.mean())
+            frames += 1
+        if not frames:
+            raise ValueError('it holds no frame')
+        context = stream.codec_context
+        return _Video(
+            context.codec.canonical_name, str(context.pix_fmt), (context.width, context.height), float(stream.average_rate or 0), frames, gap,
+            changes, float(np.mean(brightness)),
+        )  # fmt: skip
+
+
+def _look(frame: av.VideoFrame) -> np.ndarray:
+    """Some pixels' brightness."""
+    plane = frame.planes[0]
+    pixels = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    return pixels[::_LOOK_EVERY, ::_LOOK_EVERY].astype(float)

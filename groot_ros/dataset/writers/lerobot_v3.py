@@ -1,0 +1,147 @@
+"""Writes LeRobot v3.0: many episodes a parquet file and a video, for LeRobot's own training. GR00T's own loader does not read it."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from groot_ros.dataset.convert_source import PartEpisode
+from groot_ros.dataset.writers.dataset_writer import Writer, link, numbers_of
+from groot_ros.dataset.writers.features import CHUNK_SIZE, features, info, write_json
+from groot_ros.dataset.writers.statistics import quantiled, weighted
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
+from groot_ros.video.mp4 import join_mp4
+
+_DATA_MB, _VIDEO_MB = 100, 200
+_FILE = '{folder}/chunk-{chunk_index:03d}/file-{file_index:03d}'
+
+
+@dataclass
+class _Episode:
+    tasks: list[str]
+    table: pa.Table
+    videos: dict[str, Path]
+    statistics: dict[str, Any]
+
+
+class DatasetWriterV3(Writer):
+    """A dataset that LeRobot 0.4 and later read. Files are filled one after another, up to LeRobot's sizes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._waiting: list[_Episode] = []
+        super().__init__(*arguments)
+
+    def _write_episode(self, part: PartEpisode, table: pa.Table, tasks: list[str]) -> None:
+        videos = {feature: self._partial / 'waiting' / f'{self.episodes}_{feature}.mp4' for feature in part.videos}
+        for feature, video in part.videos.items():
+            link(video, videos[feature])
+        found = {name: quantiled(numbers_of(table, name)) for name in table.column_names}
+        self._waiting.append(_Episode(tasks[:1], table, videos, {**part.pictures, **found}))
+
+    def _extend(self) -> None:
+        raise GrootRosError(f'The dataset {self.root} is extended in v2.1 only: convert everything again with --overwrite.')
+
+    def _write_meta(self, meta: Path) -> None:
+        records = [{'episode_index': index, 'tasks': episode.tasks, 'length': episode.table.num_rows} for index, episode in enumerate(self._waiting)]
+        self._write_data(records)
+        for camera in self.embodiment.cameras:
+            self._write_videos(camera.feature, records)
+        for record, episode in zip(records, self._waiting, strict=True):
+            record |= {f'stats/{name}/{key}': values for name, found in episode.statistics.items() for key, values in found.items()}
+            record |= {'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0}
+        self._write_parquet(pa.Table.from_pylist(records), 'meta/episodes', 0)
+        pq.write_table(_tasks(self.tasks), meta / 'tasks.parquet')
+        write_json(meta / 'info.json', self._info())
+        names = self._waiting[0].statistics
+        write_json(meta / 'stats.json', {name: weighted([episode.statistics[name] for episode in self._waiting]) for name in names})
+        shutil.rmtree(self._partial / 'waiting', ignore_errors=True)
+
+    def _info(self) -> dict[str, Any]:
+        known = info(self.embodiment, self.codec, self.episodes, self.rows, len(self.tasks))
+        described = {name: {**feature, 'info': {**feature['info'], 'is_depth_map': False}} if 'info' in feature else feature
+                     for name, feature in features(self.embodiment, self.codec).items()}  # fmt: skip
+        return {
+            **{key: value for key, value in known.items() if key not in ('total_videos', 'total_chunks')},
+            'codebase_version': 'v3.0',
+            'data_files_size_in_mb': _DATA_MB,
+            'video_files_size_in_mb': _VIDEO_MB,
+            'data_path': _FILE.replace('{folder}', 'data') + '.parquet',
+            'video_path': _FILE.replace('{folder}', 'videos/{video_key}') + '.mp4',
+            'features': described,
+        }
+
+    def _write_data(self, records: list[dict[str, Any]]) -> None:
+        groups = _groups([episode.table.nbytes for episode in self._waiting], _DATA_MB)
+        first_row = 0
+        for number, group in enumerate(groups):
+            self._write_parquet(pa.concat_tables([_fixed(self._waiting[index].table) for index in group]), 'data', number)
+            for index in group:
+                records[index] |= _place('data', number)
+                records[index] |= {'dataset_from_index': first_row, 'dataset_to_index': first_row + records[index]['length']}
+                first_row += records[index]['length']
+
+    def _write_videos(self, feature: str, records: list[dict[str, Any]]) -> None:
+        videos = [episode.videos[feature] for episode in self._waiting]
+        for number, group in enumerate(_groups([video.stat().st_size for video in videos], _VIDEO_MB)):
+            path = self._partial / f'{_FILE.format(folder=f"videos/{feature}", **_numbers(number))}.mp4'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            join_mp4([videos[index] for index in group], path, self.embodiment.fps)
+            frame = 0
+            for index in group:
+                end = frame + records[index]['length']
+                times = {'from_timestamp': frame / self.embodiment.fps, 'to_timestamp': end / self.embodiment.fps}
+                records[index] |= {**_place(f'videos/{feature}', number), **{f'videos/{feature}/{key}': value for key, value in times.items()}}
+                frame = end
+
+    def _write_parquet(self, table: pa.Table, folder: str, number: int) -> None:
+        path = self._partial / f'{_FILE.format(folder=folder, **_numbers(number))}.parquet'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path)
+
+
+def _numbers(number: int) -> dict[str, int]:
+    return {'chunk_index': number // CHUNK_SIZE, 'file_index': number % CHUNK_SIZE}
+
+
+def _place(folder: str, number: int) -> dict[str, int]:
+    return {f'{folder}/{key}': value for key, value in _numbers(number).items()}
+
+
+def _groups(sizes: list[int], most_mb: int) -> list[list[int]]:
+    """Neighbours that together stay below a size; one that is larger stands alone."""
+    groups: list[list[int]] = [[]]
+    filled = 0
+    for index, size in enumerate(sizes):
+        if groups[-1] and filled + size > most_mb << 20:
+            groups.append([])
+            filled = 0
+        groups[-1].append(index)
+        filled += size
+    return groups
+
+
+def _fixed(table: pa.Table) -> pa.Table:
+    """Vectors as lists of one length, as LeRobot stores them."""
+    arrays = {}
+    for name in table.column_names:
+        values: Array = numbers_of(table, name)
+        flat = pa.array(np.asarray(values).ravel())
+        arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if values.ndim == 2 else flat
+    return pa.table(arrays)
+
+
+def _tasks(tasks: dict[str, int]) -> pa.Table:
+    """LeRobot reads this table with pandas, its texts as the index."""
+    table = pa.table({'task_index': list(tasks.values()), 'task': list(tasks)})
+    columns = [
+        {'name': name, 'field_name': name, 'pandas_type': kind, 'numpy_type': numpy, 'metadata': None}
+        for name, kind, numpy in (('task_index', 'int64', 'int64'), ('task', 'unicode', 'object'))
+    ]
+    described = {'index_columns': ['task'], 'column_indexes': [], 'columns': columns, 'pandas_version': '2.2.0'}
+    return table.replace_schema_metadata({'pandas': json.dumps(described)})

@@ -1,1 +1,0 @@
-"""Figures and report of `groot-ros demo`. Imports no ROS; nodes/demo.py runs the loop."""

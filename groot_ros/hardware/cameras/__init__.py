@@ -1,0 +1,1 @@
+"""Camera sources. Imports no ROS."""

@@ -1,0 +1,1 @@
+"""The Robotiq gripper, through the URCap socket or Modbus. Imports no ROS."""

@@ -1,0 +1,214 @@
+"""The process that commands the robot through ur_rtde's control interface: interpolates waypoints at 500 Hz into servoL.
+
+Started by hardware/ur5e/arm.py. ur_rtde can crash or hang (a reconnect ends in SIGSEGV, a call can wait for 300 s), so it never
+runs in the node, this process ends before the library can reconnect, and every call that may wait is announced with a deadline.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rtde_control import RTDEControlInterface
+
+from groot_ros.control.setpoints import SetpointGenerator
+from groot_ros.geometry import rotvec_from_pose
+from groot_ros.hardware.realtime import SERVO_PRIORITY, ask_for_realtime
+from groot_ros.hardware.supervised_process import ChildEnd, run_child
+from groot_ros.hardware.ur5e.connection_monitor import SocketWatch
+from groot_ros.hardware.ur5e.dashboard import check_ready, recover
+from groot_ros.hardware.ur5e.ipc import BEAT, BRAKE, END_FREEDRIVE, FREEDRIVE, HOLD, ORDER, RECOVER, TAKE_CONTROL, WAYPOINT
+
+_RTDE_PORT = 30004
+_CONNECT_S, _CALL_S, _RECOVER_S = 8.0, 2.0, 20.0
+_WATCHDOG_HZ = 4.0
+_KICK_HZ, _BEAT_HZ = 20.0, 25.0
+_STOP_DECELERATION = 5.0
+_SETTLE_TIMES = 5.0
+_HOLDING = np.array([0, 0, 0, 0, 0, 0, 1.0])
+
+
+class ConnectionLostError(Exception):
+    """Ends this process."""
+
+
+class Arm:
+    """What runs on the robot: nothing, the idle control script, servoing, or freedrive."""
+
+    def __init__(self, end: ChildEnd) -> None:
+        self._end, self._settings = end, end.settings
+        self._period_s = 1.0 / self._settings['servo_rate_hz']
+        self._control: RTDEControlInterface | None = None
+        self._watch = SocketWatch(_RTDE_PORT)
+        self._setpoints: SetpointGenerator | None = None
+        self._braking = False
+        self._resting_s = 0.0
+        self.setpoint = _HOLDING
+        self.freedriving = False
+        self._obey: dict[int, Callable[[np.void], None]] = {
+            TAKE_CONTROL: self._take_control, HOLD: self._hold, WAYPOINT: self._append, BRAKE: self._brake,
+            FREEDRIVE: self._freedrive, END_FREEDRIVE: self._end_freedrive, RECOVER: self._recover,
+        }  # fmt: skip
+
+    @property
+    def servoing(self) -> bool:
+        """Whether set-points flow and waypoints are followed."""
+        return self._setpoints is not None and not self._braking
+
+    def obey(self) -> None:
+        """Carries out the orders that wait; those with a number are answered."""
+        for record in self._end.orders():
+            order = np.frombuffer(record, ORDER)[0]
+            problem = ''
+            try:
+                self._obey[int(order['kind'])](order)
+            except (RuntimeError, ValueError) as error:
+                problem = str(error).splitlines()[0]
+            self.check_connection()
+            if order['number']:
+                self._end.answer(int(order['number']), problem)
+
+    def check_connection(self) -> None:
+        """Raises ConnectionLostError where the robot hung up; nothing may be asked of the library then."""
+        if self._watch.lost():
+            raise ConnectionLostError('the robot closed the connection')
+
+    def servo(self, now_s: float) -> None:
+        """Sends the set-point of this instant; gives up where the program on the robot has stopped."""
+        if self._setpoints is None or self._control is None:
+            return
+        self.setpoint = self._setpoints.advance(now_s)
+        pose, period_s = rotvec_from_pose(self.setpoint).tolist(), self._period_s
+        if not self._control.servoL(pose, 0.0, 0.0, period_s, self._settings['lookahead_s'], self._settings['gain']):
+            self._setpoints = None
+        elif self._braking:
+            self._end_braking()
+
+    def keep_alive(self) -> None:
+        """Feeds the watchdog while no set-points flow."""
+        if self._setpoints is None and self._control is not None and self._control.isProgramRunning():
+            self._control.kickWatchdog()
+
+    def close(self) -> None:
+        """Stops the arm and the script, so that the robot is left holding."""
+        if self._control is None:
+            return
+        with self._end.deadline('stopping the control script', _CALL_S + 1.0):
+            if self._control.isProgramRunning():
+                if self.freedriving:
+                    self._control.endFreedriveMode()
+                if self._setpoints is not None:
+                    self._control.servoStop(_STOP_DECELERATION)
+                self._control.stopScript()
+
+    def _take_control(self, order: np.void) -> None:
+        """Uploads the control script where it does not run, and tells the robot what it carries."""
+        settings = self._settings
+        with self._end.deadline('asking the dashboard', _CALL_S + 3.0):
+            check_ready(settings['host'], settings['servo_rate_hz'], ours_runs=self._control is not None)
+        if self._control is None:
+            with self._end.deadline('starting the control script', _CONNECT_S):
+                self._control = RTDEControlInterface(settings['host'], settings['servo_rate_hz'])
+            self._watch = SocketWatch(_RTDE_PORT)
+        elif not self._control.isProgramRunning():
+            with self._end.deadline('uploading the control script again', _CONNECT_S):
+                if not self._control.reuploadScript():
+                    raise RuntimeError('the control script could not be uploaded again')
+        with self._end.deadline('setTcp and setPayload', 3 * _CALL_S):
+            self._control.setTcp(settings['tcp_offset'])
+            self._control.setPayload(settings['payload_kg'], settings['payload_centre_m'])
+            answered = self._control.getTCPOffset()
+            self._control.setWatchdog(_WATCHDOG_HZ)  # last: the calls above may wait for longer than it does
+        if not np.allclose(answered, settings['tcp_offset'], atol=1e-4):
+            raise RuntimeError(f'the robot kept the TCP offset {np.round(answered, 4).tolist()} when told {settings["tcp_offset"]}')
+
+    def _hold(self, order: np.void) -> None:
+        """Begins to servo, at a pose that the robot itself has as its target."""
+        if self._control is None:
+            raise RuntimeError('the control script does not run')
+        self._braking = False
+        self.setpoint = np.array(order['pose'])
+        self._setpoints = SetpointGenerator(time.monotonic(), order['pose'], self._settings['smoothing_s'], self._period_s)
+
+    def _append(self, order: np.void) -> None:
+        if self.servoing and self._setpoints is not None:
+            self._setpoints.append(float(order['start_s']), float(order['end_s']), order['pose'])
+
+    def _brake(self, order: np.void) -> None:
+        """Slows down along the path; the script idles once the arm has come to rest."""
+        if self._setpoints is not None:
+            self._setpoints.brake()
+            self._braking, self._resting_s = True, 0.0
+
+    def _end_braking(self) -> None:
+        """Stops servoing some lookahead times after the set-points came to rest: the robot lags behind them by one."""
+        assert self._setpoints is not None and self._control is not None
+        self._resting_s = self._resting_s + self._period_s if self._setpoints.resting else 0.0
+        if self._resting_s > _SETTLE_TIMES * self._settings['lookahead_s']:
+            self._setpoints, self._braking = None, False
+            with self._end.deadline('servoStop', _CALL_S):
+                self._control.servoStop(_STOP_DECELERATION)
+
+    def _freedrive(self, order: np.void) -> None:
+        self._take_control(order)
+        assert self._control is not None
+        with self._end.deadline('freedriveMode', _CALL_S):
+            if not self._control.freedriveMode():
+                raise RuntimeError('the robot refused freedrive')
+        self.freedriving = True
+
+    def _end_freedrive(self, order: np.void) -> None:
+        self.freedriving = False
+        if self._control is not None and self._control.isProgramRunning():
+            with self._end.deadline('endFreedriveMode', _CALL_S):
+                self._control.endFreedriveMode()
+
+    def _recover(self, order: np.void) -> None:
+        """The vendor's sequence; the script is stopped, so that nothing old goes on, and uploaded anew at the next TAKE_CONTROL."""
+        self._setpoints, self.freedriving = None, False
+        with self._end.deadline('recovering', _RECOVER_S):
+            recover(self._settings['host'])
+
+
+class CycleTimes:
+    """Cycle times of the last second."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._times_ms = np.zeros(round(rate_hz))
+        self._last_s = time.monotonic()
+        self.count = 0
+
+    def note(self, now_s: float) -> None:
+        """One more cycle."""
+        self._times_ms[self.count % len(self._times_ms)] = (now_s - self._last_s) * 1e3
+        self._last_s = now_s
+        self.count += 1
+
+    def summary(self) -> tuple[float, float]:
+        """99th percentile and maximum in ms."""
+        known = np.sort(self._times_ms[: max(min(self.count, len(self._times_ms)), 1)])
+        return float(known[int(0.99 * (len(known) - 1))]), float(known[-1])
+
+
+def work(end: ChildEnd) -> None:
+    """The servo loop, until the parent hangs up; then the arm is left holding. A lost connection ends it at once."""
+    ask_for_realtime(SERVO_PRIORITY)
+    arm, rate_hz = Arm(end), end.settings['servo_rate_hz']
+    cycles, due_s = CycleTimes(rate_hz), time.monotonic()
+    try:
+        while True:
+            arm.check_connection()
+            arm.obey()
+            arm.servo(time.monotonic())
+            cycles.note(time.monotonic())
+            if cycles.count % round(rate_hz / _BEAT_HZ) == 0:
+                end.send(np.array([(arm.servoing, arm.freedriving, arm.setpoint, cycles.count, *cycles.summary())], BEAT).tobytes())
+            if cycles.count % round(rate_hz / _KICK_HZ) == 0:
+                arm.keep_alive()
+            due_s = max(due_s + 1.0 / rate_hz, time.monotonic() - 5.0 / rate_hz)
+            time.sleep(max(due_s - time.monotonic(), 0.0))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        arm.close()
+
+
+if __name__ == '__main__':
+    run_child(work)

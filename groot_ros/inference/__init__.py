@@ -1,0 +1,1 @@
+"""GR00T's inference protocol at both ends, and the model processes behind it. Imports no ROS."""

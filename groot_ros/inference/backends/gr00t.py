@@ -1,0 +1,90 @@
+"""NVIDIA's own package: releases N1.6 and N1.7 (gr00t.policy), and N1.5 (gr00t.model.policy), which needs its data config again."""
+
+import importlib
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from groot_ros.errors import BackendError
+from groot_ros.inference.protocol import Modality
+
+
+def load(settings: dict[str, Any]) -> 'Gr00tBackend':
+    """Loads a checkpoint for an embodiment tag."""
+    import torch
+
+    device = settings['device'] or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if importlib.util.find_spec('gr00t') is None:
+        raise ModuleNotFoundError(name='gr00t')
+    if importlib.util.find_spec('gr00t.policy') is not None:
+        from gr00t.data.embodiment_tags import EmbodimentTag
+        from gr00t.policy.gr00t_policy import Gr00tPolicy
+
+        resolve = getattr(EmbodimentTag, 'resolve', EmbodimentTag)
+        return Gr00tBackend(Gr00tPolicy(resolve(settings['embodiment_tag']), settings['checkpoint'], device=device), settings)
+    return Gr00tBackend(_n1_5(settings, device), settings)
+
+
+def _n1_5(settings: dict[str, Any], device: str) -> Any:
+    from gr00t.experiment.data_config import load_data_config
+    from gr00t.model.policy import Gr00tPolicy
+
+    if not settings['data_config']:
+        raise BackendError('A checkpoint of N1.5 does not hold its data config: name it with --data-config MODULE:CLASS.')
+    config = load_data_config(settings['data_config'])
+    return Gr00tPolicy(
+        model_path=settings['checkpoint'], embodiment_tag=settings['embodiment_tag'], modality_config=config.modality_config(),
+        modality_transform=config.transform(), device=device,
+    )  # fmt: skip
+
+
+class Gr00tBackend:
+    """A Gr00tPolicy of any release, asked in the form of N1.6 and N1.7."""
+
+    def __init__(self, policy: Any, settings: dict[str, Any]) -> None:
+        self._policy = policy
+        self._flat = not hasattr(policy, 'reset')  # N1.5 knows no episodes, and takes flat observations
+        self._sizes = settings['rows']['image_sizes']
+        self.name = f'GR00T {settings["checkpoint"].rstrip("/").rsplit("/", 1)[-1]}'
+
+    def modalities(self) -> dict[str, Modality]:
+        """As the checkpoint tells them."""
+        configs = self._policy.get_modality_config()
+        return {
+            kind: Modality(
+                list(config.delta_indices),
+                [name.removeprefix(f'{kind}.') for name in config.modality_keys],
+                [_action(entry) for entry in getattr(config, 'action_configs', None) or []],
+            )
+            for kind, config in configs.items()
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """N1.5 takes pictures only in the size that it was trained with; the others resize them. Neither takes a frozen prefix."""
+        return {'image_sizes': self._sizes} if self._flat else {}
+
+    def get_action(self, observation: dict[str, Any], options: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Actions (1, H, size) in physical units; those relative to the state come as absolute ones."""
+        if self._flat:
+            action = self._policy.get_action(_flat(observation))
+            return {name.removeprefix('action.'): np.asarray(values)[None] for name, values in action.items()}, {}
+        action, info = self._policy.get_action(observation)
+        return action, dict(info)
+
+    def reset(self) -> None:
+        """Begins anew."""
+        if not self._flat:
+            self._policy.reset()
+
+
+def _action(entry: Any) -> dict[str, Any]:
+    return {name: getattr(getattr(entry, name), 'name', getattr(entry, name)) for name in ('rep', 'type', 'format', 'state_key')}
+
+
+def _flat(observation: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{f'video.{name}': pictures[0] for name, pictures in observation['video'].items()},
+        **{f'state.{name}': np.asarray(values[0], float) for name, values in observation['state'].items()},
+        **{name: list(texts[0]) for name, texts in observation['language'].items()},
+    }

@@ -1,0 +1,95 @@
+"""Which policy, as an operator names it, and the making of it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from groot_ros.embodiment import Embodiment
+from groot_ros.errors import GrootRosError
+from groot_ros.inference.client import Client
+from groot_ros.inference.model_process import BACKENDS, ModelProcess, ModelSettings
+from groot_ros.inference.protocol import TOKEN_VARIABLE
+from groot_ros.policies.builtin_policies import HoldPolicy, ScriptedPolicy
+from groot_ros.policies.policy import Observation, Policy, PolicyError
+from groot_ros.policies.remote_policy import RemotePolicy
+from groot_ros.policies.replay_policy import ReplayPolicy
+
+
+@dataclass(frozen=True)
+class PolicyChoice:
+    """A backend and what it needs: `path` is the dataset of `replay` and the checkpoint of `gr00t` and `lerobot`."""
+
+    backend: str
+    path: str = ''
+    episode: int = 0
+    host: str = '127.0.0.1'
+    port: int = 5555
+    flavour: str = 'n1.7'
+    timeout_s: float = 2.0
+    fault: str = ''
+    python: str = ''
+    device: str = ''
+    embodiment_tag: str = 'new_embodiment'
+    data_config: str = ''
+
+
+class HostedPolicy(Policy):
+    """A model in a process of its own, that lives as long as this object."""
+
+    def __init__(self, process: ModelProcess, embodiment: Embodiment, timeout_s: float) -> None:
+        self._process = process
+        process.wait()
+        settings = process.settings
+        client = Client(settings.host, process.port, settings.flavour, os.environ.get(TOKEN_VARIABLE, ''), timeout_s)
+        try:
+            self._remote = RemotePolicy(client, embodiment, settings.flavour, process.name)
+        except GrootRosError:
+            process.close()
+            raise
+        self.spec = self._remote.spec
+
+    def infer(self, observation: Observation) -> dict:
+        """One request. Raises PolicyError at once where the model's process has died."""
+        if trouble := self.trouble():
+            raise PolicyError(trouble)
+        return self._remote.infer(observation)
+
+    def reset(self) -> None:
+        """Begins anew."""
+        self._remote.reset()
+
+    def trouble(self) -> str:
+        """Whether the model's process is being started again."""
+        trouble = self._process.trouble()
+        return f'{self._process.name} does not run: {trouble}' if trouble else ''
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._remote.close()
+        self._process.close()
+
+
+def make_policy(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[[str], None]) -> Policy:
+    """A policy that can be asked at once. Loading a model takes its time; `on_line` gets what is said meanwhile.
+
+    Raises GrootRosError for a backend that is not known, and where a checkpoint, a dataset or a server is missing or does not fit.
+    """
+    if choice.backend == 'replay':
+        if not choice.path:
+            raise GrootRosError('The backend replay needs the parameter dataset: give the folder of a converted dataset.')
+        return ReplayPolicy(Path(choice.path).expanduser(), choice.episode, embodiment)
+    if choice.backend == 'remote':
+        client = Client(choice.host, choice.port, choice.flavour, os.environ.get(TOKEN_VARIABLE, ''), choice.timeout_s)
+        return RemotePolicy(client, embodiment, choice.flavour)
+    if choice.backend in BACKENDS:
+        checkpoint = str(Path(choice.path).expanduser()) if choice.path else ''
+        settings = ModelSettings(
+            choice.backend, checkpoint, choice.python, choice.device, choice.embodiment_tag, choice.data_config, flavour=choice.flavour
+        )
+        return HostedPolicy(ModelProcess(settings, embodiment, on_line), embodiment, choice.timeout_s)
+    if choice.backend == 'hold':
+        return HoldPolicy(embodiment)
+    if choice.backend == 'scripted':
+        return ScriptedPolicy(embodiment, choice.fault)
+    raise GrootRosError(f'The policy backend {choice.backend!r} is not known: use replay, remote, {", ".join(BACKENDS)}, hold or scripted.')

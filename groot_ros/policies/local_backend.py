@@ -1,0 +1,42 @@
+"""Policies of this package behind the wire, for trying a set-up without a model."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from groot_ros.embodiment import Embodiment
+from groot_ros.inference.protocol import Modality
+from groot_ros.policies.policy import Observation, Policy
+
+
+class LocalBackend:
+    """Answers for a policy as a model with the embodiment's own rows would."""
+
+    def __init__(self, policy: Policy, embodiment: Embodiment, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._policy, self._embodiment, self._clock_ns = policy, embodiment, clock_ns
+        self.name = policy.spec.name
+
+    def modalities(self) -> dict[str, Modality]:
+        """The embodiment's names."""
+        embodiment = self._embodiment
+        return {
+            'video': Modality([0], [camera.name for camera in embodiment.cameras]),
+            'state': Modality([0], list(embodiment.state_slices)),
+            'action': Modality(list(range(self._policy.spec.horizon)), list(embodiment.action_slices)),
+            'language': Modality([0], [embodiment.language]),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Nothing: it looks at no picture."""
+        return {}
+
+    def get_action(self, observation: dict[str, Any], options: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The policy's steps at the time of the request."""
+        action = self._policy.infer(Observation(self._clock_ns(), np.zeros(0)))
+        return {name: np.asarray(values, np.float32)[None] for name, values in action.items()}, {}
+
+    def reset(self) -> None:
+        """Begins anew."""
+        self._policy.reset()

@@ -1,0 +1,81 @@
+"""The trace of a bag: from the rows of our recorder, or from the messages of any other."""
+
+from typing import Any
+
+from groot_ros.bags.message_types import HEADER_TYPE, has_header, row_message
+from groot_ros.bags.reader import EpisodeBag
+from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC
+from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
+from groot_ros.errors import GrootRosError
+from groot_ros.quality.trace import EpisodeTrace, FrameLooks
+from groot_ros.recording.episode_recorder import STATUS_TYPE
+from groot_ros.sampling.row_builder import MadeRow, RowMaker
+from groot_ros.video.frame import frame_of, stamp_in
+
+
+def embodiment_of(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
+    """The embodiment that was asked for, or the one that the bag was recorded with. Raises GrootRosError where there is neither."""
+    if name_or_path:
+        return load_embodiment(name_or_path)
+    if text := bag.info.get('embodiment'):
+        return parse_embodiment(text, f'in {bag.path}')
+    raise GrootRosError(f'The bag {bag.path} does not say what robot it is of: name its embodiment with --embodiment.')
+
+
+def trace_of(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
+    """What the bag tells of its episode. Raises GrootRosError where it lacks what the embodiment needs."""
+    return _read_rows(bag, embodiment) if bag.has_rows else _make_rows(bag, embodiment)
+
+
+def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
+    """A bag of our recorder says what it sampled; only the stamps of everything else are looked at."""
+    counts = bag.info.get('counts', {})
+    trace = EpisodeTrace(embodiment, list(counts.get('topics', {})))
+    namespace = str(bag.info.get('namespace', '/'))
+    stamps = {f'{camera.topic}/{suffix}': camera.topic for camera in embodiment.cameras for suffix in (STAMP_TOPIC, 'compressed')}
+    ours = {camera.video_topic for camera in embodiment.cameras} | {'episode_info', 'episode_event'}
+    for message in bag.all_messages():
+        topic = message.topic.removeprefix(namespace)
+        if topic == 'row':
+            trace.row(message.decode())
+        elif topic not in ours:
+            stamp_ns = stamp_in(message.cdr) if _stamped(message.type) else message.log_ns
+            trace.message(stamps.get(topic, topic), stamp_ns, message.log_ns)
+        if message.type == STATUS_TYPE:
+            trace.robot.note(message.decode())
+    trace.overflows, trace.regressions = int(counts.get('overflows', 0)), int(counts.get('regressions', 0))
+    for topic, count in counts.get('topics', {}).items():
+        if topic in trace.streams:
+            trace.streams[topic].lost = int(count.get('lost', 0))
+    return trace
+
+
+def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
+    """A bag of another recorder: its rows are made as the recorder would have made them."""
+    trace = EpisodeTrace(embodiment)
+    looks = {camera.topic: FrameLooks() for camera in embodiment.cameras}
+
+    def note(row: MadeRow) -> None:
+        brightness, repeated = zip(*(looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True)
+        trace.row(row_message(row, list(brightness), list(repeated)))
+
+    maker = RowMaker(embodiment, note)
+    connections = bag.source_connections(embodiment)
+    cameras = {camera.topic for camera in embodiment.cameras}
+    connections.pop(EVENT_TOPIC, None)
+    for message in bag.messages(connections):
+        decoded: Any = message.decode()
+        trace.message(message.topic, stamp_in(message.cdr), message.log_ns)
+        if message.topic in cameras:
+            maker.take_frame(message.topic, frame_of(decoded))
+        else:
+            maker.take(message.topic, decoded)
+        maker.resolve(message.log_ns)
+    trace.regressions = maker.regressions
+    if not trace.rows:
+        raise GrootRosError(f'The bag {bag.path} gives no row: {", ".join(maker.missing()) or "its streams do not overlap"} has nothing.')
+    return trace
+
+
+def _stamped(kind: str) -> bool:
+    return has_header(kind) or kind == HEADER_TYPE

@@ -1,0 +1,1 @@
+"""Records one episode: messages in, bag and verdict out. Imports no ROS."""

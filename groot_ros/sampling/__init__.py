@@ -1,0 +1,1 @@
+"""Sampling of streams at ticks and rows made of them: shared by the recorder, the converter and the policy server. Imports no ROS."""

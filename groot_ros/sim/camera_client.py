@@ -1,0 +1,54 @@
+"""The camera of sim_cell, by TCP."""
+
+import socket
+from collections.abc import Iterator
+from math import radians, tan
+
+import numpy as np
+
+from groot_ros.errors import GrootRosError
+from groot_ros.hardware.cameras.base import CameraSettings, Frame, Intrinsics
+from groot_ros.sim.ports import CAMERA_FOVY_DEG, CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
+
+_SILENT_S = 2.0
+
+
+class SimCamera:
+    """One eye; the first frame tells its size."""
+
+    def __init__(self, settings: CameraSettings, port: int = CAMERA_PORT) -> None:
+        self._eye = 'right' if settings.eye == 'right' else 'left'
+        self._where = f'{settings.host}:{port}'
+        self.intrinsics: dict[str, Intrinsics] = {}
+        try:
+            self._socket = socket.create_connection((settings.host, port), timeout=_SILENT_S)
+        except OSError as error:
+            raise GrootRosError(f'No simulated camera answers on {self._where} ({error}): start the cell with `groot-ros up sim`.') from error
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames until the cell ends."""
+        while True:
+            magic, width, height, stamp_ns = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size))
+            if magic != FRAME_MAGIC:
+                raise GrootRosError(f'{self._where} does not speak the camera protocol of sim_cell.')
+            focal = height / 2 / tan(radians(CAMERA_FOVY_DEG) / 2)
+            self.intrinsics[self._eye] = Intrinsics(focal, focal, width / 2, height / 2)
+            image = np.frombuffer(self._receive(width * height * 3), np.uint8).reshape(height, width, 3)
+            yield Frame(stamp_ns, {self._eye: image})
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket.close()
+
+    def _receive(self, count: int) -> bytearray:
+        data = bytearray(count)
+        view, filled = memoryview(data), 0
+        while filled < count:
+            try:
+                received = self._socket.recv_into(view[filled:])
+            except OSError as error:
+                raise GrootRosError(f'The simulated camera on {self._where} fell silent ({error}).') from error
+            if received == 0:
+                raise GrootRosError(f'The simulated camera on {self._where} closed the connection.')
+            filled += received
+        return data

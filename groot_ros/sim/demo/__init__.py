@@ -1,0 +1,1 @@
+"""Figures and report of `groot-ros demo`. Imports no ROS; sim/nodes/demo.py runs the loop."""

@@ -1,0 +1,237 @@
+"""`groot-ros demo`: runs the whole loop in the simulated cell and judges it. Called by cli.py only."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from std_srvs.srv import SetBool
+
+from groot_ros.bringup.profiles import Options, processes_of
+from groot_ros.bringup.supervisor import Cell
+from groot_ros.dataset.convert import ConversionOptions, ConversionReport, convert
+from groot_ros.dataset.validation.validate import ValidationReport, validate
+from groot_ros.embodiment import Embodiment, load_embodiment
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
+from groot_ros.msg import EpisodeStatus, PolicyStatus, TcpDelta
+from groot_ros.resources import share_directory
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, ns_of
+from groot_ros.sim.demo.metrics import (
+    Figure,
+    TimedPath,
+    conversion_figures,
+    dataset_episode,
+    dataset_figures,
+    match_replay,
+    recording_figures,
+    replay_figures,
+    truth_figures,
+    validation_figures,
+)  # fmt: skip
+from groot_ros.sim.demo.report import DemoResult, number_text, write_report
+from groot_ros.sim.scripted_operator import cube_in_bin, grasp_yaw
+from groot_ros.sim.test_interface import CellHooks
+
+_EMBODIMENT = 'ur5e_robotiq_zed'
+_EPISODE_S, _REPLAY_S, _SERVICE_S = 60.0, 90.0, 30.0
+_REPLAYED = 0
+_MARKER = '.groot_ros_demo'
+_SETTLE_S = 1.0
+
+
+@dataclass
+class Watcher:
+    """What the demo hears from the cell while it waits."""
+
+    node: Node
+    cell: Cell
+    embodiment: Embodiment
+    flowing: bool = False
+    saved: int = 0
+    recording: bool = False
+    policy: PolicyStatus = field(default_factory=PolicyStatus)
+    first_delta_ns: int = 0
+    poses: list[tuple[int, Array]] = field(default_factory=list)
+
+    def listen(self) -> None:
+        """Subscribes to what a stage needs."""
+        self.node.create_subscription(EpisodeStatus, 'episode_status', self._on_status, STATUS_QOS)
+        self.node.create_subscription(PolicyStatus, 'policy_status', self._on_policy, STATUS_QOS)
+
+    def listen_to_motion(self) -> None:
+        """Subscribes to the replayed motion."""
+        self.node.create_subscription(PoseStamped, 'tcp_pose', self._on_pose, STREAM_QOS)
+        self.node.create_subscription(TcpDelta, 'policy/tcp_delta', self._on_delta, COMMAND_QOS)
+
+    def wait(self, until, timeout_s: float, what: str) -> None:
+        """Spins until a condition holds. Raises GrootRosError after `timeout_s`, or when a process ends."""
+        deadline_s = time.monotonic() + timeout_s
+        while not until():
+            rclpy.spin_once(self.node, timeout_sec=0.1)
+            self.cell.check()
+            if time.monotonic() > deadline_s:
+                raise GrootRosError(f'{what} did not happen within {timeout_s:.0f} s: look at the messages above.')
+
+    def enable(self, service: str) -> None:
+        """Calls an enable service until the answer is yes."""
+        client = self.node.create_client(SetBool, service)
+        self.wait(lambda: client.service_is_ready(), _SERVICE_S, f'The service {service}')
+        answers: list[Any] = []
+
+        def accepted() -> bool:
+            if not answers or (answers[-1].done() and not answers[-1].result().success):
+                answers.append(client.call_async(SetBool.Request(data=True)))
+            return answers[-1].done() and answers[-1].result().success
+
+        self.wait(accepted, _SERVICE_S, f'A yes of {service}')
+
+    def _on_status(self, message: EpisodeStatus) -> None:
+        self.saved, self.recording = message.saved, message.state == EpisodeStatus.RECORDING
+        needed = {*self.embodiment.row_topics, *(camera.topic for camera in self.embodiment.cameras)}
+        self.flowing = all(stream.rate > 0 for stream in message.streams if stream.topic in needed)
+
+    def _on_policy(self, message: PolicyStatus) -> None:
+        self.policy = message
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        p, q = message.pose.position, message.pose.orientation
+        self.poses.append((ns_of(message.header.stamp), np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])))
+
+    def _on_delta(self, message: TcpDelta) -> None:
+        if self.policy.state == PolicyStatus.RUNNING and not self.policy.reason and not self.first_delta_ns:
+            self.first_delta_ns = ns_of(message.header.stamp)
+
+
+def run_demo(output: Path, episodes: int, host: str) -> int:
+    """Runs every stage; 0 when every figure keeps its bound."""
+    started_s = time.monotonic()
+    embodiment = load_embodiment(_EMBODIMENT)
+    _prepare(output)
+    # A domain of its own, on this machine only: the demo must not hear or move a real robot in the lab.
+    os.environ.setdefault('ROS_DOMAIN_ID', str(50 + os.getpid() % 50))
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    options = Options(
+        sim=True, robot_ip=host, output_dir=str(output / 'episodes'), episodes=episodes, truth=str(output / 'truth.bin'),
+        dataset=str(output / 'dataset'), episode=_REPLAYED, params_file=str(share_directory() / 'config' / 'demo.yaml'),
+    )  # fmt: skip
+    rclpy.init(args=[])
+    try:
+        with Cell('collect', options, quiet=True) as cell:
+            figures, replay = _run_stages(Watcher(rclpy.create_node('demo'), cell, embodiment), options, embodiment, output)
+    finally:
+        rclpy.try_shutdown()
+    _stage('cell down, judging')
+    figures += truth_figures(output / 'episodes', output / 'truth.bin', embodiment, episodes)
+    result = DemoResult(output / 'episodes', output / 'dataset', embodiment, figures, replay, _REPLAYED, time.monotonic() - started_s)
+    return _conclude(result, output)
+
+
+def _prepare(output: Path) -> None:
+    """Empties a folder that an earlier demo made, known by its marker. Raises GrootRosError for any other that is not empty."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if any(output.iterdir()) and not (output / _MARKER).exists():
+            raise GrootRosError(f'{output} is not empty and no earlier demo made it: choose another --output.')
+        for name in ('episodes', 'dataset'):
+            shutil.rmtree(output / name, ignore_errors=True)
+        for name in ('truth.bin', 'figures.json', 'report.html'):
+            (output / name).unlink(missing_ok=True)
+        (output / _MARKER).touch()
+    except OSError as error:
+        raise GrootRosError(f'The demo cannot write to {output} ({error.strerror}): choose another --output.') from error
+
+
+def _run_stages(watcher: Watcher, options: Options, embodiment: Embodiment, output: Path) -> tuple[list[Figure], Any]:
+    watcher.listen()
+    watcher.wait(lambda: watcher.flowing, _SERVICE_S, 'The start of every stream')
+    _stage('cell up')
+    watcher.enable('ur5e_driver/enable')
+    hooks = CellHooks(options.robot_ip)
+    cubes = _record(watcher, hooks, options.episodes)
+    watcher.cell.stop_process('teleop')
+    conversion, validation = _convert(options, embodiment)
+    figures = [
+        *recording_figures(output / 'episodes'),
+        *dataset_figures(output / 'dataset', embodiment, conversion.episodes),
+        *conversion_figures(conversion, output / 'episodes'),
+        *validation_figures(validation),
+    ]
+    replay, placed = _replay(watcher, hooks, options, embodiment, cubes[_REPLAYED])
+    figures += replay_figures(replay, placed)
+    lateness = hooks.call('lateness_ms')
+    figures.append(Figure('lateness of the simulated controller, 99th percentile', lateness[2], 'ms'))
+    return figures, replay
+
+
+def _record(watcher: Watcher, hooks: CellHooks, episodes: int) -> list[Array]:
+    """Waits for the scripted episodes; returns where the cube lay when each began."""
+    cubes = []
+    for index in range(episodes):
+        watcher.wait(lambda: watcher.recording, _EPISODE_S, f'The start of episode {index}')
+        cubes.append(hooks.cube_pose())
+        watcher.wait(lambda index=index: watcher.saved > index, _EPISODE_S, f'The end of episode {index}')
+        _stage(f'episode {index + 1} of {episodes} recorded')
+    return cubes
+
+
+def _convert(options: Options, embodiment: Embodiment) -> tuple[ConversionReport, ValidationReport]:
+    # A laptop that renders and records at once may miss frames: the figures below judge them.
+    report = convert([Path(options.output_dir)], Path(options.dataset), embodiment, ConversionOptions(keep_failed=True))
+    _stage(f'{report.episodes} episodes, {report.rows} rows converted')
+    validation = validate(Path(options.dataset))
+    for finding in validation.findings:
+        print(f'    {finding}')
+    _stage(f'validated: {validation.errors} errors, {validation.warnings} warnings')
+    return report, validation
+
+
+def _replay(watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Embodiment, cube: Array) -> tuple[Any, bool]:
+    """Puts the cube back and plays the dataset's actions; returns the match of paths and whether the cube is in the bin."""
+    hooks.place_cube(float(cube[0]), float(cube[1]), grasp_yaw(cube))
+    policy = next(process for process in processes_of('deploy', options) if process.executable == 'policy_server')
+    watcher.cell.start(policy)
+    watcher.listen_to_motion()
+    watcher.wait(lambda: bool(watcher.policy.policy), _SERVICE_S, 'The start of policy_server')
+    watcher.enable('ur5e_driver/enable')
+    watcher.wait(lambda: watcher.policy.state == PolicyStatus.READY, _SERVICE_S, 'The readiness of policy_server')
+    watcher.enable('policy_server/enable')
+    watcher.wait(lambda: watcher.policy.state in (PolicyStatus.DONE, PolicyStatus.STOPPED), _REPLAY_S, 'The end of the replay')
+    if watcher.policy.state != PolicyStatus.DONE:
+        raise GrootRosError(f'The replay was stopped before its end: {watcher.policy.reason}.')
+    settled_s = time.monotonic() + _SETTLE_S
+    watcher.wait(lambda: time.monotonic() > settled_s, 2 * _SETTLE_S, 'The end of the motion')
+    recorded = dataset_episode(Path(options.dataset), _REPLAYED)['observation.state'][:, embodiment.pose_part]
+    origin_ns = watcher.first_delta_ns
+    times_s = np.array([(stamp_ns - origin_ns) / 1e9 for stamp_ns, _ in watcher.poses])
+    match = match_replay(recorded, embodiment.fps, 0.0, TimedPath(times_s, np.array([pose for _, pose in watcher.poses])))
+    _stage(f'episode {_REPLAYED} replayed')
+    return match, cube_in_bin(hooks.cube_pose())
+
+
+def _conclude(result: DemoResult, output: Path) -> int:
+    """Prints the table, writes figures.json and report.html, and returns the exit code."""
+    (output / 'figures.json').write_text(json.dumps([figure.as_dict() for figure in result.figures], indent=2) + '\n')
+    write_report(result, output / 'report.html')
+    print()
+    for figure in result.figures:
+        bound = '' if figure.bound is None else f'<= {number_text(figure.bound)}'
+        verdict = '' if figure.bound is None else ('good' if figure.good else 'BAD')
+        print(f'  {figure.name:60} {number_text(figure.value):>10} {figure.unit:4} {bound:>10}  {verdict}')
+    print(f'\n{output / "report.html"} and {output / "figures.json"} written after {result.seconds:.0f} s.')
+    bad = [figure.name for figure in result.figures if not figure.good]
+    if bad:
+        print(f'error: worse than its bound: {"; ".join(bad)}', file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _stage(text: str) -> None:
+    print(f'==> {text}', flush=True)

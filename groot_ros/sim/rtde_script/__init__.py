@@ -1,0 +1,1 @@
+"""Behaviour of the control script that ur_rtde uploads."""

@@ -1,0 +1,1 @@
+"""Images of cameras, H.264 and MP4. Imports no ROS."""

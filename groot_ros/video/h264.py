@@ -1,0 +1,100 @@
+"""H.264 access units, one a row: encoded while recording, and decoded again. `mp4.py` puts them into files."""
+
+from fractions import Fraction
+from functools import cache
+
+import av
+import numpy as np
+from av.codec.context import Flags
+from av.video.frame import PictureType
+
+from groot_ros.errors import GrootRosError
+from groot_ros.video.frame import Frame
+
+_HARDWARE = ('h264_nvenc', 'h264_qsv')
+_SOFTWARE = 'libx264'
+_START_CODE, _NAL_KIND, _SLICE, _IDR = b'\x00\x00\x01', 0x1F, 1, 5
+# One access unit for each frame at once, and no frame that refers to a later one.
+_OPTIONS = {
+    'libx264': {'preset': 'ultrafast', 'tune': 'zerolatency', 'crf': '21', 'bf': '0', 'sc_threshold': '0'},
+    'h264_nvenc': {'preset': 'p4', 'tune': 'ull', 'rc': 'constqp', 'qp': '20', 'bf': '0', 'delay': '0', 'zerolatency': '1', 'forced-idr': '1'},
+    'h264_qsv': {'preset': 'veryfast', 'global_quality': '20', 'bf': '0', 'async_depth': '1', 'forced_idr': '1'},
+}
+
+
+class H264Encoder:
+    """Encodes frames to Annex B access units: no B-frames, one out for each in, a keyframe every `keyframe_s`."""
+
+    def __init__(self, width: int, height: int, fps: float, keyframe_s: float = 0.5, codec: str = _SOFTWARE) -> None:
+        if width % 2 or height % 2:
+            raise GrootRosError(f'H.264 video of {width}x{height} is not possible: both must be even, crop the picture or record it as jpeg.')
+        self._size = (width, height)
+        self._context = av.CodecContext.create(codec, 'w')
+        self._context.width, self._context.height, self._context.pix_fmt = width, height, 'yuv420p'
+        self._context.framerate = Fraction(fps).limit_denominator(1001)
+        self._context.time_base = 1 / self._context.framerate
+        self._context.gop_size = max(round(fps * keyframe_s), 1)
+        self._context.thread_count = 1
+        self._context.options = _OPTIONS[codec]
+        self._count = 0
+
+    def encode(self, image: Frame, keyframe: bool = False) -> bytes:
+        """The access unit of a frame. Raises GrootRosError when its size is not the camera's."""
+        if image.size != self._size:
+            raise GrootRosError(
+                f'A frame of {image.size[0]}x{image.size[1]} came where the embodiment says {self._size[0]}x{self._size[1]}: '
+                'set width and height of the camera in the embodiment to what it sends.'
+            )
+        frame = av.VideoFrame.from_ndarray(image.i420(), format='yuv420p')
+        frame.pts = self._count
+        if keyframe:
+            frame.pict_type = PictureType.I
+        self._count += 1
+        packets = self._context.encode(frame)
+        if len(packets) != 1:
+            raise GrootRosError(f'The video encoder gave {len(packets)} packets for one frame.')
+        return bytes(packets[0])
+
+
+@cache
+def fastest_codec() -> str:
+    """The first hardware encoder that answers a smoke test of a few frames, else libx264."""
+    for codec in _HARDWARE:
+        try:
+            encoder = H264Encoder(640, 480, 30.0, codec=codec)
+            for grey in range(5):
+                encoder.encode(Frame(0, np.full((480, 640, 3), 50 * grey, np.uint8), 'rgb24'))
+        except (av.FFmpegError, GrootRosError, ValueError):
+            continue
+        return codec
+    return _SOFTWARE
+
+
+class H264Decoder:
+    """Decodes access units that each hold one frame."""
+
+    def __init__(self) -> None:
+        self._context = av.CodecContext.create('h264', 'r')
+        # Frame threads would hold pictures back.
+        self._context.thread_type, self._context.flags = 'SLICE', self._context.flags | Flags.low_delay
+
+    def decode(self, stamp_ns: int, access_unit: bytes) -> Frame:
+        """The frame of an access unit. Raises GrootRosError for one that cannot be decoded."""
+        try:
+            frames = self._context.decode(av.Packet(access_unit))
+        except av.FFmpegError as error:
+            raise GrootRosError(f'A video frame cannot be decoded ({error}): the recording is damaged.') from error
+        if len(frames) != 1:
+            raise GrootRosError(f'A video packet holds {len(frames)} frames: the recording is not one frame a row.')
+        return Frame(stamp_ns, frames[0].to_ndarray(format='rgb24'), 'rgb24')
+
+
+def is_keyframe(access_unit: bytes) -> bool:
+    """Whether a decoder may begin with this Annex B access unit: it holds an IDR slice."""
+    at = access_unit.find(_START_CODE)
+    while at >= 0 and at + 3 < len(access_unit):
+        kind = access_unit[at + 3] & _NAL_KIND
+        if kind in (_IDR, _SLICE):
+            return kind == _IDR
+        at = access_unit.find(_START_CODE, at + 3)
+    return False

@@ -1,0 +1,8 @@
+"""Drivers, recorder and teleoperation: ros2 launch groot_ros collect.launch.py --show-args lists what can be chosen."""
+
+from groot_ros.ros.launch_description import describe
+
+
+def generate_launch_description():
+    """Entry of ros2 launch."""
+    return describe('collect')

@@ -1,0 +1,74 @@
+"""Answers in every representation lead to the poses that were recorded."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groot_ros.embodiment import load_embodiment
+from groot_ros.geometry import deltas_between, eef_9d_of, integrate_deltas, poses_from_9d, relative_9d, rotvec_from_pose
+from groot_ros.policies.action_decoder import AnswerError, absolute_of, gripper_key, targets_of
+
+EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
+GRIPPER = np.linspace(0, 1, 8)[:, None]
+
+
+def recorded(seed):
+    """Nine poses, neighbours less than half a turn apart."""
+    rng = np.random.default_rng(seed)
+    start = np.concatenate([rng.normal(size=3), rng.normal(size=4)])
+    start[3:] /= np.linalg.norm(start[3:])
+    return integrate_deltas(start, rng.uniform(-0.4, 0.4, (8, 6)))
+
+
+def same(poses, wanted):
+    np.testing.assert_allclose(poses[:, :3], wanted[:, :3], atol=1e-9)
+    np.testing.assert_allclose(np.abs(np.sum(poses[:, 3:] * wanted[:, 3:], axis=1)), 1.0, atol=1e-9)
+
+
+@given(st.integers(0, 200))
+def test_deltas_absolute_and_relative_poses_are_the_same_motion(seed):
+    poses = recorded(seed)
+    deltas = deltas_between(poses)
+    forms = [
+        {'delta_tcp_position': deltas[:, :3], 'delta_tcp_orientation': deltas[:, 3:]},
+        {'eef_9d': eef_9d_of(poses[1:])},
+        {'eef_9d': absolute_of(relative_9d(eef_9d_of(poses[:1])[0], eef_9d_of(poses[1:])), poses[0])},
+        {'eef_6d': np.array([rotvec_from_pose(pose) for pose in poses[1:]])},
+    ]
+    for form in forms:
+        targets = targets_of({**form, 'gripper_command': GRIPPER}, EMBODIMENT, poses[0])
+        same(targets.poses, poses[1:])
+        np.testing.assert_array_equal(targets.openings, GRIPPER[:, 0])
+
+
+@given(st.integers(0, 200))
+def test_nine_numbers_are_a_pose_and_back(seed):
+    poses = recorded(seed)
+    same(poses_from_9d(eef_9d_of(poses)), poses)
+
+
+def test_a_model_without_a_gripper_leaves_it_alone():
+    targets = targets_of({'eef_9d': eef_9d_of(recorded(0))}, EMBODIMENT, recorded(0)[0])
+    assert np.isnan(targets.openings).all()
+
+
+@pytest.mark.parametrize(
+    ('action', 'reason'),
+    [
+        ({'delta_tcp_position': np.zeros((8, 3))}, 'lacks the action delta_tcp_orientation; it has delta_tcp_position'),
+        ({'delta_tcp_position': np.zeros((8, 3)), 'delta_tcp_orientation': np.zeros((7, 3))}, 'different numbers of steps'),
+        ({'eef_9d': np.zeros((8, 6))}, r'eef_9d has the shape \(8, 6\) where \(8, 9\)'),
+        ({'eef_6d': np.full((8, 6), np.nan)}, 'eef_6d is NaN or infinite'),
+    ],
+)
+def test_an_answer_that_may_not_move_the_arm_is_refused(action, reason):
+    with pytest.raises(AnswerError, match=reason):
+        targets_of(action, EMBODIMENT, recorded(0)[0])
+
+
+def test_a_robot_of_joints_gives_no_pose():
+    joints = load_embodiment('so101_dualcam')
+    assert gripper_key(joints) == 'gripper'
+    with pytest.raises(AnswerError, match='gives no pose of the tool'):
+        targets_of({'single_arm': np.zeros((8, 5))}, joints, recorded(0)[0])

@@ -1,0 +1,174 @@
+"""`groot-ros up`: one sentence for what goes wrong, an orderly end, and nothing left running."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groot_ros.bringup.profiles import PROFILES, Options, processes_of
+from groot_ros.bringup.supervisor import command_of
+from groot_ros.cli.main import main
+from groot_ros.errors import GrootRosError
+from groot_ros.resources import share_directory
+
+STARTED: list[subprocess.Popen] = []
+
+
+def start_up(*arguments: str) -> subprocess.Popen:
+    STARTED.append(subprocess.Popen([sys.executable, '-m', 'groot_ros.cli', 'up', *arguments], stderr=subprocess.PIPE, text=True))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left():
+    """A test that fails leaves no cell behind for the next ones to share the machine with."""
+    yield
+    while STARTED:
+        running = STARTED.pop()
+        if running.poll() is None:
+            running.terminate()
+            running.communicate(timeout=60)
+
+
+def processes_with(word: str) -> list[str]:
+    """Command lines of running processes that mention a word, this one left out."""
+    found = []
+    for entry in Path('/proc').glob('[0-9]*'):
+        try:
+            line = (entry / 'cmdline').read_bytes().replace(b'\0', b' ').decode('utf-8', 'replace')
+        except OSError:
+            continue
+        if word in line and int(entry.name) != os.getpid():
+            found.append(line)
+    return found
+
+
+def answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=0.2).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_everything_in_order(number, loopback, tmp_path, eventually):
+    running = start_up('record', '--sim', '--robot-ip', loopback, '--output-dir', str(tmp_path))
+    assert eventually(lambda: (tmp_path / '.recorder.lock').exists(), 60)
+    running.send_signal(number)
+    _, text = running.communicate(timeout=60)
+    assert running.returncode == 0
+    stopped = [line.split()[-1] for line in text.splitlines() if '] stopping' in line]
+    assert stopped == ['recorder', 'camera_driver', 'robotiq_driver', 'ur5e_driver', 'sim_cell']
+    assert 'Traceback' not in text
+    assert eventually(lambda: not processes_with(loopback))
+
+
+def test_a_killed_cell_stops_the_others_and_is_named(loopback, tmp_path, eventually):
+    running = start_up('drivers', '--sim', '--robot-ip', loopback)
+    assert eventually(lambda: answers(loopback, 40000), 60)
+    assert eventually(lambda: bool(processes_with(f'robot_ip:="{loopback}"')))
+    cell = next(int(e.name) for e in Path('/proc').glob('[0-9]*') if _is_cell(e, loopback))
+    os.kill(cell, signal.SIGKILL)
+    _, text = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert 'error: sim_cell was killed by SIGKILL' in text
+    assert eventually(lambda: not processes_with(loopback))
+
+
+def _is_cell(entry: Path, host: str) -> bool:
+    try:
+        return b'groot_ros.nodes.sim_cell\0--host\0' + host.encode() in (entry / 'cmdline').read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_port_in_use_is_named(loopback):
+    with socket.create_server((loopback, 30004)):
+        running = start_up('sim', '--sim', '--robot-ip', loopback)
+        _, text = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert f'RTDE cannot listen on {loopback}:30004' in text
+    assert '--host 127.0.0.2' in text
+    assert 'Traceback' not in text
+
+
+def test_a_machine_that_cannot_render_is_told_what_to_install(loopback):
+    environment = {**os.environ, 'MUJOCO_GL': 'egl', '__EGL_VENDOR_LIBRARY_FILENAMES': '/nonexistent', 'PYOPENGL_PLATFORM': 'egl'}
+    command = [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', loopback]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert 'error: The simulated camera cannot render' in done.stderr
+    assert 'libegl1' in done.stderr
+
+
+@pytest.mark.parametrize('profile', PROFILES)
+def test_a_simulated_profile_commands_nothing_outside_loopback(profile):
+    options = Options(sim=True, dataset='x')
+    words = [word for process in processes_of(profile, options) for word in command_of(process, options)]
+    assert not [word for word in words if '192.168' in word]
+
+
+def test_profiles_say_what_they_lack():
+    with pytest.raises(GrootRosError, match='dataset'):
+        processes_of('deploy', Options(sim=True))
+    with pytest.raises(GrootRosError, match='--sim'):
+        processes_of('collect', Options(teleop='scripted'))
+    with pytest.raises(GrootRosError, match='terminal of its own'):
+        processes_of('collect', Options(teleop='keyboard'))
+
+
+def test_each_camera_of_the_embodiment_has_a_driver_of_its_own(tmp_path):
+    text = (share_directory() / 'config/embodiments/ur5e_robotiq_zed.yaml').read_text()
+    camera = '  - name: {0}_camera\n    topic: {0}/image\n    width: 640\n    height: 480\n'
+    text = text.replace(
+        camera.format('zed'), camera.format('zed') + camera.format('wrist') + camera.format('side/left') + camera.format('side/right')
+    )
+    (tmp_path / 'three.yaml').write_text(text.replace('name: side/', 'name: side_'))
+    drivers = [p for p in processes_of('drivers', Options(embodiment=str(tmp_path / 'three.yaml'))) if p.executable == 'camera_driver']
+    assert [p.node_name for p in drivers] == ['zed_driver', 'wrist_driver', 'side_driver']
+    assert drivers[2].parameters['eye'] == 'both'
+
+
+def test_a_namespace_reaches_every_node():
+    options = Options(sim=True, namespace='cell1')
+    for process in processes_of('collect', options):
+        assert '__ns:=/cell1' in command_of(process, options)
+
+
+@pytest.mark.parametrize('command', [[], ['up'], ['convert'], ['validate'], ['recover'], ['demo']])
+def test_help_explains(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, '--help'])
+    assert ended.value.code == 0
+    assert 'usage: groot-ros' in capsys.readouterr().out
+
+
+def test_errors_are_one_sentence_and_exit_code_1(tmp_path, capsys):
+    assert main(['convert', str(tmp_path / 'none'), '--output', str(tmp_path / 'set')]) == 1
+    assert main(['validate', str(tmp_path)]) == 1
+    assert main(['recover', str(tmp_path / 'none')]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith('error: ') for line in lines)
+
+
+@pytest.mark.parametrize('arguments', [['up', 'sim', '--sim'], ['demo']])
+def test_a_workstation_without_ros_is_told_so(arguments, monkeypatch, capsys):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert main(arguments) == 1
+    assert 'needs ROS 2' in capsys.readouterr().err
+
+
+def test_validate_writes_its_findings_as_json(dataset, tmp_path, capsys):
+    import json
+
+    assert main(['validate', str(dataset), '--json', str(tmp_path / 'findings.json')]) == 0
+    assert json.loads((tmp_path / 'findings.json').read_text())['rows'] == 58
+    (dataset / 'meta/stats.json').unlink()
+    assert main(['validate', str(dataset)]) == 1
+    assert 'stats.json' in capsys.readouterr().out

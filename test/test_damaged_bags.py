@@ -1,0 +1,155 @@
+"""Recordings of others that are not as they should be: one sentence that names the thing and the mending, and nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from groot_ros.bags.message_types import time_message, typestore
+from groot_ros.cli.main import main
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.validation.validate import validate
+from groot_ros.errors import GrootRosError
+
+TYPES = typestore().types
+
+
+def of(topic, change):
+    """Changes every message of a topic; `change` may return another one."""
+
+    def apply(entries):
+        for entry in entries:
+            if entry[1] == topic:
+                entry[2] = change(entry[0], entry[2]) or entry[2]
+        return entries
+
+    return apply
+
+
+def stamped(topic, time_ns):
+    def change(arrival_ns, message):
+        message.header = type(message.header)(time_message(time_ns(arrival_ns, message)), message.header.frame_id)
+
+    return of(topic, change)
+
+
+def own_stamp(message):
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def smaller(arrival_ns, message):
+    if arrival_ns > 1e9:
+        size = {'height': 240, 'width': 320, 'step': 960, 'data': np.zeros(240 * 960, np.uint8)}
+        return type(message)(**{**vars(message), **size})
+    return None
+
+
+def not_a_number(arrival_ns, message):
+    if 1.0e9 < arrival_ns < 1.02e9:
+        message.position[2] = np.nan
+
+
+def other_type(arrival_ns, message):
+    return TYPES['sensor_msgs/msg/Temperature'](message.header, 20.0, 0.0)
+
+
+FAULTS = {
+    'stamps of zero': (stamped('tcp_pose', lambda arrival_ns, message: 0), {}, r'tcp_pose .*stamp of zero'),
+    'camera stamps of zero': (stamped('zed/image', lambda arrival_ns, message: 0), {}, r'zed/image .*stamp of zero'),
+    'a clock that was set': (
+        stamped('zed/image', lambda arrival_ns, message: own_stamp(message) - (60 * 10**9 if arrival_ns > 1e9 else 0)), {}, 'the clock was set',
+    ),
+    'an image of another size': (of('zed/image', smaller), {}, r'zed/image changes from 640x480 to 320x240.*--ranges'),
+    'NaN among the joints': (of('joint_states', not_a_number), {}, r'joint_positions is NaN or infinite at row'),
+    'a wrong type': (of('tcp_pose', other_type), {'tcp_pose': 'sensor_msgs/msg/Temperature'}, 'tcp_pose is of type sensor_msgs/msg/Temperature'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_fault_is_told_in_one_sentence(tmp_path, synthetic, embodiment, fault):
+    change, types, reason = FAULTS[fault]
+    source = synthetic(seconds=2.0)
+    source.write_plain(tmp_path / 'bag', change(source.entries()), types)
+    with pytest.raises(GrootRosError, match=reason) as told:
+        convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
+    assert str(tmp_path / 'bag') in str(told.value)
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+def test_nan_in_a_bag_of_ours_is_found_too(tmp_path, synthetic, embodiment):
+    source = synthetic(seconds=2.0)
+    source.record(tmp_path / 'bag', entries=of('joint_states', not_a_number)(source.entries()))
+    with pytest.raises(GrootRosError, match='joint_positions is NaN or infinite at row'):
+        convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
+
+
+def test_stamps_that_go_back_for_a_message_are_left_out(tmp_path, synthetic, embodiment):
+    source = synthetic(seconds=2.0)
+    entries = source.entries()
+    joints = [entry for entry in entries if entry[1] == 'joint_states']
+    joints[60][2].header.stamp = joints[50][2].header.stamp
+    source.write_plain(tmp_path / 'bag', entries)
+    assert convert([tmp_path / 'bag'], tmp_path / 'set', embodiment).episodes == 1
+
+
+def test_sqlite_that_was_cut_off(tmp_path, synthetic, embodiment):
+    synthetic().write_plain(tmp_path / 'bag', plugin=StoragePlugin.SQLITE3)
+    (database,) = (tmp_path / 'bag').glob('*.db3')
+    database.with_name(f'{database.name}-journal').write_bytes(b'something')
+    with pytest.raises(GrootRosError, match=r'was not closed: .*db3 has a journal.*integrity_check'):
+        convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
+
+
+@pytest.mark.parametrize('task', ['把立方体放进箱子 🤖 "quotes" \\ and\nlines', 'word ' * 2000])
+def test_texts_of_any_kind_come_through(tmp_path, synthetic, embodiment, task):
+    synthetic().record(tmp_path / 'bag', task=task)
+    convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
+    assert json.loads((tmp_path / 'set/meta/tasks.jsonl').read_text().split('\n')[0])['task'] == task
+    assert validate(tmp_path / 'set').errors == 0
+
+
+def test_an_output_below_a_file(tmp_path, bags, capsys):
+    (tmp_path / 'file').write_text('')
+    assert main(['convert', str(bags), '--output', str(tmp_path / 'file/set')]) == 1
+    assert 'cannot be written' in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up(tmp_path, bags):
+    """A limit on the size of files stands for the disk."""
+    command = f'trap "" XFSZ; ulimit -f 8; exec {sys.executable} -m groot_ros.cli convert {bags} --output {tmp_path / "set"}'
+    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.count('error:') == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def is_running(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_with_workers_ends_everything_and_the_same_command_goes_on(tmp_path, synthetic, eventually):
+    for index in range(8):
+        synthetic(seconds=3, place_m=index / 100).record(tmp_path / 'bags' / f'episode_{index:06d}')
+    command = [sys.executable, '-m', 'groot_ros.cli', 'convert', str(tmp_path / 'bags'), '--output', str(tmp_path / 'set'), '--workers', '2']
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert eventually(lambda: list((tmp_path / '.set.partial/parts').glob('*/part.json')))
+    os.killpg(running.pid, signal.SIGINT)
+    _, text = running.communicate(timeout=60)
+    assert running.returncode in (0, 130)  # 0: it was done already
+    assert 'Traceback' not in text
+    assert eventually(lambda: not is_running(running.pid))
+    if running.returncode:
+        assert 'the same command goes on from here' in text
+        assert not (tmp_path / 'set').exists()
+        assert main(command[3:]) == 0
+    assert (tmp_path / 'set/meta/info.json').exists()

@@ -1,0 +1,336 @@
+"""GR00T's wire: flavours, a client against servers of all kinds, and what is refused before anything is asked."""
+
+import contextlib
+import itertools
+import json
+import threading
+
+import cv2
+import msgpack
+import numpy as np
+import pytest
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from groot_ros.cli.main import main
+from groot_ros.dataset.convert import convert
+from groot_ros.embodiment import load_embodiment
+from groot_ros.inference.client import Client
+from groot_ros.inference.protocol import FLAVOURS, Modality, WireError, pack, unpack
+from groot_ros.inference.server import Server
+from groot_ros.policies.local_backend import LocalBackend
+from groot_ros.policies.policy import Observation, PolicyError
+from groot_ros.policies.remote_policy import RemotePolicy, mismatches
+from groot_ros.policies.replay_policy import ReplayPolicy
+
+ARRAYS = hnp.arrays(st.sampled_from([np.uint8, np.float32, np.float64, np.int64, np.bool_]), hnp.array_shapes(max_dims=4, max_side=5))
+
+
+@pytest.mark.parametrize('flavour', FLAVOURS)
+@given(array=ARRAYS, number=st.integers(-(2**40), 2**40), text=st.text(max_size=20))
+def test_messages_come_back_as_they_were(flavour, array, number, text):
+    back = unpack(pack({'a': array, 'n': {'x': [number, text, None]}}, flavour))
+    np.testing.assert_array_equal(back['a'], array)
+    assert back['a'].dtype == array.dtype
+    assert back['n'] == {'x': [number, text, None]}
+
+
+@pytest.mark.parametrize('flavour', FLAVOURS)
+def test_modalities_come_back(flavour):
+    sent = Modality([0, 1], ['a', 'b'], [] if flavour == 'n1.5' else [{'rep': 'RELATIVE', 'state_key': None}])
+    assert unpack(pack(sent, flavour)) == sent
+
+
+def test_the_bytes_are_those_of_msgpack_numpy():
+    """As NVIDIA's N1.7 was seen to write them."""
+    array = np.arange(2, dtype='<f4').reshape(1, 1, 2)
+    wanted = {b'nd': True, b'type': '<f4', b'kind': b'', b'shape': [1, 1, 2], b'data': array.tobytes()}
+    assert pack(array, 'n1.7') == msgpack.packb(wanted)
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_wire_error_or_a_harmless_value(data):
+    with contextlib.suppress(WireError):
+        unpack(data)
+
+
+@pytest.mark.parametrize(
+    'message',
+    [
+        {b'nd': True, b'type': '|O', b'kind': b'O', b'shape': [1], b'data': b'\x80\x04N.'},
+        {b'nd': True, b'type': '<f4', b'kind': b'', b'shape': [7], b'data': b'1234'},
+        {'__ndarray_class__': True, 'as_npy': b'\x93NUMPY nothing'},
+        {'__ModalityConfig__': True, 'as_json': {'modality_keys': 3}},
+    ],
+)
+def test_arrays_of_objects_and_broken_ones_are_refused(message):
+    with pytest.raises(WireError):
+        unpack(msgpack.packb(message))
+    with pytest.raises(WireError):
+        pack(np.array([object()]), 'n1.7')
+
+
+class Model:
+    """A model with the rows of an embodiment, that remembers what it was asked."""
+
+    def __init__(self, embodiment, **changes) -> None:
+        self.modality = {
+            'video': Modality([0], [camera.name for camera in embodiment.cameras]), 'state': Modality([0], list(embodiment.state_slices)),
+            'action': Modality(list(range(16)), list(embodiment.action_slices)), 'language': Modality([0], [embodiment.language]), **changes,
+        }  # fmt: skip
+        self.asked, self.options, self.resets, self.told, self.name = [], [], 0, {}, 'model'
+
+    def modalities(self):
+        return self.modality
+
+    def facts(self):
+        return self.told
+
+    def get_action(self, observation, options):
+        self.asked.append(observation)
+        self.options.append(options)
+        sizes = (('delta_tcp_position', 3), ('delta_tcp_orientation', 3), ('gripper_command', 1))
+        return {name: np.full((1, 16, size), 0.5, np.float32) for name, size in sizes}, {'chunk': len(self.asked)}
+
+    def reset(self):
+        self.resets += 1
+
+
+@pytest.fixture
+def serve(loopback):
+    """Serves a model on an address of its own; gives host and port."""
+    stop, threads = threading.Event(), []
+
+    def start(model, port=5601, **options):
+        server = Server(model, loopback, port, **options)
+        threads.append(threading.Thread(target=server.run, args=(lambda: not stop.is_set(),)))
+        threads[-1].start()
+        return loopback, port
+
+    yield start
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def observation(embodiment):
+    images = {camera.name: np.full((camera.height, camera.width, 3), 7, np.uint8) for camera in embodiment.cameras}
+    return Observation(0, np.arange(embodiment.state_size, dtype=float), images, 'put the cube away')
+
+
+@pytest.mark.parametrize('flavour', FLAVOURS)
+def test_a_policy_behind_each_flavour(serve, embodiment, flavour):
+    model = Model(embodiment)
+    policy = RemotePolicy(Client(*serve(model, flavour=flavour), flavour), embodiment, flavour)
+    assert policy.spec.horizon == 16
+    action = policy.infer(observation(embodiment))
+    assert {name: values.shape for name, values in action.items()} == {
+        'delta_tcp_position': (16, 3),
+        'delta_tcp_orientation': (16, 3),
+        'gripper_command': (16, 1),
+    }
+    seen = model.asked[0]
+    assert seen['video']['zed_camera'].shape == ((1, 1, 480, 640, 3) if flavour == 'n1.5' else (1, 1, 256, 341, 3))
+    assert seen['video']['zed_camera'].dtype == np.uint8
+    assert seen['language'] == {'annotation.human.action.task_description': [['put the cube away']]}
+    assert seen['state']['tcp_pose'].dtype == np.float32
+    np.testing.assert_array_equal(seen['state']['tcp_pose'], np.arange(13, 20)[None, None])
+    if flavour != 'n1.5':
+        policy.reset()
+        assert model.resets == 1
+    policy.close()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'modality', 'text'),
+    [
+        ('video', Modality([0], ['wrist']), 'video wrist is not among zed_camera'),
+        ('video', Modality([-90, 0], ['zed_camera']), r'video wants the steps \[-90, 0\]'),
+        ('state', Modality([0], ['joint_position']), 'state joint_position is not among'),
+        ('action', Modality(list(range(16)), ['delta_tcp_position', 'gripper_command']), 'action delta_tcp_orientation is missing'),
+        ('action', Modality([1, 2], ['eef_9d']), r'action gives the steps \[1, 2\]'),
+        (
+            'action',
+            Modality([0], ['delta_tcp_position', 'delta_tcp_orientation'], [{'rep': 'RELATIVE'}] * 2),
+            'delta_tcp_position is relative to the state',
+        ),
+        ('language', Modality([0], ['task']), 'language task is not among annotation.human'),
+    ],
+)
+def test_a_model_of_other_rows_is_refused_by_name(serve, embodiment, kind, modality, text):
+    with pytest.raises(PolicyError, match=f'does not fit the embodiment ur5e_robotiq_zed: .*{text}'):
+        RemotePolicy(Client(*serve(Model(embodiment, **{kind: modality})), 'n1.7'), embodiment)
+
+
+def test_poses_relative_to_the_state_fit_an_embodiment_with_a_pose():
+    embodiment = load_embodiment('ur5e_robotiq_zed_9d')
+    model = Model(
+        embodiment,
+        state=Modality([0], ['eef_9d', 'gripper_state']),
+        action=Modality(list(range(40)), ['eef_9d', 'gripper_command'], [{'rep': 'RELATIVE'}, {'rep': 'ABSOLUTE'}]),
+    )
+    assert mismatches(model.modality, embodiment) == []
+
+
+def test_a_model_that_looks_back_sees_the_rows_before_the_newest(serve, embodiment):
+    model = Model(embodiment, video=Modality([-15, 0], ['zed_camera']), state=Modality([-1, 0], ['tcp_pose']))
+    policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+    assert policy.spec.steps == (-15, -1, 0)
+    newest = observation(embodiment)
+    newest.earlier = {step: observation(embodiment) for step in (-15, -1)}
+    newest.earlier[-15].images['zed_camera'][:] = 200
+    newest.earlier[-1].state[:] = -1.0
+    policy.infer(newest)
+    seen = model.asked[0]
+    assert [int(picture[0, 0, 0]) for picture in seen['video']['zed_camera'][0]] == [200, 7]
+    np.testing.assert_array_equal(seen['state']['tcp_pose'][0], [np.full(7, -1.0), np.arange(13, 20)])
+    policy.close()
+
+
+def test_pictures_have_the_size_that_the_server_says(serve, embodiment):
+    model = Model(embodiment)
+    model.told = {'image_sizes': {'zed_camera': [640, 480]}}
+    policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+    policy.infer(observation(embodiment))
+    assert model.asked[0]['video']['zed_camera'].shape == (1, 1, 480, 640, 3)
+    policy.close()
+
+
+def test_a_server_that_continues_chunks_is_told_which_one_is_carried_out(serve, embodiment):
+    model = Model(embodiment)
+    model.told = {'real_time_chunking': True}
+    policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+    assert policy.spec.continues
+    seen = observation(embodiment)
+    policy.infer(seen)
+    seen.tick_ns, seen.follows_ns, seen.elapsed_steps, seen.frozen_steps = 200_000_000, 0, 6, 3
+    policy.infer(seen)
+    seen.follows_ns = 12345  # whose answer never came
+    policy.infer(seen)
+    assert model.options == [None, {'follows': {'chunk': 1, 'elapsed_steps': 6, 'frozen_steps': 3}}, None]
+    policy.close()
+
+
+def test_a_dead_host_is_given_up_and_may_come_back(serve, embodiment, loopback, eventually):
+    client = Client(loopback, 5601, 'n1.7', timeout_s=0.2)
+    for _ in range(2):
+        with pytest.raises(PolicyError, match=r'gave no answer for 0\.2 s'):
+            client.request('ping')
+    serve(Model(embodiment))
+
+    def answers():
+        with contextlib.suppress(PolicyError):
+            return client.request('ping')['status'] == 'ok'
+
+    assert eventually(answers)
+    client.close()
+
+
+def test_a_token_is_asked_for_and_kill_needs_one(serve, embodiment):
+    host, port = serve(Model(embodiment), token='secret')
+    with pytest.raises(PolicyError, match='Invalid API token'):
+        Client(host, port, 'n1.7', token='guess').request('ping')
+    assert Client(host, port, 'n1.7', token='secret').request('kill') is None
+    open_host = serve(Model(embodiment), port=5602)
+    with pytest.raises(PolicyError, match='GROOT_ROS_API_TOKEN'):
+        Client(*open_host, 'n1.7').request('kill')
+
+
+def test_what_a_server_cannot_do_is_told_and_it_goes_on(serve, embodiment):
+    model = Model(embodiment)
+    model.get_action = lambda observation, options: 1 / 0
+    client = Client(*serve(model), 'n1.7')
+    for endpoint, data, text in (
+        ('dance', None, 'Unknown endpoint: dance'),
+        ('get_action', None, 'needs data'),
+        ('get_action', {}, 'ZeroDivisionError'),
+    ):
+        with pytest.raises(PolicyError, match=text):
+            client.request(endpoint, data)
+    assert client.request('ping')['status'] == 'ok'
+
+
+class Strange:
+    """Something else that listens on the port."""
+
+    def __init__(self, host, reply) -> None:
+        self.socket = zmq.Context.instance().socket(zmq.REP)
+        self.socket.bind(f'tcp://{host}:5601')
+        self.reply = reply
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        self.socket.recv()
+        self.socket.send(self.reply)
+        self.socket.close(linger=200)
+
+
+@pytest.mark.parametrize(
+    ('reply', 'text'),
+    [(b'\xc1 nothing', 'is no GR00T server'), (msgpack.packb([1]), 'does not tell its modalities'), (bytes(65 << 20), 'gave no answer')],
+)
+def test_something_else_on_the_port(embodiment, loopback, reply, text):
+    strange = Strange(loopback, reply)
+    with pytest.raises(PolicyError, match=text):
+        RemotePolicy(Client(loopback, 5601, 'n1.7', timeout_s=1.0), embodiment)
+    strange.thread.join()
+
+
+def test_an_address_that_is_taken_is_told(serve, embodiment):
+    from groot_ros.errors import GrootRosError
+
+    host, port = serve(Model(embodiment))
+    with pytest.raises(GrootRosError, match='choose another --port'):
+        Server(Model(embodiment), host, port)
+
+
+def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(converted, loopback, capsys, tmp_path, embodiment):
+    """The whole way: command line, wire, backend; a replay makes no error but that of float32."""
+    stop = threading.Event()
+    times = itertools.cycle(range(6))  # both evaluations ask six times
+    policy = ReplayPolicy(converted, 0, embodiment, horizon=8)
+    backend = LocalBackend(policy, embodiment, clock_ns=lambda: round(next(times) * 4 / policy.fps * 1e9))
+    server = Server(backend, loopback, 5601)
+    thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
+    thread.start()
+    try:
+        where = f'{loopback}:5601'
+        arguments = ['evaluate', str(converted), '--policy', where, where, '--every', '4', '--json', str(tmp_path / 'errors.json')]
+        assert main([*arguments, '--plot', str(tmp_path / 'errors.png')]) == 0
+    finally:
+        stop.set()
+        thread.join()
+    for errors in json.loads((tmp_path / 'errors.json').read_text()):
+        assert errors['chunks'] == 6
+        assert set(errors['keys']) == {'delta_tcp_position', 'delta_tcp_orientation', 'gripper_command'}
+        assert all(found['mae'] < 1e-7 and len(found['mae_by_step']) == 8 for found in errors['keys'].values())
+    assert cv2.imread(str(tmp_path / 'errors.png')).shape[1] > 1000
+    assert 'delta_tcp_position' in capsys.readouterr().out
+
+
+def test_a_bag_is_evaluated_as_the_dataset_made_of_it(bags, serve, embodiment, tmp_path):
+    host, port = serve(Model(embodiment))
+    arguments = ['--policy', f'{host}:{port}', '--json', str(tmp_path / 'errors.json')]
+    assert main(['evaluate', str(bags / 'episode_000001'), *arguments]) == 0
+    (of_bag,) = json.loads((tmp_path / 'errors.json').read_text())
+    convert([bags / 'episode_000001'], tmp_path / 'dataset', embodiment)
+    assert main(['evaluate', str(tmp_path / 'dataset'), *arguments]) == 0
+    assert json.loads((tmp_path / 'errors.json').read_text()) == [of_bag]
+    assert of_bag['chunks'] > 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'text'),
+    [
+        (['nowhere'], 'nowhere does not exist'),
+        (['DATASET', '--episodes', '7'], 'has no episode 7'),
+        (['DATASET', '--embodiment', 'so101_dualcam'], 'has other rows than the embodiment so101_dualcam'),
+        (['DATASET', '--policy', 'gpu'], 'gpu is neither the folder of a checkpoint nor HOST:PORT'),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_before_anybody_is_asked(converted, capsys, arguments, text):
+    assert main(['evaluate', *(str(converted) if word == 'DATASET' else word for word in arguments)]) == 1
+    assert text in capsys.readouterr().err

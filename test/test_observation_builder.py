@@ -1,0 +1,104 @@
+"""What a policy sees of a running robot is what the converter makes of the recording, or nothing; the shadow compares the same rows."""
+
+import numpy as np
+import pytest
+
+from groot_ros.policies.builtin_policies import HoldPolicy
+from groot_ros.policies.observation_builder import Missing, Observer
+from groot_ros.policies.policy import PolicySpec
+from groot_ros.policies.shadow import Shadow
+
+from .test_policy_runner import MadeUpAsker
+
+
+def fed(synthetic, embodiment, until_s=2.0, leave_out=(), **options):
+    """An observer that has seen a synthetic episode up to a time, and that time."""
+    episode = synthetic(seconds=until_s)
+    observer = Observer(embodiment, **options)
+    for arrival_ns, topic, message in episode.entries():
+        if arrival_ns <= until_s * 1e9 and topic not in leave_out:
+            stamp = message.header.stamp
+            observer.add(topic, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
+    return observer, round(until_s * 1e9)
+
+
+def test_the_newest_whole_tick_is_seen_as_it_was(synthetic, embodiment, known):
+    observer, until_ns = fed(synthetic, embodiment, stale_s=0.2)
+    seen = observer.observe(known.t0_ns + until_ns, 'go on')
+    t = (seen.tick_ns - known.t0_ns) / 1e9
+    assert 0 <= until_ns / 1e9 - t < 0.11
+    np.testing.assert_allclose(seen.state[:6], known.motion.joints(t), atol=1e-5)
+    np.testing.assert_allclose(seen.state[13:], known.motion.pose(t), atol=1e-5)
+    assert seen.images['zed_camera'].shape == (480, 640, 3)
+    assert seen.images['zed_camera'][0, 0, 0] == pytest.approx(round(t * 1e3) % 200, abs=2)
+    assert (seen.task, seen.earlier) == ('go on', {})
+
+
+def test_earlier_rows_are_seen_where_a_policy_wants_them(synthetic, embodiment, known):
+    observer, until_ns = fed(synthetic, embodiment, stale_s=0.2, steps=(-15, -1, 0))
+    seen = observer.observe(known.t0_ns + until_ns, '')
+    row_s = 1 / embodiment.fps
+    for step in (-15, -1):
+        t = (seen.tick_ns - known.t0_ns) / 1e9 + step * row_s
+        np.testing.assert_allclose(seen.at(step).state[:6], known.motion.joints(t), atol=1e-5)
+        assert seen.at(step).images['zed_camera'][0, 0, 0] == pytest.approx(round(t * 1e3) % 200, abs=2)
+    assert seen.at(0) is seen
+
+
+@pytest.mark.parametrize('topic', ['joint_states', 'gripper/state', 'tcp_pose', 'zed/image'])
+def test_nothing_is_made_up_for_a_stream_that_is_missing(synthetic, embodiment, known, topic):
+    observer, until_ns = fed(synthetic, embodiment, leave_out=(topic,))
+    missing = observer.observe(known.t0_ns + until_ns, '')
+    assert isinstance(missing, Missing)
+    assert f'nothing has come on {topic}' in missing.reason
+
+
+def test_a_stream_that_falls_silent_is_named_with_its_silence(synthetic, embodiment, known):
+    observer, until_ns = fed(synthetic, embodiment, stale_s=0.3)
+    missing = observer.observe(known.t0_ns + until_ns + 700_000_000, '')
+    assert isinstance(missing, Missing)
+    assert missing.reason.startswith('zed/image has been silent for 0.7')
+
+
+def test_an_observer_that_has_not_seen_enough_waits(synthetic, embodiment, known):
+    observer, until_ns = fed(synthetic, embodiment, until_s=0.4, steps=(-15, 0))
+    assert isinstance(observer.observe(known.t0_ns + until_ns, ''), Missing)
+
+
+class Foreseeing(HoldPolicy):
+    """Knows the motion, and is wrong by a tenth of a millimetre along x."""
+
+    def __init__(self, embodiment, known) -> None:
+        super().__init__(embodiment)
+        self.spec = PolicySpec('foreseeing', 8)
+        self._embodiment, self._known = embodiment, known
+
+    def infer(self, observation):
+        row_s = 1 / self._embodiment.fps
+        t = (observation.tick_ns - self._known.t0_ns) / 1e9 + row_s * np.arange(9)
+        moved = np.diff([self._known.motion.pose(time_s)[:3] for time_s in t], axis=0) + np.array([1e-4, 0, 0])
+        turned = np.tile([0, 0, 0.4 * row_s], (8, 1))
+        return {'delta_tcp_position': moved, 'delta_tcp_orientation': turned}
+
+
+def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, embodiment, known):
+    observer, asker = Observer(embodiment, kept_s=4.0), MadeUpAsker(Foreseeing(embodiment, known))
+    shadow = Shadow(asker, observer, 1 / embodiment.fps, replan_s=0.2)
+    for arrival_ns, topic, message in synthetic(seconds=4.0).entries():
+        stamp = message.header.stamp
+        observer.add(topic, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
+        asker.now_ns = known.t0_ns + arrival_ns
+        shadow.tick(asker.now_ns, 'go on')
+    found = shadow.evaluation.as_dict()
+    assert 10 < found['chunks'] <= 20
+    assert shadow.problem == ''
+    assert found['keys']['delta_tcp_position']['mae'] == pytest.approx(1e-4 / 3, rel=0.02)
+    assert found['keys']['delta_tcp_orientation']['mae'] < 1e-5
+    assert len(found['keys']['delta_tcp_position']['mae_by_step']) == 8
+
+
+def test_the_shadow_says_what_is_wrong_and_goes_on(synthetic, embodiment, known):
+    observer, asker = Observer(embodiment), MadeUpAsker(Foreseeing(embodiment, known))
+    shadow = Shadow(asker, observer, 1 / embodiment.fps, replan_s=0.2)
+    shadow.tick(known.t0_ns, '')
+    assert 'nothing has come on' in shadow.problem
