@@ -18,10 +18,10 @@ from std_srvs.srv import SetBool, Trigger
 from benchmark.common import options, report
 from groot_ros.control.device_clock import DeviceClock
 from groot_ros.geometry import angle_between, apply_delta, deltas_between, pose_from_rotvec
-from groot_ros.hardware.supervised_process import SupervisedChild
+from groot_ros.hardware.supervised_process import SupervisedProcess
 from groot_ros.hardware.ur5e.arm import Ur5eSettings
 from groot_ros.hardware.ur5e.ipc import STATE
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, to_time_msg
 from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
 from groot_ros.sim.test_interface import CellHooks
@@ -36,9 +36,9 @@ BARE = f"""
 import time
 from rtde_control import RTDEControlInterface
 from rtde_receive import RTDEReceiveInterface
-from groot_ros.hardware.realtime import SERVO_PRIORITY, ask_for_realtime
+from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
 c, r = RTDEControlInterface({HOST!r}, 500.0), RTDEReceiveInterface({HOST!r}, 125.0)
-ask_for_realtime(SERVO_PRIORITY)
+set_realtime_priority(SERVO_PRIORITY)
 pose, due = r.getTargetTCPPose(), time.monotonic()
 for k in range({SECONDS * 500}):
     pose[0] += 1e-6
@@ -79,12 +79,12 @@ class Commander:
     def send(self, delta: np.ndarray, period_s: float, stamp_ns: int) -> None:
         self._sequence += 1
         message = TcpDelta(source='teleop', sequence=self._sequence, duration=period_s, opening=float('nan'))
-        message.translation, message.rotation, message.header.stamp = delta[:3], delta[3:], time_of(stamp_ns)
+        message.translation, message.rotation, message.header.stamp = delta[:3], delta[3:], to_time_msg(stamp_ns)
         self._deltas.publish(message)
 
-    def release(self) -> None:
+    def released(self) -> None:
         self._sequence += 1
-        self._deltas.publish(TcpDelta(source='teleop', sequence=self._sequence, release=True))
+        self._deltas.publish(TcpDelta(source='teleop', sequence=self._sequence, released=True))
 
     def follow(self, deltas: np.ndarray, rate_hz: float, until: Callable[[], bool] = lambda: False) -> tuple[int, int]:
         """Publishes deltas (n, 6) on an absolute grid; the time of the first stamp, and of the end."""
@@ -165,7 +165,7 @@ def stamp_jitter() -> list[tuple[str, float, str]]:
     """Arrival of the state against the robot's clock, before and after the filter."""
     records: list[np.void] = []
     settings = vars(Ur5eSettings(host=HOST))
-    child = SupervisedChild('groot_ros.hardware.ur5e.state_process', settings, lambda data: records.append(np.frombuffer(data, STATE)[0]), print, 2.0)
+    child = SupervisedProcess('groot_ros.hardware.ur5e.state_process', settings, lambda data: records.append(np.frombuffer(data, STATE)[0]), print, 2.0)
     time.sleep(SECONDS)
     child.close()
     clock = DeviceClock()
@@ -175,9 +175,7 @@ def stamp_jitter() -> list[tuple[str, float, str]]:
     figures = []
     for name, offsets in (('before', raw[settled]), ('after', after[settled])):
         spread = np.abs(np.diff(offsets)) / 1e6
-        figures += [
-            (f'stamp jitter {name} the filter: {what}', value, 'ms') for what, value in (('p99', np.percentile(spread, 99)), ('max', spread.max()))
-        ]
+        figures += [(f'stamp jitter {name} the filter: {what}', value, 'ms') for what, value in (('p99', np.percentile(spread, 99)), ('max', spread.max()))]
     return figures
 
 
@@ -212,7 +210,7 @@ def faults(commander: Commander, hooks: CellHooks, driver_pid: int) -> list[tupl
         hooks.call('silence', on=True)
 
     happenings: list[tuple[str, Callable[[], object] | None]] = [
-        ('dead-man released', commander.release), ('source falls silent', None), ('protective stop', lambda: hooks.call('protective_stop')),
+        ('dead-man released', commander.released), ('source falls silent', None), ('protective stop', lambda: hooks.call('protective_stop')),
         ('emergency stop', lambda: hooks.call('emergency_stop')), ('power off', lambda: hooks.call('power_off')),
         ('program paused on the pendant', lambda: press(b'pause')), ('connections dropped', lambda: hooks.call('disconnect')),
         ('controller silent for 3 s', silence),
@@ -261,7 +259,7 @@ def fault_figures(found: list[tuple[str, int, bool]], truth: np.ndarray) -> list
 
 
 def start_driver() -> subprocess.Popen:
-    parameters = [word for pair in (f'robot_ip:={HOST}', 'silence_s:=0.25') for word in ('-p', pair)]
+    parameters = [word for pair in (f'robot_ip:={HOST}', 'command_timeout_s:=0.25') for word in ('-p', pair)]
     return subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.ur5e_driver', '--ros-args', '--log-level', 'error', *parameters])
 
 
@@ -287,12 +285,12 @@ def main() -> None:
             for rate_hz in (10.0, 30.0):
                 deltas = deltas_between(ideal_path(np.arange(round(PATH_S * rate_hz) + 1) / rate_hz))
                 runs.append((rate_hz, *commander.follow(deltas, rate_hz)))
-                commander.release()
+                commander.released()
                 commander.until(lambda: False, 0.8)
             elapsed_s = time.monotonic() - began_s
             shares = [(f'share of a core: {name}', (processor_s(pid) - before[name]) / elapsed_s, '') for name, pid in pids.items()]
             sent = probe_latency(commander)
-            commander.release()
+            commander.released()
             found = faults(commander, hooks, driver.pid)
             lateness = hooks.call('lateness_ms')
         finally:
@@ -312,7 +310,7 @@ def main() -> None:
         ('bare servoL loop: cycle p99, robot time', float(np.percentile(bare_robot, 99)), 'ms'),
         ('driver: cycle p99, robot time', float(np.percentile(ours_robot, 99)), 'ms'),
         *[(f'tcp_delta published to changed servo target: p{p}', float(np.percentile(latency, p)), 'ms') for p in (50, 99)],
-        ('floor of it: playout_s and two loop periods', 2.0 + 4.0, 'ms'),
+        ('floor of it: command_delay_s and two loop periods', 2.0 + 4.0, 'ms'),
         *[figure for rate_hz, began_ns, ended_ns in runs for figure in path_errors(truth, began_ns, rate_hz, ended_ns)],
         ('joint acceleration limit of the controller', JOINT_ACCELERATION_LIMIT, 'rad/s^2'),
         *jitter, *shares, *fault_figures(found, truth),

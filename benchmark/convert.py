@@ -22,7 +22,7 @@ from benchmark.common import report
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.convert import ConversionOptions, convert
 from groot_ros.recording.episode_recorder import RecordingSettings
-from groot_ros.video.frame import Frame, frame_of
+from groot_ros.video.frame import Frame, decode_frame
 from groot_ros.video.mp4 import Mp4Encoder
 
 Figures = list[tuple[str, float, str]]
@@ -68,7 +68,7 @@ def frames_in(bag: Path, embodiment) -> dict[str, list]:
         for camera in embodiment.cameras:
             connection = opened.connections(embodiment)[camera.video_topic]
             messages = (message.decode() for message in opened.messages({camera.topic: connection}))
-            found[camera.name] = [message.data if hasattr(message, 'format') else frame_of(message) for message in messages]
+            found[camera.name] = [message.data if hasattr(message, 'format') else decode_frame(message) for message in messages]
     return found
 
 

@@ -12,7 +12,7 @@ from benchmark import signals
 from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, embodiment_of
 from groot_ros.bags.message_types import typestore
 from groot_ros.dataset.convert import ConversionOptions, convert
-from groot_ros.dataset.writers.dataset_writer import numbers_of
+from groot_ros.dataset.writers.dataset_writer import column_to_array
 from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.embodiment import parse_embodiment
 from groot_ros.geometry import deltas_between
@@ -55,7 +55,7 @@ def errors_of(bag: Path, output: Path, scenario: Scenario, fps: float) -> Errors
         embodiment = embodiment.at_fps(fps)
     convert([bag], output, embodiment, ConversionOptions(horizon=8))
     table = pq.read_table(data_file(output, 0))
-    states, actions, stamps = (numbers_of(table, name) for name in ('observation.state', 'action', 'timestamp'))
+    states, actions, stamps = (column_to_array(table, name) for name in ('observation.state', 'action', 'timestamp'))
     seen = signals.Pictures(*scenario.size)
     frames = read_frames(video_file(output, embodiment.cameras[0].feature, 0), range(len(states)))
     frames_s = np.array([seen.time_ns(frame) for frame in frames]) / 1e9

@@ -14,11 +14,11 @@ from groot_ros.bags.message_types import typestore
 from groot_ros.geometry import deltas_between
 from groot_ros.inference.client import Client
 from groot_ros.inference.server import Server
-from groot_ros.policies.action_decoder import targets_of
+from groot_ros.policies.action_decoder import decode_actions
 from groot_ros.policies.builtin_policies import HoldPolicy
 from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
 from groot_ros.policies.local_backend import LocalBackend
-from groot_ros.policies.observation_builder import Observer
+from groot_ros.policies.observation_builder import ObservationBuilder
 from groot_ros.policies.remote_policy import RemotePolicy
 from groot_ros.video.frame import stamp_in
 
@@ -35,7 +35,7 @@ def overhead() -> Figures:
     """One 640x480 camera: sampling and sending an observation, reading an answer and making the first command of it."""
     scenario = Scenario(fps=20.0, camera_hz=(20.0,), seconds=3.0, size=(640, 480))
     embodiment = embodiment_of(scenario)
-    observer, newest_ns = Observer(embodiment, stale_s=5.0), 0
+    observer, newest_ns = ObservationBuilder(embodiment, max_observation_age_s=5.0), 0
     kinds = {**TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
     for topic, _, cdr in Messages(scenario):
         newest_ns = max(newest_ns, stamp_in(cdr))
@@ -53,7 +53,7 @@ def overhead() -> Figures:
         seen_s = time.perf_counter()
         answer = policy.infer(observation)
         answered_s = time.perf_counter()
-        targets = targets_of(answer, embodiment, scheduler.target(ask))
+        targets = decode_actions(answer, embodiment, scheduler.target(ask))
         scheduler.add(targets.poses, targets.openings, ask, ask)
         pose, _ = scheduler.sample(ask + ROW_S)
         deltas_between(np.array([signals.DOWN, pose]))

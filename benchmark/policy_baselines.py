@@ -23,8 +23,8 @@ from benchmark.policy_model import HORIZON
 from groot_ros.geometry import Array
 from groot_ros.inference.client import Client
 from groot_ros.policies.policy import PolicyError
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STREAM_QOS, ns_of, time_of
-from groot_ros.ros.messages import pose_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STREAM_QOS, stamp_to_ns, to_time_msg
+from groot_ros.ros.messages import pose_from_msg
 
 ROW_S, TIMEOUT_S = 1 / 20, 0.6
 USED = HORIZON // 2
@@ -42,7 +42,7 @@ class Rival:
         self.pose_ns = 0
 
     def _on_pose(self, message: PoseStamped) -> None:
-        self.pose, self.pose_ns = pose_of(message), ns_of(message.header.stamp)
+        self.pose, self.pose_ns = pose_from_msg(message), stamp_to_ns(message.header.stamp)
 
     def spin_until(self, due_ns: int) -> None:
         while time.time_ns() < due_ns:
@@ -61,13 +61,13 @@ class Rival:
     def send(self, delta: Array, tick_ns: int) -> None:
         self._sequence += 1
         message = TcpDelta(source='policy', sequence=self._sequence, duration=ROW_S, opening=float('nan'))
-        message.translation, message.rotation, message.header.stamp = delta[:3], delta[3:], time_of(tick_ns)
+        message.translation, message.rotation, message.header.stamp = delta[:3], delta[3:], to_time_msg(tick_ns)
         self._publisher.publish(message)
 
     def hold(self) -> None:
         """Lets the arm hold while nothing is commanded, or the driver would stop it for silence."""
         self._sequence += 1
-        self._publisher.publish(TcpDelta(source='policy', sequence=self._sequence, release=True))
+        self._publisher.publish(TcpDelta(source='policy', sequence=self._sequence, released=True))
 
 
 def stop_and_go(rival: Rival, until_s: float) -> None:

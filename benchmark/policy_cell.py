@@ -168,7 +168,7 @@ def faults(folder: Path, file: Path, embodiment: Embodiment) -> Figures:
         }
         for name, happens in events.items():
             server = LateServer(PathModel(embodiment, where(commander, 'tcp_target')), LATENCIES_S[1], 0.0, 0.0)
-            more = {'backend': 'remote', 'port': server.port, 'embodiment': file, 'timeout_s': 0.6, 'stale_s': 0.5}
+            more = {'backend': 'remote', 'port': server.port, 'embodiment': file, 'timeout_s': 0.6, 'max_observation_age_s': 0.5}
             figures += judged(commander, truth, name, more, happens)
             server.close()
         hooks.close()

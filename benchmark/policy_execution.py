@@ -27,8 +27,8 @@ from benchmark.control import Commander
 from benchmark.policy_model import PERIOD_S, LateServer, PathModel, path_from
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.geometry import Array, angle_between
-from groot_ros.ros.lifecycle_node import IMAGE_QOS, STATUS_QOS, STREAM_QOS, time_of
-from groot_ros.ros.messages import pose_of
+from groot_ros.ros.lifecycle_node import IMAGE_QOS, STATUS_QOS, STREAM_QOS, to_time_msg
+from groot_ros.ros.messages import pose_from_msg
 from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
 from groot_ros.sim.test_interface import CellHooks
@@ -65,7 +65,7 @@ def cell(truth: Path) -> Iterator[Commander]:
     try:
         CellHooks(HOST, patience_s=60.0).close()
         # The limits of silence are for a shared machine, as in config/demo.yaml.
-        processes += [node('ur5e_driver', robot_ip=HOST, silence_s=0.6, stale_s=0.5), node('robotiq_driver', robot_ip=HOST)]
+        processes += [node('ur5e_driver', robot_ip=HOST, command_timeout_s=0.6, max_command_age_s=0.5), node('robotiq_driver', robot_ip=HOST)]
         publish_pictures(commander)
         commander.until(lambda: commander.status.connected, 60.0)
         commander.until(lambda: False, 2.0)
@@ -85,7 +85,7 @@ def publish_pictures(commander: Commander) -> None:
 
     def publish() -> None:
         image = Image(**SIZE, step=3 * SIZE['width'], encoding='rgb8', data=bytes(3 * SIZE['width'] * SIZE['height']))
-        image.header.stamp = time_of(time.time_ns())
+        image.header.stamp = to_time_msg(time.time_ns())
         images.publish(image)
 
     commander.node.create_timer(ROW_S, publish)
@@ -94,13 +94,13 @@ def publish_pictures(commander: Commander) -> None:
 def where(commander: Commander, topic: str = 'tcp_pose') -> Array:
     """The present pose."""
     seen: list[Array] = []
-    subscription = commander.node.create_subscription(PoseStamped, topic, lambda message: seen.append(pose_of(message)), STREAM_QOS)
+    subscription = commander.node.create_subscription(PoseStamped, topic, lambda message: seen.append(pose_from_msg(message)), STREAM_QOS)
     commander.until(lambda: bool(seen), 10.0)
     commander.node.destroy_subscription(subscription)
     return seen[-1]
 
 
-def run(way: str, latency_s: float, lead_s: float, embodiment: Embodiment, file: Path, folder: Path) -> tuple[Motion, Array, Figures]:
+def run(way: str, latency_s: float, robot_action_latency_s: float, embodiment: Embodiment, file: Path, folder: Path) -> tuple[Motion, Array, Figures]:
     """One way at one latency; the motion, the pose it began at, and what the policy server says of itself."""
     truth = folder / f'{way}_{latency_s}.truth'
     with cell(truth) as commander:
@@ -109,7 +109,15 @@ def run(way: str, latency_s: float, lead_s: float, embodiment: Embodiment, file:
         status, told = [PolicyStatus()], []
         commander.node.create_subscription(PolicyStatus, 'policy_status', lambda message: status.append(message), STATUS_QOS)
         if way == 'ours':
-            process = node('policy_server', backend='remote', port=server.port, embodiment=file, timeout_s=0.6, lead_s=lead_s, stale_s=0.5)
+            process = node(
+                'policy_server',
+                backend='remote',
+                port=server.port,
+                embodiment=file,
+                timeout_s=0.6,
+                robot_action_latency_s=robot_action_latency_s,
+                max_observation_age_s=0.5,
+            )
             commander.until(lambda: status[-1].state == PolicyStatus.READY, 60.0)
             client = commander.node.create_client(SetBool, 'policy_server/enable')
             commander.until(client.service_is_ready)
@@ -119,7 +127,7 @@ def run(way: str, latency_s: float, lead_s: float, embodiment: Embodiment, file:
             commander.until(lambda: status[-1].state == PolicyStatus.STOPPED, SECONDS)
             seen = status[-1]
             told = [
-                ('seam jump as the policy server tells it, p95', seen.seam_jump_p95 * 1e3, 'mm'),
+                ('seam jump as the policy server tells it, p95', seen.chunk_transition_jump_p95 * 1e3, 'mm'),
                 ('steps dropped', seen.dropped_share * 100, '%'),
                 ('stopped before its time', float(seen.state == PolicyStatus.STOPPED), ''),
             ]
@@ -175,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
     parser.add_argument('--latencies', type=float, nargs='+', default=LATENCIES_S, help='s')
-    parser.add_argument('--lead', type=float, default=LEAD_S, help='lead_s of ours, s')
+    parser.add_argument('--lead', type=float, default=LEAD_S, help='robot_action_latency_s of ours, s')
     parser.add_argument('--ways', nargs='+', default=['ours', 'stop_and_go', 'linear'])
     chosen = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', '77')

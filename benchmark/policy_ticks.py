@@ -14,7 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
 from benchmark.common import options, report
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, ns_of, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, stamp_to_ns, to_time_msg
 
 RATES_HZ, SECONDS, NEAR_S = (30.0, 100.0), 20.0, 0.02
 Figures = list[tuple[str, float, str]]
@@ -30,7 +30,7 @@ def bare(rate_hz: float) -> None:
     def tick() -> None:
         due[0] += period_ns
         message = TcpDelta(source='policy', duration=period_ns / 1e9)
-        message.header.stamp = time_of(due[0])
+        message.header.stamp = to_time_msg(due[0])
         publisher.publish(message)
 
     node.create_timer(period_ns / 1e9, tick)
@@ -55,22 +55,22 @@ class Arm:
         self.node.create_timer(0.02, self._publish)
 
     def _note(self, message: TcpDelta, noted: list[tuple[int, int]]) -> None:
-        if not message.release:
+        if not message.released:
             now_ns = time.time_ns()
-            noted.append((now_ns, now_ns - ns_of(message.header.stamp)))
+            noted.append((now_ns, now_ns - stamp_to_ns(message.header.stamp)))
 
     def _publish(self) -> None:
         self._status.publish(RobotStatus(state=RobotStatus.ENABLED, connected=True, source='policy', speed_scaling=1.0))
         for publisher in self._targets:
             message = PoseStamped()
-            message.header.stamp, message.pose.orientation.w = time_of(time.time_ns()), 1.0
+            message.header.stamp, message.pose.orientation.w = to_time_msg(time.time_ns()), 1.0
             publisher.publish(message)
 
 
 def measured(rate_hz: float) -> Figures:
     arm, executor = Arm(), EventsExecutor()
     executor.add_node(arm.node)
-    parameters = {'backend': 'scripted', 'command_hz': rate_hz, 'largest_lead_m': 0.3}
+    parameters = {'backend': 'scripted', 'command_hz': rate_hz, 'max_lead_m': 0.3}
     words = [word for key, value in parameters.items() for word in ('-p', f'{key}:={value}')]
     processes = [
         subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.policy_server', '--ros-args', *words], stderr=subprocess.DEVNULL),

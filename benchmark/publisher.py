@@ -14,7 +14,7 @@ from groot_ros.msg import GripperState
 from sensor_msgs.msg import Image, JointState
 
 from benchmark import signals
-from groot_ros.ros.lifecycle_node import IMAGE_QOS, STREAM_QOS, time_of, use_large_shared_memory
+from groot_ros.ros.lifecycle_node import IMAGE_QOS, STREAM_QOS, configure_fastdds_profile, to_time_msg
 
 
 class Publisher:
@@ -55,7 +55,7 @@ class Publisher:
         return stamp_ns / 1e9 - self._began_s
 
     def _send(self, publisher, topic: str, message, stamp_ns: int) -> None:
-        message.header.stamp = time_of(stamp_ns)
+        message.header.stamp = to_time_msg(stamp_ns)
         publisher.publish(message)
         self.sent.setdefault(topic, []).append(stamp_ns)
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument('--size', type=int, nargs=2, default=(640, 480))
     parser.add_argument('--fps', type=float, default=30.0)
     chosen = parser.parse_args()
-    use_large_shared_memory()
+    configure_fastdds_profile()
     rclpy.init()
     publisher = Publisher(chosen.cameras, *chosen.size, chosen.fps)
     signal.signal(signal.SIGTERM, publisher.stop)

@@ -10,9 +10,7 @@ BENCHMARKS = ('convert', 'control', 'loop', 'policy', 'policy_cell', 'policy_exe
 
 def main() -> int:
     for name in BENCHMARKS:
-        done = subprocess.run(
-            [sys.executable, '-m', f'benchmark.{name}', '--json', str(HERE / 'results' / f'{name}.json')], cwd=HERE.parent, check=False
-        )
+        done = subprocess.run([sys.executable, '-m', f'benchmark.{name}', '--json', str(HERE / 'results' / f'{name}.json')], cwd=HERE.parent, check=False)
         if done.returncode:
             return done.returncode
     return 0

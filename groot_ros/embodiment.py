@@ -22,7 +22,7 @@ class Source(_Strict):
     """Where numbers come from.
 
     In a bag they are a field of the messages on a topic, sampled at a tick; in a table (HDF5, LeRobot) a column, or some of its
-    numbers. `joints` are looked up by name: in a message, or in the embodiment's `column_joints`. The value is `scale` times what
+    numbers. `joints` are looked up by name: in a message, or in the embodiment's `column_joint_names`. The value is `scale` times what
     stands there, plus `offset`; `latency_s` is subtracted from a message's stamp.
     """
 
@@ -58,11 +58,11 @@ class ActionField(Source):
     """A slice of action.
 
     `delta_position` and `delta_rotation` are differences of poses, either of the state's pose `of`, or of the target poses of a source
-    of their own; `command` is a value that was commanded, `stored_delta` one that the source holds as a difference already.
+    of their own; `command` is a value that was commanded, `delta` one that the source holds as a difference already.
     """
 
     name: str
-    kind: Literal['delta_position', 'delta_rotation', 'command', 'stored_delta']
+    kind: Literal['delta_position', 'delta_rotation', 'command', 'delta']
     of: str = ''
 
     @property
@@ -92,7 +92,7 @@ class ActionField(Source):
 class CameraField(_Strict):
     """One video of the dataset; the first camera gives the ticks. `rate_hz` is what the camera sends, where that is not the dataset's fps.
 
-    `topic` is for bags, `column` for tables. Pictures of another size are fitted with black bars when they are converted.
+    `topic` is for bags, `column` for tables. Pictures of another size are letterboxed with black bars when they are converted.
     """
 
     name: str
@@ -137,9 +137,9 @@ class Embodiment(_Strict):
     action: tuple[ActionField, ...] = Field(min_length=1)
     cameras: tuple[CameraField, ...] = Field(min_length=1)
     annotation: Annotation = Annotation()
-    also_record: tuple[str, ...] = ()
-    rates_hz: dict[str, float] = {}
-    column_joints: dict[str, tuple[str, ...]] = {}
+    extra_topics: tuple[str, ...] = ()
+    expected_rates_hz: dict[str, float] = {}
+    column_joint_names: dict[str, tuple[str, ...]] = {}
     tasks: dict[str, str] = {}
     language_key: str = ''
     reward: str = ''
@@ -154,7 +154,7 @@ class Embodiment(_Strict):
             if field.is_derived and field.of not in poses and not (field.source and field.field == 'pose'):
                 raise ValueError(f'action {field.name}: `of` must name a pose of the state, one of {sorted(poses)}')
         for field in (*self.state, *(action.source for action in self.action if action.source)):
-            _check_source(field, self.column_joints)
+            _check_source(field, self.column_joint_names)
         if self.eef_9d and self.eef_9d not in poses:
             raise ValueError(f'eef_9d must name a pose of the state, one of {sorted(poses)}')
         for names in ([f.name for f in self.state], [f.name for f in self.action], [c.name for c in self.cameras]):
@@ -236,7 +236,7 @@ class Embodiment(_Strict):
         for camera in self.cameras:
             if camera.topic == topic:
                 return camera.rate_hz or self.fps
-        return self.rates_hz.get(topic, 0.0)
+        return self.expected_rates_hz.get(topic, 0.0)
 
     def at_fps(self, fps: float) -> 'Embodiment':
         """The same rows at another rate; the cameras keep theirs."""
@@ -248,14 +248,14 @@ class Embodiment(_Strict):
         return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
 
 
-def _check_source(source: Source, column_joints: dict[str, tuple[str, ...]]) -> None:
+def _check_source(source: Source, column_joint_names: dict[str, tuple[str, ...]]) -> None:
     where = source.topic or source.column
     if not where or (source.topic and not source.field):
         raise ValueError(f'{getattr(source, "name", where) or "a field"} needs a `topic` and `field`, or a `column`')
     if source.column and source.joints:
-        unknown = [joint for joint in source.joints if joint not in column_joints.get(source.column, ())]
+        unknown = [joint for joint in source.joints if joint not in column_joint_names.get(source.column, ())]
         if unknown:
-            raise ValueError(f'column_joints of {source.column} does not name {", ".join(unknown)}')
+            raise ValueError(f'column_joint_names of {source.column} does not name {", ".join(unknown)}')
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:

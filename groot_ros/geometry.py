@@ -72,7 +72,7 @@ def continuous_signs(quaternions: Array) -> Array:
     return quaternions * signs[:, None]
 
 
-def eef_9d_of(poses: Array) -> Array:
+def pose_to_eef_9d(poses: Array) -> Array:
     """Position and the first two rows of the rotation matrix (n, 9) of poses (n, 7): GR00T's XYZ_ROT6D."""
     return np.hstack([poses[:, :3], _rotation(poses[:, 3:]).as_matrix()[:, :2, :].reshape(-1, 6)])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from groot_ros.errors import GrootRosError
 
 # Beside each bag: what the recorder, or groot-ros inspect, says of it.
-VERDICT_FILE, PAGE_FILE = 'verdict.json', 'report.html'
+VERDICT_FILE, REPORT_FILE = 'verdict.json', 'report.html'
 
 
 def share_directory() -> Path:

@@ -23,7 +23,7 @@ from groot_ros.bags.message_types import time_message, typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.geometry import apply_delta
 from groot_ros.recording.episode_recorder import EpisodeRecording
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, to_time_msg
 from groot_ros.sim.test_interface import CellHooks
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
@@ -139,9 +139,7 @@ class SyntheticEpisode:
             header, list(JOINT_NAMES)[::-1], self.motion.joints(t)[::-1].copy(), self.motion.velocities(t)[::-1].copy(), np.zeros(0)
         )
         x, y, z, qx, qy, qz, qw = self.motion.pose(t) * np.array([1, 1, 1, *[self._sign()] * 4])
-        pose = self.types['geometry_msgs/msg/Pose'](
-            self.types['geometry_msgs/msg/Point'](x, y, z), self.types['geometry_msgs/msg/Quaternion'](qx, qy, qz, qw)
-        )
+        pose = self.types['geometry_msgs/msg/Pose'](self.types['geometry_msgs/msg/Point'](x, y, z), self.types['geometry_msgs/msg/Quaternion'](qx, qy, qz, qw))
         yield offset_ns, 'joint_states', state
         yield offset_ns, 'tcp_pose', self.types['geometry_msgs/msg/PoseStamped'](header, pose)
 
@@ -156,9 +154,7 @@ class SyntheticEpisode:
     def _frame(self, offset_ns: int):
         camera = self.embodiment.cameras[0]
         image = np.full((camera.height, camera.width, 3), int(offset_ns / 1e6) % 200, np.uint8)
-        message = self.types['sensor_msgs/msg/Image'](
-            self._header(offset_ns), camera.height, camera.width, 'rgb8', 0, 3 * camera.width, image.ravel()
-        )
+        message = self.types['sensor_msgs/msg/Image'](self._header(offset_ns), camera.height, camera.width, 'rgb8', 0, 3 * camera.width, image.ravel())
         yield offset_ns, 'zed/image', message
 
 
@@ -209,9 +205,7 @@ class RunningCell:
 
     def __init__(self, host: str, *arguments: str) -> None:
         self.host = host
-        self.process = subprocess.Popen(
-            [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', host, '--no-camera', '--no-diagnostics', *arguments]
-        )
+        self.process = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', host, '--no-camera', '--no-diagnostics', *arguments])
         self.hooks = CellHooks(host, patience_s=60.0)
 
     def stop(self) -> None:
@@ -320,7 +314,7 @@ class Operator:
         self.sequence += 1
         message = TcpDelta(source='teleop', sequence=self.sequence, opening=opening, duration=duration)
         message.translation = np.array(translation)
-        message.header.stamp = time_of(time.time_ns())
+        message.header.stamp = to_time_msg(time.time_ns())
         self._deltas.publish(message)
 
 
@@ -355,6 +349,6 @@ def start_node():
 def driver(cell, operator, start_node):
     """The arm's driver on a simulated cell, connected."""
     # A shared machine may stall for longer than a real cell's limits: these are the largest that the driver takes.
-    start_node('ur5e_driver', robot_ip=cell.host, silence_s=2.0, stale_s=2.0)
+    start_node('ur5e_driver', robot_ip=cell.host, command_timeout_s=2.0, max_command_age_s=2.0)
     assert operator.until(lambda: operator.status.connected and 'tcp_pose' in operator.newest)
     return cell

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groot_ros.embodiment import load_embodiment
-from groot_ros.geometry import deltas_between, eef_9d_of, integrate_deltas, poses_from_9d, relative_9d, rotvec_from_pose
-from groot_ros.policies.action_decoder import AnswerError, absolute_of, gripper_key, targets_of
+from groot_ros.geometry import deltas_between, integrate_deltas, pose_to_eef_9d, poses_from_9d, relative_9d, rotvec_from_pose
+from groot_ros.policies.action_decoder import InvalidActionError, absolute_of, decode_actions, gripper_key
 
 EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
 GRIPPER = np.linspace(0, 1, 8)[:, None]
@@ -32,12 +32,12 @@ def test_deltas_absolute_and_relative_poses_are_the_same_motion(seed):
     deltas = deltas_between(poses)
     forms = [
         {'delta_tcp_position': deltas[:, :3], 'delta_tcp_orientation': deltas[:, 3:]},
-        {'eef_9d': eef_9d_of(poses[1:])},
-        {'eef_9d': absolute_of(relative_9d(eef_9d_of(poses[:1])[0], eef_9d_of(poses[1:])), poses[0])},
+        {'eef_9d': pose_to_eef_9d(poses[1:])},
+        {'eef_9d': absolute_of(relative_9d(pose_to_eef_9d(poses[:1])[0], pose_to_eef_9d(poses[1:])), poses[0])},
         {'eef_6d': np.array([rotvec_from_pose(pose) for pose in poses[1:]])},
     ]
     for form in forms:
-        targets = targets_of({**form, 'gripper_command': GRIPPER}, EMBODIMENT, poses[0])
+        targets = decode_actions({**form, 'gripper_command': GRIPPER}, EMBODIMENT, poses[0])
         same(targets.poses, poses[1:])
         np.testing.assert_array_equal(targets.openings, GRIPPER[:, 0])
 
@@ -45,11 +45,11 @@ def test_deltas_absolute_and_relative_poses_are_the_same_motion(seed):
 @given(st.integers(0, 200))
 def test_nine_numbers_are_a_pose_and_back(seed):
     poses = recorded(seed)
-    same(poses_from_9d(eef_9d_of(poses)), poses)
+    same(poses_from_9d(pose_to_eef_9d(poses)), poses)
 
 
 def test_a_model_without_a_gripper_leaves_it_alone():
-    targets = targets_of({'eef_9d': eef_9d_of(recorded(0))}, EMBODIMENT, recorded(0)[0])
+    targets = decode_actions({'eef_9d': pose_to_eef_9d(recorded(0))}, EMBODIMENT, recorded(0)[0])
     assert np.isnan(targets.openings).all()
 
 
@@ -63,12 +63,12 @@ def test_a_model_without_a_gripper_leaves_it_alone():
     ],
 )
 def test_an_answer_that_may_not_move_the_arm_is_refused(action, reason):
-    with pytest.raises(AnswerError, match=reason):
-        targets_of(action, EMBODIMENT, recorded(0)[0])
+    with pytest.raises(InvalidActionError, match=reason):
+        decode_actions(action, EMBODIMENT, recorded(0)[0])
 
 
 def test_a_robot_of_joints_gives_no_pose():
     joints = load_embodiment('so101_dualcam')
     assert gripper_key(joints) == 'gripper'
-    with pytest.raises(AnswerError, match='gives no pose of the tool'):
-        targets_of({'single_arm': np.zeros((8, 5))}, joints, recorded(0)[0])
+    with pytest.raises(InvalidActionError, match='gives no pose of the tool'):
+        decode_actions({'single_arm': np.zeros((8, 5))}, joints, recorded(0)[0])

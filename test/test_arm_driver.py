@@ -68,7 +68,7 @@ def works_again(operator) -> bool:
     before = operator.position
     move(operator)
     moved = operator.until(lambda: operator.position[2] < before[2] - 0.04)
-    operator.release()
+    operator.released()
     return moved and operator.until(lambda: not operator.status.source)
 
 
@@ -144,7 +144,7 @@ def test_a_dropped_connection_ends_the_process_that_owns_the_library_and_not_the
 
 
 def test_a_driver_that_is_killed_leaves_the_arm_holding_and_the_script_stopped(cell, operator, start_node):
-    process = start_node('ur5e_driver', robot_ip=cell.host, silence_s=2.0, stale_s=2.0)
+    process = start_node('ur5e_driver', robot_ip=cell.host, command_timeout_s=2.0, max_command_age_s=2.0)
     assert operator.until(lambda: operator.status.connected)
     assert operator.enable().success
     process.kill()
@@ -247,7 +247,7 @@ def test_a_cb3_asks_for_its_rate_and_then_works(start_cell, operator, start_node
     assert '125' in operator.enable().message
     first.terminate()
     first.wait(20)
-    start_node('ur5e_driver', robot_ip=cell.host, servo_rate_hz=125.0, state_rate_hz=125.0, silence_s=2.0, stale_s=2.0)
+    start_node('ur5e_driver', robot_ip=cell.host, servo_rate_hz=125.0, state_rate_hz=125.0, command_timeout_s=2.0, max_command_age_s=2.0)
     assert operator.until(lambda: operator.status.connected)
     assert works_again(operator)
 
@@ -290,7 +290,7 @@ def test_two_sources_at_once_move_the_arm_as_teleop_says(driver, operator):
 def test_the_tool_offset_of_the_robot_does_not_shift_the_first_motion(start_cell, operator, start_node):
     # The robot holds its own offset until the driver sets another one: the target must be read after that.
     cell = start_cell()
-    start_node('ur5e_driver', robot_ip=cell.host, silence_s=2.0, stale_s=2.0, tcp_offset='[0.0, 0.0, 0.10, 0.0, 0.0, 0.0]')
+    start_node('ur5e_driver', robot_ip=cell.host, command_timeout_s=2.0, max_command_age_s=2.0, tcp_offset='[0.0, 0.0, 0.10, 0.0, 0.0, 0.0]')
     assert operator.until(lambda: operator.status.connected and 'joint_states' in operator.newest)
     before = np.array(operator.newest['joint_states'].position)
     assert operator.enable().success
@@ -319,9 +319,7 @@ def test_the_life_cycle_is_that_of_a_managed_node(cell, operator, start_node):
 
 def test_state_stamps_rise_evenly_by_robot_time(driver, operator):
     stamps = []
-    operator.node.create_subscription(
-        JointState, 'joint_states', lambda m: stamps.append(m.header.stamp.sec * 10**9 + m.header.stamp.nanosec), STREAM_QOS
-    )
+    operator.node.create_subscription(JointState, 'joint_states', lambda m: stamps.append(m.header.stamp.sec * 10**9 + m.header.stamp.nanosec), STREAM_QOS)
     assert operator.until(lambda: len(stamps) > 250)
     steps_ms = np.diff(stamps[50:]) / 1e6
     # A step is a multiple of 8 ms, whatever the scheduler did to the arrival.

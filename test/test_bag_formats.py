@@ -17,7 +17,7 @@ from groot_ros.dataset.validation.validate import validate
 from groot_ros.dataset.writers.features import video_file
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_recorder import RecordingSettings, check_types
-from groot_ros.video.frame import Frame, depth_png, frame_of, stamp_in
+from groot_ros.video.frame import Frame, decode_frame, depth_png, stamp_in
 from groot_ros.video.mp4 import count_frames, read_frames
 
 TYPES = typestore().types
@@ -50,9 +50,7 @@ def test_a_pause_makes_two_episodes_whose_videos_begin_with_a_keyframe(tmp_path,
     source = synthetic(seconds=4.0)
     entries = source.entries()
     begin, end = (next(k for k, e in enumerate(entries) if e[0] > t * 1e9) for t in (1.5, 2.5))
-    pause, resume = (
-        [entries[k][0], '', lambda recording, on=on, k=k: recording.pause(on, T0_NS + entries[k][0])] for k, on in ((begin, True), (end, False))
-    )
+    pause, resume = ([entries[k][0], '', lambda recording, on=on, k=k: recording.pause(on, T0_NS + entries[k][0])] for k, on in ((begin, True), (end, False)))
     source.record(tmp_path / 'bag', entries=[*entries[:begin], pause, *entries[begin:end], resume, *entries[end:]])
     with EpisodeBag(tmp_path / 'bag') as bag:
         segments = list(recorded_spans(bag, embodiment))
@@ -131,7 +129,7 @@ def test_depth_is_kept_to_the_millimetre(tmp_path, synthetic, embodiment):
 def test_pixels_are_read_whatever_stands_behind_a_line(height, width, encoding, padding):
     channels = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}[encoding]
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, channels), dtype=np.uint8)
-    frame = frame_of(image(7, pixels, encoding, padding))
+    frame = decode_frame(image(7, pixels, encoding, padding))
     np.testing.assert_array_equal(frame.pixels, pixels)
     assert frame.stamp_ns == 7
     order = {'rgb8': [2, 1, 0], 'bgr8': [0, 1, 2], 'rgba8': [2, 1, 0], 'bgra8': [0, 1, 2], 'mono8': [0, 0, 0]}[encoding]
@@ -142,17 +140,17 @@ def test_a_jpeg_shows_what_it_was_made_of():
     ramp = np.repeat(np.linspace(0, 250, 64, dtype=np.uint8)[None, :, None], 48, axis=0).repeat(3, axis=2)
     header = TYPES['std_msgs/msg/Header'](time_message(9), '')
     message = TYPES['sensor_msgs/msg/CompressedImage'](header, 'jpeg', Frame(9, ramp, 'rgb24').jpeg(95).ravel())
-    assert np.abs(frame_of(message).pixels.astype(int) - ramp).mean() < 2
+    assert np.abs(decode_frame(message).pixels.astype(int) - ramp).mean() < 2
     message.data = np.zeros(10, np.uint8)
     with pytest.raises(GrootRosError, match='cannot be decoded'):
-        frame_of(message)
+        decode_frame(message)
 
 
 def test_an_image_with_too_few_bytes_is_named():
     message = image(0, np.zeros((4, 4, 3), np.uint8), 'rgb8')
     message.data = message.data[:20]
     with pytest.raises(GrootRosError, match='20 bytes'):
-        frame_of(message)
+        decode_frame(message)
 
 
 def test_the_stamp_is_read_without_decoding():
@@ -201,8 +199,8 @@ def test_another_rate_is_sampled_on_the_grid_from_the_native_topics(tmp_path, sy
 
 
 def test_a_picture_of_another_size_is_fitted_with_bars():
-    frame = Frame(3, np.full((10, 20, 3), 200, np.uint8), 'bgr24').fitted(40, 40)
+    frame = Frame(3, np.full((10, 20, 3), 200, np.uint8), 'bgr24').letterboxed(40, 40)
     assert frame.size == (40, 40)
     assert frame.pixels[20, 20].tolist() == [200, 200, 200]
     assert frame.pixels[2, 20].tolist() == [0, 0, 0]
-    assert frame.fitted(40, 40) is frame
+    assert frame.letterboxed(40, 40) is frame

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from groot_ros.bringup.profiles import PROFILES, Options, processes_of
+from groot_ros.bringup.profiles import PROFILES, Options, build_processes
 from groot_ros.bringup.supervisor import command_of
 from groot_ros.cli.main import main
 from groot_ros.errors import GrootRosError
@@ -109,34 +109,32 @@ def test_a_machine_that_cannot_render_is_told_what_to_install(loopback):
 @pytest.mark.parametrize('profile', PROFILES)
 def test_a_simulated_profile_commands_nothing_outside_loopback(profile):
     options = Options(sim=True, dataset='x')
-    words = [word for process in processes_of(profile, options) for word in command_of(process, options)]
+    words = [word for process in build_processes(profile, options) for word in command_of(process, options)]
     assert not [word for word in words if '192.168' in word]
 
 
 def test_profiles_say_what_they_lack():
     with pytest.raises(GrootRosError, match='dataset'):
-        processes_of('deploy', Options(sim=True))
+        build_processes('deploy', Options(sim=True))
     with pytest.raises(GrootRosError, match='--sim'):
-        processes_of('collect', Options(teleop='scripted'))
+        build_processes('collect', Options(teleop='scripted'))
     with pytest.raises(GrootRosError, match='terminal of its own'):
-        processes_of('collect', Options(teleop='keyboard'))
+        build_processes('collect', Options(teleop='keyboard'))
 
 
 def test_each_camera_of_the_embodiment_has_a_driver_of_its_own(tmp_path):
     text = (share_directory() / 'config/embodiments/ur5e_robotiq_zed.yaml').read_text()
     camera = '  - name: {0}_camera\n    topic: {0}/image\n    width: 640\n    height: 480\n'
-    text = text.replace(
-        camera.format('zed'), camera.format('zed') + camera.format('wrist') + camera.format('side/left') + camera.format('side/right')
-    )
+    text = text.replace(camera.format('zed'), camera.format('zed') + camera.format('wrist') + camera.format('side/left') + camera.format('side/right'))
     (tmp_path / 'three.yaml').write_text(text.replace('name: side/', 'name: side_'))
-    drivers = [p for p in processes_of('drivers', Options(embodiment=str(tmp_path / 'three.yaml'))) if p.executable == 'camera_driver']
+    drivers = [p for p in build_processes('drivers', Options(embodiment=str(tmp_path / 'three.yaml'))) if p.executable == 'camera_driver']
     assert [p.node_name for p in drivers] == ['zed_driver', 'wrist_driver', 'side_driver']
     assert drivers[2].parameters['eye'] == 'both'
 
 
 def test_a_namespace_reaches_every_node():
     options = Options(sim=True, namespace='cell1')
-    for process in processes_of('collect', options):
+    for process in build_processes('collect', options):
         assert '__ns:=/cell1' in command_of(process, options)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groot_ros.bags import bulk_decode
-from groot_ros.bags.bulk_decode import columns_of
+from groot_ros.bags.bulk_decode import decode_columns
 from groot_ros.bags.message_types import serialized, time_message, typestore
 from groot_ros.embodiment import Source
 from groot_ros.sampling.rows import extract, stamp_of
@@ -33,7 +33,7 @@ def expected(messages, source):
 
 
 def check(messages, kind, source):
-    stamps_ns, values = columns_of([serialized(m, kind) for m in messages], kind, source)
+    stamps_ns, values = decode_columns([serialized(m, kind) for m in messages], kind, source)
     stamps, known = expected(messages, source)
     assert stamps_ns.tolist() == stamps
     np.testing.assert_array_equal(values.view(np.int64), np.ascontiguousarray(known).view(np.int64))
@@ -64,13 +64,13 @@ def test_messages_of_one_layout_are_not_decoded(monkeypatch):
     cdrs = [serialized(joint_state(k, ['a', 'b'], [k, k + 0.5]), JOINTS) for k in range(500)]
     decoded = []
     monkeypatch.setattr(bulk_decode, 'extract', lambda message, source: decoded.append(message) or extract(message, source))
-    columns_of(cdrs, JOINTS, Source(topic='j', field='position', joints=('b',)))
+    decode_columns(cdrs, JOINTS, Source(topic='j', field='position', joints=('b',)))
     assert len(decoded) == 1
 
 
 def test_messages_of_other_joints_are_left_out():
     messages = [joint_state(k, ['a', 'b'] if k % 2 else ['x', 'y'], [k, -k]) for k in range(10)]
-    stamps_ns, values = columns_of([serialized(m, JOINTS) for m in messages], JOINTS, Source(topic='j', field='position', joints=('b',)))
+    stamps_ns, values = decode_columns([serialized(m, JOINTS) for m in messages], JOINTS, Source(topic='j', field='position', joints=('b',)))
     assert stamps_ns.tolist() == [1, 3, 5, 7, 9]
     assert values[:, 0].tolist() == [-1, -3, -5, -7, -9]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from groot_ros.geometry import angle_between, apply_delta, deltas_between, integrate_deltas
-from groot_ros.policies.chunk_scheduler import ChunkScheduler, GripperDecider, ScheduleSettings
+from groot_ros.policies.chunk_scheduler import ChunkScheduler, GripperHysteresis, ScheduleSettings
 
 PERIOD = 0.05
 DOWN = np.array([0.1, -0.4, 0.3, 0.0, 1.0, 0.0, 0.0])
@@ -62,7 +62,7 @@ def test_a_policy_that_is_late_is_followed_in_time(latency):
 
 
 def test_lost_replies_cost_no_motion_while_the_chunk_lasts():
-    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, replan_s=0.2))
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, inference_interval_s=0.2))
     times, poses = run(scheduler, lambda rng: 0.05 + 0.02 * rng.random(), lost=lambda n: n > 0 and n % 7 == 0)
     assert errors_m(times, poses).max() < 1e-3
     assert scheduler.figures.late > 0
@@ -106,7 +106,7 @@ def test_a_seam_has_no_jump_and_lies_between_both(offset, turn, blend):
 
 
 def test_starvation_runs_out_to_a_stop_within_its_distance():
-    settings_ = ScheduleSettings(PERIOD, stop_m=0.005)
+    settings_ = ScheduleSettings(PERIOD, stop_distance_m=0.005)
     scheduler = ChunkScheduler(settings_)
     scheduler.start(truth(0.0))
     poses, openings = chunk_of(0.0)
@@ -117,7 +117,7 @@ def test_starvation_runs_out_to_a_stop_within_its_distance():
     assert scheduler.starved(0.91)
     np.testing.assert_array_equal(sampled[-1], sampled[-5])
     beyond = np.linalg.norm(sampled[-1][:3] - poses[-1][:3])
-    assert 0 < beyond <= settings_.stop_m + 1e-9
+    assert 0 < beyond <= settings_.stop_distance_m + 1e-9
     speeds = np.linalg.norm(np.diff(sampled[:, :3], axis=0), axis=1) / 0.01
     assert np.all(np.diff(speeds[10:]) < 0.02)
 
@@ -143,7 +143,7 @@ def test_the_first_chunk_begins_when_it_comes():
 
 
 def test_the_target_stays_near_the_measured_pose():
-    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, largest_lead_m=0.02))
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, max_lead_m=0.02))
     scheduler.start(DOWN)
     scheduler.add(*chunk_of(0.0), 0.0, 0.0)
     pose, _ = scheduler.sample(0.6, measured=DOWN)
@@ -152,7 +152,7 @@ def test_the_target_stays_near_the_measured_pose():
 
 def test_the_lag_of_the_robot_is_led():
     """From the second chunk on, since the first begins at rest: nothing may jump there."""
-    plain, led = (ChunkScheduler(ScheduleSettings(PERIOD, lead_s=lead)) for lead in (0.0, 0.1))
+    plain, led = (ChunkScheduler(ScheduleSettings(PERIOD, robot_action_latency_s=lead)) for lead in (0.0, 0.1))
     for scheduler in (plain, led):
         scheduler.start(truth(0.0))
         scheduler.add(*chunk_of(0.0), 0.0, 0.0)
@@ -162,7 +162,7 @@ def test_the_lag_of_the_robot_is_led():
 
 
 def test_the_lag_of_the_gripper_is_led():
-    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, gripper_lead_s=0.2))
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, gripper_action_latency_s=0.2))
     scheduler.start(truth(0.0))
     poses, openings = chunk_of(0.0)
     openings[8:] = 0.0
@@ -178,7 +178,7 @@ def test_the_last_chunk_ends_where_it_ends():
 
 
 def test_averaged_chunks_lie_between_theirs():
-    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, ensemble=0.1))
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, temporal_ensemble_coeff=0.1))
     scheduler.start(truth(0.0))
     for now, offset in ((0.0, 0.0), (0.2, 0.02), (0.4, -0.01)):
         poses, openings = chunk_of(now)
@@ -189,7 +189,7 @@ def test_averaged_chunks_lie_between_theirs():
 
 
 def test_requests_go_out_early_enough_for_the_latency():
-    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, replan_s=10.0, margin_s=0.05))
+    scheduler = ChunkScheduler(ScheduleSettings(PERIOD, inference_interval_s=10.0, margin_s=0.05))
     scheduler.start(truth(0.0))
     scheduler.requested(0.0)
     assert not scheduler.wants_request(0.1)
@@ -209,7 +209,7 @@ def test_a_flush_forgets_the_plan():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_the_gripper_changes_only_beyond_its_thresholds(values):
-    decider, before = GripperDecider(), np.nan
+    decider, before = GripperHysteresis(), np.nan
     for value in values:
         opening = decider.decide(value)
         if 0.4 <= value <= 0.6:

@@ -14,12 +14,12 @@ from groot_ros.errors import GrootRosError
 from groot_ros.quality.verdict import judge, load_thresholds
 from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
-from groot_ros.recording.operator_feedback import Cues
-from groot_ros.recording.preflight import CellView, bytes_per_second, preflight
+from groot_ros.recording.operator_feedback import OperatorFeedback
+from groot_ros.recording.preflight import RecorderSnapshot, bytes_per_second, preflight
 from groot_ros.recording.task_list import Task, load_tasks, next_task
 from groot_ros.sampling.rows import RowSampler
 from groot_ros.sampling.stream import GridTicks, ReferenceTicks, ticks_for
-from groot_ros.sampling.stream_monitor import StreamFigures, StreamMeter
+from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
 
 S = 1_000_000_000
 
@@ -127,8 +127,8 @@ GOOD_TYPES = {
 
 
 def view(**changes):
-    flows = {topic: StreamFigures(rate_hz=100.0, age_s=0.01) for topic in GOOD_TYPES}
-    return CellView(**{'types': GOOD_TYPES, 'publishers': dict.fromkeys(GOOD_TYPES, 1), 'figures': flows, 'free_bytes': 1e12, **changes})
+    flows = {topic: StreamStats(rate_hz=100.0, age_s=0.01) for topic in GOOD_TYPES}
+    return RecorderSnapshot(**{'types': GOOD_TYPES, 'publishers': dict.fromkeys(GOOD_TYPES, 1), 'figures': flows, 'free_bytes': 1e12, **changes})
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def view(**changes):
     [
         ({'types': {}}, 'nothing publishes joint_states, gripper/state, tcp_pose, zed/image: start its driver'),
         ({'publishers': {'tcp_pose': 2}}, 'tcp_pose has 2 publishers'),
-        ({'figures': {'zed/image': StreamFigures(level=2, problem='silent for 3.0 s')}}, 'zed/image: silent for 3.0 s'),
+        ({'figures': {'zed/image': StreamStats(level=2, problem='silent for 3.0 s')}}, 'zed/image: silent for 3.0 s'),
         ({'free_bytes': 1e9}, '1.0 GB are free'),
         ({'write_speed': 1e6}, 'the disk takes 1 MB/s'),
         ({'types': {**GOOD_TYPES, 'tcp_pose': 'geometry_msgs/msg/Pose'}}, 'tcp_pose is of type geometry_msgs/msg/Pose'),
@@ -221,16 +221,16 @@ def test_an_embodiment_that_is_its_own_base_is_refused(tmp_path):
 
 
 def test_cues_that_cannot_be_given_are_named(monkeypatch):
-    Cues('none').give('x')
+    OperatorFeedback('none').give('x')
     with pytest.raises(GrootRosError, match='not known'):
-        Cues('shout')
+        OperatorFeedback('shout')
     monkeypatch.setattr('shutil.which', lambda name: None)
     with pytest.raises(GrootRosError, match='espeak'):
-        Cues('speech')
+        OperatorFeedback('speech')
 
 
 def test_a_bell_rings(capsys):
-    Cues('bell').give('recording')
+    OperatorFeedback('bell').give('recording')
     assert capsys.readouterr().err == '\a'
 
 

@@ -89,7 +89,7 @@ def test_silence_stops_and_needs_a_new_enable():
 
 
 def test_a_pose_out_of_reach_is_refused():
-    made = CommandGate(Limits(box_lower_m=np.array([-2, -2, -2.0]), box_upper_m=np.array([2, 2, 2.0])), TCP)
+    made = CommandGate(Limits(workspace_min_m=np.array([-2, -2, -2.0]), workspace_max_m=np.array([2, 2, 2.0])), TCP)
     made.enable(np.array([-0.13, -0.85, 0.1, 0, 1, 0, 0]), JOINTS)
     refused(made, command((0, -0.025, 0, 0, 0, 0)), 'reach|singularity|rad/s')
 
@@ -104,7 +104,7 @@ def test_an_opening_out_of_its_range_is_refused(opening):
 def test_an_open_dead_man_holds_without_a_stop_and_lets_the_policy_in():
     made = gate()
     made.offer(command(), 10.0)
-    made.release('teleop')
+    made.released('teleop')
     assert made.source == ''
     assert not made.check_silence(20.0)
     made.offer(command(source='policy', start_s=20.0), 20.0)
@@ -168,7 +168,7 @@ def test_a_source_that_let_go_may_count_from_one_again():
     made.offer(command(sequence=7, source='policy'), 10.0)
     with pytest.raises(RefusedError, match='came twice or late'):
         made.offer(command(sequence=1, source='policy'), 10.0)
-    made.release('policy')
+    made.released('policy')
     made.offer(command(sequence=1, source='policy'), 10.0)
 
 
@@ -178,8 +178,8 @@ def test_the_share_keeps_every_change_of_velocity_within_the_full_speed(velocity
     share = share_within(velocity, recent, limits)
     assert 0.0 <= share <= 1.0
     for earlier in recent:
-        assert np.linalg.norm(share * velocity[:3] - earlier[:3]) <= limits.speed_m_s + 1e-9
-        assert np.linalg.norm(share * velocity[3:] - earlier[3:]) <= limits.rotation_speed_rad_s + 1e-9
+        assert np.linalg.norm(share * velocity[:3] - earlier[:3]) <= limits.max_linear_speed_m_s + 1e-9
+        assert np.linalg.norm(share * velocity[3:] - earlier[3:]) <= limits.max_angular_speed_rad_s + 1e-9
 
 
 numbers = st.floats(-10, 10)
@@ -196,10 +196,10 @@ def test_no_sequence_of_commands_leaves_the_box_or_breaks_a_speed(commands, dura
             after = made.offer(command(delta, sequence, start_s=now_s, duration_s=duration_s), now_s).pose
         except RefusedError:
             after = made.target
-        assert np.all(after[:3] >= limits.box_lower_m - 1e-12)
-        assert np.all(after[:3] <= limits.box_upper_m + 1e-12)
-        assert np.linalg.norm(after[:3] - before[:3]) <= min(limits.step_m, limits.speed_m_s * duration_s) + 1e-9
-        assert angle_between(before, after) <= min(limits.step_rad, limits.rotation_speed_rad_s * duration_s) + 1e-9
+        assert np.all(after[:3] >= limits.workspace_min_m - 1e-12)
+        assert np.all(after[:3] <= limits.workspace_max_m + 1e-12)
+        assert np.linalg.norm(after[:3] - before[:3]) <= min(limits.max_step_m, limits.max_linear_speed_m_s * duration_s) + 1e-9
+        assert angle_between(before, after) <= min(limits.max_step_rad, limits.max_angular_speed_rad_s * duration_s) + 1e-9
         now_s += 0.01
 
 
@@ -225,8 +225,8 @@ def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_ma
         path.append(setpoints.advance(now_s))
     velocities = np.diff(np.array(path)[:, :3], axis=0) / dt_s
     turns = deltas_between(np.array(path))[:, 3:] / dt_s
-    assert np.linalg.norm(velocities, axis=1).max() <= limits.speed_m_s * 1.01
-    assert np.linalg.norm(turns, axis=1).max() <= limits.rotation_speed_rad_s * 1.02
+    assert np.linalg.norm(velocities, axis=1).max() <= limits.max_linear_speed_m_s * 1.01
+    assert np.linalg.norm(turns, axis=1).max() <= limits.max_angular_speed_rad_s * 1.02
     assert np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() / dt_s <= limits.acceleration_m_s2 * 1.01
-    assert np.linalg.norm(np.diff(turns, axis=0), axis=1).max() / dt_s <= limits.rotation_acceleration_rad_s2 * 1.02
+    assert np.linalg.norm(np.diff(turns, axis=0), axis=1).max() / dt_s <= limits.max_angular_acceleration_rad_s2 * 1.02
     np.testing.assert_allclose(path[-1][:3], made.target[:3], atol=1e-9)

@@ -9,9 +9,9 @@ import pytest
 
 from groot_ros.bags.message_types import typestore
 from groot_ros.cli.main import main
-from groot_ros.dataset.convert import ConversionOptions, Existing, convert
+from groot_ros.dataset.convert import ConversionOptions, OutputMode, convert
 from groot_ros.dataset.validation.validate import validate
-from groot_ros.dataset.writers.dataset_writer import numbers_of
+from groot_ros.dataset.writers.dataset_writer import column_to_array
 from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.dataset.writers.statistics import statistics
 from groot_ros.embodiment import load_embodiment, parse_embodiment
@@ -29,7 +29,7 @@ def files_of(folder):
 def test_an_extended_dataset_is_that_of_one_conversion(tmp_path, bags, embodiment):
     convert([bags], tmp_path / 'whole', embodiment)
     convert([bags / 'episode_000000'], tmp_path / 'set', embodiment)
-    extend = ConversionOptions(existing=Existing.APPEND)
+    extend = ConversionOptions(existing=OutputMode.APPEND)
     report = convert([bags], tmp_path / 'set', embodiment, extend)
     assert (report.episodes, len(report.known)) == (2, 1)
     assert files_of(tmp_path / 'set') == files_of(tmp_path / 'whole')
@@ -43,7 +43,7 @@ def test_a_dataset_of_other_rows_is_not_extended(tmp_path, bags, embodiment):
     before = files_of(tmp_path / 'set')
     for other, what in ((load_embodiment('ur5e_robotiq_zed_9d'), 'observation.eef_9d'), (embodiment.at_fps(10), 'fps')):
         with pytest.raises(GrootRosError, match=f'differs in .*{what}'):
-            convert([bags], tmp_path / 'set', other, ConversionOptions(existing=Existing.APPEND, horizon=8))
+            convert([bags], tmp_path / 'set', other, ConversionOptions(existing=OutputMode.APPEND, horizon=8))
     assert files_of(tmp_path / 'set') == before
     assert [path.name for path in tmp_path.iterdir()] == ['set']
 
@@ -52,7 +52,7 @@ def test_a_dataset_is_replaced_only_by_a_whole_one(tmp_path, bags, embodiment, s
     convert([bags / 'episode_000000'], tmp_path / 'set', embodiment)
     before = files_of(tmp_path / 'set')
     synthetic(seconds=0.5).record(tmp_path / 'short')
-    replace = ConversionOptions(existing=Existing.OVERWRITE)
+    replace = ConversionOptions(existing=OutputMode.OVERWRITE)
     with pytest.raises(GrootRosError, match='horizon'):
         convert([tmp_path / 'short'], tmp_path / 'set', embodiment, replace)
     assert files_of(tmp_path / 'set') == before
@@ -64,7 +64,7 @@ def test_a_folder_that_is_no_dataset_is_not_replaced(tmp_path, bags, embodiment)
     (tmp_path / 'home').mkdir()
     (tmp_path / 'home/thesis.tex').write_text('precious')
     with pytest.raises(GrootRosError, match='is no dataset, and is left as it is'):
-        convert([bags], tmp_path / 'home', embodiment, ConversionOptions(existing=Existing.OVERWRITE))
+        convert([bags], tmp_path / 'home', embodiment, ConversionOptions(existing=OutputMode.OVERWRITE))
     assert (tmp_path / 'home/thesis.tex').read_text() == 'precious'
 
 
@@ -115,7 +115,7 @@ def test_idle_ends_are_left_out_and_nothing_else_changes(tmp_path, embodiment, s
     first = next(k for k in range(len(every)) if every['observation.state'].slice(k, len(busy)) == busy['observation.state'])
     assert report.rows == len(busy) == len(every) - sum(report.trimmed.values())
     assert every['action'].slice(first, len(busy)) == busy['action']
-    moving = np.flatnonzero(np.abs(numbers_of(every, 'action')[:, :3]).max(axis=1) > 1e-4)
+    moving = np.flatnonzero(np.abs(column_to_array(every, 'action')[:, :3]).max(axis=1) > 1e-4)
     # The video begins at a keyframe, one every half second.
     assert moving[0] - 5 - 10 <= first <= moving[0] - 5 + 1
     assert first + len(busy) == moving[-1] + 1 + 5
@@ -158,10 +158,10 @@ def test_a_bag_of_everything_is_split_by_what_our_recorder_said(tmp_path, embodi
 
 def test_poses_beside_deltas_and_the_statistics_of_a_release(tmp_path, bags):
     embodiment = load_embodiment('ur5e_robotiq_zed_9d')
-    convert([bags], tmp_path / 'set', embodiment, ConversionOptions(release='n1.7', horizon=8))
+    convert([bags], tmp_path / 'set', embodiment, ConversionOptions(gr00t_version='n1.7', horizon=8))
     meta = tmp_path / 'set/meta'
     table = pq.read_table(data_file(tmp_path / 'set', 0))
-    nine, targets = (numbers_of(table, name) for name in ('observation.eef_9d', 'action.eef_9d'))
+    nine, targets = (column_to_array(table, name) for name in ('observation.eef_9d', 'action.eef_9d'))
     np.testing.assert_allclose(targets[:, :3], poses_of(tmp_path / 'set', 0)[1:, :3], atol=1e-9)
     np.testing.assert_allclose(nine[1:], targets[:-1], atol=1e-9)
     parts = json.loads((meta / 'modality.json').read_text())
@@ -185,7 +185,7 @@ def test_poses_beside_deltas_and_the_statistics_of_a_release(tmp_path, bags):
 def poses_of(dataset, episode):
     """The poses of all rows and the one that the last action leads to."""
     table = pq.read_table(data_file(dataset, episode))
-    return integrate_deltas(numbers_of(table, 'observation.state')[0, 13:], numbers_of(table, 'action')[:, :6])
+    return integrate_deltas(column_to_array(table, 'observation.state')[0, 13:], column_to_array(table, 'action')[:, :6])
 
 
 def test_lerobot_v3(tmp_path, bags, embodiment):
@@ -203,12 +203,12 @@ def test_lerobot_v3(tmp_path, bags, embodiment):
         one, other = next(read_frames(joined, [first + 3])), next(read_frames(video_file(tmp_path / 'v2', CAMERA, index), [3]))
         np.testing.assert_array_equal(one, other)
     stats = json.loads((tmp_path / 'v3/meta/stats.json').read_text())['action']
-    truth = statistics(numbers_of(rows, 'action'))
+    truth = statistics(column_to_array(rows, 'action'))
     for key in ('mean', 'std', 'min', 'max'):
         np.testing.assert_allclose(stats[key], truth[key], atol=1e-6)
     assert not (tmp_path / 'v3/waiting').exists()
     with pytest.raises(GrootRosError, match=r'extended in v2\.1 only'):
-        convert([bags], tmp_path / 'v3', embodiment, ConversionOptions(format='v3.0', existing=Existing.APPEND))
+        convert([bags], tmp_path / 'v3', embodiment, ConversionOptions(format='v3.0', existing=OutputMode.APPEND))
 
 
 def test_ray_gives_the_same_dataset(tmp_path, bags, embodiment):
@@ -272,7 +272,7 @@ def test_another_size_is_fitted_and_encoded(tmp_path, bags, embodiment):
         (['--format', 'v4'], "no format 'v4'"),
         (['--codec', 'vp9'], "no codec 'vp9'"),
         (['--executor', 'threads'], "no executor 'threads'"),
-        (['--release', 'n2'], "no GR00T 'n2'"),
+        (['--gr00t-version', 'n2'], "no GR00T 'n2'"),
         (['--ranges', 'nothing.yaml'], 'nothing.yaml cannot be read'),
     ],
 )

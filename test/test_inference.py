@@ -28,19 +28,19 @@ from groot_ros.policies.replay_policy import ReplayPolicy
 ARRAYS = hnp.arrays(st.sampled_from([np.uint8, np.float32, np.float64, np.int64, np.bool_]), hnp.array_shapes(max_dims=4, max_side=5))
 
 
-@pytest.mark.parametrize('flavour', FLAVOURS)
+@pytest.mark.parametrize('gr00t_version', FLAVOURS)
 @given(array=ARRAYS, number=st.integers(-(2**40), 2**40), text=st.text(max_size=20))
-def test_messages_come_back_as_they_were(flavour, array, number, text):
-    back = unpack(pack({'a': array, 'n': {'x': [number, text, None]}}, flavour))
+def test_messages_come_back_as_they_were(gr00t_version, array, number, text):
+    back = unpack(pack({'a': array, 'n': {'x': [number, text, None]}}, gr00t_version))
     np.testing.assert_array_equal(back['a'], array)
     assert back['a'].dtype == array.dtype
     assert back['n'] == {'x': [number, text, None]}
 
 
-@pytest.mark.parametrize('flavour', FLAVOURS)
-def test_modalities_come_back(flavour):
-    sent = Modality([0, 1], ['a', 'b'], [] if flavour == 'n1.5' else [{'rep': 'RELATIVE', 'state_key': None}])
-    assert unpack(pack(sent, flavour)) == sent
+@pytest.mark.parametrize('gr00t_version', FLAVOURS)
+def test_modalities_come_back(gr00t_version):
+    sent = Modality([0, 1], ['a', 'b'], [] if gr00t_version == 'n1.5' else [{'rep': 'RELATIVE', 'state_key': None}])
+    assert unpack(pack(sent, gr00t_version)) == sent
 
 
 def test_the_bytes_are_those_of_msgpack_numpy():
@@ -120,10 +120,10 @@ def observation(embodiment):
     return Observation(0, np.arange(embodiment.state_size, dtype=float), images, 'put the cube away')
 
 
-@pytest.mark.parametrize('flavour', FLAVOURS)
-def test_a_policy_behind_each_flavour(serve, embodiment, flavour):
+@pytest.mark.parametrize('gr00t_version', FLAVOURS)
+def test_a_policy_behind_each_flavour(serve, embodiment, gr00t_version):
     model = Model(embodiment)
-    policy = RemotePolicy(Client(*serve(model, flavour=flavour), flavour), embodiment, flavour)
+    policy = RemotePolicy(Client(*serve(model, gr00t_version=gr00t_version), gr00t_version), embodiment, gr00t_version)
     assert policy.spec.horizon == 16
     action = policy.infer(observation(embodiment))
     assert {name: values.shape for name, values in action.items()} == {
@@ -132,12 +132,12 @@ def test_a_policy_behind_each_flavour(serve, embodiment, flavour):
         'gripper_command': (16, 1),
     }
     seen = model.asked[0]
-    assert seen['video']['zed_camera'].shape == ((1, 1, 480, 640, 3) if flavour == 'n1.5' else (1, 1, 256, 341, 3))
+    assert seen['video']['zed_camera'].shape == ((1, 1, 480, 640, 3) if gr00t_version == 'n1.5' else (1, 1, 256, 341, 3))
     assert seen['video']['zed_camera'].dtype == np.uint8
     assert seen['language'] == {'annotation.human.action.task_description': [['put the cube away']]}
     assert seen['state']['tcp_pose'].dtype == np.float32
     np.testing.assert_array_equal(seen['state']['tcp_pose'], np.arange(13, 20)[None, None])
-    if flavour != 'n1.5':
+    if gr00t_version != 'n1.5':
         policy.reset()
         assert model.resets == 1
     policy.close()
@@ -298,7 +298,7 @@ def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(converted, loopb
     thread.start()
     try:
         where = f'{loopback}:5601'
-        arguments = ['evaluate', str(converted), '--policy', where, where, '--every', '4', '--json', str(tmp_path / 'errors.json')]
+        arguments = ['evaluate', str(converted), '--policy', where, where, '--stride', '4', '--json', str(tmp_path / 'errors.json')]
         assert main([*arguments, '--plot', str(tmp_path / 'errors.png')]) == 0
     finally:
         stop.set()

@@ -19,7 +19,7 @@ def test_percentiles_are_those_of_the_ticks_to_a_bin(late_ms):
 def test_a_tick_beyond_the_histogram_is_known_by_its_size():
     lateness = Lateness()
     lateness.note(750.0)
-    assert lateness.largest_ms == 750.0
+    assert lateness.max_ms == 750.0
     assert 50.0 <= lateness.percentiles_ms([100])[0] <= 750.0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groot_ros.control.min_jerk import Move, MoveFollower
+from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.geometry import angle_between, apply_delta
 
 START = np.array([0.0, -0.5, 0.3, 0, 1, 0, 0.0])
@@ -14,8 +14,8 @@ numbers = st.floats(-0.4, 0.4)
 @given(st.tuples(numbers, numbers, numbers, numbers, numbers, numbers), st.floats(0, 0.3))
 def test_deltas_add_up_to_the_pose_within_the_speed(delta, hold_s):
     end = apply_delta(START, np.array(delta))
-    follower, pose, longest, period_s = MoveFollower(START, 0.025), START, 0.0, 0.025
-    follower.follow([Move(end, 0.3, hold_s)])
+    follower, pose, longest, period_s = MinJerkTrajectory(START, 0.025), START, 0.0, 0.025
+    follower.follow([MinJerkMove(end, 0.3, hold_s)])
     for _ in range(1000):
         if follower.done:
             break
@@ -30,5 +30,5 @@ def test_deltas_add_up_to_the_pose_within_the_speed(delta, hold_s):
 
 
 def test_it_rests_when_done():
-    follower = MoveFollower(START, 0.025)
+    follower = MinJerkTrajectory(START, 0.025)
     np.testing.assert_allclose(follower.step(), np.zeros(6), atol=1e-12)

@@ -49,9 +49,9 @@ def registered(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize(('release', 'horizon'), [('n1.6', 16), ('n1.7', 40)])
-def test_a_registered_config_names_every_part_of_the_row(embodiment, registered, release, horizon):
-    exec(compile(modality_config(embodiment, release, horizon), 'config', 'exec'), {})
+@pytest.mark.parametrize(('gr00t_version', 'horizon'), [('n1.6', 16), ('n1.7', 40)])
+def test_a_registered_config_names_every_part_of_the_row(embodiment, registered, gr00t_version, horizon):
+    exec(compile(modality_config(embodiment, gr00t_version, horizon), 'config', 'exec'), {})
     ((config, tag),) = registered
     assert tag == 'NEW_EMBODIMENT'
     assert config['state'].modality_keys == ['joint_positions', 'joint_velocities', 'gripper_state', 'tcp_pose']
@@ -82,6 +82,6 @@ def test_what_a_release_cannot_take_is_named(embodiment):
 
 
 def test_the_command_writes_the_file_and_says_how_to_use_it(tmp_path, capsys):
-    assert main(['modality-config', '--release', 'n1.7', '--output', str(tmp_path / 'config.py')]) == 0
+    assert main(['modality-config', '--gr00t-version', 'n1.7', '--output', str(tmp_path / 'config.py')]) == 0
     assert '--modality-config-path' in (tmp_path / 'config.py').read_text()
     assert str(tmp_path / 'config.py') in capsys.readouterr().out

@@ -255,9 +255,7 @@ def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, ac
 
 
 def test_a_policy_of_lerobot_with_other_rows_is_refused_by_name(lerobot, act):
-    with pytest.raises(
-        PolicyError, match=r'does not fit the embodiment so101_dualcam: it wants the picture observation\.images\.zed_camera; its state has 20'
-    ):
+    with pytest.raises(PolicyError, match=r'does not fit the embodiment so101_dualcam: it wants the picture observation\.images\.zed_camera; its state has 20'):
         make_policy(PolicyChoice('lerobot', str(act)), load_embodiment('so101_dualcam'), lambda line: None)
 
 

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from groot_ros.policies.builtin_policies import HoldPolicy
-from groot_ros.policies.observation_builder import Missing, Observer
+from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import PolicySpec
 from groot_ros.policies.shadow import Shadow
 
-from .test_policy_runner import MadeUpAsker
+from .test_policy_runner import MadeUpWorker
 
 
 def fed(synthetic, embodiment, until_s=2.0, leave_out=(), **options):
     """An observer that has seen a synthetic episode up to a time, and that time."""
     episode = synthetic(seconds=until_s)
-    observer = Observer(embodiment, **options)
+    observer = ObservationBuilder(embodiment, **options)
     for arrival_ns, topic, message in episode.entries():
         if arrival_ns <= until_s * 1e9 and topic not in leave_out:
             stamp = message.header.stamp
@@ -23,7 +23,7 @@ def fed(synthetic, embodiment, until_s=2.0, leave_out=(), **options):
 
 
 def test_the_newest_whole_tick_is_seen_as_it_was(synthetic, embodiment, known):
-    observer, until_ns = fed(synthetic, embodiment, stale_s=0.2)
+    observer, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.2)
     seen = observer.observe(known.t0_ns + until_ns, 'go on')
     t = (seen.tick_ns - known.t0_ns) / 1e9
     assert 0 <= until_ns / 1e9 - t < 0.11
@@ -35,7 +35,7 @@ def test_the_newest_whole_tick_is_seen_as_it_was(synthetic, embodiment, known):
 
 
 def test_earlier_rows_are_seen_where_a_policy_wants_them(synthetic, embodiment, known):
-    observer, until_ns = fed(synthetic, embodiment, stale_s=0.2, steps=(-15, -1, 0))
+    observer, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.2, steps=(-15, -1, 0))
     seen = observer.observe(known.t0_ns + until_ns, '')
     row_s = 1 / embodiment.fps
     for step in (-15, -1):
@@ -49,20 +49,20 @@ def test_earlier_rows_are_seen_where_a_policy_wants_them(synthetic, embodiment, 
 def test_nothing_is_made_up_for_a_stream_that_is_missing(synthetic, embodiment, known, topic):
     observer, until_ns = fed(synthetic, embodiment, leave_out=(topic,))
     missing = observer.observe(known.t0_ns + until_ns, '')
-    assert isinstance(missing, Missing)
+    assert isinstance(missing, ObservationUnavailable)
     assert f'nothing has come on {topic}' in missing.reason
 
 
 def test_a_stream_that_falls_silent_is_named_with_its_silence(synthetic, embodiment, known):
-    observer, until_ns = fed(synthetic, embodiment, stale_s=0.3)
+    observer, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.3)
     missing = observer.observe(known.t0_ns + until_ns + 700_000_000, '')
-    assert isinstance(missing, Missing)
+    assert isinstance(missing, ObservationUnavailable)
     assert missing.reason.startswith('zed/image has been silent for 0.7')
 
 
 def test_an_observer_that_has_not_seen_enough_waits(synthetic, embodiment, known):
     observer, until_ns = fed(synthetic, embodiment, until_s=0.4, steps=(-15, 0))
-    assert isinstance(observer.observe(known.t0_ns + until_ns, ''), Missing)
+    assert isinstance(observer.observe(known.t0_ns + until_ns, ''), ObservationUnavailable)
 
 
 class Foreseeing(HoldPolicy):
@@ -82,8 +82,8 @@ class Foreseeing(HoldPolicy):
 
 
 def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, embodiment, known):
-    observer, asker = Observer(embodiment, kept_s=4.0), MadeUpAsker(Foreseeing(embodiment, known))
-    shadow = Shadow(asker, observer, 1 / embodiment.fps, replan_s=0.2)
+    observer, asker = ObservationBuilder(embodiment, kept_s=4.0), MadeUpWorker(Foreseeing(embodiment, known))
+    shadow = Shadow(asker, observer, 1 / embodiment.fps, inference_interval_s=0.2)
     for arrival_ns, topic, message in synthetic(seconds=4.0).entries():
         stamp = message.header.stamp
         observer.add(topic, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
@@ -98,7 +98,7 @@ def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, em
 
 
 def test_the_shadow_says_what_is_wrong_and_goes_on(synthetic, embodiment, known):
-    observer, asker = Observer(embodiment), MadeUpAsker(Foreseeing(embodiment, known))
-    shadow = Shadow(asker, observer, 1 / embodiment.fps, replan_s=0.2)
+    observer, asker = ObservationBuilder(embodiment), MadeUpWorker(Foreseeing(embodiment, known))
+    shadow = Shadow(asker, observer, 1 / embodiment.fps, inference_interval_s=0.2)
     shadow.tick(known.t0_ns, '')
     assert 'nothing has come on' in shadow.problem

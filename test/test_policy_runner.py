@@ -7,10 +7,10 @@ from groot_ros.embodiment import load_embodiment
 from groot_ros.geometry import angle_between, apply_delta
 from groot_ros.policies.builtin_policies import FAULTS, HoldPolicy, ScriptedPolicy
 from groot_ros.policies.chunk_scheduler import ScheduleSettings
-from groot_ros.policies.inference_worker import Answer
-from groot_ros.policies.observation_builder import Observer
+from groot_ros.policies.inference_worker import InferenceResult
+from groot_ros.policies.observation_builder import ObservationBuilder
 from groot_ros.policies.policy import PolicyError
-from groot_ros.policies.policy_runner import Player, PlaySettings
+from groot_ros.policies.policy_runner import PolicyRunner, RunnerSettings
 from groot_ros.policies.replay_policy import ReplayPolicy
 
 EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
@@ -19,8 +19,8 @@ START = np.array([0.3, -0.4, 0.2, 0.0, 1.0, 0.0, 0.0])
 TIMEOUT_NS = 300_000_000
 
 
-class MadeUpAsker:
-    """An Asker whose answers come a set time after the question, in the time of the test."""
+class MadeUpWorker:
+    """An InferenceWorker whose answers come a set time after the question, in the time of the test."""
 
     def __init__(self, policy, latency_ns: int = 60_000_000) -> None:
         self.policy, self.latency_ns = policy, latency_ns
@@ -42,7 +42,7 @@ class MadeUpAsker:
             action = {} if hangs else self.policy.infer(observation)
         except PolicyError as error:
             problem = str(error)
-        self._answer = Answer(observation, self.now_ns / 1e9, 0.0, action, f'{self.policy.spec.name} gave no answer' if hangs else problem)
+        self._answer = InferenceResult(observation, self.now_ns / 1e9, 0.0, action, f'{self.policy.spec.name} gave no answer' if hangs else problem)
         self._due_ns = self.now_ns + (TIMEOUT_NS if hangs else self.latency_ns)
         if hangs:
             self.busy_until_ns = self.now_ns + 30_000_000_000
@@ -61,9 +61,9 @@ class Run:
     """A player, its clock, and where its commands have led."""
 
     def __init__(self, policy, latency_ns=60_000_000, command_ns=ROW_NS, **schedule) -> None:
-        self.asker, self.answers, self.commands = MadeUpAsker(policy, latency_ns), [], []
-        settings = ScheduleSettings(ROW_NS / 1e9, **{'stop_m': 0.01, **schedule})
-        self.player = Player(self.asker, Observer(EMBODIMENT), settings, PlaySettings(command_ns), self.answers.append)
+        self.asker, self.answers, self.commands = MadeUpWorker(policy, latency_ns), [], []
+        settings = ScheduleSettings(ROW_NS / 1e9, **{'stop_distance_m': 0.01, **schedule})
+        self.player = PolicyRunner(self.asker, ObservationBuilder(EMBODIMENT), settings, RunnerSettings(command_ns), self.answers.append)
         self.now_ns, self.pose = 1_000_000_000, START
         self.player.begin(START, self.now_ns)
 
@@ -165,7 +165,7 @@ def test_after_a_pause_it_goes_on_from_where_the_arm_was_left():
 
 def test_another_policy_takes_over_between_two_chunks_without_a_stop():
     run = Run(ScriptedPolicy(EMBODIMENT)).go_on(1.0)
-    first, other = run.asker, MadeUpAsker(ScriptedPolicy(EMBODIMENT))
+    first, other = run.asker, MadeUpWorker(ScriptedPolicy(EMBODIMENT))
     other.policy._moving = 'delta_tcp_orientation'
     other.now_ns = run.now_ns
     assert run.player.change(other) is first

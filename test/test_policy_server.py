@@ -15,7 +15,7 @@ from std_srvs.srv import SetBool
 
 from groot_ros.inference.protocol import Modality
 from groot_ros.inference.server import Server
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, IMAGE_QOS, STATUS_QOS, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, IMAGE_QOS, STATUS_QOS, to_time_msg
 
 
 class Watched:
@@ -78,7 +78,7 @@ def test_it_moves_when_enabled_and_holds_when_disabled(watched, operator, start_
 
 def test_a_policy_that_hangs_ends_at_rest_with_its_reason(watched, operator, start_node):
     """One fault with real threads, a real clock and an arm; all of them are in test_player.py, in made-up time."""
-    start_node('policy_server', backend='scripted', fault='hanging', timeout_s=0.3, stop_m=0.01)
+    start_node('policy_server', backend='scripted', fault='hanging', timeout_s=0.3, stop_distance_m=0.01)
     watched.ready()
     assert watched.enable().success
     assert watched.state(PolicyStatus.STOPPED)
@@ -137,7 +137,7 @@ def test_the_operator_takes_over_and_gives_back(watched, operator, start_node):
 
     assert operator.until(taken)
     assert watched.status.reason == 'teleop commands the arm'
-    operator.release()
+    operator.released()
     assert watched.state(PolicyStatus.RUNNING)
     assert operator.until(lambda: operator.status.source == 'policy')
 
@@ -204,7 +204,7 @@ def publish_pictures(operator):
 
     def publish():
         image = Image(width=64, height=48, step=192, encoding='rgb8', data=bytes(48 * 192))
-        image.header.stamp = time_of(time.time_ns())
+        image.header.stamp = to_time_msg(time.time_ns())
         images.publish(image)
 
     operator.node.create_timer(0.05, publish)
@@ -218,7 +218,7 @@ def test_a_model_behind_the_wire_sees_the_robot_and_moves_it(watched, operator, 
     try:
         start_node('robotiq_driver', robot_ip=driver.host)
         publish_pictures(operator)
-        start_node('policy_server', backend='remote', host=loopback, port=5611, task='go on', stale_s=2.0, timeout_s=5.0)
+        start_node('policy_server', backend='remote', host=loopback, port=5611, task='go on', max_observation_age_s=2.0, timeout_s=5.0)
         watched.ready()
         before = operator.position
         assert watched.enable().success

@@ -12,7 +12,7 @@ from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
-from groot_ros.quality.trace_from_bag import embodiment_of, trace_of
+from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
 from groot_ros.quality.verdict import judge, load_thresholds
 
 SECONDS = 6.0
@@ -128,7 +128,7 @@ def resting_at_first(entries):
 
 
 FAULTS = {
-    'frames missing for half a second': (without('zed/image', 2.0, 2.5), 'filled_longest_s', 'fail'),
+    'frames missing for half a second': (without('zed/image', 2.0, 2.5), 'max_filled_s', 'fail'),
     'frames missing here and there': (without('zed/image', 1.0, 5.0, every=12), 'filled_share', 'warn'),
     'half of the joint states': (without('joint_states', 0.0, 9.0, every=2), 'rate_deviation', 'fail'),
     'joint states absent for 0.4 s': (without('joint_states', 2.0, 2.4), 'gap_s', 'fail'),
@@ -206,7 +206,7 @@ def test_lost_messages_fail(judged):
 def test_a_bag_gives_the_verdict_that_its_recorder_gave(judged, tmp_path, fault):
     live, _ = judged(FAULTS[fault][0])
     with EpisodeBag(tmp_path / 'bag') as bag:
-        again = judge(trace_of(bag, embodiment_of(bag)), load_thresholds(), {}, 'bag')
+        again = judge(load_trace(bag, embodiment_of(bag)), load_thresholds(), {}, 'bag')
 
     def known(verdict):
         return sorted((f.check, f.subject, round(f.value, 9), f.level) for f in verdict.findings)
@@ -224,7 +224,7 @@ def test_rows_of_another_recorders_bag_are_those_that_ours_would_have_made(judge
         writer.write(f'/{topic}', types[topic], T0_NS + arrival_ns, serialized(message, types[topic]))
     writer.close({})
     with EpisodeBag(tmp_path / 'other') as bag:
-        theirs = trace_of(bag, source.embodiment)
+        theirs = load_trace(bag, source.embodiment)
         with pytest.raises(GrootRosError, match='--embodiment'):
             embodiment_of(bag)
     np.testing.assert_array_equal(theirs.states, ours.states)
@@ -249,7 +249,7 @@ def test_a_pause_makes_no_gap_and_no_jump(judged):
 
 def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
     judged()
-    assert main(['inspect', str(tmp_path / 'bag'), '--json', str(tmp_path / 'v.json'), '--page', str(tmp_path / 'p.html')]) == 0
+    assert main(['inspect', str(tmp_path / 'bag'), '--json', str(tmp_path / 'v.json'), '--report', str(tmp_path / 'p.html')]) == 0
     assert 'bag: pass' in capsys.readouterr().out
     assert json.loads((tmp_path / 'v.json').read_text())['verdict'] == 'pass'
     page = (tmp_path / 'p.html').read_text()
@@ -261,9 +261,7 @@ def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
     assert 'the episode lasts' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ('text', 'message'), [('nonsense: {warn: 1}', 'no check'), ('gap_s: {worn: 1}', 'gap_s'), ('a: [', 'not YAML'), ('- 3', 'wrong at')]
-)
+@pytest.mark.parametrize(('text', 'message'), [('nonsense: {warn: 1}', 'no check'), ('gap_s: {worn: 1}', 'gap_s'), ('a: [', 'not YAML'), ('- 3', 'wrong at')])
 def test_thresholds_that_are_wrong_are_named(tmp_path, text, message):
     (tmp_path / 't.yaml').write_text(text)
     with pytest.raises(GrootRosError, match=message):

@@ -16,19 +16,19 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.quality.trace_from_bag import embodiment_of, trace_of
-from groot_ros.ros.lifecycle_node import IMAGE_QOS, STATUS_QOS, STREAM_QOS, time_of
+from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
+from groot_ros.ros.lifecycle_node import IMAGE_QOS, STATUS_QOS, STREAM_QOS, to_time_msg
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 WIDTH, HEIGHT = 64, 48
 EMBODIMENT = f"""
 base: ur5e_robotiq_zed
 cameras: [{{name: zed_camera, topic: zed/image, width: {WIDTH}, height: {HEIGHT}}}]
-rates_hz: {{joint_states: 40, tcp_pose: 40, gripper/state: 20}}
-also_record: []
+expected_rates_hz: {{joint_states: 40, tcp_pose: 40, gripper/state: 20}}
+extra_topics: []
 """
 # These machines are shared: what is judged here is the recorder, not their clock.
-PATIENT = '\n'.join(f'{check}: {{}}' for check in ('rate_deviation', 'gap_s', 'tick_jitter', 'fps_deviation', 'filled_share', 'filled_longest_s'))
+PATIENT = '\n'.join(f'{check}: {{}}' for check in ('rate_deviation', 'gap_s', 'tick_jitter', 'fps_deviation', 'filled_share', 'max_filled_s'))
 PATIENT += '\nage_p95_s: {}\nage_max_s: {}\ndelay_s: {}\nlate_share: {}\ndrift_ppm: {}\nidle_head_s: {}\nidle_tail_s: {}\nrows_without_state: {}\n'
 PATIENT += 'duration_s: {}\nfuture_stamp_s: {}\ngripper_still: {}\nframe_skew: {}\nstamp_regressions: {}\n'
 
@@ -54,7 +54,7 @@ class SmallCell:
     def _run(self) -> None:
         k, began_s = 0, time.time()
         while self._running:
-            stamp = time_of(round((began_s + k / 40) * 1e9))
+            stamp = to_time_msg(round((began_s + k / 40) * 1e9))
             t = k / 40
             joints = JointState(name=list(JOINT_NAMES), position=(0.2 * np.sin(t + np.arange(6))).tolist(), velocity=[0.0] * 6)
             pose, gripper = PoseStamped(), GripperState(position=0.5 + 0.5 * np.sin(t), target=0.5 + 0.5 * np.sin(t))
@@ -121,8 +121,13 @@ def recorder(operator, start_node, tmp_path):
         (tmp_path / 'small.yaml').write_text(EMBODIMENT)
         (tmp_path / 'patient.yaml').write_text(PATIENT)
         folder = tmp_path / 'episodes'
-        chosen = {'embodiment': tmp_path / 'small.yaml', 'verdict_file': tmp_path / 'patient.yaml', 'page': 'false', 'hardware_encoder': 'false'}
-        start_node('recorder', output_dir=folder, least_free_gb=0.01, **{**chosen, **parameters})
+        chosen = {
+            'embodiment': tmp_path / 'small.yaml',
+            'quality_thresholds': tmp_path / 'patient.yaml',
+            'page': 'false',
+            'hardware_encoder': 'false',
+        }
+        start_node('recorder', output_dir=folder, min_free_gb=0.01, **{**chosen, **parameters})
         return RecorderClient(operator, folder)
 
     return start
@@ -144,7 +149,7 @@ def test_an_episode_from_preflight_to_verdict(small_cell, recorder):
     assert verdict['verdict'] == answer.verdict == 'pass', verdict['reasons']
     assert json.loads((client.folder / 'episodes.json').read_text())['episodes'][0]['rows'] == verdict['rows'] >= 20
     with EpisodeBag(path) as bag:
-        assert trace_of(bag, embodiment_of(bag)).rows == verdict['rows']
+        assert load_trace(bag, embodiment_of(bag)).rows == verdict['rows']
     assert 'No episode' in client.stop().message
 
 

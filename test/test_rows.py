@@ -7,7 +7,7 @@ import pytest
 
 from groot_ros.embodiment import Source, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.sampling.rows import TickSample, extract, rows_of
+from groot_ros.sampling.rows import TickSample, build_rows, extract
 
 
 def test_joints_are_found_by_name():
@@ -28,7 +28,7 @@ def test_n_plus_one_samples_make_n_rows(embodiment):
         TickSample(tick_ns=k, state=np.concatenate([np.zeros(13), pose]), commands=np.array([command]), ages_s=np.zeros(4))
         for k, (pose, command) in enumerate(zip(poses, [1.0, 0.5, 0.0], strict=True))
     ]
-    rows = rows_of(embodiment, samples)
+    rows = build_rows(embodiment, samples)
     np.testing.assert_allclose(rows.actions, [[0.1, 0, 0, 0, 0, np.pi / 2, 0.5], [0, 0.2, 0, 0, 0, 0, 0.0]], atol=1e-12)
     assert rows.states.shape == (2, 20)
     assert rows.states[1, 19] > 0
@@ -36,7 +36,7 @@ def test_n_plus_one_samples_make_n_rows(embodiment):
 
 def test_one_sample_makes_no_row(embodiment):
     with pytest.raises(GrootRosError, match='at least two'):
-        rows_of(embodiment, [TickSample(0, np.zeros(20), np.zeros(1), np.zeros(4))])
+        build_rows(embodiment, [TickSample(0, np.zeros(20), np.zeros(1), np.zeros(4))])
 
 
 def test_the_shipped_embodiment_has_the_published_layout(embodiment):

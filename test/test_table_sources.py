@@ -50,7 +50,7 @@ def franka(rows=ROWS):
     }  # fmt: skip
 
 
-def columns_of(dataset, episode=0):
+def decode_columns(dataset, episode=0):
     table = pq.read_table(data_file(dataset, episode))
     return {name: np.array(table[name].to_pylist()) for name in table.column_names}
 
@@ -63,7 +63,7 @@ def test_demonstrations_of_isaac_lab(tmp_path):
     file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {}), (franka(21), {'success': False}), (franka(24), {})])
     report = convert([file], tmp_path / 'set', load_embodiment('franka_mcx'), ConversionOptions(task='insert the card', workers=2))
     assert (report.episodes, report.rows) == (3, 65)
-    found = columns_of(tmp_path / 'set')
+    found = decode_columns(tmp_path / 'set')
     np.testing.assert_array_equal(found['action'], franka()['actions'])
     np.testing.assert_array_equal(found['observation.state'][:, :3], franka()['obs/eef_pos'])
     np.testing.assert_array_equal(found['observation.state'][:, 3:7], np.tile([0.0, 0.0, 0.0, 1.0], (ROWS, 1)))
@@ -83,7 +83,7 @@ def test_joints_of_the_simulator_are_found_by_name(tmp_path):
     columns = {'obs/robot_joint_pos': observed, 'processed_actions': commanded, 'obs/robot_pov_cam': pictures(256, 160)}
     file = write_hdf5(tmp_path / 'mimic.hdf5', [(columns, {})], 'Isaac-NutPour-GR1T2-ClosedLoop-v0')
     convert([file], tmp_path / 'set', embodiment)
-    found, names = columns_of(tmp_path / 'set'), embodiment.column_joints
+    found, names = decode_columns(tmp_path / 'set'), embodiment.column_joint_names
     for field, part in zip(embodiment.state, embodiment.state_slices.values(), strict=True):
         wanted = np.stack([observed[:, names['obs/robot_joint_pos'].index(joint)] for joint in field.joints], axis=1)
         np.testing.assert_array_equal(found['observation.state'][:, part], wanted)
@@ -104,7 +104,7 @@ def test_rewards_come_along(tmp_path):
     columns = {'obs/observation': ramp(25), 'actions': ramp(4), 'obs/image': pictures(224, 224), 'rewards': rewards}
     file = write_hdf5(tmp_path / 'fetch.h5', [(columns, {})])
     convert([file], tmp_path / 'set', load_embodiment('fetch_pick_place'), ConversionOptions(task='bring the block to the goal'))
-    found = columns_of(tmp_path / 'set')
+    found = decode_columns(tmp_path / 'set')
     np.testing.assert_array_equal(found['next.reward'], rewards)
     np.testing.assert_array_equal(found['next.done'], np.arange(ROWS) == ROWS - 1)
     assert found['observation.state'].shape == (ROWS, 25)
@@ -137,7 +137,7 @@ def test_a_lerobot_set_whose_columns_have_other_names(tmp_path):
     state, action = ramp(53), ramp(53, seed=2)
     source = write_lerobot(tmp_path / 'g1', 30, state, action, 'action.action', {'observation.images.cam_left_high': (320, 240)})
     convert([source], tmp_path / 'set', load_embodiment('g1_inspire'))
-    found = columns_of(tmp_path / 'set')
+    found = decode_columns(tmp_path / 'set')
     np.testing.assert_array_equal(found['action'], action)
     assert list(json.loads((tmp_path / 'set/meta/modality.json').read_text())['state']) == [
         'body', 'left_arm', 'right_arm', 'left_gripper', 'right_gripper',
@@ -183,7 +183,7 @@ def test_arrays_of_ones_own_and_differences_made_of_their_poses(tmp_path):
     poses = np.hstack([ramp(3), np.tile([0.0, 1.0, 0.0, 0.0], (ROWS, 1))])
     episode = ArrayEpisode({'pose': poses, 'grip': np.linspace(0, 1, ROWS), 'front': pictures(64, 48)}, 'open the drawer')
     report = convert_arrays([episode], tmp_path / 'set', parse_embodiment(ARM, 'of the test'))
-    found = columns_of(tmp_path / 'set')
+    found = decode_columns(tmp_path / 'set')
     assert (report.episodes, report.rows) == (1, ROWS - 1)
     np.testing.assert_allclose(found['action'][:, :3], np.diff(poses[:, :3], axis=0), atol=1e-15)
     np.testing.assert_array_equal(found['action'][:, 6], np.linspace(0, 1, ROWS)[:-1])

@@ -19,7 +19,7 @@ from groot_ros.geometry import apply_delta
 from groot_ros.resources import share_directory
 from groot_ros.ros.lifecycle_node import COMMAND_QOS
 from groot_ros.teleop.keyboard import Keyboard, keys_of
-from groot_ros.teleop.mapping import RawInput, TeleopMapper, load_map, response
+from groot_ros.teleop.mapping import DeviceState, TeleopMapper, load_map, response
 from groot_ros.teleop.operator import ManualOperator
 from groot_ros.teleop.spacemouse import SpaceMouse
 
@@ -28,7 +28,7 @@ HOME = np.array([-0.13, -0.49, 0.3, 0, 1, 0, 0.0])
 
 
 def pad(axes=None, buttons=(), time_s=10.0):
-    return RawInput(time_s, axes or {}, frozenset(buttons))
+    return DeviceState(time_s, axes or {}, frozenset(buttons))
 
 
 @pytest.mark.parametrize('name', MAPS)
@@ -52,13 +52,13 @@ def test_a_map_that_is_not_good_names_the_key(tmp_path):
 
 
 @given(st.floats(allow_nan=True), st.floats(0, 0.9), st.floats(0, 1))
-def test_the_response_is_odd_bounded_and_dead_in_the_middle(value, dead_zone, cubic):
-    answer = response(value, dead_zone, cubic)
+def test_the_response_is_odd_bounded_and_dead_in_the_middle(value, deadzone, expo):
+    answer = response(value, deadzone, expo)
     assert abs(answer) <= 1.0
-    assert answer == -response(-value, dead_zone, cubic)
-    if abs(value) <= dead_zone:
+    assert answer == -response(-value, deadzone, expo)
+    if abs(value) <= deadzone:
         assert answer == 0.0
-    assert response(1.0, dead_zone, cubic) == pytest.approx(1.0)
+    assert response(1.0, deadzone, expo) == pytest.approx(1.0)
 
 
 def test_nothing_moves_without_the_dead_man_or_with_a_stale_input():
@@ -207,7 +207,7 @@ def test_a_gamepad_moves_the_arm_while_held_and_lets_go_without_a_stop(driver, o
     assert pad.enable()
     before = operator.position
     assert pad.until(lambda: operator.position[2] < before[2] - 0.03, held=True, down=1.0)
-    assert pad.until(lambda: pad.said and pad.said[-1].release, held=False, down=1.0)
+    assert pad.until(lambda: pad.said and pad.said[-1].released, held=False, down=1.0)
     at = operator.position
     for _ in range(30):
         pad.publish(held=False, down=1.0)
@@ -222,5 +222,5 @@ def test_a_gamepad_that_falls_silent_lets_go(driver, operator, start_node):
     pad = Gamepad(operator)
     assert operator.enable().success
     assert pad.until(lambda: bool(pad.said), held=True, down=1.0)
-    assert operator.until(lambda: pad.said[-1].release)
+    assert operator.until(lambda: pad.said[-1].released)
     assert operator.status.state == RobotStatus.ENABLED

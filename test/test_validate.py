@@ -196,10 +196,10 @@ def test_what_may_be_meant_is_a_warning(fault, dataset):
 
 def test_a_state_larger_than_a_release_takes(dataset):
     edit_json(dataset, 'modality.json', lambda m: m['state'].update(more={'start': 0, 'end': 10}))
-    assert validate(dataset, release='n1.7').errors == 0
-    assert any('state has 30 numbers' in str(finding) for finding in validate(dataset, release='n1.6').findings)
+    assert validate(dataset, gr00t_version='n1.7').errors == 0
+    assert any('state has 30 numbers' in str(finding) for finding in validate(dataset, gr00t_version='n1.6').findings)
     with pytest.raises(GrootRosError, match="no GR00T 'n3'"):
-        validate(dataset, release='n3')
+        validate(dataset, gr00t_version='n3')
 
 
 def test_a_good_set_has_no_finding(dataset):
@@ -255,7 +255,7 @@ def test_a_set_that_nvidia_published_has_no_error():
 
 
 def test_the_page_of_a_dataset_shows_every_dimension(dataset, tmp_path, capsys):
-    assert main(['validate', str(dataset), '--page', str(tmp_path / 'page.html')]) == 0
+    assert main(['validate', str(dataset), '--report', str(tmp_path / 'page.html')]) == 0
     page = (tmp_path / 'page.html').read_text()
     assert page.count('data:image/') == 5
     assert 'action.gripper_command[0]' in page

@@ -9,7 +9,7 @@ from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import Source
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.sampling.rows import extract, names_joints_of, scaled, stamp_of
+from groot_ros.sampling.rows import extract, matches_source, scaled, stamp_of
 
 _STAMP_AT = 4  # behind the four bytes of the encapsulation
 _LITTLE_ENDIAN, _HALF = 1, 0x80
@@ -17,7 +17,7 @@ _DOUBLE = np.dtype('<f8')
 _NUMPY = {'byte': 'uint8', 'char': 'uint8', 'octet': 'uint8'}
 
 
-def columns_of(cdrs: list[bytes], kind: str, source: Source) -> tuple[np.ndarray, Array]:
+def decode_columns(cdrs: list[bytes], kind: str, source: Source) -> tuple[np.ndarray, Array]:
     """Stamps (n,) in ns and values (n, size) of a source, without the messages that name none of its joints.
 
     Equal to the bit to decoding each message; one whose strings or lengths differ from the first of its size is decoded.
@@ -35,7 +35,7 @@ def columns_of(cdrs: list[bytes], kind: str, source: Source) -> tuple[np.ndarray
             values[where[alike]] = scaled(np.column_stack(columns), source)
         for index in where[~alike]:
             message = typestore().deserialize_cdr(cdrs[index], kind)
-            known[index] = names_joints_of(message, source)
+            known[index] = matches_source(message, source)
             if known[index]:
                 stamps_ns[index], values[index] = stamp_of(message), extract(message, source)
     return stamps_ns[known], values[known]
@@ -48,7 +48,7 @@ def _layout(cdr: bytes, kind: str, source: Source) -> tuple[list[int], np.ndarra
     """
     nothing: tuple[list[int], np.ndarray] = [], np.zeros(0, bool)
     message = typestore().deserialize_cdr(cdr, kind)
-    if cdr[1] != _LITTLE_ENDIAN or not names_joints_of(message, source):
+    if cdr[1] != _LITTLE_ENDIAN or not matches_source(message, source):
         return nothing
     low, high = (_written(_filled(message, kind, pattern), kind) for pattern in (0x11, 0xEE))
     markers = np.random.default_rng(0).random(source.size) + 1e6

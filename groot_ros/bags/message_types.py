@@ -12,7 +12,7 @@ from rosbags.typesys.store import Typestore
 from groot_ros.resources import interface_files, prefixes
 
 if TYPE_CHECKING:
-    from groot_ros.sampling.row_builder import MadeRow
+    from groot_ros.sampling.row_builder import SampledRow
 
 VIDEO_TYPE = 'foxglove_msgs/msg/CompressedVideo'
 ROW_TYPE = 'groot_ros/msg/Row'
@@ -95,7 +95,7 @@ def event_message(stamp_ns: int, kind: str, text: str) -> bytes:
     return serialized(typestore().types[EVENT_TYPE](header, kind, text), EVENT_TYPE)
 
 
-def row_message(row: 'MadeRow', brightness: list[float], repeated: list[bool]) -> Any:
+def row_message(row: 'SampledRow', brightness: list[float], repeated: list[bool]) -> Any:
     """A Row; brightness and repetition for each of its frames."""
     header = typestore().types[HEADER_TYPE](time_message(row.tick.stamp_ns), 'base')
     return typestore().types[ROW_TYPE](

@@ -154,7 +154,7 @@ class EpisodeBag:
         return matches[0] if len(matches) == 1 else None
 
 
-def access_unit_of(message: BagMessage) -> bytes:
+def read_access_unit(message: BagMessage) -> bytes:
     """H.264 bytes of a CompressedVideo message."""
     assert message.type == VIDEO_TYPE
     cdr, order = message.cdr, '<I' if message.cdr[1] & 1 else '>I'
@@ -183,9 +183,7 @@ def _open(path: Path) -> Reader:
     if not (path / 'metadata.yaml').is_file():
         raise GrootRosError(f'The bag {path} has no metadata.yaml: its recording was cut off; run `groot-ros recover {path}`.')
     for database in path.glob('*.db3'):
-        if journal := [
-            file for suffix in ('-journal', '-wal') if (file := database.with_name(database.name + suffix)).is_file() and file.stat().st_size
-        ]:
+        if journal := [file for suffix in ('-journal', '-wal') if (file := database.with_name(database.name + suffix)).is_file() and file.stat().st_size]:
             raise GrootRosError(
                 f'The bag {path} was not closed: {database.name} has a journal ({journal[0].name}); run '
                 f'`sqlite3 {database} "pragma integrity_check"`, which finishes or undoes what was cut off.'

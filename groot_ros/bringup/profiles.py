@@ -21,15 +21,13 @@ class Options:
     namespace: str = field(default='', metadata={'help': 'ROS namespace of all nodes, for several cells'})
     embodiment: str = field(default='ur5e_robotiq_zed', metadata={'help': 'embodiment: a name, or the path of a YAML file'})
     output_dir: str = field(default='episodes', metadata={'help': 'folder that the recorder writes episodes into'})
-    policy: str = field(
-        default='replay', metadata={'help': 'what commands: replay, gr00t or lerobot (a checkpoint), remote (a model server) or hold (deploy)'}
-    )
+    policy: str = field(default='replay', metadata={'help': 'what commands: replay, gr00t or lerobot (a checkpoint), remote (a model server) or hold (deploy)'})
     checkpoint: str = field(default='', metadata={'help': 'folder of the checkpoint (deploy, with policy gr00t or lerobot)'})
     policy_python: str = field(default='', metadata={'help': "the Python that has the model's libraries (deploy, likewise)"})
     shadow: bool = field(default=False, metadata={'help': 'compare the policy with what the operator does, and command nothing (collect, deploy)'})
     policy_host: str = field(default='127.0.0.1', metadata={'help': 'address of the model server (deploy, with policy remote)'})
     policy_port: int = field(default=5555, metadata={'help': 'its port'})
-    policy_flavour: str = field(default='n1.7', metadata={'help': 'release of GR00T whose wire it speaks: n1.5, n1.6 or n1.7'})
+    policy_gr00t_version: str = field(default='n1.7', metadata={'help': 'release of GR00T whose wire it speaks: n1.5, n1.6 or n1.7'})
     dataset: str = field(default='', metadata={'help': 'dataset to replay (deploy)'})
     episode: int = field(default=0, metadata={'help': 'episode of that dataset, counted from 0 (deploy)'})
     teleop: str = field(
@@ -64,7 +62,7 @@ class Process:
         return self.name or self.executable
 
 
-def processes_of(profile: str, options: Options) -> list[Process]:
+def build_processes(profile: str, options: Options) -> list[Process]:
     """The processes of a profile, in the order in which they start; they are stopped in the reverse order."""
     if profile not in PROFILES:
         raise GrootRosError(f'There is no profile {profile!r}: choose one of {", ".join(PROFILES)}.')
@@ -135,7 +133,7 @@ def _policy(options: Options) -> Process:
     if options.policy == 'replay':
         policy |= {'dataset': options.dataset, 'episode': options.episode}
     elif options.policy == 'remote':
-        policy |= {'host': options.policy_host, 'port': options.policy_port, 'flavour': options.policy_flavour}
+        policy |= {'host': options.policy_host, 'port': options.policy_port, 'gr00t_version': options.policy_gr00t_version}
     elif options.policy in ('gr00t', 'lerobot'):
         policy |= {'checkpoint': options.checkpoint, 'python': options.policy_python}
     return Process('policy_server', policy)

@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from groot_ros.bringup.profiles import Options, Process, parameter_files, processes_of
+from groot_ros.bringup.profiles import Options, Process, build_processes, parameter_files
 from groot_ros.errors import GrootRosError
 
 _GRACE_S = 8.0
@@ -31,7 +31,7 @@ class Cell:
 
     def __enter__(self) -> 'Cell':
         try:
-            for process in processes_of(self.profile, self.options):
+            for process in build_processes(self.profile, self.options):
                 self.start(process)
         except BaseException:
             self.stop()

@@ -99,16 +99,14 @@ def _add_convert(commands) -> None:
     command.add_argument('--output', required=True, type=Path, help='folder of the dataset')
     add_conversion_options(command)
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
-    command.add_argument('--page', type=Path, metavar='FILE', help='then validate the dataset, and write its page (see groot-ros validate)')
+    command.add_argument('--report', type=Path, metavar='FILE', help='then validate the dataset, and write its page (see groot-ros validate)')
     command.set_defaults(run=_convert)
 
 
 def add_conversion_options(command: argparse.ArgumentParser) -> None:
     """The options of a conversion, which the converter node takes too."""
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument(
-        '--fps', type=float, default=0.0, help="rows a second, where not the embodiment's; other than recorded, video is encoded anew"
-    )
+    command.add_argument('--fps', type=float, default=0.0, help="rows a second, where not the embodiment's; other than recorded, video is encoded anew")
     command.add_argument('--task', default='', help='language description for sources that do not say theirs, as bags of other recorders')
     command.add_argument('--horizon', type=int, default=16, help='shortest episode worth keeping, in rows: the action horizon (default 16)')
     command.add_argument('--trim-idle', type=float, metavar='S', help='leave at most S seconds in which nothing moves at both ends of an episode')
@@ -117,15 +115,11 @@ def add_conversion_options(command: argparse.ArgumentParser) -> None:
     command.add_argument('--skip-bad', action='store_true', help='leave out what cannot be converted, and say which')
     command.add_argument('--format', default='v2.1', help="v2.1, which GR00T reads, or v3.0 for LeRobot's own training (default v2.1)")
     command.add_argument('--codec', default='h264', help='h264, hevc or av1; other than h264, video is always encoded anew (default h264)')
-    command.add_argument(
-        '--release', default='', help='n1.6 or n1.7: also the statistics that only this release of GR00T reads; N1.5 stumbles over them'
-    )
+    command.add_argument('--gr00t-version', default='', help='n1.6 or n1.7: also the statistics that only this release of GR00T reads; N1.5 stumbles over them')
     command.add_argument('--append', action='store_true', help='extend the dataset at --output; what it holds already is not converted again')
     command.add_argument('--overwrite', action='store_true', help='replace the dataset at --output, once the new one is whole')
     command.add_argument('--workers', type=int, default=1, help='episodes to convert at the same time (default 1); the dataset does not depend on it')
-    command.add_argument(
-        '--executor', default='processes', help='processes of this machine, or ray: tasks on the cluster of RAY_ADDRESS, else of this machine'
-    )
+    command.add_argument('--executor', default='processes', help='processes of this machine, or ray: tasks on the cluster of RAY_ADDRESS, else of this machine')
 
 
 def _add_validate(commands) -> None:
@@ -137,9 +131,9 @@ def _add_validate(commands) -> None:
     )
     command.add_argument('dataset', type=Path, help='folder of the dataset')
     command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
-    command.add_argument('--release', default='n1.7', help='n1.5, n1.6 or n1.7: whose limits count (default n1.7)')
+    command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7: whose limits count (default n1.7)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the findings to a file')
-    command.add_argument('--page', type=Path, metavar='FILE', help='write a page: episodes, frames, distribution and range of every dimension')
+    command.add_argument('--report', type=Path, metavar='FILE', help='write a page: episodes, frames, distribution and range of every dimension')
     command.set_defaults(run=_validate)
 
 
@@ -148,12 +142,12 @@ def _add_modality_config(commands) -> None:
         'modality-config',
         help='make the config file that GR00T reads beside a dataset',
         description='Writes the Python file that tells GR00T N1.5, N1.6 or N1.7 what the columns of a converted dataset mean.',
-        epilog='example:\n  groot-ros modality-config --embodiment ur5e_robotiq_zed --release n1.7 --output ur5e_config.py\n'
+        epilog='example:\n  groot-ros modality-config --embodiment ur5e_robotiq_zed --gr00t-version n1.7 --output ur5e_config.py\n'
         '  python gr00t/experiment/launch_finetune.py --modality-config-path ur5e_config.py --embodiment-tag NEW_EMBODIMENT ...',
         formatter_class=_Help,
     )
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument('--release', default='n1.7', help='n1.5, n1.6 or n1.7 (default n1.7)')
+    command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7 (default n1.7)')
     command.add_argument('--horizon', type=int, default=16, help='steps of an action chunk (default 16)')
     command.add_argument('--relative', action='store_true', help='predict poses relative to the state instead of deltas; the embodiment needs eef_9d')
     command.add_argument('--output', type=Path, metavar='FILE', help='the file to write; without it the text is printed')
@@ -168,7 +162,7 @@ def _add_inspect(commands) -> None:
         '1 for fail. For a checkpoint of GR00T or LeRobot: its keys, sizes, steps and representations beside the embodiment; exit code 1 where '
         'they differ.',
         epilog='examples:\n  groot-ros inspect episodes/episode_000003\n'
-        '  groot-ros inspect some_bag --embodiment ur5e_ros2_drivers --page some_bag.html\n  groot-ros inspect outputs/checkpoint-10000',
+        '  groot-ros inspect some_bag --embodiment ur5e_ros2_drivers --report some_bag.html\n  groot-ros inspect outputs/checkpoint-10000',
         formatter_class=_Help,
     )
     command.add_argument('path', type=Path, help='folder of the bag or of the checkpoint')
@@ -176,7 +170,7 @@ def _add_inspect(commands) -> None:
     command.add_argument('--thresholds', default='', metavar='FILE', help='YAML with bounds other than those of quality_thresholds.yaml (bags)')
     command.add_argument('--tag', default='new_embodiment', help='embodiment tag (checkpoints of GR00T; default new_embodiment)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was found to a file')
-    command.add_argument('--page', type=Path, metavar='FILE', help='write a page with plots and frames (bags)')
+    command.add_argument('--report', type=Path, metavar='FILE', help='write a page with plots and frames (bags)')
     command.set_defaults(run=_inspect)
 
 
@@ -197,7 +191,7 @@ def _add_serve(commands) -> None:
     command.add_argument('--episode', type=int, default=0, help='episode of the dataset, counted from 0 (default 0)')
     command.add_argument('--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)')
     command.add_argument('--port', type=int, default=5555, help='port (default 5555; 0 for any free one)')
-    command.add_argument('--flavour', default='n1.7', help='n1.5, n1.6 or n1.7: whose form the answers have (default n1.7)')
+    command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7: whose form the answers have (default n1.7)')
     _add_model_options(command)
     command.set_defaults(run=_serve)
 
@@ -217,10 +211,10 @@ def _add_evaluate(commands) -> None:
     where = 'HOST:PORT of a model server, or the folder of a checkpoint; several are compared (default 127.0.0.1:5555)'
     command.add_argument('--policy', nargs='+', default=['127.0.0.1:5555'], metavar='WHERE', help=where)
     command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument('--flavour', default='n1.7', help='n1.5, n1.6 or n1.7: whose wire the servers speak (default n1.7)')
+    command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7: whose wire the servers speak (default n1.7)')
     command.add_argument('--timeout', type=float, default=15.0, metavar='S', help='longest time for an answer (default 15 s)')
     command.add_argument('--episodes', type=int, nargs='+', default=[0], help='episodes, counted from 0 (default 0)')
-    command.add_argument('--every', type=int, default=8, help='rows between two requests (default 8)')
+    command.add_argument('--stride', type=int, default=8, help='rows between two requests (default 8)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the errors, by step too, to a file')
     command.add_argument('--plot', type=Path, metavar='FILE', help='write a plot of the errors over the steps (.png, .pdf, .svg)')
     _add_model_options(command)
@@ -276,9 +270,9 @@ def _up(options: argparse.Namespace) -> int:
     return up(options.profile, Options(**{option.name: getattr(options, option.name) for option in fields(Options)}))
 
 
-def conversion_of(options: argparse.Namespace):
+def conversion_from_args(options: argparse.Namespace):
     """The embodiment and the settings that the options of a conversion say. Raises GrootRosError for options that exclude each other."""
-    from groot_ros.dataset.convert import ConversionOptions, Existing
+    from groot_ros.dataset.convert import ConversionOptions, OutputMode
     from groot_ros.dataset.sources.time_ranges import load_ranges
     from groot_ros.embodiment import load_embodiment
 
@@ -287,21 +281,19 @@ def conversion_of(options: argparse.Namespace):
     embodiment = load_embodiment(options.embodiment)
     if options.fps and options.fps != embodiment.fps:
         embodiment = embodiment.at_fps(options.fps)
-    taken = {
-        name: getattr(options, name) for name in ('horizon', 'skip_bad', 'keep_failed', 'task', 'workers', 'executor', 'format', 'codec', 'release')
-    }
-    existing = Existing.APPEND if options.append else Existing.OVERWRITE if options.overwrite else Existing.REFUSE
+    taken = {name: getattr(options, name) for name in ('horizon', 'skip_bad', 'keep_failed', 'task', 'workers', 'executor', 'format', 'codec', 'gr00t_version')}
+    existing = OutputMode.APPEND if options.append else OutputMode.OVERWRITE if options.overwrite else OutputMode.REFUSE
     ranges = tuple(load_ranges(options.ranges)) if options.ranges else ()
     return embodiment, ConversionOptions(**taken, idle_s=options.trim_idle, existing=existing, ranges=ranges)
 
 
 def _convert(options: argparse.Namespace) -> int:
     from groot_ros.dataset.convert import convert
-    from groot_ros.dataset.convert_source import Part
+    from groot_ros.dataset.convert_source import ConversionResult
 
-    embodiment, chosen = conversion_of(options)
+    embodiment, chosen = conversion_from_args(options)
 
-    def bar(parts: Iterable[Part], count: int) -> Iterator[Part]:
+    def bar(parts: Iterable[ConversionResult], count: int) -> Iterator[ConversionResult]:
         rows, began_s = 0, time.monotonic()
         with tqdm(parts, desc='convert', total=count, unit='episode', disable=None) as shown:
             for part in shown:
@@ -318,16 +310,16 @@ def _convert(options: argparse.Namespace) -> int:
         print(line)
     if options.json:
         options.json.write_text(json.dumps({**vars(report), 'output': str(report.output)}, indent=2) + '\n')
-    return _write_page(options.output, options.horizon, options.page) if options.page else 0
+    return _write_page(options.output, options.horizon, options.report) if options.report else 0
 
 
 def _write_page(dataset: Path, horizon: int, page: Path) -> int:
-    _need_report('--page')
-    from groot_ros.dataset.report import write_page
+    _need_report('--report')
+    from groot_ros.dataset.report import write_report
     from groot_ros.dataset.validation.validate import validate
 
     report = validate(dataset, horizon)
-    write_page(dataset, report, page)
+    write_report(dataset, report, page)
     print(f'{report.errors} errors, {report.warnings} warnings: see {page}')
     return 1 if report.errors else 0
 
@@ -335,12 +327,12 @@ def _write_page(dataset: Path, horizon: int, page: Path) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from groot_ros.dataset.validation.validate import validate
 
-    report = validate(options.dataset, options.horizon, options.release)
-    if options.page:
-        _need_report('groot-ros validate --page')
-        from groot_ros.dataset.report import write_page
+    report = validate(options.dataset, options.horizon, options.gr00t_version)
+    if options.report:
+        _need_report('groot-ros validate --report')
+        from groot_ros.dataset.report import write_report
 
-        write_page(options.dataset, report, options.page)
+        write_report(options.dataset, report, options.report)
     for finding, more in report.grouped():
         print(finding, f'(and {more} more like it)' if more else '')
     print(f'{options.dataset}: {report.errors} errors, {report.warnings} warnings in {report.episodes} episodes, {report.rows} rows')
@@ -353,7 +345,7 @@ def _modality_config(options: argparse.Namespace) -> int:
     from groot_ros.dataset.modality_config import modality_config
     from groot_ros.embodiment import load_embodiment
 
-    text = modality_config(load_embodiment(options.embodiment), options.release, options.horizon, options.relative)
+    text = modality_config(load_embodiment(options.embodiment), options.gr00t_version, options.horizon, options.relative)
     if options.output:
         options.output.write_text(text)
         print(f'written to {options.output}')
@@ -374,18 +366,18 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _inspect_bag(options: argparse.Namespace) -> int:
     from groot_ros.bags.reader import EpisodeBag
-    from groot_ros.quality.trace_from_bag import embodiment_of, trace_of
+    from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
     from groot_ros.quality.verdict import judge, load_thresholds
 
     thresholds = load_thresholds(options.thresholds)
     with EpisodeBag(options.path) as bag:
-        trace = trace_of(bag, embodiment_of(bag, options.embodiment))
+        trace = load_trace(bag, embodiment_of(bag, options.embodiment))
         verdict = judge(trace, thresholds, bag.info, options.path.resolve().name, str(bag.info.get('failure', '')))
-        if options.page:
-            _need_report('groot-ros inspect --page')
-            from groot_ros.quality.report import write_page
+        if options.report:
+            _need_report('groot-ros inspect --report')
+            from groot_ros.quality.report import write_report
 
-            write_page(bag, trace, verdict, options.page)
+            write_report(bag, trace, verdict, options.report)
     for reason in verdict.reasons:
         print(f'  {reason}')
     print(f'{verdict.episode}: {verdict.verdict}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} messages lost')

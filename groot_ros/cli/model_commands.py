@@ -37,7 +37,15 @@ def run_serve(options: argparse.Namespace) -> int:
         return _serve_here(ReplayPolicy(source, options.episode, embodiment), embodiment, options)
     checkpoint = fitting_checkpoint(source, options.tag, embodiment)
     settings = ModelSettings(
-        checkpoint.backend, str(source), options.python, options.device, options.tag, options.data_config, options.host, options.port, options.flavour
+        checkpoint.backend,
+        str(source),
+        options.python,
+        options.device,
+        options.tag,
+        options.data_config,
+        options.host,
+        options.port,
+        options.gr00t_version,
     )
     process = ModelProcess(settings, embodiment, lambda line: print(line, file=sys.stderr, flush=True))
     try:
@@ -97,9 +105,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def _evaluated(text: str, dataset: Path, embodiment: Embodiment, options: argparse.Namespace) -> Evaluation:
     policy = make_policy(_choice(text, embodiment, options), embodiment, lambda line: print(line, file=sys.stderr, flush=True))
-    total = chunks_in(dataset, options.episodes, policy.spec.horizon, options.every)
+    total = chunks_in(dataset, options.episodes, policy.spec.horizon, options.stride)
     with contextlib.closing(policy), tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=None) as bar:
-        return evaluate(policy, dataset, embodiment, options.episodes, options.every, bar.update)
+        return evaluate(policy, dataset, embodiment, options.episodes, options.stride, bar.update)
 
 
 def _choice(text: str, embodiment: Embodiment, options: argparse.Namespace) -> PolicyChoice:
@@ -111,7 +119,7 @@ def _choice(text: str, embodiment: Embodiment, options: argparse.Namespace) -> P
     host, _, port = text.rpartition(':')
     if not host or not port.isdecimal():
         raise GrootRosError(f'{text} is neither the folder of a checkpoint nor HOST:PORT of a model server.')
-    return PolicyChoice('remote', host=host, port=int(port), flavour=options.flavour, timeout_s=options.timeout)
+    return PolicyChoice('remote', host=host, port=int(port), gr00t_version=options.gr00t_version, timeout_s=options.timeout)
 
 
 @contextlib.contextmanager
@@ -131,7 +139,7 @@ def _dataset_of(source: Path, embodiment: Embodiment) -> Iterator[Path]:
 
 def _serve_here(policy: Policy, embodiment: Embodiment, options: argparse.Namespace) -> int:
     token = os.environ.get(TOKEN_VARIABLE, '')
-    server = Server(LocalBackend(policy, embodiment), options.host, options.port, options.flavour, token)
+    server = Server(LocalBackend(policy, embodiment), options.host, options.port, options.gr00t_version, token)
     print(f'{policy.spec.name} answers at {options.host}:{server.port}; Ctrl-C ends it.', flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()

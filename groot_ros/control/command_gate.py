@@ -10,9 +10,9 @@ from groot_ros.control.limits import (
     Limits,
     RefusedError,
     joints_of_target,
-    least_duration_s,
     limited_delta,
     limited_target,
+    min_duration_s,
     share_within,
 )
 from groot_ros.geometry import Array, deltas_between
@@ -63,12 +63,12 @@ class Counters:
 
 @dataclass
 class GateSettings:
-    """Time-outs in s. `playout_s` delays every command by the same time, so that arrival jitter does not show."""
+    """Time-outs in s. `command_delay_s` delays every command by the same time, so that arrival jitter does not show."""
 
-    playout_s: float = 0.002
-    stale_s: float = 0.2
-    silence_s: float = 0.25
-    handover_s: float = 0.3
+    command_delay_s: float = 0.002
+    max_command_age_s: float = 0.2
+    command_timeout_s: float = 0.25
+    teleop_override_s: float = 0.3
 
 
 @dataclass
@@ -97,12 +97,12 @@ class CommandGate:
         target, joints = np.asarray(target, float), np.asarray(joints, float)
         if not np.all(np.isfinite(target)) or abs(np.linalg.norm(target[3:]) - 1) > _UNIT_TOLERANCE:
             raise RefusedError('the robot reports a pose that is none')
-        outside = np.flatnonzero((target[:3] < self.limits.box_lower_m) | (target[:3] > self.limits.box_upper_m))
+        outside = np.flatnonzero((target[:3] < self.limits.workspace_min_m) | (target[:3] > self.limits.workspace_max_m))
         if outside.size:
             axis = outside[0]
             raise RefusedError(
-                f'the TCP is outside the box: {"xyz"[axis]} is {target[axis]:.3f} m, not within {self.limits.box_lower_m[axis]:.3f} to '
-                f'{self.limits.box_upper_m[axis]:.3f} m; move it inside by freedrive, or change box_lower_m and box_upper_m'
+                f'the TCP is outside the box: {"xyz"[axis]} is {target[axis]:.3f} m, not within {self.limits.workspace_min_m[axis]:.3f} to '
+                f'{self.limits.workspace_max_m[axis]:.3f} m; move it inside by freedrive, or change workspace_min_m and workspace_max_m'
             )
         self.target, self.joints = target, joints
         self._change(GateState.ENABLED, '')
@@ -125,7 +125,7 @@ class CommandGate:
         if self.state is GateState.STOPPED:
             self.reason = reason
 
-    def release(self, source: str) -> None:
+    def released(self, source: str) -> None:
         """A source says that it lets go, as with an open dead-man: the arm holds, and another source may command at once.
 
         Its count of commands is forgotten with it: when its node is started again, that counts from 1.
@@ -154,7 +154,7 @@ class CommandGate:
         if self.state is not GateState.ENABLED or not self.source:
             return False
         silent_s = now_s - self._last_s[self.source]
-        if silent_s <= self.settings.silence_s:
+        if silent_s <= self.settings.command_timeout_s:
             return False
         self.stop(f'{self.source} has been silent for {silent_s:.2f} s')
         return True
@@ -171,13 +171,13 @@ class CommandGate:
             raise RefusedError(f'the arm is not enabled: {self.reason}')
         if command.source not in (TELEOP, POLICY):
             raise RefusedError(f'{command.source!r} is neither {TELEOP!r} nor {POLICY!r}')
-        if not np.isfinite(command.start_s) or abs(now_s - command.start_s) > self.settings.stale_s:
+        if not np.isfinite(command.start_s) or abs(now_s - command.start_s) > self.settings.max_command_age_s:
             raise RefusedError(f'the command is {now_s - command.start_s:.2f} s old')
         if command.sequence <= self._last_sequence.get(command.source, -1):
             raise RefusedError(f'sequence {command.sequence} of {command.source} came twice or late')
         if not (np.isnan(command.opening) or 0.0 <= command.opening <= 1.0):
             raise RefusedError(f'the opening {command.opening:g} is not within 0 (closed) to 1 (open)')
-        if command.source == POLICY and now_s - self._last_s.get(TELEOP, -np.inf) < self.settings.handover_s:
+        if command.source == POLICY and now_s - self._last_s.get(TELEOP, -np.inf) < self.settings.teleop_override_s:
             raise RefusedError('teleop overrides the policy')
 
     def _rest(self, now_s: float) -> tuple[Waypoint, bool]:
@@ -196,11 +196,11 @@ class CommandGate:
 
     def _schedule(self, command: DeltaCommand, delta: Array, now_s: float) -> tuple[float, float]:
         """When the motion begins and ends: behind the last one, and never faster than the limits."""
-        planned_s = command.start_s + self.settings.playout_s
+        planned_s = command.start_s + self.settings.command_delay_s
         start_s = max(planned_s, self._end_s, now_s)
-        if start_s - now_s > self.settings.stale_s + self.settings.playout_s:
+        if start_s - now_s > self.settings.max_command_age_s + self.settings.command_delay_s:
             raise RefusedError('commands come faster than the arm may carry them out')
-        return start_s, max(planned_s + command.duration_s, start_s + least_duration_s(delta, self.limits))
+        return start_s, max(planned_s + command.duration_s, start_s + min_duration_s(delta, self.limits))
 
     def _velocities_since(self, time_s: float) -> list[Array]:
         while self._recent and self._recent[0][0] < time_s:

@@ -30,10 +30,10 @@ class DeviceClock:
         if self._offset_ns is None or elapsed_s < 0 or abs(observed_ns - self._offset_ns) > _RESET_NS:
             self._offset_ns, self._began_s = observed_ns, device_s
             self._recent.clear()
-        least_ns = self._least_lately(device_s, observed_ns)
+        min_ns = self._least_lately(device_s, observed_ns)
         self._offset_ns = min(self._offset_ns + max(elapsed_s, 0.0) * self._drift * 1e9, observed_ns)
-        if least_ns > self._offset_ns + _JUMP_NS and device_s - self._began_s > _WINDOW_S:
-            self._offset_ns = least_ns
+        if min_ns > self._offset_ns + _JUMP_NS and device_s - self._began_s > _WINDOW_S:
+            self._offset_ns = min_ns
         return round(device_s * 1e9 + self._offset_ns)
 
     def _least_lately(self, device_s: float, observed_ns: float) -> float:

@@ -19,23 +19,23 @@ class RefusedError(Exception):
 class Limits:
     """Bounds in the UR `base` frame. The box is of the TCP; its lower z is the floor."""
 
-    box_lower_m: Array = field(default_factory=lambda: np.array([-0.6, -0.85, 0.005]))
-    box_upper_m: Array = field(default_factory=lambda: np.array([0.6, -0.2, 0.6]))
-    speed_m_s: float = 0.5
-    acceleration_m_s2: float = 10.0
-    rotation_speed_rad_s: float = 1.5
-    rotation_acceleration_rad_s2: float = 30.0
+    workspace_min_m: Array = field(default_factory=lambda: np.array([-0.6, -0.85, 0.005]))
+    workspace_max_m: Array = field(default_factory=lambda: np.array([0.6, -0.2, 0.6]))
+    max_linear_speed_m_s: float = 0.5
+    max_linear_acceleration_m_s2: float = 10.0
+    max_angular_speed_rad_s: float = 1.5
+    max_angular_acceleration_rad_s2: float = 30.0
     joint_lower_rad: Array = field(default_factory=lambda: np.full(6, -JOINT_LIMIT_RAD))
     joint_upper_rad: Array = field(default_factory=lambda: np.full(6, JOINT_LIMIT_RAD))
-    joint_speed_rad_s: float = 2.0
-    step_m: float = 0.075
-    step_rad: float = 0.3
-    least_manipulability: float = 0.01
+    max_joint_speed_rad_s: float = 2.0
+    max_step_m: float = 0.075
+    max_step_rad: float = 0.3
+    min_manipulability: float = 0.01
 
     @property
     def smoothing_s(self) -> float:
         """Window in s of the set-points' moving average that keeps every change of at most the full speed within the accelerations."""
-        return max(self.speed_m_s / self.acceleration_m_s2, self.rotation_speed_rad_s / self.rotation_acceleration_rad_s2)
+        return max(self.max_linear_speed_m_s / self.max_linear_acceleration_m_s2, self.max_angular_speed_rad_s / self.max_angular_acceleration_rad_s2)
 
 
 def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:
@@ -47,15 +47,15 @@ def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Arra
         raise RefusedError('the command holds numbers that are not finite')
     if not 0.002 <= duration_s <= 1.0:
         raise RefusedError(f'the duration of {duration_s:.3f} s is not within 0.002 to 1 s')
-    reach_m = min(limits.step_m, limits.speed_m_s * duration_s)
-    reach_rad = min(limits.step_rad, limits.rotation_speed_rad_s * duration_s)
+    reach_m = min(limits.max_step_m, limits.max_linear_speed_m_s * duration_s)
+    reach_rad = min(limits.max_step_rad, limits.max_angular_speed_rad_s * duration_s)
     shortened = np.concatenate([_shortened(delta[:3], reach_m), _shortened(delta[3:], reach_rad)])
     return shortened, not np.array_equal(shortened, delta)
 
 
-def least_duration_s(delta: Array, limits: Limits) -> float:
+def min_duration_s(delta: Array, limits: Limits) -> float:
     """The shortest time in s that a delta (6,) may take."""
-    lengths = np.linalg.norm(delta[:3]) / limits.speed_m_s, np.linalg.norm(delta[3:]) / limits.rotation_speed_rad_s
+    lengths = np.linalg.norm(delta[:3]) / limits.max_linear_speed_m_s, np.linalg.norm(delta[3:]) / limits.max_angular_speed_rad_s
     return max(*map(float, lengths), 0.002)
 
 
@@ -66,15 +66,15 @@ def share_within(velocity: Array, recent: Iterable[Array], limits: Limits) -> fl
     """
     shares = [1.0]
     for earlier in recent:
-        shares.append(_share(velocity[:3], earlier[:3], limits.speed_m_s))
-        shares.append(_share(velocity[3:], earlier[3:], limits.rotation_speed_rad_s))
+        shares.append(_share(velocity[:3], earlier[:3], limits.max_linear_speed_m_s))
+        shares.append(_share(velocity[3:], earlier[3:], limits.max_angular_speed_rad_s))
     return min(shares)
 
 
 def limited_target(target: Array, delta: Array, limits: Limits) -> tuple[Array, bool]:
     """The pose (7,) after a delta (6,), held inside the box, and whether the box changed it."""
     moved = apply_delta(target, delta)
-    inside = np.clip(moved[:3], limits.box_lower_m, limits.box_upper_m)
+    inside = np.clip(moved[:3], limits.workspace_min_m, limits.workspace_max_m)
     clipped = not np.array_equal(inside, moved[:3])
     return np.concatenate([inside, moved[3:]]), clipped
 
@@ -88,13 +88,13 @@ def joints_of_target(target: Array, joints: Array, duration_s: float, tcp_offset
     solution = inverse(target, joints, tcp_offset)
     if solution is None:
         raise RefusedError('the target is out of reach')
-    if abs(np.linalg.det(jacobian(solution, tcp_offset))) < limits.least_manipulability:
+    if abs(np.linalg.det(jacobian(solution, tcp_offset))) < limits.min_manipulability:
         raise RefusedError('the target is too near a singularity')
     outside = np.flatnonzero((solution < limits.joint_lower_rad) | (solution > limits.joint_upper_rad))
     if outside.size:
         raise RefusedError(f'joint {outside[0] + 1} would have to turn to {solution[outside[0]]:.2f} rad, out of its range')
     speeds = np.abs(solution - joints) / duration_s
-    if speeds.max() > limits.joint_speed_rad_s:
+    if speeds.max() > limits.max_joint_speed_rad_s:
         raise RefusedError(f'joint {int(speeds.argmax()) + 1} would have to move at {speeds.max():.1f} rad/s')
     return solution
 

@@ -11,7 +11,7 @@ _PEAK_OF_MEAN = 1.875  # peak over mean speed of a minimum-jerk motion (Flash an
 
 
 @dataclass
-class Move:
+class MinJerkMove:
     """Go to a pose (7,) with an opening, then wait there for `hold_s`."""
 
     pose: Array
@@ -19,16 +19,16 @@ class Move:
     hold_s: float = 0.0
 
 
-class MoveFollower:
+class MinJerkTrajectory:
     """Turns moves into deltas at a fixed period: minimum-jerk motions between poses."""
 
     def __init__(self, pose: Array, period_s: float) -> None:
         self.pose, self.opening = np.asarray(pose, float), 1.0
         self._period_s = period_s
-        self._moves: list[Move] = []
+        self._moves: list[MinJerkMove] = []
         self._start, self._elapsed_s = self.pose, 0.0
 
-    def follow(self, moves: list[Move]) -> None:
+    def follow(self, moves: list[MinJerkMove]) -> None:
         """Takes up new moves, from where it stands."""
         self._moves, self._start, self._elapsed_s = list(moves), self.pose, 0.0
 
@@ -44,7 +44,7 @@ class MoveFollower:
             self._advance(self._moves[0])
         return deltas_between(np.array([before, self.pose]))[0]
 
-    def _advance(self, move: Move) -> None:
+    def _advance(self, move: MinJerkMove) -> None:
         self._elapsed_s += self._period_s
         self.opening = move.opening
         duration_s = _duration_s(self._start, move.pose)

@@ -7,7 +7,7 @@ import numpy as np
 from groot_ros.geometry import Array
 
 
-class FollowingMonitor:
+class TrackingMonitor:
     """Compares the robot's own target with where it was told to be during the last `memory_s`.
 
     servoL lags by its lookahead time, so the target lies somewhere on the recent path of set-points: farther from all of it

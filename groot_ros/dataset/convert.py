@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groot_ros.dataset.convert_source import Job, Part, Recipe, episodes_of, failed_reasons, fingerprint
-from groot_ros.dataset.executors import StoppedError, converted
-from groot_ros.dataset.modality_config import RELEASES
-from groot_ros.dataset.sources.discover import Item, fetched, find_items
+from groot_ros.dataset.convert_source import ConversionJob, ConversionResult, ConversionSettings, fingerprint, read_episodes, verdict_failures
+from groot_ros.dataset.executors import ConversionInterrupted, converted
+from groot_ros.dataset.modality_config import GR00T_VERSIONS
+from groot_ros.dataset.sources.discover import Recording, fetched, find_recordings
 from groot_ros.dataset.sources.time_ranges import RangeEntry
-from groot_ros.dataset.writers.dataset_writer import Existing, Writer
-from groot_ros.dataset.writers.lerobot_v2 import DatasetWriter
-from groot_ros.dataset.writers.lerobot_v3 import DatasetWriterV3
+from groot_ros.dataset.writers.dataset_writer import DatasetWriter, OutputMode
+from groot_ros.dataset.writers.lerobot_v2 import LeRobotV2Writer
+from groot_ros.dataset.writers.lerobot_v3 import LeRobotV3Writer
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.video.mp4 import CODECS
 
 HORIZON = 16
-FORMATS = {'v2.1': DatasetWriter, 'v3.0': DatasetWriterV3}
+FORMATS = {'v2.1': LeRobotV2Writer, 'v3.0': LeRobotV3Writer}
 _ASPECT_TOLERANCE = 0.01
 _UNSAFE = re.compile(r'[^A-Za-z0-9._-]+')
 
@@ -43,8 +43,8 @@ class ConversionOptions:
     format: str = 'v2.1'
     codec: str = 'h264'
     idle_s: float | None = None
-    release: str = ''
-    existing: Existing = Existing.REFUSE
+    gr00t_version: str = ''
+    existing: OutputMode = OutputMode.REFUSE
     ranges: tuple[RangeEntry, ...] = ()
 
 
@@ -84,7 +84,7 @@ def convert(
     output: Path,
     embodiment: Embodiment,
     options: ConversionOptions | None = None,
-    progress: Callable[[Iterable[Part], int], Iterable[Part]] = lambda parts, count: parts,
+    progress: Callable[[Iterable[ConversionResult], int], Iterable[ConversionResult]] = lambda parts, count: parts,
 ) -> ConversionReport:
     """Converts everything below `sources` to a dataset at `output`.
 
@@ -94,8 +94,8 @@ def convert(
     """
     options, started_s = options or ConversionOptions(), time.perf_counter()
     check_options(embodiment, options)
-    items = find_items([str(source) for source in sources])
-    writer = writer_of(output, embodiment, options)
+    items = find_recordings([str(source) for source in sources])
+    writer = make_writer(output, embodiment, options)
     report = ConversionReport(output)
     try:
         jobs = _jobs(items, writer, embodiment, options, report)
@@ -104,7 +104,7 @@ def convert(
                 _take(job, part, writer, report)
         _check_result(writer, report, options.skip_bad)
         writer.finish()
-    except StoppedError:
+    except ConversionInterrupted:
         raise
     except Exception:
         writer.abandon()
@@ -118,8 +118,8 @@ def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
     for what, value, known in (('format', options.format, FORMATS), ('codec', options.codec, CODECS)):
         if value not in known:
             raise GrootRosError(f'There is no {what} {value!r} here: choose one of {", ".join(known)}.')
-    if options.release and options.release not in RELEASES:
-        raise GrootRosError(f'There is no GR00T {options.release!r} here: choose one of {", ".join(RELEASES)}.')
+    if options.gr00t_version and options.gr00t_version not in GR00T_VERSIONS:
+        raise GrootRosError(f'There is no GR00T {options.gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.')
     ratios = {camera.name: camera.width / camera.height for camera in embodiment.cameras}
     if max(ratios.values()) / min(ratios.values()) > 1 + _ASPECT_TOLERANCE:
         sizes = ', '.join(f'{camera.name} {camera.width}x{camera.height}' for camera in embodiment.cameras)
@@ -129,31 +129,31 @@ def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
         )
 
 
-def writer_of(output: Path, embodiment: Embodiment, options: ConversionOptions) -> Writer:
+def make_writer(output: Path, embodiment: Embodiment, options: ConversionOptions) -> DatasetWriter:
     """The writer of the chosen format."""
-    return FORMATS[options.format](output, embodiment, options.codec, options.existing, options.release, options.horizon)
+    return FORMATS[options.format](output, embodiment, options.codec, options.existing, options.gr00t_version, options.horizon)
 
 
-def recipe_of(embodiment: Embodiment, options: ConversionOptions) -> Recipe:
+def recipe_of(embodiment: Embodiment, options: ConversionOptions) -> ConversionSettings:
     """What of the options matters to a single item."""
-    return Recipe(embodiment.text(), options.horizon, options.task, options.codec, options.idle_s, options.ranges)
+    return ConversionSettings(embodiment.text(), options.horizon, options.task, options.codec, options.idle_s, options.ranges)
 
 
-def _jobs(items: list[Item], writer: Writer, embodiment: Embodiment, options: ConversionOptions, report: ConversionReport) -> list[Job]:
+def _jobs(items: list[Recording], writer: DatasetWriter, embodiment: Embodiment, options: ConversionOptions, report: ConversionReport) -> list[ConversionJob]:
     recipe = recipe_of(embodiment, options)
     jobs = []
     for item in items:
-        if reasons := [] if options.keep_failed else failed_reasons(item):
+        if reasons := [] if options.keep_failed else verdict_failures(item):
             report.failed[str(item)] = '; '.join(reasons)
         elif writer.known and _fingerprint(item, embodiment) in writer.known:
             report.known.append(str(item))
         else:
             digest = hashlib.sha256(str(item).encode()).hexdigest()[:8]
-            jobs.append(Job(item, writer.parts / f'{_UNSAFE.sub("_", item.name)[:60]}_{digest}', recipe))
+            jobs.append(ConversionJob(item, writer.parts / f'{_UNSAFE.sub("_", item.name)[:60]}_{digest}', recipe))
     return jobs
 
 
-def _fingerprint(item: Item, embodiment: Embodiment) -> str:
+def _fingerprint(item: Recording, embodiment: Embodiment) -> str:
     """Of an item that may be unfit, which its job will tell."""
     try:
         with fetched(item) as path:
@@ -162,11 +162,11 @@ def _fingerprint(item: Item, embodiment: Embodiment) -> str:
         return ''
 
 
-def _take(job: Job, part: Part, writer: Writer, report: ConversionReport) -> None:
+def _take(job: ConversionJob, part: ConversionResult, writer: DatasetWriter, report: ConversionReport) -> None:
     if part.problem:
         report.skipped[str(job.item)] = part.problem
         return
-    for episode in episodes_of(part, writer.embodiment):
+    for episode in read_episodes(part, writer.embodiment):
         writer.add_episode(episode)
     if part.trimmed:
         report.trimmed[str(job.item)] = part.trimmed
@@ -176,7 +176,7 @@ def _take(job: Job, part: Part, writer: Writer, report: ConversionReport) -> Non
     report.video_s += part.video_s
 
 
-def _check_result(writer: Writer, report: ConversionReport, skip_bad: bool) -> None:
+def _check_result(writer: DatasetWriter, report: ConversionReport, skip_bad: bool) -> None:
     if report.skipped and not (skip_bad and writer.episodes):
         raise GrootRosError(_refusal(report.skipped, skip_bad))
     if report.failed and not writer.episodes:

@@ -19,16 +19,16 @@ import numpy as np
 from groot_ros import __version__
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.sources.bag import bag_stretches
-from groot_ros.dataset.sources.discover import Item, fetched, read_beside
-from groot_ros.dataset.sources.segment import Stretch
+from groot_ros.dataset.sources.discover import Recording, fetched, read_sidecar
+from groot_ros.dataset.sources.segment import Segment
 from groot_ros.dataset.sources.table import open_table, table_stretch
 from groot_ros.dataset.sources.time_ranges import RangeEntry
-from groot_ros.dataset.trimming import busy_span
-from groot_ros.dataset.writers.statistics import picture_statistics
+from groot_ros.dataset.trimming import non_idle_range
+from groot_ros.dataset.writers.statistics import image_stats
 from groot_ros.embodiment import OUTCOME, Embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.resources import VERDICT_FILE
-from groot_ros.sampling.rows import REWARD, Rows
+from groot_ros.sampling.rows import REWARD, RowTable
 
 _DONE = 'part.json'
 _ARRAYS = ('ticks_ns', 'states', 'actions', 'ages_s')
@@ -45,7 +45,7 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ConversionSettings:
     """How every item of a conversion is converted; the embodiment as text, since it crosses to other processes.
 
     `horizon` is the shortest episode worth keeping, in rows; `idle_s` what is left of idle beginnings and ends, None for all of it.
@@ -65,16 +65,16 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Job:
+class ConversionJob:
     """An item to convert into a folder."""
 
-    item: Item
+    item: Recording
     folder: Path
-    recipe: Recipe
+    recipe: ConversionSettings
 
 
 @dataclass
-class Part:
+class ConversionResult:
     """What came of an item: how many episodes and rows, or why there are none; times in s, `trimmed` counts rows."""
 
     folder: Path
@@ -87,17 +87,17 @@ class Part:
 
 
 @dataclass
-class PartEpisode:
+class ConvertedEpisode:
     """An episode without a number: rows, task, where it came from, and for each camera's feature a video and its statistics."""
 
-    rows: Rows
+    rows: RowTable
     task: str
     provenance: Provenance
     videos: dict[str, Path]
     pictures: dict[str, Any]
 
 
-def convert_item(job: Job) -> Part:
+def convert_recording(job: ConversionJob) -> ConversionResult:
     """Converts one item, or finds that it is done. An unfit item is told in `problem`; nothing else is caught."""
     embodiment = parse_embodiment(job.recipe.embodiment, 'of the conversion')
     try:
@@ -110,12 +110,12 @@ def convert_item(job: Job) -> Part:
             job.folder.mkdir(parents=True)
             part, key = _convert(job, path, embodiment, sha256), f'{sha256.result()}/{job.recipe.key}'
     except GrootRosError as error:
-        return Part(job.folder, problem=str(error))
+        return ConversionResult(job.folder, problem=str(error))
     (job.folder / _DONE).write_text(json.dumps({**asdict(part), 'folder': '', 'key': key}))
     return part
 
 
-def fingerprint(item: Item, path: Path, embodiment: Embodiment) -> str:
+def fingerprint(item: Recording, path: Path, embodiment: Embodiment) -> str:
     """SHA-256 of what an item at `path` holds. Raises GrootRosError where it cannot be read."""
     if item.kind != 'bag':
         with open_table(item, path, embodiment) as table:
@@ -128,18 +128,18 @@ def fingerprint(item: Item, path: Path, embodiment: Embodiment) -> str:
     return digest.hexdigest()
 
 
-def episodes_of(part: Part, embodiment: Embodiment) -> Iterator[PartEpisode]:
+def read_episodes(part: ConversionResult, embodiment: Embodiment) -> Iterator[ConvertedEpisode]:
     """The episodes of a part, in their order."""
     for number in range(part.episodes):
         with np.load(part.folder / f'{number}.npz') as file:
             arrays = dict(file)
-        rows = Rows(*(arrays.pop(name) for name in _ARRAYS), more=arrays)
+        rows = RowTable(*(arrays.pop(name) for name in _ARRAYS), more=arrays)
         facts = json.loads((part.folder / f'{number}.json').read_text())
         videos = {camera.feature: part.folder / _video_name(number, camera.name) for camera in embodiment.cameras}
-        yield PartEpisode(rows, facts['task'], Provenance(**facts['provenance']), videos, facts['pictures'])
+        yield ConvertedEpisode(rows, facts['task'], Provenance(**facts['provenance']), videos, facts['pictures'])
 
 
-def failed_reasons(item: Item) -> list[str]:
+def verdict_failures(item: Recording) -> list[str]:
     """Why the verdict beside a bag is fail; empty where it is not, or where there is none."""
     verdict = _verdict(item)
     failed = [finding['text'] for finding in verdict.get('findings', []) if finding['level'] == 'fail']
@@ -148,7 +148,7 @@ def failed_reasons(item: Item) -> list[str]:
 
 
 @contextmanager
-def _stretches(job: Job, path: Path, embodiment: Embodiment) -> Iterator[list[Stretch]]:
+def _stretches(job: ConversionJob, path: Path, embodiment: Embodiment) -> Iterator[list[Segment]]:
     if job.item.kind != 'bag':
         with open_table(job.item, path, embodiment) as table:
             yield [table_stretch(table, embodiment, job.recipe.codec)]
@@ -158,7 +158,7 @@ def _stretches(job: Job, path: Path, embodiment: Embodiment) -> Iterator[list[St
         yield bag_stretches(bag, embodiment, job.folder, job.recipe.codec, ranges)
 
 
-def _convert(job: Job, path: Path, embodiment: Embodiment, sha256: Future[str]) -> Part:
+def _convert(job: ConversionJob, path: Path, embodiment: Embodiment, sha256: Future[str]) -> ConversionResult:
     started_s = time.perf_counter()
     with _stretches(job, path, embodiment) as stretches:
         rows_s = time.perf_counter() - started_s
@@ -167,9 +167,11 @@ def _convert(job: Job, path: Path, embodiment: Embodiment, sha256: Future[str]) 
     return part
 
 
-def write_part(folder: Path, name: str, stretches: list[Stretch], recipe: Recipe, embodiment: Embodiment, sha256: str, verdict: str = '') -> Part:
+def write_part(
+    folder: Path, name: str, stretches: list[Segment], recipe: ConversionSettings, embodiment: Embodiment, sha256: str, verdict: str = ''
+) -> ConversionResult:
     """Writes the episodes of one source into a folder. Raises GrootRosError where none is long enough."""
-    part = Part(folder)
+    part = ConversionResult(folder)
     longest = max((len(stretch.rows) for stretch in stretches), default=0)
     if longest < recipe.horizon:
         raise GrootRosError(
@@ -185,22 +187,22 @@ def write_part(folder: Path, name: str, stretches: list[Stretch], recipe: Recipe
     return part
 
 
-def _span(stretch: Stretch, embodiment: Embodiment, recipe: Recipe) -> tuple[int, int]:
+def _span(stretch: Segment, embodiment: Embodiment, recipe: ConversionSettings) -> tuple[int, int]:
     """The rows to keep. An episode that would become shorter than the horizon keeps all."""
     if recipe.idle_s is None:
         return 0, len(stretch.rows)
-    first, end = busy_span(embodiment, stretch.rows, recipe.idle_s)
+    first, end = non_idle_range(embodiment, stretch.rows, recipe.idle_s)
     return (stretch.start_by(first), end) if end - first >= recipe.horizon else (0, len(stretch.rows))
 
 
-def _write(part: Part, stretch: Stretch, span: slice, provenance: Provenance, recipe: Recipe, embodiment: Embodiment) -> None:
+def _write(part: ConversionResult, stretch: Segment, span: slice, provenance: Provenance, recipe: ConversionSettings, embodiment: Embodiment) -> None:
     rows, pictures, started_s = stretch.rows[span], {}, time.perf_counter()
     for camera in embodiment.cameras:
         video = part.folder / _video_name(part.episodes, camera.name)
         frames = stretch.write_video(camera, video, span.start, len(rows))
         if frames != len(rows):
             raise GrootRosError(f'{provenance.source} has {frames} frames of {camera.name} for {len(rows)} rows: its recording is damaged.')
-        pictures[camera.feature] = picture_statistics(video)
+        pictures[camera.feature] = image_stats(video)
     if embodiment.reward == OUTCOME:
         rows.more[REWARD] = np.zeros(len(rows))
         rows.more[REWARD][-1] = float(provenance.outcome == 'success')
@@ -214,17 +216,17 @@ def _write(part: Part, stretch: Stretch, span: slice, provenance: Provenance, re
     part.episodes += 1
 
 
-def _done(folder: Path, key: str) -> Part | None:
+def _done(folder: Path, key: str) -> ConversionResult | None:
     try:
         known = json.loads((folder / _DONE).read_text())
-        return Part(**{**known, 'folder': folder}) if known.pop('key') == key else None
+        return ConversionResult(**{**known, 'folder': folder}) if known.pop('key') == key else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _verdict(item: Item) -> dict[str, Any]:
+def _verdict(item: Recording) -> dict[str, Any]:
     try:
-        return json.loads(read_beside(item, VERDICT_FILE)) if item.kind == 'bag' else {}
+        return json.loads(read_sidecar(item, VERDICT_FILE)) if item.kind == 'bag' else {}
     except (OSError, ValueError):
         return {}
 

@@ -12,7 +12,7 @@ from groot_ros.errors import GrootRosError
 
 
 @dataclass(frozen=True)
-class Release:
+class Gr00tVersion:
     """What a release of GR00T takes: numbers of a state, numbers of an action, and steps of a chunk.
 
     Those of N1.6 are defaults of its code; a model with a larger `max_state_dim` takes more.
@@ -23,9 +23,9 @@ class Release:
     horizon: int
 
 
-RELEASES = {'n1.5': Release(64, 32, 16), 'n1.6': Release(29, 29, 16), 'n1.7': Release(132, 132, 40)}
+GR00T_VERSIONS = {'n1.5': Gr00tVersion(64, 32, 16), 'n1.6': Gr00tVersion(29, 29, 16), 'n1.7': Gr00tVersion(132, 132, 40)}
 
-_REGISTERED = '''"""Modality config of {name} for GR00T {release}, made by groot-ros modality-config. Pass it as --modality-config-path."""
+_REGISTERED = '''"""Modality config of {name} for GR00T {gr00t_version}, made by groot-ros modality-config. Pass it as --modality-config-path."""
 
 from gr00t.configs.data.embodiment_configs import register_modality_config
 from gr00t.data.embodiment_tags import EmbodimentTag
@@ -102,22 +102,22 @@ class {class_name}(BaseDataConfig):
 '''
 
 
-def modality_config(embodiment: Embodiment, release: str, horizon: int = 16, relative: bool = False) -> str:
+def modality_config(embodiment: Embodiment, gr00t_version: str, horizon: int = 16, relative: bool = False) -> str:
     """Python source for a release of GR00T (n1.5, n1.6, n1.7). Raises GrootRosError where the rows are beyond what it takes.
 
     `relative` predicts the poses of the embodiment's eef_9d relative to the state instead of its deltas.
     """
-    if release not in RELEASES:
-        raise GrootRosError(f'There is no GR00T {release!r} here: choose one of {", ".join(RELEASES)}.')
-    if relative and (not embodiment.eef_9d or release == 'n1.5'):
+    if gr00t_version not in GR00T_VERSIONS:
+        raise GrootRosError(f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.')
+    if relative and (not embodiment.eef_9d or gr00t_version == 'n1.5'):
         raise GrootRosError('Poses relative to the state need `eef_9d` in the embodiment, and GR00T N1.6 or N1.7.')
     states = [field.name for field in embodiment.state if not relative or field.name != embodiment.eef_9d]
     actions = [field for field in embodiment.action if not relative or not field.is_derived]
     sizes = sum(field.size for field in embodiment.state if field.name in states), sum(field.size for field in actions)
-    _check_limits(embodiment, release, horizon, *(size + 9 * relative for size in sizes))
-    prefixed = release == 'n1.5'
+    _check_limits(embodiment, gr00t_version, horizon, *(size + 9 * relative for size in sizes))
+    prefixed = gr00t_version == 'n1.5'
     largest = max(sizes) + 9 * relative
-    beyond = release == 'n1.6' and largest > RELEASES['n1.6'].state_size
+    beyond = gr00t_version == 'n1.6' and largest > GR00T_VERSIONS['n1.6'].state_size
     note = f'\n        # The model must have a max_state_dim and max_action_dim of at least {largest}; N1.6 has 29 where nobody says more.' * beyond
 
     def keys(kind: str, names: list[str]) -> str:
@@ -126,18 +126,18 @@ def modality_config(embodiment: Embodiment, release: str, horizon: int = 16, rel
     modes = {f'action.{field.name}': 'binary' for field in embodiment.action if field.absolute and field.size == 1}
     class_name = ''.join(word.capitalize() for word in embodiment.name.split('_')) + 'DataConfig'
     return (_CLASS if prefixed else _REGISTERED).format(
-        name=embodiment.name, release=release.upper(), horizon=horizon, cameras=keys('video', [camera.name for camera in embodiment.cameras]),
+        name=embodiment.name, gr00t_version=gr00t_version.upper(), horizon=horizon, cameras=keys('video', [camera.name for camera in embodiment.cameras]),
         state=keys('state', [EEF_9D] * relative + states), action=keys('action', [EEF_9D] * relative + [field.name for field in actions]),
         note=note, configs='[RELATIVE] + ' * relative + f'[AS_STORED] * {len(actions)}', relative=_RELATIVE if relative else '',
         language=json.dumps([embodiment.language]), modes=json.dumps(modes), class_name=class_name,
-        module=f'{embodiment.name}_n1_5', state_size=RELEASES[release].state_size, action_size=RELEASES[release].action_size,
+        module=f'{embodiment.name}_n1_5', state_size=GR00T_VERSIONS[gr00t_version].state_size, action_size=GR00T_VERSIONS[gr00t_version].action_size,
     )  # fmt: skip
 
 
-def _check_limits(embodiment: Embodiment, release: str, horizon: int, state_size: int, action_size: int) -> None:
-    limits = RELEASES[release]
+def _check_limits(embodiment: Embodiment, gr00t_version: str, horizon: int, state_size: int, action_size: int) -> None:
+    limits = GR00T_VERSIONS[gr00t_version]
     for what, size, largest in (
         ('a state', state_size, limits.state_size), ('an action', action_size, limits.action_size), ('a chunk', horizon, limits.horizon),
     ):  # fmt: skip
-        if size > largest and (release != 'n1.6' or what == 'a chunk'):
-            raise GrootRosError(f'GR00T {release.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.')
+        if size > largest and (gr00t_version != 'n1.6' or what == 'a chunk'):
+            raise GrootRosError(f'GR00T {gr00t_version.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.')

@@ -21,7 +21,7 @@ _COLUMNS = 4
 _BLUE, _ORANGE = '#2f6fb0', '#d1662a'
 
 
-def write_page(root: Path, report: ValidationReport, path: Path) -> None:
+def write_report(root: Path, report: ValidationReport, path: Path) -> None:
     """Writes the page of a dataset that has been validated."""
     meta = {name: json.loads((root / 'meta' / f'{name}.json').read_text()) for name in ('info', 'modality', 'stats')}
     episodes = [json.loads(line) for line in (root / 'meta' / 'episodes.jsonl').read_text().splitlines()]

@@ -4,19 +4,19 @@ import numpy as np
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array
-from groot_ros.sampling.rows import Rows
+from groot_ros.sampling.rows import RowTable
 
 # Below these speeds nothing moves on purpose: m/s for positions, and rad/s or openings a second for everything else.
 STILL_M_S, STILL_S = 0.002, 0.02
 
 
-def moving_rows(embodiment: Embodiment, rows: Rows) -> np.ndarray:
+def moving_rows(embodiment: Embodiment, rows: RowTable) -> np.ndarray:
     """Whether something is commanded in each row (n,): a delta of more than noise, or a command that changes."""
     speeds = [_speed(embodiment, name, rows.actions[:, part]) for name, part in embodiment.action_slices.items()]
     return np.any(speeds, axis=0)
 
 
-def busy_span(embodiment: Embodiment, rows: Rows, margin_s: float) -> tuple[int, int]:
+def non_idle_range(embodiment: Embodiment, rows: RowTable, margin_s: float) -> tuple[int, int]:
     """First row, and the one behind the last, that leave `margin_s` of idling at both ends; all rows where nothing ever moves."""
     moving = np.flatnonzero(moving_rows(embodiment, rows))
     if not len(moving):

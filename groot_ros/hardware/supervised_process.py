@@ -13,22 +13,20 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 8.0
+_FIRST_BACKOFF_S, _MAX_BACKOFF_S = 0.5, 8.0
 _START_S = 10.0
 _LONG_RUN_S = 30.0
 _RECORD, _BUSY, _ANSWER = b'R', b'B', b'A'
 
 
-class SupervisedChild:
-    """Runs `python -m MODULE FD SETTINGS_JSON`; the child answers through a ChildEnd.
+class SupervisedProcess:
+    """Runs `python -m MODULE FD SETTINGS_JSON`; the child answers through a WorkerConnection.
 
     `on_record` gets each record as bytes, `on_loss` a sentence when the child died, fell silent for `patience_s`, or did not
     return from a call within the deadline that it had announced. Both are called from this object's thread.
     """
 
-    def __init__(
-        self, module: str, settings: dict[str, Any], on_record: Callable[[bytes], None], on_loss: Callable[[str], None], patience_s: float
-    ) -> None:
+    def __init__(self, module: str, settings: dict[str, Any], on_record: Callable[[bytes], None], on_loss: Callable[[str], None], patience_s: float) -> None:
         self._module, self._settings, self._patience_s = module, json.dumps(settings), patience_s
         self._on_record, self._on_loss = on_record, on_loss
         self._closing = threading.Event()
@@ -81,7 +79,7 @@ class SupervisedChild:
             self._on_loss(reason)
             lasted = time.monotonic() - began_s > _LONG_RUN_S
             self._closing.wait(backoff_s)
-            backoff_s = _FIRST_BACKOFF_S if lasted else min(backoff_s * 2, _LONGEST_BACKOFF_S)
+            backoff_s = _FIRST_BACKOFF_S if lasted else min(backoff_s * 2, _MAX_BACKOFF_S)
 
     def _run_child(self) -> str:
         """Runs one child to its end and says why it ended."""
@@ -129,7 +127,7 @@ class SupervisedChild:
             self._answered.notify_all()
 
 
-class ChildEnd:
+class WorkerConnection:
     """The child's side: records out, orders in, and the announcement of calls that may hang."""
 
     def __init__(self) -> None:
@@ -160,10 +158,10 @@ class ChildEnd:
             yield record
 
 
-def run_child(work: Callable[[ChildEnd], None]) -> None:
+def run_child(work: Callable[[WorkerConnection], None]) -> None:
     """The main of a child: works until the parent hangs up; a fault becomes one line on stderr and exit code 1."""
     try:
-        work(ChildEnd())
+        work(WorkerConnection())
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # destructors of a broken ur_rtde connection hang
     except Exception as error:  # the one place where a library's many exceptions become one line for the driver

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from groot_ros.inference.protocol import LARGEST_BYTES, WireError, pack, unpack
+from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, WireError, pack, unpack
 from groot_ros.policies.policy import PolicyError
 
 
@@ -15,9 +15,9 @@ class Client:
     To be used in one thread.
     """
 
-    def __init__(self, host: str, port: int, flavour: str, token: str = '', timeout_s: float = 5.0) -> None:
+    def __init__(self, host: str, port: int, gr00t_version: str, token: str = '', timeout_s: float = 5.0) -> None:
         self.address = f'{host}:{port}'
-        self._flavour, self._token, self._timeout_ms = flavour, token, round(timeout_s * 1e3)
+        self._flavour, self._token, self._timeout_ms = gr00t_version, token, round(timeout_s * 1e3)
         self._context = zmq.Context.instance()
         self._socket: zmq.Socket | None = None
 
@@ -64,7 +64,7 @@ class Client:
         for option, value in ((zmq.SNDTIMEO, self._timeout_ms), (zmq.LINGER, 0)):
             socket.setsockopt(option, value)
         # A larger message closes the connection before it fills the memory.
-        socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.connect(f'tcp://{self.address}')
         self._socket = socket
         return socket

@@ -19,7 +19,7 @@ from groot_ros.policies.policy import PolicyError
 
 HOST_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'
 BACKENDS = ('gr00t', 'lerobot')
-_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S, _LONG_RUN_S, _END_S = 1.0, 30.0, 60.0, 5.0
+_FIRST_BACKOFF_S, _MAX_BACKOFF_S, _LONG_RUN_S, _END_S = 1.0, 30.0, 60.0, 5.0
 
 
 @dataclass
@@ -34,7 +34,7 @@ class ModelSettings:
     data_config: str = ''
     host: str = '127.0.0.1'
     port: int = 0
-    flavour: str = 'n1.7'
+    gr00t_version: str = 'n1.7'
 
 
 class ModelProcess:
@@ -98,7 +98,7 @@ class ModelProcess:
             self._on_line(f'The model ended: {reason or "killed over the wire"}.')
             if self.was_killed or not was_ready:
                 return
-            backoff_s = _FIRST_BACKOFF_S if time.monotonic() - began_s > _LONG_RUN_S else min(2 * backoff_s, _LONGEST_BACKOFF_S)
+            backoff_s = _FIRST_BACKOFF_S if time.monotonic() - began_s > _LONG_RUN_S else min(2 * backoff_s, _MAX_BACKOFF_S)
             self._closing.wait(backoff_s)
 
     def _run(self) -> tuple[bool, str]:

@@ -1,6 +1,6 @@
 """GR00T's inference protocol: one msgpack map a request and a reply, arrays within in the form of the release. No pickle, no objects.
 
-Requests are written in the flavour of the server; replies of every flavour are read, since a server may answer in another one than it
+Requests are written in the gr00t_version of the server; replies of every gr00t_version are read, since a server may answer in another one than it
 was asked in (N1.7 answers N1.5 and N1.6 in its own).
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from groot_ros.errors import GrootRosError
 
 FLAVOURS = ('n1.5', 'n1.6', 'n1.7')
-LARGEST_BYTES = 64 << 20
+MAX_MESSAGE_BYTES = 64 << 20
 # The token of a model server. Not an option, since everybody on the machine can read those.
 TOKEN_VARIABLE = 'GROOT_ROS_API_TOKEN'
 
@@ -33,15 +33,15 @@ class Modality:
     actions: list[dict[str, Any]] = field(default_factory=list)
 
 
-def pack(message: Any, flavour: str) -> bytes:
-    """A message with arrays and modalities in a flavour."""
-    return msgpack.packb(message, default=lambda value: _encoded(value, flavour))
+def pack(message: Any, gr00t_version: str) -> bytes:
+    """A message with arrays and modalities in a gr00t_version."""
+    return msgpack.packb(message, default=lambda value: _encoded(value, gr00t_version))
 
 
 def unpack(data: bytes) -> Any:
-    """A message of any flavour. Raises WireError for what is none, and for arrays of objects."""
-    if len(data) > LARGEST_BYTES:
-        raise WireError(f'a message of {len(data) / 1e6:.0f} MB came, and at most {LARGEST_BYTES / 1e6:.0f} MB are taken')
+    """A message of any gr00t_version. Raises WireError for what is none, and for arrays of objects."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise WireError(f'a message of {len(data) / 1e6:.0f} MB came, and at most {MAX_MESSAGE_BYTES / 1e6:.0f} MB are taken')
     try:
         return msgpack.unpackb(data, object_hook=_decoded, strict_map_key=False)
     except WireError:
@@ -50,14 +50,14 @@ def unpack(data: bytes) -> Any:
         raise WireError(f'what came is no message of this protocol ({str(error) or type(error).__name__})') from error
 
 
-def _encoded(value: Any, flavour: str) -> Any:
+def _encoded(value: Any, gr00t_version: str) -> Any:
     if isinstance(value, Modality):
-        return _encoded_modality(value, flavour)
+        return _encoded_modality(value, gr00t_version)
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if not isinstance(value, np.ndarray) or value.dtype.hasobject:
         raise WireError(f'{type(value).__name__} cannot be sent')
-    if flavour == 'n1.7':
+    if gr00t_version == 'n1.7':
         array = np.ascontiguousarray(value)
         return {b'nd': True, b'type': array.dtype.str, b'kind': b'', b'shape': list(value.shape), b'data': array.tobytes()}
     file = io.BytesIO()
@@ -65,12 +65,12 @@ def _encoded(value: Any, flavour: str) -> Any:
     return {'__ndarray_class__': True, 'as_npy': file.getvalue()}
 
 
-def _encoded_modality(value: Modality, flavour: str) -> dict[str, Any]:
+def _encoded_modality(value: Modality, gr00t_version: str) -> dict[str, Any]:
     content = {'delta_indices': value.delta_indices, 'modality_keys': value.keys}
-    if flavour == 'n1.5':
+    if gr00t_version == 'n1.5':
         return {'__ModalityConfig_class__': True, 'as_json': json.dumps(content)}
     content |= {'sin_cos_embedding_keys': None, 'mean_std_embedding_keys': None, 'action_configs': value.actions or None}
-    return {'__ModalityConfig__' if flavour == 'n1.7' else '__ModalityConfig_class__': True, 'as_json': content}
+    return {'__ModalityConfig__' if gr00t_version == 'n1.7' else '__ModalityConfig_class__': True, 'as_json': content}
 
 
 def _decoded(content: dict[Any, Any]) -> Any:

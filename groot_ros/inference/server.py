@@ -8,12 +8,12 @@ import numpy as np
 import zmq
 
 from groot_ros.errors import GrootRosError
-from groot_ros.inference.protocol import LARGEST_BYTES, TOKEN_VARIABLE, Modality, WireError, pack, unpack
+from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, TOKEN_VARIABLE, Modality, WireError, pack, unpack
 
 _LOOK_MS = 200
 
 
-class Served(Protocol):
+class ModelBackend(Protocol):
     """What a backend gives: modalities as GR00T tells them, and actions (1, H, size) of an observation in GR00T's own form."""
 
     name: str
@@ -34,12 +34,12 @@ class Served(Protocol):
 class Server:
     """Answers one request after another at `port`, any free one for 0. Without a token `kill` is refused to everybody."""
 
-    def __init__(self, served: Served, host: str = '127.0.0.1', port: int = 5555, flavour: str = 'n1.7', token: str = '') -> None:
-        self._served, self._flavour, self._token = served, flavour, token
+    def __init__(self, served: ModelBackend, host: str = '127.0.0.1', port: int = 5555, gr00t_version: str = 'n1.7', token: str = '') -> None:
+        self._served, self._flavour, self._token = served, gr00t_version, token
         self.running = True
         self._socket = zmq.Context.instance().socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 500)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_BYTES)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         try:
             self._socket.bind(f'tcp://{host}:{port or "*"}')
         except zmq.ZMQError as error:

@@ -11,23 +11,23 @@ from std_msgs.msg import Header
 
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.cameras.base import EYES, Camera, CameraSettings, Frame, Intrinsics, open_camera
-from groot_ros.ros.lifecycle_node import IMAGE_QOS, GrootNode, Parameter, run_node, time_of
+from groot_ros.ros.lifecycle_node import IMAGE_QOS, GrootNode, ParameterSpec, run_node, to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
-    'source': Parameter('sdk', "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video on disk"),
-    'camera_name': Parameter('zed', 'prefix of the topics: NAME/image and NAME/camera_info; with both eyes NAME/left/... and NAME/right/...'),
-    'serial_number': Parameter(0, 'serial number of the ZED, 0 for the only one, for source sdk'),
-    'device': Parameter('/dev/video0', 'V4L2 device, for source uvc'),
-    'calibration_file': Parameter('', 'SN<serial>.conf of the ZED, to rectify the images of source uvc; empty leaves them raw'),
-    'file': Parameter('', 'path of a video, for source file'),
-    'host': Parameter('127.0.0.1', 'address of sim_cell, for source sim'),
-    'resolution': Parameter('HD720', 'resolution of one eye: HD2K, HD1080, HD720 or VGA'),
-    'fps': Parameter(30.0, 'frame rate: 15, 30, 60 or 100, as the resolution offers', 1.0, 100.0),
-    'eye': Parameter('left', "'left', 'right' or 'both'"),
-    'depth': Parameter(False, 'publish NAME/depth too (32FC1, m), for source sdk; costs the GPU'),
-    'frozen_s': Parameter(2.0, 'open the camera anew when its image has not changed for so long, s; 0 never', 0.0, 60.0),
-    'connect_timeout_s': Parameter(15.0, 'how long to wait for the first frame before giving up, s', 1.0, 600.0),
+    'source': ParameterSpec('sdk', "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video on disk"),
+    'camera_name': ParameterSpec('zed', 'prefix of the topics: NAME/image and NAME/camera_info; with both eyes NAME/left/... and NAME/right/...'),
+    'serial_number': ParameterSpec(0, 'serial number of the ZED, 0 for the only one, for source sdk'),
+    'device': ParameterSpec('/dev/video0', 'V4L2 device, for source uvc'),
+    'calibration_file': ParameterSpec('', 'SN<serial>.conf of the ZED, to rectify the images of source uvc; empty leaves them raw'),
+    'file': ParameterSpec('', 'path of a video, for source file'),
+    'host': ParameterSpec('127.0.0.1', 'address of sim_cell, for source sim'),
+    'resolution': ParameterSpec('HD720', 'resolution of one eye: HD2K, HD1080, HD720 or VGA'),
+    'fps': ParameterSpec(30.0, 'frame rate: 15, 30, 60 or 100, as the resolution offers', 1.0, 100.0),
+    'eye': ParameterSpec('left', "'left', 'right' or 'both'"),
+    'depth': ParameterSpec(False, 'publish NAME/depth too (32FC1, m), for source sdk; costs the GPU'),
+    'frozen_s': ParameterSpec(2.0, 'open the camera anew when its image has not changed for so long, s; 0 never', 0.0, 60.0),
+    'connect_timeout_s': ParameterSpec(15.0, 'how long to wait for the first frame before giving up, s', 1.0, 600.0),
 }
 
 
@@ -84,11 +84,11 @@ class CameraDriver(GrootNode):
     def _publish(self, frame: Frame, intrinsics: dict[str, Intrinsics]) -> None:
         self._meter.note(frame.stamp_ns, time.time_ns())
         for eye, image in frame.images.items():
-            header = Header(stamp=time_of(frame.stamp_ns), frame_id=f'{self._name}_{eye}_optical_frame')
+            header = Header(stamp=to_time_msg(frame.stamp_ns), frame_id=f'{self._name}_{eye}_optical_frame')
             self.publish(self._images[eye], _image_message(header, image, 'rgb8'))
             self.publish(self._infos[eye], _info_message(header, image, intrinsics.get(eye)))
         if self._depth is not None and frame.depth is not None:
-            header = Header(stamp=time_of(frame.stamp_ns), frame_id=f'{self._name}_left_optical_frame')
+            header = Header(stamp=to_time_msg(frame.stamp_ns), frame_id=f'{self._name}_left_optical_frame')
             self.publish(self._depth, _image_message(header, frame.depth, '32FC1'))
         self._seen, self._loss = True, ''
 

@@ -14,20 +14,20 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 
 from groot_ros.action import ConvertEpisodes
-from groot_ros.cli.main import add_conversion_options, conversion_of
+from groot_ros.cli.main import add_conversion_options, conversion_from_args
 from groot_ros.cli.main import main as command_line
-from groot_ros.dataset.convert import ConversionOptions, ConversionReport, Existing, convert
-from groot_ros.dataset.convert_source import Part
-from groot_ros.dataset.executors import StoppedError
+from groot_ros.dataset.convert import ConversionOptions, ConversionReport, OutputMode, convert
+from groot_ros.dataset.convert_source import ConversionResult
+from groot_ros.dataset.executors import ConversionInterrupted
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_folder import finished_bags
-from groot_ros.ros.lifecycle_node import GrootNode, Parameter, run_node
+from groot_ros.ros.lifecycle_node import GrootNode, ParameterSpec, run_node
 from groot_ros.sampling.stream_monitor import Health
 
 PARAMETERS = {
-    'embodiment': Parameter('ur5e_robotiq_zed', 'embodiment of goals that name none: a name, or the path of a YAML file'),
-    'workers': Parameter(1, 'episodes to convert at the same time'),
+    'embodiment': ParameterSpec('ur5e_robotiq_zed', 'embodiment of goals that name none: a name, or the path of a YAML file'),
+    'workers': ParameterSpec(1, 'episodes to convert at the same time'),
 }
 _LOOK_S, _TELL_S = 2.0, 0.2
 # A conversion beside a recorder may have what the recorder leaves.
@@ -76,11 +76,11 @@ class _Work:
         except (GrootRosError, OSError) as error:
             self.problem = str(error)
 
-    def _progress(self, parts: Iterable[Part], count: int) -> Iterator[Part]:
+    def _progress(self, parts: Iterable[ConversionResult], count: int) -> Iterator[ConversionResult]:
         self.total = count
         for part in parts:
             if self.stopped:
-                raise StoppedError('The conversion was stopped: the same one goes on from there.')
+                raise ConversionInterrupted('The conversion was stopped: the same one goes on from there.')
             self.done += 1
             self.rows += part.rows
             yield part
@@ -130,7 +130,7 @@ class ConverterNode(GrootNode):
                 raise GrootRosError('A conversion runs already.')
             embodiment = load_embodiment(goal.embodiment or self.parameter('embodiment'))
             embodiment = embodiment.at_fps(goal.fps) if goal.fps and goal.fps != embodiment.fps else embodiment
-            existing = Existing.APPEND if goal.append else Existing.OVERWRITE if goal.overwrite else Existing.REFUSE
+            existing = OutputMode.APPEND if goal.append else OutputMode.OVERWRITE if goal.overwrite else OutputMode.REFUSE
             options = ConversionOptions(
                 skip_bad=goal.skip_bad, keep_failed=goal.keep_failed, task=goal.task, workers=self.parameter('workers'), existing=existing
             )
@@ -176,7 +176,7 @@ class ConverterNode(GrootNode):
         fresh = [bag for bag in finished_bags(watching.folder) if bag not in self._seen]
         if fresh:
             self._seen.update(fresh)
-            existing = Existing.APPEND if watching.output.exists() else Existing.REFUSE
+            existing = OutputMode.APPEND if watching.output.exists() else OutputMode.REFUSE
             self._begin(_Work(fresh, watching.output, watching.embodiment, replace(watching.options, existing=existing, skip_bad=True)))
 
 
@@ -198,7 +198,7 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def watching_of(options: argparse.Namespace) -> Watching | None:
+def watch_settings_from_args(options: argparse.Namespace) -> Watching | None:
     """What the options say to watch. Raises GrootRosError for options that do not fit together."""
     if options.watch is None:
         return None
@@ -206,7 +206,7 @@ def watching_of(options: argparse.Namespace) -> Watching | None:
         raise GrootRosError('--watch needs --output, and takes no sources.')
     if not options.watch.is_dir():
         raise GrootRosError(f'{options.watch} does not exist: give the folder that the recorder writes into.')
-    embodiment, chosen = conversion_of(options)
+    embodiment, chosen = conversion_from_args(options)
     return Watching(options.watch, options.output, embodiment, chosen)
 
 
@@ -217,7 +217,7 @@ def main() -> int:
     if options.sources:
         return command_line(['convert', *own])
     try:
-        watching = watching_of(options)
+        watching = watch_settings_from_args(options)
     except GrootRosError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

@@ -23,57 +23,66 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import ActionChunk, PolicyStatus, RobotStatus, TcpDelta
 from groot_ros.policies.async_loader import Loader
-from groot_ros.policies.chunk_scheduler import ScheduleFigures, ScheduleSettings
+from groot_ros.policies.chunk_scheduler import ScheduleSettings, ScheduleStats
 from groot_ros.policies.factory import PolicyChoice, make_policy
-from groot_ros.policies.inference_worker import Asker
-from groot_ros.policies.observation_builder import Missing, Observer
+from groot_ros.policies.inference_worker import InferenceWorker
+from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Policy
-from groot_ros.policies.policy_runner import Player, PlaySettings, Taken
+from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
 from groot_ros.policies.shadow import Shadow
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
-from groot_ros.ros.messages import chunk_message, delta_message, figures_message, pose_of, shown
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, stamp_to_ns, to_time_msg
+from groot_ros.ros.messages import chunk_message, delta_message, figures_message, pose_from_msg, shown
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
 from groot_ros.video.frame import stamp_in
 
 PARAMETERS = {
-    'embodiment': Parameter('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
-    'backend': Parameter(
+    'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
+    'backend': ParameterSpec(
         'replay', 'replay (an episode of a dataset), gr00t or lerobot (a checkpoint), remote (a model server), hold, or scripted (a fault)'
     ),
-    'dataset': Parameter('', 'folder of the dataset, for replay'),
-    'episode': Parameter(0, 'episode of the dataset, counted from 0, for replay'),
-    'settle_s': Parameter(1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0),
-    'checkpoint': Parameter('', 'folder of the checkpoint, for gr00t and lerobot'),
-    'python': Parameter('', "the Python that has the model's libraries, such as /opt/gr00t/.venv/bin/python; empty for this one"),
-    'device': Parameter('', 'where the model runs, such as cuda:0; empty for the GPU where there is one'),
-    'embodiment_tag': Parameter('new_embodiment', 'embodiment tag of the checkpoint, for gr00t'),
-    'data_config': Parameter('', 'MODULE:CLASS of the data config, for gr00t checkpoints of N1.5'),
-    'host': Parameter('127.0.0.1', 'address of the server, for remote'),
-    'port': Parameter(5555, 'port of the server, for remote'),
-    'flavour': Parameter('n1.7', 'release of GR00T whose wire the server speaks: n1.5, n1.6 or n1.7'),
-    'timeout_s': Parameter(2.0, 'longest time for an answer, s', 0.05, 60.0),
-    'fault': Parameter('', 'what goes wrong, for scripted: late, empty, not_a_number, jumping, shape, hanging or crashing'),
-    'shadow': Parameter(False, 'compare the policy with what the operator does, and command nothing'),
-    'shadow_report': Parameter('', 'file that the comparison is written to at the end (.json; a plot lies beside it)'),
-    'task': Parameter('', 'what the policy is told to do'),
-    'command_hz': Parameter(0.0, 'commands a second; 0 for one each row', 0.0, 125.0),
-    'execution_steps': Parameter(0, 'steps of a chunk that are used at most; 0 for all'),
-    'replan_s': Parameter(0.4, 'time between two requests, s', 0.02, 10.0),
-    'blend_s': Parameter(0.15, 'time over which a new chunk takes over, s', 0.0, 1.0),
-    'ensemble': Parameter(0.0, 'above 0: all chunks that overlap are averaged, older ones with less weight', 0.0, 5.0),
-    'stop_m': Parameter(0.02, 'distance within which the motion runs out when no chunk comes, m', 0.0, 0.1),
-    'lead_s': Parameter(0.13, 'commands lie so far ahead, for the lag of the arm behind its target, s', 0.0, 0.5),
-    'gripper_lead_s': Parameter(0.0, 'openings lie so far ahead, for the lag of the gripper, s', 0.0, 0.5),
-    'largest_lead_m': Parameter(0.08, 'largest distance of the target from the measured pose, m', 0.005, 0.3),
-    'largest_speed_m_s': Parameter(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0),
-    'stale_s': Parameter(0.3, 'a stream that is silent for longer stops the policy, s', 0.02, 5.0),
-    'slow_scaling': Parameter(0.05, 'below this share of the speed slider the policy waits', 0.0, 1.0),
+    'dataset': ParameterSpec('', 'folder of the dataset, for replay'),
+    'episode': ParameterSpec(0, 'episode of the dataset, counted from 0, for replay'),
+    'replay_settle_s': ParameterSpec(1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0),
+    'checkpoint': ParameterSpec('', 'folder of the checkpoint, for gr00t and lerobot'),
+    'python': ParameterSpec('', "the Python that has the model's libraries, such as /opt/gr00t/.venv/bin/python; empty for this one"),
+    'device': ParameterSpec('', 'where the model runs, such as cuda:0; empty for the GPU where there is one'),
+    'embodiment_tag': ParameterSpec('new_embodiment', 'embodiment tag of the checkpoint, for gr00t'),
+    'data_config': ParameterSpec('', 'MODULE:CLASS of the data config, for gr00t checkpoints of N1.5'),
+    'host': ParameterSpec('127.0.0.1', 'address of the server, for remote'),
+    'port': ParameterSpec(5555, 'port of the server, for remote'),
+    'gr00t_version': ParameterSpec('n1.7', 'release of GR00T whose wire the server speaks: n1.5, n1.6 or n1.7'),
+    'timeout_s': ParameterSpec(2.0, 'longest time for an answer, s', 0.05, 60.0),
+    'fault': ParameterSpec('', 'what goes wrong, for scripted: late, empty, not_a_number, jumping, shape, hanging or crashing'),
+    'shadow': ParameterSpec(False, 'compare the policy with what the operator does, and command nothing'),
+    'shadow_report': ParameterSpec('', 'file that the comparison is written to at the end (.json; a plot lies beside it)'),
+    'task': ParameterSpec('', 'what the policy is told to do'),
+    'command_hz': ParameterSpec(0.0, 'commands a second; 0 for one each row', 0.0, 125.0),
+    'n_action_steps': ParameterSpec(0, 'steps of a chunk that are used at most; 0 for all'),
+    'inference_interval_s': ParameterSpec(0.4, 'time between two requests, s', 0.02, 10.0),
+    'blend_s': ParameterSpec(0.15, 'time over which a new chunk takes over, s', 0.0, 1.0),
+    'temporal_ensemble_coeff': ParameterSpec(0.0, 'above 0: all chunks that overlap are averaged, older ones with less weight', 0.0, 5.0),
+    'stop_distance_m': ParameterSpec(0.02, 'distance within which the motion runs out when no chunk comes, m', 0.0, 0.1),
+    'robot_action_latency_s': ParameterSpec(0.13, 'commands lie so far ahead, for the lag of the arm behind its target, s', 0.0, 0.5),
+    'gripper_action_latency_s': ParameterSpec(0.0, 'openings lie so far ahead, for the lag of the gripper, s', 0.0, 0.5),
+    'max_lead_m': ParameterSpec(0.08, 'largest distance of the target from the measured pose, m', 0.005, 0.3),
+    'max_speed_m_s': ParameterSpec(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0),
+    'max_observation_age_s': ParameterSpec(0.3, 'a stream that is silent for longer stops the policy, s', 0.02, 5.0),
+    'min_speed_scaling': ParameterSpec(0.05, 'below this share of the speed slider the policy waits', 0.0, 1.0),
 }
-SCHEDULE = ('execution_steps', 'replan_s', 'blend_s', 'ensemble', 'stop_m', 'lead_s', 'gripper_lead_s', 'largest_lead_m')
-_CHOICE = ('backend', 'episode', 'host', 'port', 'flavour', 'timeout_s', 'fault', 'python', 'device', 'embodiment_tag', 'data_config')
-_FRESH_NS, _LOOK_S, _STATUS_S, _LOADED_S, _LONGEST_CHUNK_S = 500_000_000, 0.5, 0.2, 0.05, 4.0
+SCHEDULE = (
+    'n_action_steps',
+    'inference_interval_s',
+    'blend_s',
+    'temporal_ensemble_coeff',
+    'stop_distance_m',
+    'robot_action_latency_s',
+    'gripper_action_latency_s',
+    'max_lead_m',
+)
+_CHOICE = ('backend', 'episode', 'host', 'port', 'gr00t_version', 'timeout_s', 'fault', 'python', 'device', 'embodiment_tag', 'data_config')
+_FRESH_NS, _LOOK_S, _STATUS_S, _LOADED_S, _MAX_CHUNK_S = 500_000_000, 0.5, 0.2, 0.05, 4.0
 # About so often it looks for answers between two commands.
 _LOOK_AGAIN_S = 0.007
 _TEXT = {PolicyStatus.IDLE: 'idle', PolicyStatus.READY: 'ready', PolicyStatus.RUNNING: 'running', PolicyStatus.PAUSED: 'paused',
@@ -109,9 +118,9 @@ class PolicyServer(GrootNode):
         self._target_ns = 0
         self._measured: Array | None = None
         self._arm = RobotStatus()
-        self._asker: Asker | None = None
-        self._observer: Observer | None = None
-        self._player: Player | None = None
+        self._asker: InferenceWorker | None = None
+        self._observer: ObservationBuilder | None = None
+        self._player: PolicyRunner | None = None
         self._shadow: Shadow | None = None
         self._run: _Run | None = None
         self._loader = Loader()
@@ -125,9 +134,7 @@ class PolicyServer(GrootNode):
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(LoadPolicy, '~/load', self._on_load)
-        self._run_action = ActionServer(
-            self, RunPolicy, '~/run', self._on_run, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT
-        )
+        self._run_action = ActionServer(self, RunPolicy, '~/run', self._on_run, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT)
         self.create_timer(_LOADED_S, self._look_after_loading)
         self.create_timer(_STATUS_S, self._publish_status)
         self._load(self._chosen())
@@ -164,7 +171,7 @@ class PolicyServer(GrootNode):
         self._loading = f'loading {choice.path or choice.backend}'
         seen = self._observer.observe(self.now_ns(), self._task) if self._observer is not None else None
         log = self.get_logger().info
-        self._loader.start(partial(make_policy, choice, self._embodiment, log), None if isinstance(seen, Missing) else seen)
+        self._loader.start(partial(make_policy, choice, self._embodiment, log), None if isinstance(seen, ObservationUnavailable) else seen)
 
     def _look_after_loading(self) -> None:
         if (made := self._loader.poll()) is None:
@@ -181,24 +188,24 @@ class PolicyServer(GrootNode):
 
     def _set_up(self, policy: Policy) -> None:
         """With the first policy: its rows set the grid of time."""
-        row_s, stale_s = self._row_s(policy), self.parameter('stale_s')
-        self._asker = Asker(policy, self.parameter('timeout_s'))
+        row_s, max_observation_age_s = self._row_s(policy), self.parameter('max_observation_age_s')
+        self._asker = InferenceWorker(policy, self.parameter('timeout_s'))
         shadow = self.parameter('shadow')
-        self._observer = Observer(self._embodiment, stale_s, policy.spec.steps, row_s, _LONGEST_CHUNK_S if shadow else 1.0)
+        self._observer = ObservationBuilder(self._embodiment, max_observation_age_s, policy.spec.steps, row_s, _MAX_CHUNK_S if shadow else 1.0)
         if policy.spec.observes:
-            self._watch = StreamWatch(self, self._embodiment.model_copy(update={'also_record': ()}), self._on_message, lambda topic, count: None)
+            self._watch = StreamWatch(self, self._embodiment.model_copy(update={'extra_topics': ()}), self._on_message, lambda topic, count: None)
             self.create_timer(_LOOK_S, self._watch.follow_publishers)
         if shadow:
             if not policy.spec.observes:
                 self.fail(f'{policy.spec.name} looks at nothing: there is nothing to compare in the shadow.')
                 return
-            self._shadow = Shadow(self._asker, self._observer, row_s, self.parameter('replan_s'))
+            self._shadow = Shadow(self._asker, self._observer, row_s, self.parameter('inference_interval_s'))
             self.create_timer(row_s / 5, self._tick_shadow)
             return
         schedule = ScheduleSettings(row_s, **{name: self.parameter(name) for name in SCHEDULE})
         period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
-        settings = PlaySettings(period_ns, self.parameter('largest_speed_m_s'), self.parameter('settle_s'))
-        self._player = Player(self._asker, self._observer, schedule, settings, self._on_answer)
+        settings = RunnerSettings(period_ns, self.parameter('max_speed_m_s'), self.parameter('replay_settle_s'))
+        self._player = PolicyRunner(self._asker, self._observer, schedule, settings, self._on_answer)
         looks = max(round(period_ns / 1e9 / _LOOK_AGAIN_S), 1)
         self._timer = self.create_timer(period_ns / looks / 1e9, self._tick)
 
@@ -218,7 +225,7 @@ class PolicyServer(GrootNode):
             reason = f'{policy.spec.name} begins elsewhere: end the run first'
         else:
             self.get_logger().info(f'{policy.spec.name} takes over from {player.policy.spec.name}.')
-            self._asker = Asker(policy, self.parameter('timeout_s'))
+            self._asker = InferenceWorker(policy, self.parameter('timeout_s'))
             _in_background(player.change(self._asker).close)
             return
         _in_background(policy.close)
@@ -233,10 +240,10 @@ class PolicyServer(GrootNode):
             self._observer.add(topic, stamp_in(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic]))
 
     def _on_target(self, message: PoseStamped) -> None:
-        self._target, self._target_ns = pose_of(message), ns_of(message.header.stamp)
+        self._target, self._target_ns = pose_from_msg(message), stamp_to_ns(message.header.stamp)
 
     def _on_pose(self, message: PoseStamped) -> None:
-        self._measured = pose_of(message)
+        self._measured = pose_from_msg(message)
 
     def _on_accepted(self, message: TcpDelta) -> None:
         if message.source == 'policy' and self._player is not None:
@@ -260,7 +267,7 @@ class PolicyServer(GrootNode):
         """Somebody else has the arm, or has stopped it with the speed slider: the policy goes on, with a fresh observation, when they let it."""
         if self._arm.source not in ('', 'policy'):
             return f'{self._arm.source} commands the arm'
-        if self._arm.connected and self._arm.speed_scaling < self.parameter('slow_scaling'):
+        if self._arm.connected and self._arm.speed_scaling < self.parameter('min_speed_scaling'):
             return f'the speed slider stands at {self._arm.speed_scaling * 100:.0f} %'
         return ''
 
@@ -340,7 +347,7 @@ class PolicyServer(GrootNode):
 
     def _enter(self, state: int, reason: str) -> None:
         if self._state == PolicyStatus.RUNNING and self._player is not None:
-            self.publish(self._deltas, TcpDelta(source='policy', sequence=self._player.halt(), release=True))
+            self.publish(self._deltas, TcpDelta(source='policy', sequence=self._player.halt(), released=True))
         if state == PolicyStatus.STOPPED:
             self.warn(f'Stopped: {reason}.')
         self._state, self._reason = state, reason
@@ -369,7 +376,7 @@ class PolicyServer(GrootNode):
         if self.active and self._shadow is not None:
             self._shadow.tick(self.now_ns(), self._task)
 
-    def _on_answer(self, taken: Taken) -> None:
+    def _on_answer(self, taken: ChunkResult) -> None:
         if taken.targets is None or self._player is None:
             self.warn(f'A chunk was not taken: {taken.problem}.')
             return
@@ -395,7 +402,7 @@ class PolicyServer(GrootNode):
         return self._asker.policy.spec.name if self._asker is not None else self.parameter('backend')
 
     def _status(self) -> PolicyStatus:
-        figures = self._player.scheduler.figures if self._player is not None else ScheduleFigures()
+        figures = self._player.scheduler.figures if self._player is not None else ScheduleStats()
         state, reason = self._state, self._reason
         if self._shadow is not None:
             state, reason = PolicyStatus.SHADOW, self._shadow.problem
@@ -405,7 +412,7 @@ class PolicyServer(GrootNode):
             state = PolicyStatus.IDLE if reason else PolicyStatus.READY
         status = figures_message(figures)
         status.state, status.reason, status.policy, status.task, status.loading = state, reason, self._policy_name(), self._task, self._loading
-        status.header.stamp = time_of(self.now_ns())
+        status.header.stamp = to_time_msg(self.now_ns())
         return status
 
     def _publish_status(self) -> None:

@@ -21,11 +21,11 @@ from groot_ros.msg import EpisodeStatus, StreamHealth
 from groot_ros.quality.verdict import Verdict, judge, load_thresholds
 from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import VIDEO_FORMATS, EpisodeRecording, RecordingSettings
-from groot_ros.recording.operator_feedback import Cues
-from groot_ros.recording.preflight import CellView, preflight
+from groot_ros.recording.operator_feedback import OperatorFeedback
+from groot_ros.recording.preflight import RecorderSnapshot, preflight
 from groot_ros.recording.task_list import load_tasks, next_task
-from groot_ros.resources import PAGE_FILE, VERDICT_FILE
-from groot_ros.ros.lifecycle_node import STATUS_QOS, GrootNode, Parameter, run_node
+from groot_ros.resources import REPORT_FILE, VERDICT_FILE
+from groot_ros.ros.lifecycle_node import STATUS_QOS, GrootNode, ParameterSpec, run_node
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import Preflight, StartEpisode, StopEpisode
@@ -36,18 +36,18 @@ _ROWS_BEGIN_S, _BEHIND_S = 2.0, 0.5
 _NOT_RECORDING = 'No episode is being recorded: start one first.'
 
 PARAMETERS = {
-    'embodiment': Parameter('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
-    'output_dir': Parameter('episodes', 'folder that the episodes go into'),
-    'video': Parameter('h264', "'h264': one frame a row; 'jpeg' or 'raw': every frame, larger, for other frame rates later"),
-    'hardware_encoder': Parameter(True, 'use a hardware H.264 encoder where one answers'),
-    'keyframe_s': Parameter(0.5, 'time between keyframes, s: short ones make random access in training fast', 0.05, 10.0),
-    'jpeg_quality': Parameter(90, 'quality of jpeg, 1 to 100'),
-    'depth': Parameter('png', "depth images among also_record: 'png' (16 bit, mm) or 'raw'"),
-    'verdict_file': Parameter('', 'YAML with thresholds other than those of config/quality_thresholds.yaml'),
-    'tasks_file': Parameter('', 'YAML with the tasks to show and how often (tasks: [{text: ..., count: 20}])'),
-    'least_free_gb': Parameter(2.0, 'an episode does not begin with less on the disk, GB', 0.0, 1e6),
-    'page': Parameter(True, 'write report.html with plots beside each bag, in a process of low priority'),
-    'cues': Parameter('none', "tell the operator what happens: 'none', 'bell' or 'speech'"),
+    'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
+    'output_dir': ParameterSpec('episodes', 'folder that the episodes go into'),
+    'video': ParameterSpec('h264', "'h264': one frame a row; 'jpeg' or 'raw': every frame, larger, for other frame rates later"),
+    'hardware_encoder': ParameterSpec(True, 'use a hardware H.264 encoder where one answers'),
+    'keyframe_interval_s': ParameterSpec(0.5, 'time between keyframes, s: short ones make random access in training fast', 0.05, 10.0),
+    'jpeg_quality': ParameterSpec(90, 'quality of jpeg, 1 to 100'),
+    'depth': ParameterSpec('png', "depth images among extra_topics: 'png' (16 bit, mm) or 'raw'"),
+    'quality_thresholds': ParameterSpec('', 'YAML with thresholds other than those of config/quality_thresholds.yaml'),
+    'tasks_file': ParameterSpec('', 'YAML with the tasks to show and how often (tasks: [{text: ..., count: 20}])'),
+    'min_free_gb': ParameterSpec(2.0, 'an episode does not begin with less on the disk, GB', 0.0, 1e6),
+    'page': ParameterSpec(True, 'write report.html with plots beside each bag, in a process of low priority'),
+    'cues': ParameterSpec('none', "tell the operator what happens: 'none', 'bell' or 'speech'"),
 }
 
 
@@ -58,9 +58,9 @@ class Recorder(GrootNode):
         super().__init__('recorder', PARAMETERS)
         self._embodiment = load_embodiment(self.parameter('embodiment'))
         self._recording_settings = self._make_settings()
-        self._thresholds = load_thresholds(self.parameter('verdict_file'))
+        self._thresholds = load_thresholds(self.parameter('quality_thresholds'))
         self._tasks = load_tasks(Path(self.parameter('tasks_file')).expanduser()) if self.parameter('tasks_file') else []
-        self._cues = Cues(self.parameter('cues'))
+        self._cues = OperatorFeedback(self.parameter('cues'))
         self._watch = StreamWatch(self, self._embodiment, self._on_message, self._on_lost)
         self._recording: EpisodeRecording | None = None
         self._path: Path | None = None
@@ -111,7 +111,7 @@ class Recorder(GrootNode):
         if recording is not None:
             values |= {
                 'rows': str(recording.trace.rows), 'filled': str(recording.trace.filled), 'waiting messages': str(recording.waiting),
-                'lost messages': str(recording.trace.lost), 'longest encoder lag (s)': f'{recording.longest_encoder_lag_s:.3f}',
+                'lost messages': str(recording.trace.lost), 'longest encoder lag (s)': f'{recording.max_encoder_lag_s:.3f}',
             }  # fmt: skip
         state = 'no episode' if recording is None else f'{self._path.name}: {recording.trace.rows} rows'  # type: ignore[union-attr]
         return [*found, Health('episode', int(bool(problems)), '; '.join(problems) or state, values)]
@@ -123,7 +123,7 @@ class Recorder(GrootNode):
         if depth not in ('png', 'raw'):
             raise GrootRosError(f"The depth format {depth!r} is not known: use 'png' or 'raw'.")
         codec = fastest_codec() if video == 'h264' and self.parameter('hardware_encoder') else 'libx264'
-        return RecordingSettings(video, codec, self.parameter('keyframe_s'), self.parameter('jpeg_quality'), depth)
+        return RecordingSettings(video, codec, self.parameter('keyframe_interval_s'), self.parameter('jpeg_quality'), depth)
 
     def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         if self._recording is not None and topic in self._recording.trace.streams:
@@ -134,16 +134,14 @@ class Recorder(GrootNode):
             self._recording.note_lost(topic, count)
         self.warn(f'The middleware lost {count} messages of {topic}.')
 
-    def _view(self) -> CellView:
+    def _view(self) -> RecorderSnapshot:
         types = self._watch.types | self._watch.unknown
-        return CellView(types, self._watch.publishers(), self._watch.figures(time.time_ns()), self._folder.free_bytes(), self._write_speed)
+        return RecorderSnapshot(types, self._watch.publishers(), self._watch.figures(time.time_ns()), self._folder.free_bytes(), self._write_speed)
 
     def _problems(self) -> list[str]:
         """While idle, why no episode can begin; while recording, what goes wrong now."""
-        found = preflight(self._embodiment, self._recording_settings, self._view(), self.parameter('least_free_gb') * 1e9)
-        found += [
-            f'{topic} came as {self._watch.types[topic]} and now as {kind}: start the recorder again' for topic, kind in self._watch.changed.items()
-        ]
+        found = preflight(self._embodiment, self._recording_settings, self._view(), self.parameter('min_free_gb') * 1e9)
+        found += [f'{topic} came as {self._watch.types[topic]} and now as {kind}: start the recorder again' for topic, kind in self._watch.changed.items()]
         recording = self._recording
         if recording is None:
             return found
@@ -327,8 +325,8 @@ class Recorder(GrootNode):
         self._cues.give(f'{verdict.outcome}, {verdict.verdict}')
         self._announce()
         if self.parameter('page') and not verdict.failure:
-            command = [sys.executable, '-m', 'groot_ros.cli', 'inspect', str(self._path), '--page', str(self._path / PAGE_FILE)]
-            thresholds = ['--thresholds', self.parameter('verdict_file')] if self.parameter('verdict_file') else []
+            command = [sys.executable, '-m', 'groot_ros.cli', 'inspect', str(self._path), '--report', str(self._path / REPORT_FILE)]
+            thresholds = ['--thresholds', self.parameter('quality_thresholds')] if self.parameter('quality_thresholds') else []
             quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
             self._pages = [page for page in self._pages if page.poll() is None]
             self._pages.append(subprocess.Popen([*command, *thresholds], preexec_fn=_yield_to_others, **quiet))
@@ -355,7 +353,7 @@ class Recorder(GrootNode):
         if recording is not None:
             status.state = EpisodeStatus.PAUSED if recording.paused else EpisodeStatus.RECORDING
             status.rows, status.filled = recording.trace.rows, recording.trace.filled
-            status.encoder_lag, status.queue, status.lost = recording.longest_encoder_lag_s, recording.waiting, recording.trace.lost
+            status.encoder_lag, status.queue, status.lost = recording.max_encoder_lag_s, recording.waiting, recording.trace.lost
             self._warn_of(status.problems)
         status.streams = self._stream_health()
         self.publish(self._status, status)
@@ -374,7 +372,7 @@ class Recorder(GrootNode):
         found, traces = [], self._recording.trace.streams if self._recording is not None else {}
         for topic, figures in self._watch.figures(time.time_ns()).items():
             health = StreamHealth(topic=topic, rate=figures.rate_hz, expected_rate=self._embodiment.expected_hz(topic), age=figures.age_s)
-            health.jitter, health.largest_gap, health.problem = figures.jitter_s, figures.largest_gap_s, figures.problem
+            health.jitter, health.max_gap, health.problem = figures.jitter_s, figures.max_gap_s, figures.problem
             if topic in traces:
                 health.received, health.lost = len(traces[topic].stamps_ns), traces[topic].lost
             found.append(health)

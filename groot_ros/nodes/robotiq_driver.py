@@ -8,20 +8,20 @@ from std_srvs.srv import Trigger
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.robotiq.gripper import FAULTS, GripperReading, GripperSettings, Robotiq
 from groot_ros.msg import GripperState, TcpDelta
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
-    'connection': Parameter('urcap', "'urcap': the robot's port 63352; 'modbus': a USB adapter of the gripper's own"),
-    'robot_ip': Parameter('192.168.1.100', 'address of the robot whose Robotiq URCap serves port 63352'),
-    'device': Parameter('/dev/ttyUSB0', 'serial port, for connection modbus'),
-    'connect_timeout_s': Parameter(15.0, 'how long to wait for the gripper before giving up, s', 1.0, 600.0),
-    'activate_on_start': Parameter(True, 'activate a gripper that is not: the fingers then move through their travel'),
-    'rate_hz': Parameter(50.0, 'rate of gripper/state, Hz', 5.0, 60.0),
-    'open_count': Parameter(3, 'POS register of the open gripper, as ~/calibrate says'),
-    'closed_count': Parameter(228, 'POS register of the closed gripper, as ~/calibrate says'),
-    'speed': Parameter(1.0, 'finger speed, 0 slowest to 1 fastest', 0.0, 1.0),
-    'force': Parameter(0.5, 'grip force, 0 softest to 1 hardest', 0.0, 1.0),
+    'connection': ParameterSpec('urcap', "'urcap': the robot's port 63352; 'modbus': a USB adapter of the gripper's own"),
+    'robot_ip': ParameterSpec('192.168.1.100', 'address of the robot whose Robotiq URCap serves port 63352'),
+    'device': ParameterSpec('/dev/ttyUSB0', 'serial port, for connection modbus'),
+    'connect_timeout_s': ParameterSpec(15.0, 'how long to wait for the gripper before giving up, s', 1.0, 600.0),
+    'activate_on_start': ParameterSpec(True, 'activate a gripper that is not: the fingers then move through their travel'),
+    'rate_hz': ParameterSpec(50.0, 'rate of gripper/state, Hz', 5.0, 60.0),
+    'open_count': ParameterSpec(3, 'POS register of the open gripper, as ~/calibrate says'),
+    'closed_count': ParameterSpec(228, 'POS register of the closed gripper, as ~/calibrate says'),
+    'speed': ParameterSpec(1.0, 'finger speed, 0 slowest to 1 fastest', 0.0, 1.0),
+    'force': ParameterSpec(0.5, 'grip force, 0 softest to 1 hardest', 0.0, 1.0),
 }
 
 
@@ -88,7 +88,7 @@ class RobotiqDriver(GrootNode):
         message = GripperState(position=reading.position, target=reading.target, moving=reading.moving, current=reading.current_a)
         message.object_detected, message.fault = reading.object_detected, reading.fault
         message.fault_text = _fault_text(reading.fault)
-        message.header.stamp, message.header.frame_id = time_of(reading.stamp_ns), 'gripper'
+        message.header.stamp, message.header.frame_id = to_time_msg(reading.stamp_ns), 'gripper'
         self.publish(self._publisher, message)
 
     def _on_loss(self, reason: str) -> None:

@@ -9,12 +9,12 @@ from sensor_msgs.msg import Joy
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import EpisodeStatus, RobotStatus, TcpDelta
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, run_node, time_of
-from groot_ros.ros.service_clients import CellClient
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, to_time_msg
+from groot_ros.ros.service_clients import ServiceClients
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.sim.nodes.scripted_operator import ScriptedOperator
-from groot_ros.teleop.mapping import RawInput, TeleopMap, TeleopMapper, load_map
-from groot_ros.teleop.operator import InputDevice, ManualOperator, Step
+from groot_ros.teleop.mapping import DeviceState, TeleopMap, TeleopMapper, load_map
+from groot_ros.teleop.operator import InputDevice, ManualOperator, OperatorStep
 from groot_ros.ur5e_kinematics import forward
 
 MAPS = {
@@ -23,19 +23,19 @@ MAPS = {
 TOPICS = {'joy': 'joy', 'spacenav': 'spacenav/joy'}
 
 PARAMETERS = {
-    'source': Parameter('keyboard', f"'scripted' (sim_cell's own operator) or one of {', '.join(MAPS)}"),
-    'map': Parameter('', "name in config/teleop, or path, of the map; empty takes the source's; 'game_controller' fits game_controller_node"),
-    'joy_topic': Parameter('', 'topic of sensor_msgs/Joy; empty takes joy, or spacenav/joy'),
-    'rate_hz': Parameter(40.0, 'rate of teleop/tcp_delta, Hz', 10.0, 125.0),
-    'task': Parameter('', 'what the demonstrations show, in words; needed to start an episode by a button'),
-    'operator_name': Parameter('', 'name written into each episode'),
-    'home_joints_rad': Parameter([-1.5708, -1.5708, -1.5708, -1.5708, 1.5708, 0.0], 'where the home button drives to, in a straight line, rad'),
-    'tcp_offset': Parameter([0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP as in ur5e_driver, UR x y z rx ry rz in m and rad'),
-    'phone_host': Parameter('127.0.0.1', "address to serve the phone's page on; a phone needs this machine's address in its network"),
-    'phone_port': Parameter(4443, "port of the phone's page"),
-    'sim_host': Parameter('127.0.0.1', 'address of sim_cell, for source scripted'),
-    'episodes': Parameter(3, 'how many demonstrations the scripted operator records before it rests'),
-    'seed': Parameter(0, 'seed of cube places and starts, for source scripted'),
+    'source': ParameterSpec('keyboard', f"'scripted' (sim_cell's own operator) or one of {', '.join(MAPS)}"),
+    'map': ParameterSpec('', "name in config/teleop, or path, of the map; empty takes the source's; 'game_controller' fits game_controller_node"),
+    'joy_topic': ParameterSpec('', 'topic of sensor_msgs/Joy; empty takes joy, or spacenav/joy'),
+    'rate_hz': ParameterSpec(40.0, 'rate of teleop/tcp_delta, Hz', 10.0, 125.0),
+    'task': ParameterSpec('', 'what the demonstrations show, in words; needed to start an episode by a button'),
+    'operator_name': ParameterSpec('', 'name written into each episode'),
+    'home_joints_rad': ParameterSpec([-1.5708, -1.5708, -1.5708, -1.5708, 1.5708, 0.0], 'where the home button drives to, in a straight line, rad'),
+    'tcp_offset': ParameterSpec([0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP as in ur5e_driver, UR x y z rx ry rz in m and rad'),
+    'phone_host': ParameterSpec('127.0.0.1', "address to serve the phone's page on; a phone needs this machine's address in its network"),
+    'phone_port': ParameterSpec(4443, "port of the phone's page"),
+    'sim_host': ParameterSpec('127.0.0.1', 'address of sim_cell, for source scripted'),
+    'episodes': ParameterSpec(3, 'how many demonstrations the scripted operator records before it rests'),
+    'seed': ParameterSpec(0, 'seed of cube places and starts, for source scripted'),
 }
 
 
@@ -43,11 +43,11 @@ class JoyTopic:
     """The newest sensor_msgs/Joy as an input device: axes and buttons by number; button 13 is the axis 'button13' too."""
 
     def __init__(self, node: GrootNode, topic: str) -> None:
-        self._raw: RawInput | None = None
+        self._raw: DeviceState | None = None
         self._node = node
         self._subscription = node.create_subscription(Joy, topic, self._on_joy, STREAM_QOS)
 
-    def read(self) -> RawInput | None:
+    def read(self) -> DeviceState | None:
         """The newest message; it goes stale by itself."""
         return self._raw
 
@@ -58,7 +58,7 @@ class JoyTopic:
     def _on_joy(self, message: Joy) -> None:
         axes = {str(i): float(value) for i, value in enumerate(message.axes)}
         axes |= {f'button{i}': float(value) for i, value in enumerate(message.buttons)}
-        self._raw = RawInput(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(message.buttons) if down))
+        self._raw = DeviceState(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(message.buttons) if down))
 
 
 class Teleop(GrootNode):
@@ -71,7 +71,7 @@ class Teleop(GrootNode):
         self._period_s = 1.0 / self.parameter('rate_hz')
         self._operator: ManualOperator | ScriptedOperator | None = None
         self._map: TeleopMap | None = None
-        self._client = CellClient(self)
+        self._client = ServiceClients(self)
         self._state = RobotStatus.DISABLED
         self._target: Array | None = None
         self._sequence, self._stamp_ns = 0, 0
@@ -121,7 +121,7 @@ class Teleop(GrootNode):
         if source == 'phone':
             from groot_ros.teleop.phone import Phone
 
-            return Phone(self.parameter('phone_host'), self.parameter('phone_port'), chosen.speed_m_s, chosen.rotation_speed_rad_s)
+            return Phone(self.parameter('phone_host'), self.parameter('phone_port'), chosen.linear_speed_m_s, chosen.angular_speed_rad_s)
         from groot_ros.teleop.keyboard import Keyboard
 
         return Keyboard()
@@ -162,12 +162,12 @@ class Teleop(GrootNode):
             except GrootRosError as error:
                 self.fail(str(error))
 
-    def _obey(self, step: Step) -> None:
+    def _obey(self, step: OperatorStep) -> None:
         for event in step.events:
             self._answer(event)
         if self._state == RobotStatus.FREEDRIVE:
             if 'gripper' in step.events:
-                self._publish(Step(np.zeros(6), step.opening, held=False))
+                self._publish(OperatorStep(np.zeros(6), step.opening, held=False))
         elif self._state == RobotStatus.ENABLED and step.held:
             self._held = True
             self._publish(step)
@@ -195,9 +195,9 @@ class Teleop(GrootNode):
         if self._held:
             self._held = False
             self._sequence += 1
-            self.publish(self._deltas, TcpDelta(source='teleop', sequence=self._sequence, release=True))
+            self.publish(self._deltas, TcpDelta(source='teleop', sequence=self._sequence, released=True))
 
-    def _publish(self, step: Step) -> None:
+    def _publish(self, step: OperatorStep) -> None:
         """Stamps lie on the grid of the period while the timer keeps it: jitter of the timer is not jitter of the motion."""
         now_ns, period_ns = self.now_ns(), round(self._period_s * 1e9)
         following_ns = self._stamp_ns + period_ns
@@ -205,7 +205,7 @@ class Teleop(GrootNode):
         self._sequence += 1
         message = TcpDelta(source='teleop', sequence=self._sequence, opening=step.opening, duration=self._period_s)
         message.translation, message.rotation = step.delta[:3], step.delta[3:]
-        message.header.stamp, message.header.frame_id = time_of(self._stamp_ns), 'base'
+        message.header.stamp, message.header.frame_id = to_time_msg(self._stamp_ns), 'base'
         self.publish(self._deltas, message)
 
 

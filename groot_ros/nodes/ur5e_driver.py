@@ -11,13 +11,13 @@ from std_srvs.srv import SetBool, Trigger
 from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateSettings, GateState
 from groot_ros.control.device_clock import DeviceClock
 from groot_ros.control.limits import Limits, RefusedError
-from groot_ros.control.tracking_monitor import FollowingMonitor
+from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.geometry import pose_from_rotvec
-from groot_ros.hardware.realtime import NODE_PRIORITY, ask_for_realtime
+from groot_ros.hardware.realtime import NODE_PRIORITY, set_realtime_priority
 from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
 from groot_ros.hardware.ur5e.modes import EMERGENCY_STOPS, PLAYING, PROTECTIVE_STOP, ROBOT_MODES, SAFETY_MODES, stop_reason
 from groot_ros.msg import RobotStatus, TcpDelta
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, Parameter, ns_of, run_node, time_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, stamp_to_ns, to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
@@ -30,29 +30,29 @@ _SCRIPT_STOPPED = 'the control script on the robot stopped'
 _TURN = 6.2831853
 
 PARAMETERS = {
-    'robot_ip': Parameter('192.168.1.100', 'address of the UR5e, or of sim_cell'),
-    'connect_timeout_s': Parameter(15.0, 'how long to wait for the first data before giving up, s', 1.0, 600.0),
-    'state_rate_hz': Parameter(125.0, 'rate of joint_states, tcp_pose and tcp_target, Hz', 10.0, 500.0),
-    'servo_rate_hz': Parameter(500.0, 'rate of the servo loop, Hz: 500 for e-Series, 125 for CB3', 125.0, 500.0),
-    'lookahead_s': Parameter(0.1, 'servoL lookahead time, s: longer is smoother and slower', 0.03, 0.2),
-    'gain': Parameter(300.0, 'servoL gain', 100.0, 2000.0),
-    'tcp_offset': Parameter([0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP, UR x y z rx ry rz in m and rad'),
-    'payload_kg': Parameter(0.94, 'mass behind the flange, kg', 0.0, 5.0),
-    'payload_centre_m': Parameter([0.0, 0.0, 0.06], 'centre of that mass in the flange frame, m'),
-    'box_lower_m': Parameter([-0.6, -0.85, 0.005], 'lower corner of the TCP box in `base`, m; its z is the floor'),
-    'box_upper_m': Parameter([0.6, -0.2, 0.6], 'upper corner of the TCP box in `base`, m'),
-    'speed_m_s': Parameter(0.5, 'largest TCP speed, m/s', 0.01, 1.0),
-    'acceleration_m_s2': Parameter(10.0, 'largest TCP acceleration of the set-points, m/s^2: lower is smoother and adds delay', 0.5, 50.0),
-    'rotation_speed_rad_s': Parameter(1.5, 'largest TCP rotation speed, rad/s', 0.01, 3.0),
-    'rotation_acceleration_rad_s2': Parameter(30.0, 'largest rotation acceleration of the set-points, rad/s^2', 1.0, 150.0),
-    'joint_lower_rad': Parameter([-_TURN] * 6, 'lower ends of the joint ranges that commands may use, rad'),
-    'joint_upper_rad': Parameter([_TURN] * 6, 'upper ends of the joint ranges that commands may use, rad'),
-    'joint_speed_rad_s': Parameter(2.0, 'largest joint speed that a command may ask for, rad/s', 0.1, 3.1),
-    'step_m': Parameter(0.075, 'largest translation of one command, m', 0.001, 0.2),
-    'step_rad': Parameter(0.3, 'largest rotation of one command, rad', 0.01, 1.0),
-    'silence_s': Parameter(0.25, 'silence of the commanding source after which the arm stops, s', 0.05, 2.0),
-    'stale_s': Parameter(0.2, 'age of a command above which it is refused, s', 0.02, 2.0),
-    'playout_s': Parameter(0.002, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
+    'robot_ip': ParameterSpec('192.168.1.100', 'address of the UR5e, or of sim_cell'),
+    'connect_timeout_s': ParameterSpec(15.0, 'how long to wait for the first data before giving up, s', 1.0, 600.0),
+    'state_rate_hz': ParameterSpec(125.0, 'rate of joint_states, tcp_pose and tcp_target, Hz', 10.0, 500.0),
+    'servo_rate_hz': ParameterSpec(500.0, 'rate of the servo loop, Hz: 500 for e-Series, 125 for CB3', 125.0, 500.0),
+    'lookahead_s': ParameterSpec(0.1, 'servoL lookahead time, s: longer is smoother and slower', 0.03, 0.2),
+    'gain': ParameterSpec(300.0, 'servoL gain', 100.0, 2000.0),
+    'tcp_offset': ParameterSpec([0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP, UR x y z rx ry rz in m and rad'),
+    'payload_kg': ParameterSpec(0.94, 'mass behind the flange, kg', 0.0, 5.0),
+    'payload_centre_m': ParameterSpec([0.0, 0.0, 0.06], 'centre of that mass in the flange frame, m'),
+    'workspace_min_m': ParameterSpec([-0.6, -0.85, 0.005], 'lower corner of the TCP box in `base`, m; its z is the floor'),
+    'workspace_max_m': ParameterSpec([0.6, -0.2, 0.6], 'upper corner of the TCP box in `base`, m'),
+    'max_linear_speed_m_s': ParameterSpec(0.5, 'largest TCP speed, m/s', 0.01, 1.0),
+    'max_linear_acceleration_m_s2': ParameterSpec(10.0, 'largest TCP acceleration of the set-points, m/s^2: lower is smoother and adds delay', 0.5, 50.0),
+    'max_angular_speed_rad_s': ParameterSpec(1.5, 'largest TCP rotation speed, rad/s', 0.01, 3.0),
+    'max_angular_acceleration_rad_s2': ParameterSpec(30.0, 'largest rotation acceleration of the set-points, rad/s^2', 1.0, 150.0),
+    'joint_lower_rad': ParameterSpec([-_TURN] * 6, 'lower ends of the joint ranges that commands may use, rad'),
+    'joint_upper_rad': ParameterSpec([_TURN] * 6, 'upper ends of the joint ranges that commands may use, rad'),
+    'max_joint_speed_rad_s': ParameterSpec(2.0, 'largest joint speed that a command may ask for, rad/s', 0.1, 3.1),
+    'max_step_m': ParameterSpec(0.075, 'largest translation of one command, m', 0.001, 0.2),
+    'max_step_rad': ParameterSpec(0.3, 'largest rotation of one command, rad', 0.01, 1.0),
+    'command_timeout_s': ParameterSpec(0.25, 'silence of the commanding source after which the arm stops, s', 0.05, 2.0),
+    'max_command_age_s': ParameterSpec(0.2, 'age of a command above which it is refused, s', 0.02, 2.0),
+    'command_delay_s': ParameterSpec(0.002, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
 }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ class Ur5eDriver(GrootNode):
         self._robot_clock = DeviceClock()
         self._meter = StreamMeter('joint_states', self.parameter('state_rate_hz'))
         self._gate = self._make_gate()
-        self._following = FollowingMonitor()
+        self._following = TrackingMonitor()
         self._newest: np.void | None = None
         self._beat: np.void | None = None
         self._states = 0
@@ -129,22 +129,22 @@ class Ur5eDriver(GrootNode):
 
     def _make_gate(self) -> CommandGate:
         numbers = (
-            'speed_m_s',
-            'acceleration_m_s2',
-            'rotation_speed_rad_s',
-            'rotation_acceleration_rad_s2',
-            'joint_speed_rad_s',
-            'step_m',
-            'step_rad',
+            'max_linear_speed_m_s',
+            'max_linear_acceleration_m_s2',
+            'max_angular_speed_rad_s',
+            'max_angular_acceleration_rad_s2',
+            'max_joint_speed_rad_s',
+            'max_step_m',
+            'max_step_rad',
         )
-        arrays = ('box_lower_m', 'box_upper_m', 'joint_lower_rad', 'joint_upper_rad')
+        arrays = ('workspace_min_m', 'workspace_max_m', 'joint_lower_rad', 'joint_upper_rad')
         limits = Limits(**{key: np.array(self.parameter(key)) for key in arrays}, **{key: self.parameter(key) for key in numbers})
-        settings = GateSettings(**{key: self.parameter(key) for key in ('silence_s', 'stale_s', 'playout_s')})
+        settings = GateSettings(**{key: self.parameter(key) for key in ('command_timeout_s', 'max_command_age_s', 'command_delay_s')})
         return CommandGate(limits, np.array(self.parameter('tcp_offset')), settings)
 
     def _on_state(self, state: np.void) -> None:
         stamp_ns = self._robot_clock.stamp_ns(float(state['robot_time_s']), int(state['arrival_ns']))
-        stamp = time_of(stamp_ns)
+        stamp = to_time_msg(stamp_ns)
         message = JointState(name=list(JOINT_NAMES), position=state['joint_positions'].tolist(), velocity=state['joint_velocities'].tolist())
         message.header.stamp, message.header.frame_id = stamp, _FRAME
         self.publish(self._joints, message)
@@ -303,13 +303,13 @@ class Ur5eDriver(GrootNode):
 
     def _on_delta(self, message: TcpDelta) -> None:
         now_s = time.monotonic()
-        start_s = now_s + (ns_of(message.header.stamp) - self.now_ns()) / 1e9
+        start_s = now_s + (stamp_to_ns(message.header.stamp) - self.now_ns()) / 1e9
         delta = np.concatenate([message.translation, message.rotation])
         command = DeltaCommand(message.source, message.sequence, start_s, message.duration, delta, message.opening)
         with self._lock:
             before = self._gate.source
-            if message.release:
-                self._gate.release(message.source)
+            if message.released:
+                self._gate.released(message.source)
             elif not self._let_through(command, message, now_s):
                 return
             source = self._gate.source
@@ -374,7 +374,7 @@ def _pose_message(stamp, pose6: np.ndarray) -> PoseStamped:
 
 def main() -> int:
     """Entry of `ros2 run groot_ros ur5e_driver`; its threads are started under the priority that a command's delay depends on."""
-    ask_for_realtime(NODE_PRIORITY, threads=True)
+    set_realtime_priority(NODE_PRIORITY, threads=True)
     return run_node(Ur5eDriver)
 
 

@@ -13,24 +13,24 @@ from groot_ros.geometry import Array, integrate_deltas, pose_from_rotvec, poses_
 EEF_6D = 'eef_6d'
 
 
-class AnswerError(GrootRosError):
+class InvalidActionError(GrootRosError):
     """An answer that may not move the arm."""
 
 
 @dataclass
-class Targets:
+class DecodedActions:
     """Poses (H, 7) in the base frame, and openings (H,), not a number where the model gives none."""
 
     poses: Array
     openings: Array
 
 
-def targets_of(action: dict[str, Array], embodiment: Embodiment, anchor: Array) -> Targets:
-    """Targets of an answer {key: (H, size)}.
+def decode_actions(action: dict[str, Array], embodiment: Embodiment, anchor: Array) -> DecodedActions:
+    """DecodedActions of an answer {key: (H, size)}.
 
     Deltas are integrated from the anchor (7,), the target that was commanded when the model observed. `eef_9d` (position and two rows of
     the rotation) and `eef_6d` (position and rotation vector) are absolute poses, as GR00T gives them back for actions relative to the
-    state. Raises AnswerError naming what is missing, of another size, or no number.
+    state. Raises InvalidActionError naming what is missing, of another size, or no number.
     """
     steps = _steps(action)
     if EEF_9D in action:
@@ -40,12 +40,12 @@ def targets_of(action: dict[str, Array], embodiment: Embodiment, anchor: Array) 
     else:
         kinds = {field.kind: field.name for field in embodiment.action if field.is_derived}
         if len(kinds) < 2:
-            raise AnswerError(f'the embodiment {embodiment.name} gives no pose of the tool: its actions cannot be commanded as deltas')
+            raise InvalidActionError(f'the embodiment {embodiment.name} gives no pose of the tool: its actions cannot be commanded as deltas')
         deltas = np.hstack([_part(action, kinds[kind], 3, steps) for kind in ('delta_position', 'delta_rotation')])
         poses = integrate_deltas(anchor, deltas)[1:]
     gripper = gripper_key(embodiment)
     openings = _part(action, gripper, 1, steps)[:, 0] if gripper in action else np.full(steps, np.nan)
-    return Targets(poses, openings)
+    return DecodedActions(poses, openings)
 
 
 def absolute_of(relative: Array, state_pose: Array) -> Array:
@@ -65,17 +65,17 @@ def gripper_key(embodiment: Embodiment) -> str:
 def _steps(action: dict[str, Array]) -> int:
     lengths = {name: np.shape(values)[:1] for name, values in action.items()}
     if len(set(lengths.values())) > 1:
-        raise AnswerError(f'its actions have different numbers of steps: {", ".join(f"{name} {length}" for name, length in lengths.items())}')
+        raise InvalidActionError(f'its actions have different numbers of steps: {", ".join(f"{name} {length}" for name, length in lengths.items())}')
     return next(iter(lengths.values()), (0,))[0] if lengths else 0
 
 
 def _part(action: dict[str, Array], name: str, size: int, steps: int) -> Array:
     if name not in action:
-        raise AnswerError(f'it lacks the action {name}; it has {", ".join(action) or "none"}')
+        raise InvalidActionError(f'it lacks the action {name}; it has {", ".join(action) or "none"}')
     values = np.asarray(action[name], float)
     values = values[:, None] if values.ndim == 1 and size == 1 else values
     if values.shape != (steps, size):
-        raise AnswerError(f'its action {name} has the shape {values.shape} where ({steps}, {size}) is wanted')
+        raise InvalidActionError(f'its action {name} has the shape {values.shape} where ({steps}, {size}) is wanted')
     if not np.isfinite(values).all():
-        raise AnswerError(f'its action {name} is NaN or infinite')
+        raise InvalidActionError(f'its action {name} is NaN or infinite')
     return values

@@ -75,9 +75,7 @@ def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
         return _gr00t(folder, processor, config, tag)
     if metadata := _inside(folder, 'experiment_cfg/metadata.json'):
         return _gr00t_n1_5(folder, metadata, tag)
-    raise GrootRosError(
-        f'{folder} is no checkpoint of GR00T or LeRobot: it has no processor_config.json, no experiment_cfg and no config.json of LeRobot.'
-    )
+    raise GrootRosError(f'{folder} is no checkpoint of GR00T or LeRobot: it has no processor_config.json, no experiment_cfg and no config.json of LeRobot.')
 
 
 def _inside(folder: Path, name: str) -> Path | None:
@@ -168,11 +166,7 @@ def _fields(embodiment: Embodiment) -> dict[str, dict[str, str]]:
     """What the embodiment has under each name, in words."""
     states = {name: f'{part.stop - part.start} numbers' for name, part in embodiment.state_slices.items()}
     actions = {name: f'{part.stop - part.start} numbers' for name, part in embodiment.action_slices.items()}
-    pose = (
-        {name: f'made of the pose, {size} numbers' for name, size in _POSE_SIZES.items()}
-        if 'pose' in {field.field for field in embodiment.state}
-        else {}
-    )
+    pose = {name: f'made of the pose, {size} numbers' for name, size in _POSE_SIZES.items()} if 'pose' in {field.field for field in embodiment.state} else {}
     cameras = {camera.name: f'{camera.width}x{camera.height}' for camera in embodiment.cameras}
     return {
         'video': cameras | {camera.feature: cameras[camera.name] for camera in embodiment.cameras},

@@ -18,24 +18,24 @@ _REMEMBERED_S = 3.0
 class ScheduleSettings:
     """How chunks follow each other.
 
-    `execution_steps` of a chunk are used at most; `replan_s` is the time between two requests, and no request waits longer than it takes
+    `n_action_steps` of a chunk are used at most; `inference_interval_s` is the time between two requests, and no request waits longer than it takes
     for the reply to come before the motion ends (`latency_share` of the latencies seen, plus `margin_s`). Two chunks are blended for
-    `blend_s`, or, with `ensemble` > 0, all that overlap are averaged with weights exp(-ensemble * age in chunks). When chunks fail to
-    come the last velocity runs out within `stop_m`. Commands lie `lead_s` ahead of the clock, for the lag of the robot, and openings
-    `gripper_lead_s`, for that of the gripper.
+    `blend_s`, or, with `temporal_ensemble_coeff` > 0, all that overlap are averaged with weights exp(-temporal_ensemble_coeff * age in chunks). When chunks fail to
+    come the last velocity runs out within `stop_distance_m`. Commands lie `robot_action_latency_s` ahead of the clock, for the lag of the robot, and openings
+    `gripper_action_latency_s`, for that of the gripper.
     """
 
     period_s: float
-    execution_steps: int = 0
-    replan_s: float = 0.4
+    n_action_steps: int = 0
+    inference_interval_s: float = 0.4
     latency_share: float = 0.9
     margin_s: float = 0.05
     blend_s: float = 0.15
-    ensemble: float = 0.0
-    stop_m: float = 0.02
-    lead_s: float = 0.0
-    gripper_lead_s: float = 0.0
-    largest_lead_m: float = 0.08
+    temporal_ensemble_coeff: float = 0.0
+    stop_distance_m: float = 0.02
+    robot_action_latency_s: float = 0.0
+    gripper_action_latency_s: float = 0.0
+    max_lead_m: float = 0.08
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Chunk:
 
 
 @dataclass
-class Seam:
+class ChunkTransition:
     """Where a chunk took over: how far it lay from the motion so far, and by how much the direction turned."""
 
     jump_m: float
@@ -78,7 +78,7 @@ class Seam:
 
 
 @dataclass
-class ScheduleFigures:
+class ScheduleStats:
     """Counts and measurements since `start`."""
 
     chunks: int = 0
@@ -86,7 +86,7 @@ class ScheduleFigures:
     dropped: int = 0
     late: int = 0
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
-    seams: deque[Seam] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+    seams: deque[ChunkTransition] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     second_differences_m: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
 
     def latency_s(self, share: float) -> float:
@@ -104,7 +104,7 @@ class ChunkScheduler:
 
     def __init__(self, settings: ScheduleSettings) -> None:
         self.settings = settings
-        self.figures = ScheduleFigures()
+        self.figures = ScheduleStats()
         self._chunks: deque[tuple[float, Chunk]] = deque()
         self._held = np.array([0.0, 0, 0, 0, 0, 0, 1])
         self._opening = np.nan
@@ -113,7 +113,7 @@ class ChunkScheduler:
 
     def start(self, pose: Array) -> None:
         """Begins at a pose (7,), with nothing planned."""
-        self.figures = ScheduleFigures()
+        self.figures = ScheduleStats()
         self.flush(pose)
         self._opening = np.nan
 
@@ -127,7 +127,7 @@ class ChunkScheduler:
         """The pose (7,) that is commanded for a time, the anchor of a chunk of deltas observed then."""
         if not self._chunks:
             return self._held
-        if self.settings.ensemble > 0:
+        if self.settings.temporal_ensemble_coeff > 0:
             return self._averaged(time_s)
         return self._blended(time_s)
 
@@ -137,7 +137,7 @@ class ChunkScheduler:
             return False
         if not self._chunks:
             return True
-        due_s = self._last_request_s + self.settings.replan_s
+        due_s = self._last_request_s + self.settings.inference_interval_s
         needed_s = self.figures.latency_s(self.settings.latency_share) + self.settings.margin_s
         return now_s >= min(due_s, self.end_s - needed_s)
 
@@ -175,8 +175,8 @@ class ChunkScheduler:
             figures.latencies_s.append(now_s - self._requested_s)
         self._requested_s = None
         if not self._chunks:
-            observed_s = (now_s if next_s is None else next_s) + settings.lead_s
-        count = min(len(poses), settings.execution_steps) if settings.execution_steps else len(poses)
+            observed_s = (now_s if next_s is None else next_s) + settings.robot_action_latency_s
+        count = min(len(poses), settings.n_action_steps) if settings.n_action_steps else len(poses)
         times_s = observed_s + settings.period_s * np.arange(count + 1)
         chunk = Chunk(times_s, np.vstack([self.target(observed_s), poses[:count]]), np.asarray(openings[:count], float))
         passed = int(np.searchsorted(times_s[1:], now_s, side='right'))
@@ -188,7 +188,7 @@ class ChunkScheduler:
             figures.second_differences_m.append(float(np.abs(np.diff(chunk.poses[1:, :3], n=2, axis=0)).mean()))
         if self._chunks:
             figures.seams.append(self._seam(chunk, now_s))
-        self._chunks.append((now_s, self._run_out(chunk, 0.0 if last else self.settings.stop_m)))
+        self._chunks.append((now_s, self._run_out(chunk, 0.0 if last else self.settings.stop_distance_m)))
         self._forget(now_s)
         return observed_s
 
@@ -202,16 +202,16 @@ class ChunkScheduler:
         return bool(self._chunks) and now_s >= self._chunks[-1][1].end_s
 
     def sample(self, now_s: float, measured: Array | None = None) -> tuple[Array, float]:
-        """Target pose (7,) and opening for a tick; held within `largest_lead_m` of the measured pose, where one is given."""
-        time_s = now_s + self.settings.lead_s
+        """Target pose (7,) and opening for a tick; held within `max_lead_m` of the measured pose, where one is given."""
+        time_s = now_s + self.settings.robot_action_latency_s
         pose = self.target(time_s)
         if self._chunks:
-            self._opening = self._chunks[-1][1].opening(now_s + self.settings.gripper_lead_s)
+            self._opening = self._chunks[-1][1].opening(now_s + self.settings.gripper_action_latency_s)
         if measured is not None:
             away = pose[:3] - measured[:3]
             distance = float(np.linalg.norm(away))
-            if distance > self.settings.largest_lead_m:
-                pose = np.concatenate([measured[:3] + away * (self.settings.largest_lead_m / distance), pose[3:]])
+            if distance > self.settings.max_lead_m:
+                pose = np.concatenate([measured[:3] + away * (self.settings.max_lead_m / distance), pose[3:]])
         return pose, self._opening
 
     def _blended(self, time_s: float) -> Array:
@@ -230,30 +230,30 @@ class ChunkScheduler:
         """The mean on SE(3) of all chunks that reach a time, the newest first."""
         alive = [chunk for since_s, chunk in self._chunks if since_s <= time_s and chunk.end_s - self._tail_s > time_s] or [self._chunks[-1][1]]
         poses = [chunk.pose(time_s) for chunk in reversed(alive)]
-        weights = np.exp(-self.settings.ensemble * np.arange(len(poses)))
+        weights = np.exp(-self.settings.temporal_ensemble_coeff * np.arange(len(poses)))
         mean, total = poses[0], weights[0]
         for pose, weight in zip(poses[1:], weights[1:], strict=True):
             total += weight
             mean = interpolate_pose(mean, pose, float(weight / total))
         return mean
 
-    def _seam(self, chunk: Chunk, now_s: float) -> Seam:
+    def _seam(self, chunk: Chunk, now_s: float) -> ChunkTransition:
         step_s = self.settings.period_s
         before, after = self.target(now_s), chunk.pose(now_s)
         old, new = self.target(now_s + step_s)[:3] - before[:3], chunk.pose(now_s + step_s)[:3] - after[:3]
         lengths = float(np.linalg.norm(old) * np.linalg.norm(new))
         turn = float(np.arccos(np.clip(old @ new / lengths, -1.0, 1.0))) if lengths > 1e-12 else 0.0
-        return Seam(float(np.linalg.norm(after[:3] - before[:3])), angle_between(before, after), turn)
+        return ChunkTransition(float(np.linalg.norm(after[:3] - before[:3])), angle_between(before, after), turn)
 
     @property
     def _tail_s(self) -> float:
         return 2 * self.settings.period_s
 
-    def _run_out(self, chunk: Chunk, stop_m: float) -> Chunk:
-        """Two more steps that bring the last velocity to rest within `stop_m`; none of its turning either for 0."""
+    def _run_out(self, chunk: Chunk, stop_distance_m: float) -> Chunk:
+        """Two more steps that bring the last velocity to rest within `stop_distance_m`; none of its turning either for 0."""
         last = deltas_between(chunk.poses[-2:])[0]
         length = float(np.linalg.norm(last[:3]))
-        scale = min(1.0, stop_m / length) if length > 0 else float(stop_m > 0)
+        scale = min(1.0, stop_distance_m / length) if length > 0 else float(stop_distance_m > 0)
         half = apply_delta(chunk.poses[-1], last * scale * 0.7)
         rest = apply_delta(half, last * scale * 0.3)
         period_s = self.settings.period_s
@@ -268,7 +268,7 @@ class ChunkScheduler:
             self._chunks.popleft()
 
 
-class GripperDecider:
+class GripperHysteresis:
     """Opening out of a policy's number, with hysteresis: it opens above one threshold and closes below the other."""
 
     def __init__(self, open_above: float = 0.6, close_below: float = 0.4) -> None:

@@ -25,7 +25,7 @@ class PolicyChoice:
     episode: int = 0
     host: str = '127.0.0.1'
     port: int = 5555
-    flavour: str = 'n1.7'
+    gr00t_version: str = 'n1.7'
     timeout_s: float = 2.0
     fault: str = ''
     python: str = ''
@@ -34,16 +34,16 @@ class PolicyChoice:
     data_config: str = ''
 
 
-class HostedPolicy(Policy):
+class ManagedModelPolicy(Policy):
     """A model in a process of its own, that lives as long as this object."""
 
     def __init__(self, process: ModelProcess, embodiment: Embodiment, timeout_s: float) -> None:
         self._process = process
         process.wait()
         settings = process.settings
-        client = Client(settings.host, process.port, settings.flavour, os.environ.get(TOKEN_VARIABLE, ''), timeout_s)
+        client = Client(settings.host, process.port, settings.gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), timeout_s)
         try:
-            self._remote = RemotePolicy(client, embodiment, settings.flavour, process.name)
+            self._remote = RemotePolicy(client, embodiment, settings.gr00t_version, process.name)
         except GrootRosError:
             process.close()
             raise
@@ -80,14 +80,14 @@ def make_policy(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[
             raise GrootRosError('The backend replay needs the parameter dataset: give the folder of a converted dataset.')
         return ReplayPolicy(Path(choice.path).expanduser(), choice.episode, embodiment)
     if choice.backend == 'remote':
-        client = Client(choice.host, choice.port, choice.flavour, os.environ.get(TOKEN_VARIABLE, ''), choice.timeout_s)
-        return RemotePolicy(client, embodiment, choice.flavour)
+        client = Client(choice.host, choice.port, choice.gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), choice.timeout_s)
+        return RemotePolicy(client, embodiment, choice.gr00t_version)
     if choice.backend in BACKENDS:
         checkpoint = str(Path(choice.path).expanduser()) if choice.path else ''
         settings = ModelSettings(
-            choice.backend, checkpoint, choice.python, choice.device, choice.embodiment_tag, choice.data_config, flavour=choice.flavour
+            choice.backend, checkpoint, choice.python, choice.device, choice.embodiment_tag, choice.data_config, gr00t_version=choice.gr00t_version
         )
-        return HostedPolicy(ModelProcess(settings, embodiment, on_line), embodiment, choice.timeout_s)
+        return ManagedModelPolicy(ModelProcess(settings, embodiment, on_line), embodiment, choice.timeout_s)
     if choice.backend == 'hold':
         return HoldPolicy(embodiment)
     if choice.backend == 'scripted':

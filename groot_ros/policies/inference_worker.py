@@ -10,7 +10,7 @@ from groot_ros.policies.policy import Observation, Policy
 
 
 @dataclass
-class Answer:
+class InferenceResult:
     """What came of a request: actions by key, or why there are none. Times are those of `time.monotonic`."""
 
     observation: Observation
@@ -20,7 +20,7 @@ class Answer:
     problem: str = ''
 
 
-class Asker:
+class InferenceWorker:
     """Asks a policy. `poll` gives its answer once; one that takes longer than `timeout_s` is given up."""
 
     def __init__(self, policy: Policy, timeout_s: float) -> None:
@@ -43,7 +43,7 @@ class Asker:
         self._asked = (observation, time.monotonic())
         self._questions.put((self._number, observation, self._asked[1], reset))
 
-    def poll(self) -> Answer | None:
+    def poll(self) -> InferenceResult | None:
         """The answer, once it is there, or the news that it did not come in time."""
         while not self._answers.empty():
             number, answer = self._answers.get()
@@ -53,7 +53,7 @@ class Asker:
         if self._asked is not None and time.monotonic() - self._asked[1] > self._timeout_s:
             observation, asked_s = self._asked
             self._asked = None
-            return Answer(observation, asked_s, time.monotonic(), {}, f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s')
+            return InferenceResult(observation, asked_s, time.monotonic(), {}, f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s')
         return None
 
     def forget(self) -> None:
@@ -78,4 +78,4 @@ class Asker:
             except Exception as error:  # whatever a model raises must stop the arm in order, and not this thread
                 problem = str(error) or type(error).__name__
             self._done = number
-            self._answers.put((number, Answer(observation, asked_s, time.monotonic(), action, problem)))
+            self._answers.put((number, InferenceResult(observation, asked_s, time.monotonic(), action, problem)))

@@ -9,30 +9,30 @@ import numpy as np
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.geometry import Array
 from groot_ros.policies.policy import Observation
-from groot_ros.sampling.rows import MissingSampleError, RowSampler, rows_of
-from groot_ros.video.frame import frame_of
+from groot_ros.sampling.rows import MissingSampleError, RowSampler, build_rows
+from groot_ros.video.frame import decode_frame
 
 
 @dataclass
-class Missing:
+class ObservationUnavailable:
     """Why there is no observation."""
 
     reason: str
 
 
-class Observer:
+class ObservationBuilder:
     """Takes messages as they come, and makes an observation when one is wanted. Pictures are decoded only then.
 
-    `steps` are the rows that a policy sees, 0 being the newest tick and -1 the row before it; `stale_s` is how old the newest may be,
+    `steps` are the rows that a policy sees, 0 being the newest tick and -1 the row before it; `max_observation_age_s` is how old the newest may be,
     and `kept_s` for how long what has come is kept besides.
     """
 
     def __init__(
-        self, embodiment: Embodiment, stale_s: float = 0.3, steps: tuple[int, ...] = (0,), period_s: float = 0.0, kept_s: float = 1.0
+        self, embodiment: Embodiment, max_observation_age_s: float = 0.3, steps: tuple[int, ...] = (0,), period_s: float = 0.0, kept_s: float = 1.0
     ) -> None:
         self.embodiment = embodiment
         self._steps, self._row_ns = steps, round((period_s or 1.0 / embodiment.fps) * 1e9)
-        self._stale_ns = round(stale_s * 1e9)
+        self._stale_ns = round(max_observation_age_s * 1e9)
         self._kept_ns = round(kept_s * 1e9) + self._stale_ns - min(steps) * self._row_ns
         self._sampler = RowSampler(embodiment)
         self._frames: dict[str, deque[tuple[int, Any]]] = {camera.topic: deque() for camera in embodiment.cameras}
@@ -48,30 +48,30 @@ class Observer:
         while frames[0][0] < frames[-1][0] - self._kept_ns:
             frames.popleft()
 
-    def observe(self, now_ns: int, task: str) -> Observation | Missing:
+    def observe(self, now_ns: int, task: str) -> Observation | ObservationUnavailable:
         """The newest whole tick, or what is missing or stale; nothing is ever filled in."""
         if lacking := [*self._sampler.missing(), *(topic for topic, frames in self._frames.items() if not frames)]:
-            return Missing(f'nothing has come on {", ".join(dict.fromkeys(lacking))}')
+            return ObservationUnavailable(f'nothing has come on {", ".join(dict.fromkeys(lacking))}')
         tick_ns = self._newest_tick()
         if tick_ns is None or now_ns - tick_ns > self._stale_ns:
-            return Missing(self._stale(now_ns))
+            return ObservationUnavailable(self._stale(now_ns))
         try:
             seen = {step: self._at(tick_ns + step * self._row_ns, task) for step in {0, *self._steps}}
         except MissingSampleError as error:
-            return Missing(str(error))
+            return ObservationUnavailable(str(error))
         self._sampler.forget_before(tick_ns - self._kept_ns)
         newest = seen.pop(0)
         newest.earlier = seen
         return newest
 
-    def actions(self, ticks_ns: np.ndarray) -> Array | Missing | None:
+    def actions(self, ticks_ns: np.ndarray) -> Array | ObservationUnavailable | None:
         """The actions (n, A) between n + 1 ticks, as the converter makes them; None while they are not over."""
         if not self._sampler.covers(int(ticks_ns[-1])):
             return None
         try:
-            return rows_of(self.embodiment, self._sampler.sample_all([int(tick) for tick in ticks_ns])).actions
+            return build_rows(self.embodiment, self._sampler.sample_all([int(tick) for tick in ticks_ns])).actions
         except MissingSampleError as error:
-            return Missing(str(error))
+            return ObservationUnavailable(str(error))
 
     def _newest_tick(self) -> int | None:
         reference = self._frames[self.embodiment.cameras[0].topic]
@@ -95,4 +95,4 @@ class Observer:
 
 
 def _rgb(message: Any, camera: CameraField) -> np.ndarray:
-    return frame_of(message).fitted(camera.width, camera.height).rgb()
+    return decode_frame(message).letterboxed(camera.width, camera.height).rgb()

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groot_ros.control.min_jerk import Move, MoveFollower
+from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array, apply_delta, deltas_between
-from groot_ros.policies.action_decoder import AnswerError, Targets, gripper_key, targets_of
-from groot_ros.policies.chunk_scheduler import ChunkScheduler, GripperDecider, ScheduleSettings
-from groot_ros.policies.inference_worker import Answer, Asker
-from groot_ros.policies.observation_builder import Missing, Observer
+from groot_ros.policies.action_decoder import DecodedActions, InvalidActionError, decode_actions, gripper_key
+from groot_ros.policies.chunk_scheduler import ChunkScheduler, GripperHysteresis, ScheduleSettings
+from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
+from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.replay_policy import ReplayPolicy
 
@@ -22,12 +22,12 @@ _KEPT = 100
 
 
 @dataclass(frozen=True)
-class PlaySettings:
-    """A command every `period_ns`; a chunk with a step faster than `largest_speed_m_s` is refused; a replay waits `settle_s` at its start."""
+class RunnerSettings:
+    """A command every `period_ns`; a chunk with a step faster than `max_speed_m_s` is refused; a replay waits `replay_settle_s` at its start."""
 
     period_ns: int
-    largest_speed_m_s: float = 1.0
-    settle_s: float = 1.5
+    max_speed_m_s: float = 1.0
+    replay_settle_s: float = 1.5
 
 
 @dataclass
@@ -41,30 +41,35 @@ class Command:
 
 
 @dataclass
-class Taken:
+class ChunkResult:
     """What became of an answer: its targets, where it has any, whether they were taken, and what was wrong."""
 
-    answer: Answer
-    targets: Targets | None = None
+    answer: InferenceResult
+    targets: DecodedActions | None = None
     taken: bool = False
     problem: str = ''
 
 
-class Player:
+class PolicyRunner:
     """Call `begin`, then often `tick`, which gives what is due, and `look`.
 
     `over` says why a run has ended, `done` whether that was its proper end.
     """
 
     def __init__(
-        self, asker: Asker, observer: Observer, schedule: ScheduleSettings, settings: PlaySettings, on_answer: Callable[[Taken], None]
+        self,
+        asker: InferenceWorker,
+        observer: ObservationBuilder,
+        schedule: ScheduleSettings,
+        settings: RunnerSettings,
+        on_answer: Callable[[ChunkResult], None],
     ) -> None:
         self.scheduler = ChunkScheduler(schedule)
         self.over: str | None = None
         self.done = self.approaching = False
         self._asker, self._observer, self._settings, self._on_answer = asker, observer, settings, on_answer
         self._row_ns = round(schedule.period_s * 1e9)
-        self._gripper = GripperDecider()
+        self._gripper = GripperHysteresis()
         self._commanded = np.array([0.0, 0, 0, 0, 0, 0, 1])
         self._sent: dict[int, Array] = {}
         self._sequence = 0
@@ -96,7 +101,7 @@ class Player:
         if self._asker.busy:
             return f'{self.policy.spec.name} still works on an earlier request'
         seen = self._observe(now_ns, '')
-        return seen.reason if isinstance(seen, Missing) else ''
+        return seen.reason if isinstance(seen, ObservationUnavailable) else ''
 
     def begin(self, target: Array, now_ns: int) -> None:
         """A new run from the arm's own target pose (7,). A replay first goes to where its recording began."""
@@ -121,7 +126,7 @@ class Player:
         self._sequence += 1
         return self._sequence
 
-    def change(self, asker: Asker) -> Asker:
+    def change(self, asker: InferenceWorker) -> InferenceWorker:
         """Asks another policy from the next chunk on, in the middle of a run too; returns who was asked before."""
         before, self._asker = self._asker, asker
         before.forget()
@@ -159,9 +164,9 @@ class Player:
     def _approach(self, policy: ReplayPolicy, target: Array, now_ns: int) -> None:
         """To where the recording began, as one long chunk."""
         row_s = self.scheduler.settings.period_s
-        follower, poses = MoveFollower(target, row_s), []
+        follower, poses = MinJerkTrajectory(target, row_s), []
         opening = float(policy.infer(Observation(0, policy.start_state))[gripper_key(self.embodiment)][0, 0])
-        follower.follow([Move(policy.start_state[self.embodiment.pose_part], opening, self._settings.settle_s)])
+        follower.follow([MinJerkMove(policy.start_state[self.embodiment.pose_part], opening, self._settings.replay_settle_s)])
         while not follower.done:
             follower.step()
             poses.append(follower.pose)
@@ -172,7 +177,7 @@ class Player:
     def _seconds(self, time_ns: int) -> float:
         return (time_ns - self._origin_ns) / 1e9
 
-    def _observe(self, now_ns: int, task: str) -> Observation | Missing:
+    def _observe(self, now_ns: int, task: str) -> Observation | ObservationUnavailable:
         if self.policy.spec.observes:
             return self._observer.observe(now_ns, task)
         # A row's own time, so that a replay's rows follow each other without a part of one lost or doubled.
@@ -187,7 +192,7 @@ class Player:
             self.scheduler.flush(self._commanded)
             self.approaching = False
         seen = self._observe(now_ns, task)
-        if isinstance(seen, Missing):
+        if isinstance(seen, ObservationUnavailable):
             self.over = seen.reason
             return
         if self.policy.spec.continues and self._follows is not None:
@@ -204,16 +209,16 @@ class Player:
         seen.follows_ns, seen.elapsed_steps = follows_ns, max(round((observed_s - began_s) / settings.period_s), 0)
         seen.frozen_steps = int(np.ceil(expected_s / settings.period_s))
 
-    def _take(self, answer: Answer, now_s: float) -> None:
+    def _take(self, answer: InferenceResult, now_s: float) -> None:
         observed_s = self._seconds(answer.observation.tick_ns + self._shift_ns)
         spec = self.policy.spec
         try:
             targets = self._targets(answer, observed_s)
-        except AnswerError as error:
+        except InvalidActionError as error:
             self.scheduler.lost(now_s)
             if str(error):
                 self._problem = str(error)
-                self._on_answer(Taken(answer, problem=self._problem))
+                self._on_answer(ChunkResult(answer, problem=self._problem))
             return
         last = self._ended = spec.ends and len(targets.poses) < spec.horizon
         began_s = self.scheduler.add(targets.poses, targets.openings, observed_s, now_s, self._seconds(self._next_ns), last)
@@ -221,19 +226,19 @@ class Player:
             self._follows = answer.observation.tick_ns, began_s
             if not spec.observes:
                 self._shift_ns += round((began_s - observed_s) * 1e9)
-        self._on_answer(Taken(answer, targets, began_s is not None))
+        self._on_answer(ChunkResult(answer, targets, began_s is not None))
 
-    def _targets(self, answer: Answer, observed_s: float) -> Targets:
+    def _targets(self, answer: InferenceResult, observed_s: float) -> DecodedActions:
         if answer.problem:
-            raise AnswerError(answer.problem)
-        targets = targets_of(answer.action, self.embodiment, self.scheduler.target(observed_s))
+            raise InvalidActionError(answer.problem)
+        targets = decode_actions(answer.action, self.embodiment, self.scheduler.target(observed_s))
         if not len(targets.poses):
             self._ended = self.policy.spec.ends
-            raise AnswerError('' if self._ended else 'it gave no step')
+            raise InvalidActionError('' if self._ended else 'it gave no step')
         steps = np.linalg.norm(np.diff(targets.poses[:, :3], axis=0), axis=1) if len(targets.poses) > 1 else np.zeros(1)
         speed_m_s = steps.max() / self.scheduler.settings.period_s
-        if speed_m_s > self._settings.largest_speed_m_s:
-            raise AnswerError(f'step {int(steps.argmax()) + 1} moves at {speed_m_s:.2f} m/s')
+        if speed_m_s > self._settings.max_speed_m_s:
+            raise InvalidActionError(f'step {int(steps.argmax()) + 1} moves at {speed_m_s:.2f} m/s')
         return targets
 
     def _step(self, tick_ns: int, measured: Array | None) -> Command | None:

@@ -8,26 +8,26 @@ import numpy as np
 
 from groot_ros.dataset.writers.features import EEF_9D
 from groot_ros.embodiment import Embodiment
-from groot_ros.geometry import Array, eef_9d_of
+from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import FLAVOURS, Modality
 from groot_ros.policies.action_decoder import EEF_6D
 from groot_ros.policies.policy import Observation, Policy, PolicyError, PolicySpec
 
 _SHORTEST_EDGE = 256
-_LONGEST_BACK = 60
+_MAX_BACK = 60
 _NUMBERS_KEPT = 8
 _KINDS = ('video', 'state', 'action', 'language')
 
 
 class RemotePolicy(Policy):
-    """Asks a server of a flavour. Raises PolicyError where it does not answer, or wants other rows than the embodiment's."""
+    """Asks a server of a gr00t_version. Raises PolicyError where it does not answer, or wants other rows than the embodiment's."""
 
-    def __init__(self, client: Client, embodiment: Embodiment, flavour: str = 'n1.7', name: str = '') -> None:
-        if flavour not in FLAVOURS:
-            raise PolicyError(f'There is no flavour {flavour!r}: choose one of {", ".join(FLAVOURS)}.')
-        self._client, self._embodiment, self._flavour = client, embodiment, flavour
-        self._modalities, facts = _told(client, flavour)
+    def __init__(self, client: Client, embodiment: Embodiment, gr00t_version: str = 'n1.7', name: str = '') -> None:
+        if gr00t_version not in FLAVOURS:
+            raise PolicyError(f'There is no gr00t_version {gr00t_version!r}: choose one of {", ".join(FLAVOURS)}.')
+        self._client, self._embodiment, self._flavour = client, embodiment, gr00t_version
+        self._modalities, facts = _told(client, gr00t_version)
         if problems := mismatches(self._modalities, embodiment):
             raise PolicyError(f'The model at {client.address} does not fit the embodiment {embodiment.name}: {"; ".join(problems)}.')
         self._sizes = {str(camera): tuple(size) for camera, size in facts.get('image_sizes', {}).items()}
@@ -101,7 +101,7 @@ class RemotePolicy(Policy):
         """States (steps, size) of a key."""
         states = np.array([observation.at(step).state for step in self._modalities['state'].delta_indices])
         if name == EEF_9D:
-            return eef_9d_of(states[:, self._embodiment.pose_part]).astype(np.float32)
+            return pose_to_eef_9d(states[:, self._embodiment.pose_part]).astype(np.float32)
         return states[:, self._embodiment.state_slices[name]].astype(np.float32)
 
 
@@ -118,31 +118,28 @@ def mismatches(modalities: dict[str, Modality], embodiment: Embodiment) -> list[
                 found.append(f'{kind} {name} is not among {", ".join(sorted(known))}')
     for kind in ('video', 'state'):
         seen = modalities[kind].delta_indices
-        if not seen or max(seen) > 0 or min(seen) < -_LONGEST_BACK:
-            found.append(f'{kind} wants the steps {seen}, and those from {-_LONGEST_BACK} to 0 can be sent')
+        if not seen or max(seen) > 0 or min(seen) < -_MAX_BACK:
+            found.append(f'{kind} wants the steps {seen}, and those from {-_MAX_BACK} to 0 can be sent')
     steps = modalities['action'].delta_indices
     if steps != list(range(len(steps))) or not steps:
         found.append(f'action gives the steps {steps}, and they must count from 0')
     for name, config in zip(modalities['action'].keys, modalities['action'].actions, strict=False):
         if str(config.get('rep', '')).lower() == 'relative' and name not in absolute:
-            found.append(
-                f'action {name} is relative to the state, which is taken for {", ".join(sorted(absolute)) or "no action of this embodiment"} only'
-            )
+            found.append(f'action {name} is relative to the state, which is taken for {", ".join(sorted(absolute)) or "no action of this embodiment"} only')
     if not ({EEF_9D, EEF_6D} & set(modalities['action'].keys)):
         derived = [field.name for field in embodiment.action if field.is_derived]
         found += [f'action {name} is missing' for name in derived if name not in modalities['action'].keys]
     return found
 
 
-def _told(client: Client, flavour: str) -> tuple[dict[str, Modality], dict[str, Any]]:
+def _told(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], dict[str, Any]]:
     """The modalities, and what a server of ours says besides."""
     reply = client.request('get_modality_config')
     if not isinstance(reply, dict) or not all(isinstance(reply.get(kind), Modality) for kind in _KINDS):
-        raise PolicyError(f'The server at {client.address} does not tell its modalities: is it of another release than {flavour}?')
+        raise PolicyError(f'The server at {client.address} does not tell its modalities: is it of another release than {gr00t_version}?')
     # N1.5 writes the kind before each name.
     modalities = {
-        kind: Modality(reply[kind].delta_indices, [name.removeprefix(f'{kind}.') for name in reply[kind].keys], reply[kind].actions)
-        for kind in _KINDS
+        kind: Modality(reply[kind].delta_indices, [name.removeprefix(f'{kind}.') for name in reply[kind].keys], reply[kind].actions) for kind in _KINDS
     }
     return modalities, {name: value for name, value in reply.items() if name not in _KINDS}
 

@@ -5,21 +5,21 @@ from collections import deque
 import numpy as np
 
 from groot_ros.policies.evaluate import Evaluation
-from groot_ros.policies.inference_worker import Answer, Asker
-from groot_ros.policies.observation_builder import Missing, Observer
+from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
+from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 
 
 class Shadow:
     """Call `tick` often. The errors of a chunk are known when its last step has passed."""
 
-    def __init__(self, asker: Asker, observer: Observer, period_s: float, replan_s: float) -> None:
+    def __init__(self, asker: InferenceWorker, observer: ObservationBuilder, period_s: float, inference_interval_s: float) -> None:
         self.evaluation = Evaluation(asker.policy.spec.name)
         self.problem = ''
         self._asker, self._observer = asker, observer
-        self._row_ns, self._replan_ns = round(period_s * 1e9), round(replan_s * 1e9)
+        self._row_ns, self._replan_ns = round(period_s * 1e9), round(inference_interval_s * 1e9)
         self._next_ns = 0
         self._fresh = True
-        self._waiting: deque[Answer] = deque()
+        self._waiting: deque[InferenceResult] = deque()
 
     def tick(self, now_ns: int, task: str) -> None:
         """Takes answers, asks when it is time, and compares what can be compared."""
@@ -30,24 +30,24 @@ class Shadow:
         if now_ns >= self._next_ns and not self._asker.busy:
             self._next_ns = now_ns + self._replan_ns
             seen = self._observer.observe(now_ns, task)
-            if isinstance(seen, Missing):
+            if isinstance(seen, ObservationUnavailable):
                 self.problem = seen.reason
             else:
                 self._asker.ask(seen, reset=self._fresh)
                 self._fresh = False
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: InferenceResult) -> None:
         self.problem = answer.problem
         if not answer.problem:
             self._waiting.append(answer)
 
-    def _compare(self, answer: Answer) -> bool:
+    def _compare(self, answer: InferenceResult) -> bool:
         """Whether it is done with, compared or not."""
         steps = max((len(values) for values in answer.action.values()), default=0)
         recorded = self._observer.actions(answer.observation.tick_ns + self._row_ns * np.arange(steps + 1)) if steps else np.zeros((0, 0))
         if recorded is None:
             return False
-        if isinstance(recorded, Missing):
+        if isinstance(recorded, ObservationUnavailable):
             self.problem = recorded.reason
         elif steps:
             self.evaluation.note(answer.action, recorded, self._observer.embodiment.action_slices)

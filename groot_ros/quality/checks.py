@@ -136,7 +136,7 @@ def _filled_share(trace: EpisodeTrace) -> Measured:
         yield '', trace.filled / trace.rows
 
 
-def _filled_longest(trace: EpisodeTrace) -> Measured:
+def _max_filled(trace: EpisodeTrace) -> Measured:
     yield '', _longest_run(trace.filled_rows) / trace.embodiment.fps
 
 
@@ -233,7 +233,7 @@ CHECKS: dict[str, Check] = {
     'delay_s': Check(_delays, 's', 'messages arrive after their stamp, median, by'),
     'drift_ppm': Check(_drift, 'ppm', "its clock drifts from the recorder's by"),
     'filled_share': Check(_filled_share, 'share', 'rows without a frame of their own'),
-    'filled_longest_s': Check(_filled_longest, 's', 'the longest time without a frame is'),
+    'max_filled_s': Check(_max_filled, 's', 'the longest time without a frame is'),
     'rows_without_state': Check(_rows_without_state, '', 'rows whose state was missing or too old'),
     'late_share': Check(_late_share, 'share', 'rows made before every stream had come'),
     'lost_messages': Check(_lost, '', 'messages lost'),

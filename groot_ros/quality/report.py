@@ -14,14 +14,14 @@ from groot_ros.quality.checks import CHECKS
 from groot_ros.quality.trace import EpisodeTrace
 from groot_ros.quality.verdict import LEVELS, Verdict, shown
 from groot_ros.reports.plots import frame_strip, plot
-from groot_ros.video.frame import frame_of
+from groot_ros.video.frame import decode_frame
 from groot_ros.video.h264 import H264Decoder
 
 _FRAMES = 6
 _COLOURS = ('#2f6fb0', '#d1662a', '#18794e', '#8e4ec6', '#b58900', '#5c6b7a', '#c2298a')
 
 
-def write_page(bag: EpisodeBag, trace: EpisodeTrace, verdict: Verdict, path: Path) -> None:
+def write_report(bag: EpisodeBag, trace: EpisodeTrace, verdict: Verdict, path: Path) -> None:
     """Writes the page of one episode."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2']))
     order = sorted(verdict.findings, key=lambda finding: -LEVELS.index(finding.level))
@@ -51,7 +51,7 @@ def _stream(trace: EpisodeTrace, topic: str) -> dict[str, Any]:
     delays_ms = (np.array(stream.arrivals_ns, np.int64) - np.array(stream.stamps_ns, np.int64)) / 1e6
     return {
         'topic': topic, 'received': len(stream.stamps_ns), 'lost': stream.lost, 'rate': f'{stream.rate_hz:.2f}',
-        'expected': f'{expected_hz:g}' if expected_hz else '', 'gap': f'{stream.largest_gap_ns / 1e6:.1f}',
+        'expected': f'{expected_hz:g}' if expected_hz else '', 'gap': f'{stream.max_gap_ns / 1e6:.1f}',
         'delay': ', '.join(f'{value:.2f}' for value in np.percentile(delays_ms, [50, 95, 100])) if len(delays_ms) else '',
     }  # fmt: skip
 
@@ -128,7 +128,7 @@ def _frames(bag: EpisodeBag, camera: CameraField) -> list[np.ndarray]:
             video = message.decode()
             frame = decoder.decode(message.log_ns, video.data.tobytes())  # each one, since they build on each other
         elif index in wanted:
-            frame = frame_of(message.decode())
+            frame = decode_frame(message.decode())
         if index in wanted:
             found.append(frame.bgr()[:, :, ::-1])
     return found

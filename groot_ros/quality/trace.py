@@ -31,12 +31,12 @@ class StreamTrace:
         return (len(self.stamps_ns) - 1) * 1e9 / (self.stamps_ns[-1] - self.stamps_ns[0])
 
     @property
-    def largest_gap_ns(self) -> int:
+    def max_gap_ns(self) -> int:
         """The largest step between stamps."""
         return int(np.diff(np.array(self.stamps_ns, np.int64)).max()) if len(self.stamps_ns) > 1 else 0
 
 
-class FrameLooks:
+class FrameStats:
     """Tells brightness and repetition of a camera's frames, one a row."""
 
     def __init__(self) -> None:
@@ -97,12 +97,12 @@ class EpisodeTrace:
 
     @property
     def rows(self) -> int:
-        """Rows so far."""
+        """RowTable so far."""
         return len(self._ticks_ns)
 
     @property
     def filled(self) -> int:
-        """Rows whose frame stood in for a missing one."""
+        """RowTable whose frame stood in for a missing one."""
         return sum(self._filled)
 
     @property

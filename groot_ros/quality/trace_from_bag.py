@@ -7,10 +7,10 @@ from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.quality.trace import EpisodeTrace, FrameLooks
+from groot_ros.quality.trace import EpisodeTrace, FrameStats
 from groot_ros.recording.episode_recorder import STATUS_TYPE
-from groot_ros.sampling.row_builder import MadeRow, RowMaker
-from groot_ros.video.frame import frame_of, stamp_in
+from groot_ros.sampling.row_builder import RowBuilder, SampledRow
+from groot_ros.video.frame import decode_frame, stamp_in
 
 
 def embodiment_of(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
@@ -22,7 +22,7 @@ def embodiment_of(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
     raise GrootRosError(f'The bag {bag.path} does not say what robot it is of: name its embodiment with --embodiment.')
 
 
-def trace_of(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
+def load_trace(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     """What the bag tells of its episode. Raises GrootRosError where it lacks what the embodiment needs."""
     return _read_rows(bag, embodiment) if bag.has_rows else _make_rows(bag, embodiment)
 
@@ -53,13 +53,13 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
 def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     """A bag of another recorder: its rows are made as the recorder would have made them."""
     trace = EpisodeTrace(embodiment)
-    looks = {camera.topic: FrameLooks() for camera in embodiment.cameras}
+    looks = {camera.topic: FrameStats() for camera in embodiment.cameras}
 
-    def note(row: MadeRow) -> None:
+    def note(row: SampledRow) -> None:
         brightness, repeated = zip(*(looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True)
         trace.row(row_message(row, list(brightness), list(repeated)))
 
-    maker = RowMaker(embodiment, note)
+    maker = RowBuilder(embodiment, note)
     connections = bag.source_connections(embodiment)
     cameras = {camera.topic for camera in embodiment.cameras}
     connections.pop(EVENT_TOPIC, None)
@@ -67,7 +67,7 @@ def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
         decoded: Any = message.decode()
         trace.message(message.topic, stamp_in(message.cdr), message.log_ns)
         if message.topic in cameras:
-            maker.take_frame(message.topic, frame_of(decoded))
+            maker.take_frame(message.topic, decode_frame(decoded))
         else:
             maker.take(message.topic, decoded)
         maker.resolve(message.log_ns)

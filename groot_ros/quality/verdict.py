@@ -93,9 +93,7 @@ def load_thresholds(path: str = '') -> Thresholds:
 def judge(trace: EpisodeTrace, thresholds: Thresholds, info: dict[str, Any], episode: str, failure: str = '') -> Verdict:
     """The verdict on a trace; `info` is what the bag says of the episode, `failure` what ended the recording early."""
     findings = [
-        _finding(name, subject, value, thresholds.root.get(name, Bounds()))
-        for name, check in CHECKS.items()
-        for subject, value in check.measure(trace)
+        _finding(name, subject, value, thresholds.root.get(name, Bounds())) for name, check in CHECKS.items() for subject, value in check.measure(trace)
     ]
     worst = max((LEVELS.index(finding.level) for finding in findings), default=0)
     return Verdict(

@@ -25,9 +25,9 @@ from groot_ros.bags.message_types import (
 from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC, EpisodeWriter
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.quality.trace import EpisodeTrace, FrameLooks
-from groot_ros.sampling.row_builder import MadeRow, RowMaker
-from groot_ros.video.frame import COMPRESSED_TYPE, IMAGE_TYPE, Frame, depth_png, frame_of, is_depth, stamp_in
+from groot_ros.quality.trace import EpisodeTrace, FrameStats
+from groot_ros.sampling.row_builder import RowBuilder, SampledRow
+from groot_ros.video.frame import COMPRESSED_TYPE, IMAGE_TYPE, Frame, decode_frame, depth_png, is_depth, stamp_in
 from groot_ros.video.h264 import H264Encoder
 
 VIDEO_FORMATS = ('h264', 'jpeg', 'raw')
@@ -43,7 +43,7 @@ class RecordingSettings:
 
     video: str = 'h264'
     codec: str = 'libx264'
-    keyframe_s: float = 0.5
+    keyframe_interval_s: float = 0.5
     jpeg_quality: int = 90
     depth: str = 'png'
 
@@ -68,15 +68,15 @@ class EpisodeRecording:
         self.trace = EpisodeTrace(embodiment, list(topic_types))
         self.failure: Exception | None = None
         self.paused = False
-        self.longest_encoder_lag_s = 0.0
+        self.max_encoder_lag_s = 0.0
         self._types = topic_types
         self._stamped = {topic: has_header(kind) for topic, kind in topic_types.items()}
-        self._maker = RowMaker(embodiment, self._write_row)
+        self._maker = RowBuilder(embodiment, self._write_row)
         self._cameras = {camera.topic: camera for camera in embodiment.cameras}
         self._encoders = {camera.topic: self._encoder(camera) for camera in embodiment.cameras} if self.settings.video == 'h264' else {}
         # FFmpeg works without the interpreter's lock, so several cameras are encoded beside each other.
         self._pool = ThreadPoolExecutor(len(self._encoders)) if len(self._encoders) > 1 else None
-        self._looks = {camera.topic: FrameLooks() for camera in embodiment.cameras}
+        self._looks = {camera.topic: FrameStats() for camera in embodiment.cameras}
         self._segment = 0
         self._writer = EpisodeWriter(path, info, namespace)
         for topic, kind in topic_types.items():
@@ -139,19 +139,19 @@ class EpisodeRecording:
         return self.trace
 
     def _encoder(self, camera: CameraField) -> H264Encoder:
-        return H264Encoder(camera.width, camera.height, self.embodiment.fps, self.settings.keyframe_s, self.settings.codec)
+        return H264Encoder(camera.width, camera.height, self.embodiment.fps, self.settings.keyframe_interval_s, self.settings.codec)
 
     def _counts(self) -> dict[str, Any]:
         trace = self.trace
         topics = {
-            topic: {'received': len(stream.stamps_ns), 'lost': stream.lost, 'rate_hz': stream.rate_hz, 'largest_gap_ns': stream.largest_gap_ns}
+            topic: {'received': len(stream.stamps_ns), 'lost': stream.lost, 'rate_hz': stream.rate_hz, 'max_gap_ns': stream.max_gap_ns}
             for topic, stream in trace.streams.items()
         }
-        largest_age_s = float(trace.ages_s.max()) if trace.rows else 0.0
+        max_age_s = float(trace.ages_s.max()) if trace.rows else 0.0
         return {
             'ticks': trace.rows, 'filled': trace.filled, 'late_ticks': trace.late, 'extra_frames': trace.extra_frames,
-            'regressions': trace.regressions, 'overflows': trace.overflows, 'longest_encoder_lag_ms': self.longest_encoder_lag_s * 1e3,
-            'largest_age_ms': largest_age_s * 1e3, 'topics': topics,
+            'regressions': trace.regressions, 'overflows': trace.overflows, 'max_encoder_lag_ms': self.max_encoder_lag_s * 1e3,
+            'max_age_ms': max_age_s * 1e3, 'topics': topics,
         }  # fmt: skip
 
     def _work(self) -> None:
@@ -188,7 +188,7 @@ class EpisodeRecording:
         self.trace.message(topic, stamp_in(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
         if topic in self._cameras:
             message = typestore().deserialize_cdr(cdr, kind)
-            frame = frame_of(message)
+            frame = decode_frame(message)
             self._write_camera(topic, arrival_ns, cdr, message, frame)
             self._maker.take_frame(topic, frame)
         elif kind == IMAGE_TYPE:
@@ -223,7 +223,7 @@ class EpisodeRecording:
         else:
             self._writer.write(self.namespace + topic, IMAGE_TYPE, arrival_ns, cdr)
 
-    def _write_row(self, row: MadeRow) -> None:
+    def _write_row(self, row: SampledRow) -> None:
         stamp_ns = row.tick.stamp_ns
         keyframe, self._segment = row.segment != self._segment, row.segment
         topics = list(self._encoders)
@@ -233,14 +233,12 @@ class EpisodeRecording:
 
         for topic, access_unit in zip(topics, self._pool.map(encode, topics) if self._pool else map(encode, topics), strict=True):
             camera = self._cameras[topic]
-            self._writer.write(
-                self.namespace + camera.video_topic, VIDEO_TYPE, stamp_ns, video_message(row.frames[topic].stamp_ns, camera.name, access_unit)
-            )
+            self._writer.write(self.namespace + camera.video_topic, VIDEO_TYPE, stamp_ns, video_message(row.frames[topic].stamp_ns, camera.name, access_unit))
         brightness, repeated = zip(*(self._looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True)
         message = row_message(row, brightness, repeated)
         self._writer.write(f'{self.namespace}row', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))
         self.trace.row(message)
-        self.longest_encoder_lag_s = max(self.longest_encoder_lag_s, (time.time_ns() - stamp_ns) / 1e9)
+        self.max_encoder_lag_s = max(self.max_encoder_lag_s, (time.time_ns() - stamp_ns) / 1e9)
 
 
 def check_types(embodiment: Embodiment, topic_types: dict[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Cues for an operator whose eyes are on the arm."""
+"""OperatorFeedback for an operator whose eyes are on the arm."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ CUES = ('none', 'bell', 'speech')
 _SPEAKERS = ('spd-say', 'espeak-ng', 'espeak')
 
 
-class Cues:
+class OperatorFeedback:
     """Rings the terminal's bell, or speaks. Raises GrootRosError where no program for speech is installed."""
 
     def __init__(self, kind: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.recording.episode_recorder import RecordingSettings, check_types
-from groot_ros.sampling.stream_monitor import StreamFigures
+from groot_ros.sampling.stream_monitor import StreamStats
 
 _H264_BYTES_PER_PIXEL, _JPEG_BYTES_PER_PIXEL, _RAW_BYTES_PER_PIXEL = 0.15, 0.4, 4.0
 _STATE_BYTES_S = 200e3
@@ -12,17 +12,17 @@ _WRITE_RESERVE = 2.0
 
 
 @dataclass
-class CellView:
+class RecorderSnapshot:
     """What a recorder sees: type and number of publishers of each topic, how each flows, and the disk, in bytes and bytes/s."""
 
     types: dict[str, str] = field(default_factory=dict)
     publishers: dict[str, int] = field(default_factory=dict)
-    figures: dict[str, StreamFigures] = field(default_factory=dict)
+    figures: dict[str, StreamStats] = field(default_factory=dict)
     free_bytes: float = float('inf')
     write_speed: float = float('inf')
 
 
-def preflight(embodiment: Embodiment, settings: RecordingSettings, view: CellView, least_free_bytes: float) -> list[str]:
+def preflight(embodiment: Embodiment, settings: RecordingSettings, view: RecorderSnapshot, min_free_bytes: float) -> list[str]:
     """Every reason against beginning an episode, a clause each."""
     needed = [*embodiment.row_topics, *(camera.topic for camera in embodiment.cameras)]
     absent = [topic for topic in needed if topic not in view.types]
@@ -32,12 +32,10 @@ def preflight(embodiment: Embodiment, settings: RecordingSettings, view: CellVie
     for topic in needed:
         if topic in view.types and (figures := view.figures.get(topic)) is not None and figures.level > 1:
             problems.append(f'{topic}: {figures.problem}')
-    if view.free_bytes < least_free_bytes:
-        problems.append(f'{view.free_bytes / 1e9:.1f} GB are free on the disk, less than {least_free_bytes / 1e9:g} GB: make room')
+    if view.free_bytes < min_free_bytes:
+        problems.append(f'{view.free_bytes / 1e9:.1f} GB are free on the disk, less than {min_free_bytes / 1e9:g} GB: make room')
     if view.write_speed < (needs := _WRITE_RESERVE * bytes_per_second(embodiment, settings)):
-        problems.append(
-            f'the disk takes {view.write_speed / 1e6:.0f} MB/s where {needs / 1e6:.0f} MB/s are needed: choose another output_dir, or video h264'
-        )
+        problems.append(f'the disk takes {view.write_speed / 1e6:.0f} MB/s where {needs / 1e6:.0f} MB/s are needed: choose another output_dir, or video h264')
     return problems
 
 

@@ -6,7 +6,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from groot_ros.bringup.profiles import Options, Process, parameter_files, processes_of
+from groot_ros.bringup.profiles import Options, Process, build_processes, parameter_files
 from launch import LaunchContext, LaunchDescription
 
 
@@ -31,7 +31,7 @@ def _options(context: LaunchContext) -> Options:
 
 
 def _nodes(profile: str, options: Options) -> list[Node]:
-    return [_node(process, options) for process in processes_of(profile, options)]
+    return [_node(process, options) for process in build_processes(profile, options)]
 
 
 def _node(process: Process, options: Options) -> Node:

@@ -37,7 +37,7 @@ _PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILE
 
 
 @dataclass
-class Parameter:
+class ParameterSpec:
     """One parameter: default, what it means, and its range where it is a number."""
 
     default: Any
@@ -46,7 +46,7 @@ class Parameter:
     highest: float | None = None
 
 
-AUTOSTART = Parameter(True, 'configure and activate at the start; false leaves that to a lifecycle manager')
+AUTOSTART = ParameterSpec(True, 'configure and activate at the start; false leaves that to a lifecycle manager')
 
 
 class GrootNode(LifecycleNode):
@@ -55,7 +55,7 @@ class GrootNode(LifecycleNode):
     A sentence in `failure` ends the process with that sentence and exit code 1.
     """
 
-    def __init__(self, name: str, parameters: dict[str, Parameter]) -> None:
+    def __init__(self, name: str, parameters: dict[str, ParameterSpec]) -> None:
         super().__init__(name)
         self.failure: str = ''
         self.finished = self.active = self._is_open = False
@@ -158,7 +158,7 @@ class GrootNode(LifecycleNode):
             return otherwise
         return TransitionCallbackReturn.SUCCESS
 
-    def _declare(self, name: str, parameter: Parameter) -> Any:
+    def _declare(self, name: str, parameter: ParameterSpec) -> Any:
         descriptor = ParameterDescriptor(description=parameter.description, read_only=True)
         if parameter.lowest is not None and parameter.highest is not None:
             descriptor.floating_point_range = [FloatingPointRange(from_value=parameter.lowest, to_value=parameter.highest)]
@@ -175,19 +175,19 @@ class GrootNode(LifecycleNode):
             self._diagnostics.publish(message)
 
 
-def time_of(stamp_ns: int) -> Time:
+def to_time_msg(stamp_ns: int) -> Time:
     """builtin_interfaces/Time of nanoseconds."""
     return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
 
 
-def ns_of(stamp: Time) -> int:
+def stamp_to_ns(stamp: Time) -> int:
     """Nanoseconds of a builtin_interfaces/Time."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def run_node(make: Callable[[], GrootNode]) -> int:
     """Spins a node until Ctrl-C, SIGTERM, its shutdown or its failure; prints a failure as one sentence and returns the exit code."""
-    use_large_shared_memory()
+    configure_fastdds_profile()
     node, interrupt = None, _Interrupt()
     signal.signal(signal.SIGINT, interrupt)  # before rclpy's own handler, which calls this one too
     try:
@@ -215,7 +215,7 @@ def run_node(make: Callable[[], GrootNode]) -> int:
         rclpy.try_shutdown()
 
 
-def use_large_shared_memory() -> None:
+def configure_fastdds_profile() -> None:
     """Lets Fast DDS use config/fastdds.xml, unless the user has chosen a profile: see there why. Before rclpy.init.
 
     Not where shared memory is scarce, as in a container with Docker's 64 MiB: a segment that cannot be filled ends in SIGBUS.

@@ -5,36 +5,36 @@ from geometry_msgs.msg import PoseStamped
 
 from groot_ros.geometry import Array
 from groot_ros.msg import ActionChunk, PolicyStatus, TcpDelta
-from groot_ros.policies.action_decoder import Targets
-from groot_ros.policies.chunk_scheduler import ScheduleFigures
-from groot_ros.policies.inference_worker import Answer
+from groot_ros.policies.action_decoder import DecodedActions
+from groot_ros.policies.chunk_scheduler import ScheduleStats
+from groot_ros.policies.inference_worker import InferenceResult
 from groot_ros.policies.policy_runner import Command
-from groot_ros.ros.lifecycle_node import time_of
+from groot_ros.ros.lifecycle_node import to_time_msg
 
 
 def delta_message(command: Command, period_s: float) -> TcpDelta:
     """A command for `period_s` from its tick on."""
     message = TcpDelta(source='policy', sequence=command.sequence, duration=period_s, opening=command.opening)
     message.translation, message.rotation = command.delta[:3], command.delta[3:]
-    message.header.stamp, message.header.frame_id = time_of(command.tick_ns), 'base'
+    message.header.stamp, message.header.frame_id = to_time_msg(command.tick_ns), 'base'
     return message
 
 
-def chunk_message(answer: Answer, targets: Targets, period_s: float, taken: bool) -> ActionChunk:
+def chunk_message(answer: InferenceResult, targets: DecodedActions, period_s: float, taken: bool) -> ActionChunk:
     """A chunk as it was understood."""
     message = ActionChunk(period=period_s, latency=answer.answered_s - answer.asked_s, taken=taken)
-    message.header.stamp, message.header.frame_id = time_of(answer.observation.tick_ns), 'base'
+    message.header.stamp, message.header.frame_id = to_time_msg(answer.observation.tick_ns), 'base'
     message.poses, message.openings = targets.poses.ravel().tolist(), targets.openings.tolist()
     return message
 
 
-def figures_message(figures: ScheduleFigures) -> PolicyStatus:
+def figures_message(figures: ScheduleStats) -> PolicyStatus:
     """A status that holds figures only."""
     status = PolicyStatus(chunks=figures.chunks, late=figures.late, dropped_share=figures.dropped_share)
     status.latency_p50, status.latency_p95 = figures.latency_s(0.5), figures.latency_s(0.95)
-    status.seam_jump_p95 = _p95([seam.jump_m for seam in figures.seams])
-    status.seam_turn_p95 = _p95([seam.turn_rad for seam in figures.seams])
-    status.second_difference_p95 = _p95(figures.second_differences_m)
+    status.chunk_transition_jump_p95 = _p95([seam.jump_m for seam in figures.seams])
+    status.chunk_transition_turn_p95 = _p95([seam.turn_rad for seam in figures.seams])
+    status.action_roughness_p95 = _p95(figures.second_differences_m)
     return status
 
 
@@ -48,13 +48,13 @@ def shown(status: PolicyStatus) -> dict[str, str]:
         'latency p50 (ms)': f'{status.latency_p50 * 1e3:.1f}',
         'latency p95 (ms)': f'{status.latency_p95 * 1e3:.1f}',
         'steps dropped (share)': f'{status.dropped_share:.3f}',
-        'jump at seams p95 (mm)': f'{status.seam_jump_p95 * 1e3:.2f}',
-        'turn at seams p95 (rad)': f'{status.seam_turn_p95:.3f}',
-        'second difference p95 (mm)': f'{status.second_difference_p95 * 1e3:.3f}',
+        'jump at seams p95 (mm)': f'{status.chunk_transition_jump_p95 * 1e3:.2f}',
+        'turn at seams p95 (rad)': f'{status.chunk_transition_turn_p95:.3f}',
+        'second difference p95 (mm)': f'{status.action_roughness_p95 * 1e3:.3f}',
     }
 
 
-def pose_of(message: PoseStamped) -> Array:
+def pose_from_msg(message: PoseStamped) -> Array:
     """x y z and the quaternion x y z w."""
     p, q = message.pose.position, message.pose.orientation
     return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])

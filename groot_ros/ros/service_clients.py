@@ -7,7 +7,7 @@ from std_srvs.srv import SetBool, Trigger
 from groot_ros.srv import StartEpisode, StopEpisode
 
 
-class CellClient:
+class ServiceClients:
     """Calls return a Future; what a service refuses is logged as a warning, what it does as information."""
 
     def __init__(self, node: Node) -> None:

@@ -12,7 +12,7 @@ from rclpy.subscription import Subscription
 
 from groot_ros.bags.message_types import has_header
 from groot_ros.embodiment import Embodiment
-from groot_ros.sampling.stream_monitor import StreamFigures, StreamMeter
+from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
 from groot_ros.video.frame import stamp_in
 
 _DEPTH = 200
@@ -24,12 +24,10 @@ class StreamWatch:
     `on_message` gets topic, arrival in ns and bytes, `on_lost` topic and how many the middleware lost.
     """
 
-    def __init__(
-        self, node: Node, embodiment: Embodiment, on_message: Callable[[str, int, bytes], None], on_lost: Callable[[str, int], None]
-    ) -> None:
+    def __init__(self, node: Node, embodiment: Embodiment, on_message: Callable[[str, int, bytes], None], on_lost: Callable[[str, int], None]) -> None:
         self._node, self._on_message, self._on_lost = node, on_message, on_lost
         self.needed = [*embodiment.row_topics, *(camera.topic for camera in embodiment.cameras)]
-        self.wanted = list(dict.fromkeys([*self.needed, *embodiment.also_record]))
+        self.wanted = list(dict.fromkeys([*self.needed, *embodiment.extra_topics]))
         self.types: dict[str, str] = {}
         self.unknown: dict[str, str] = {}
         self.changed: dict[str, str] = {}
@@ -60,7 +58,7 @@ class StreamWatch:
         """The meter of a wanted topic."""
         return self._meters[topic]
 
-    def figures(self, now_ns: int) -> dict[str, StreamFigures]:
+    def figures(self, now_ns: int) -> dict[str, StreamStats]:
         """How each wanted stream flows."""
         return {topic: meter.figures(now_ns) for topic, meter in self._meters.items()}
 

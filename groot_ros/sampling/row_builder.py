@@ -1,4 +1,4 @@
-"""Rows out of messages as they come: ticks, state, and the frame of each camera. The recorder and the readers of bags share it."""
+"""RowTable out of messages as they come: ticks, state, and the frame of each camera. The recorder and the readers of bags share it."""
 
 from collections import deque
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from groot_ros.video.frame import Frame
 
 _PATIENCE_NS = 500_000_000
 _CLOCK_SET_NS = 1_000_000_000
-_LONGEST_GAP_NS = 5_000_000_000
+_MAX_GAP_NS = 5_000_000_000
 _FRAMES_KEPT = 120
 
 
 @dataclass
-class MadeRow:
+class SampledRow:
     """A tick with everything sampled at it; `late` where a stream had not come by then."""
 
     tick: Tick
@@ -39,7 +39,7 @@ class MadeRow:
         return np.array([(frame.stamp_ns - self.tick.stamp_ns) / 1e9 for frame in self.frames.values()])
 
 
-class CameraFrames:
+class FrameBuffer:
     """The newest frames of a camera."""
 
     def __init__(self, camera: CameraField) -> None:
@@ -78,13 +78,13 @@ class CameraFrames:
         return frames[0]
 
 
-class RowMaker:
+class RowBuilder:
     """Hands each row to `on_row` once every stream covers its tick, or has been waited for long enough.
 
     The same messages in the same order make the same rows.
     """
 
-    def __init__(self, embodiment: Embodiment, on_row: Callable[[MadeRow], None]) -> None:
+    def __init__(self, embodiment: Embodiment, on_row: Callable[[SampledRow], None]) -> None:
         self.embodiment = embodiment
         self._on_row = on_row
         self._reference = embodiment.cameras[0]
@@ -95,7 +95,7 @@ class RowMaker:
     def _begin(self) -> None:
         self._ticks = ticks_for(self.embodiment.fps, self._reference.rate_hz or self.embodiment.fps)
         self._sampler = RowSampler(self.embodiment)
-        self._cameras = {camera.topic: CameraFrames(camera) for camera in self.embodiment.cameras}
+        self._cameras = {camera.topic: FrameBuffer(camera) for camera in self.embodiment.cameras}
         self._pending: deque[Tick] = deque()
         self._last_frame_ns = 0
 
@@ -161,7 +161,7 @@ class RowMaker:
             state, ages_s = np.full(self.embodiment.state_size, np.nan), np.full(len(self.embodiment.state), np.inf)
             commands = np.full(self.embodiment.commands_size, np.nan)
         frames = {topic: frames.nearest(tick.stamp_ns) for topic, frames in self._cameras.items()}
-        self._on_row(MadeRow(tick, self._rows, self._segment, state, commands, ages_s, late, frames))
+        self._on_row(SampledRow(tick, self._rows, self._segment, state, commands, ages_s, late, frames))
         self._rows += 1
         self._sampler.forget_before(tick.stamp_ns)
 
@@ -170,5 +170,5 @@ class RowMaker:
         self._last_frame_ns = stamp_ns
         if known and step_ns < -_CLOCK_SET_NS:
             raise GrootRosError(f'the stamps of {topic} went back by {-step_ns / 1e9:.1f} s: the clock was set')
-        if known and step_ns > _LONGEST_GAP_NS:
+        if known and step_ns > _MAX_GAP_NS:
             raise GrootRosError(f'{topic} had no frame for {step_ns / 1e9:.1f} s')

@@ -1,4 +1,4 @@
-"""Rows of an embodiment: states sampled at ticks, and actions made of successive states. Used wherever rows are made."""
+"""RowTable of an embodiment: states sampled at ticks, and actions made of successive states. Used wherever rows are made."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from groot_ros.embodiment import ActionField, Embodiment, Source
 from groot_ros.errors import GrootRosError
-from groot_ros.geometry import Array, continuous_signs, deltas_between, eef_9d_of
+from groot_ros.geometry import Array, continuous_signs, deltas_between, pose_to_eef_9d
 from groot_ros.sampling.stream import Stream, to_array
 
 STATE_9D, ACTION_9D, REWARD = 'observation.eef_9d', 'action.eef_9d', 'next.reward'
@@ -24,7 +24,7 @@ class TickSample:
 
 
 @dataclass
-class Rows:
+class RowTable:
     """n rows: ticks (n,), states (n, D), actions (n, A), ages (n, F), and further columns (n, ...) by the name of their feature."""
 
     ticks_ns: np.ndarray
@@ -36,10 +36,10 @@ class Rows:
     def __len__(self) -> int:
         return len(self.states)
 
-    def __getitem__(self, part: slice) -> 'Rows':
+    def __getitem__(self, part: slice) -> 'RowTable':
         """Some of the rows."""
         more = {name: values[part] for name, values in self.more.items()}
-        return Rows(self.ticks_ns[part], self.states[part], self.actions[part], self.ages_s[part], more)
+        return RowTable(self.ticks_ns[part], self.states[part], self.actions[part], self.ages_s[part], more)
 
 
 class MissingSampleError(GrootRosError):
@@ -61,7 +61,7 @@ class RowSampler:
         """Takes a decoded message of one of embodiment.row_topics."""
         stamp_ns = stamp_of(message)
         for source, stream in self._by_topic[topic]:
-            if names_joints_of(message, source):
+            if matches_source(message, source):
                 stream.append(stamp_ns, extract(message, source))
 
     def sources(self) -> list[tuple[Source, Stream]]:
@@ -119,7 +119,7 @@ class RowSampler:
             stream.forget_before(tick_ns)
 
 
-def rows_of(embodiment: Embodiment, samples: list[TickSample]) -> Rows:
+def build_rows(embodiment: Embodiment, samples: list[TickSample]) -> RowTable:
     """n rows from n + 1 samples: the last sample has no successor, so it is only the end of the last action.
 
     A command is that of the next tick. Raises GrootRosError for fewer than two samples.
@@ -131,7 +131,7 @@ def rows_of(embodiment: Embodiment, samples: list[TickSample]) -> Rows:
     return rows_between(embodiment, states, commands, commands[1:], ticks_ns, ages_s)
 
 
-def rows_between(embodiment: Embodiment, states: Array, commands: Array, given: Array, ticks_ns: np.ndarray, ages_s: Array) -> Rows:
+def rows_between(embodiment: Embodiment, states: Array, commands: Array, given: Array, ticks_ns: np.ndarray, ages_s: Array) -> RowTable:
     """n rows of n + 1 states and commands, where `given` (n, C) is what each row takes of its commands as they are.
 
     Quaternions keep their sign from row to row. Differences are from each tick to the next.
@@ -141,7 +141,7 @@ def rows_between(embodiment: Embodiment, states: Array, commands: Array, given: 
         states[:, part] = continuous_signs(states[:, part])
     slices = {action.name: part for action, _, part in embodiment.commands}
     columns = [_action(embodiment, action, states, commands, given, slices) for action in embodiment.action]
-    return Rows(ticks_ns, states[:-1], np.hstack(columns), ages_s, _eef_9d(embodiment, states, commands))
+    return RowTable(ticks_ns, states[:-1], np.hstack(columns), ages_s, _eef_9d(embodiment, states, commands))
 
 
 def extract(message: Any, source: Source) -> Array:
@@ -154,7 +154,7 @@ def scaled(values: Array, source: Source) -> Array:
     return values if source.scale == 1.0 and source.offset == 0.0 else values * source.scale + source.offset
 
 
-def names_joints_of(message: Any, source: Source) -> bool:
+def matches_source(message: Any, source: Source) -> bool:
     """Whether a message is about a source: arm and gripper may share a topic with separate messages."""
     return not source.joints or not set(source.joints).isdisjoint(message.name)
 
@@ -204,7 +204,7 @@ def _eef_9d(embodiment: Embodiment, states: Array, commands: Array) -> dict[str,
         return {}
     poses = states[:, embodiment.state_slices[embodiment.eef_9d]]
     targets = next((commands[:, part] for action, _, part in embodiment.commands if action.kind == 'delta_position'), poses)
-    return {STATE_9D: eef_9d_of(poses[:-1]), ACTION_9D: eef_9d_of(targets[1:])}
+    return {STATE_9D: pose_to_eef_9d(poses[:-1]), ACTION_9D: pose_to_eef_9d(targets[1:])}
 
 
 def _too_old(source: Source, tick_ns: int, age_ns: int | None) -> str:

@@ -10,7 +10,7 @@ _SILENT_S = 0.5
 _SLOW_SHARE = 0.9
 _GAP_STEPS = 5.0
 _CLOCK_S = 1.0
-_FEWEST_STEPS = 5
+_MIN_STEPS = 5
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Health:
 
 
 @dataclass
-class StreamFigures:
+class StreamStats:
     """The last two seconds of a stream, in Hz and s; `age_s` is that of the newest stamp, -1 before the first message.
 
     `level` and `problem` are as in Health, 0 and '' where all is well.
@@ -32,7 +32,7 @@ class StreamFigures:
 
     rate_hz: float = 0.0
     jitter_s: float = 0.0
-    largest_gap_s: float = 0.0
+    max_gap_s: float = 0.0
     age_s: float = -1.0
     level: int = 0
     problem: str = ''
@@ -52,18 +52,18 @@ class StreamMeter:
         while len(recent) > 1 and recent[0][1] < now_ns - _WINDOW_NS:
             recent.popleft()
 
-    def figures(self, now_ns: int) -> StreamFigures:
+    def figures(self, now_ns: int) -> StreamStats:
         """How the stream flows."""
         if not self._recent:
-            return StreamFigures(level=2, problem='nothing came') if self.expected_hz else StreamFigures()
+            return StreamStats(level=2, problem='nothing came') if self.expected_hz else StreamStats()
         stamps_ns, arrivals_ns = np.array(self._recent, np.int64).T
         recent = arrivals_ns >= now_ns - _WINDOW_NS
         steps_s = np.diff(stamps_ns[recent]) / 1e9
-        found = StreamFigures(age_s=(now_ns - int(stamps_ns[-1])) / 1e9)
+        found = StreamStats(age_s=(now_ns - int(stamps_ns[-1])) / 1e9)
         if len(steps_s):
             found.rate_hz = len(steps_s) * 1e9 / max(int(arrivals_ns[-1] - arrivals_ns[recent][0]), 1)
             found.jitter_s = float(np.abs(steps_s - np.median(steps_s)).max())
-            found.largest_gap_s = float(steps_s.max())
+            found.max_gap_s = float(steps_s.max())
         if self.expected_hz:
             found.level, found.problem = self._problem(found, steps_s, (now_ns - int(arrivals_ns[-1])) / 1e9)
         return found
@@ -73,21 +73,21 @@ class StreamMeter:
         found = self.figures(now_ns)
         values = {
             'rate (Hz)': f'{found.rate_hz:.2f}', 'expected rate (Hz)': f'{self.expected_hz:g}', 'age (s)': f'{found.age_s:.3f}',
-            'jitter (s)': f'{found.jitter_s:.4f}', 'largest gap between stamps (s)': f'{found.largest_gap_s:.3f}',
+            'jitter (s)': f'{found.jitter_s:.4f}', 'largest gap between stamps (s)': f'{found.max_gap_s:.3f}',
         }  # fmt: skip
         return Health(self.name, found.level, found.problem or 'flows', values)
 
-    def _problem(self, found: StreamFigures, steps_s: np.ndarray, silent_s: float) -> tuple[int, str]:
+    def _problem(self, found: StreamStats, steps_s: np.ndarray, silent_s: float) -> tuple[int, str]:
         if silent_s > max(5.0 / self.expected_hz, _SILENT_S):
             return 2, f'silent for {silent_s:.1f} s'
         if abs(found.age_s) > _CLOCK_S:
             return 2, f'stamped {abs(found.age_s):.1f} s in the {"past" if found.age_s > 0 else "future"}: its clock is not this one'
         if (steps_s <= 0).any():
             return 1, 'stamps went back'
-        if len(steps_s) < _FEWEST_STEPS:
+        if len(steps_s) < _MIN_STEPS:
             return 0, ''
         if found.rate_hz < _SLOW_SHARE * self.expected_hz:
             return 2, f'comes at {found.rate_hz:.1f} Hz instead of {self.expected_hz:g}'
-        if found.largest_gap_s > _GAP_STEPS / self.expected_hz:
-            return 1, f'had a gap of {found.largest_gap_s * 1e3:.0f} ms'
+        if found.max_gap_s > _GAP_STEPS / self.expected_hz:
+            return 1, f'had a gap of {found.max_gap_s * 1e3:.0f} ms'
         return 0, ''

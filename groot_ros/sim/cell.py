@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from groot_ros.errors import GrootRosError
-from groot_ros.hardware.realtime import CONTROLLER_PRIORITY, ask_for_realtime
+from groot_ros.hardware.realtime import CONTROLLER_PRIORITY, set_realtime_priority
 from groot_ros.sim.camera import run_camera
 from groot_ros.sim.control_script import ForeignProgram
 from groot_ros.sim.controller import Controller, Model
@@ -25,10 +25,10 @@ from groot_ros.sim.scene import STEP_S, STROKE_M
 from groot_ros.sim.script_server import SCRIPT_PORTS, ScriptServer
 from groot_ros.sim.sockets import TcpServer, serve_until
 from groot_ros.sim.test_interface import HookServer
-from groot_ros.sim.trajectories import Compliant
+from groot_ros.sim.trajectories import CompliantMotion
 
 _STEP_NS = round(STEP_S * 1e9)
-_LARGEST_BACKLOG_NS = 500_000_000
+_MAX_BACKLOG_NS = 500_000_000
 _REPORT_TICKS = 500
 
 
@@ -89,7 +89,7 @@ class SimCell:
         """Runs until `stop`; SIGINT and SIGTERM stop it too."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stop())
-        ask_for_realtime(CONTROLLER_PRIORITY)
+        set_realtime_priority(CONTROLLER_PRIORITY)
         # The collector's full pass takes several ticks; nothing here makes cycles.
         gc.collect()
         gc.freeze()
@@ -104,7 +104,7 @@ class SimCell:
             if self._report and self.controller.ticks % _REPORT_TICKS == 0:
                 self._report(self._lateness())
             due_ns += _STEP_NS
-            if late_ns > _LARGEST_BACKLOG_NS:
+            if late_ns > _MAX_BACKLOG_NS:
                 due_ns, self.resyncs = time.monotonic_ns(), self.resyncs + 1
         self.close()
 
@@ -149,7 +149,7 @@ class SimCell:
         self._camera_pipe.send_bytes(np.int64(stamp_ns).tobytes() + self.physics.data.qpos.tobytes())
 
     def _lateness(self) -> list[float]:
-        return [*self.lateness.percentiles_ms([50, 90, 99]).round(3).tolist(), round(self.lateness.largest_ms, 3), self.resyncs]
+        return [*self.lateness.percentiles_ms([50, 90, 99]).round(3).tolist(), round(self.lateness.max_ms, 3), self.resyncs]
 
     def _hooks(self) -> dict:
         controller, rtde = self.controller, self._rtde
@@ -172,5 +172,5 @@ class SimCell:
 
     def _push(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> None:
         """A hand moves the TCP at a velocity in m/s; only a compliant arm gives way."""
-        if isinstance(self.controller.motion, Compliant):
+        if isinstance(self.controller.motion, CompliantMotion):
             self.controller.motion.push = np.array([x, y, z, 0.0, 0.0, 0.0])

@@ -9,7 +9,7 @@ from groot_ros.sim.controller import Controller, Program
 from groot_ros.sim.rtde_script.moves import Finished, ScriptMotions
 from groot_ros.sim.rtde_script.queries import ScriptAnswers
 from groot_ros.sim.rtde_script.registers import ScriptRegisters
-from groot_ros.sim.trajectories import Speed
+from groot_ros.sim.trajectories import SpeedMotion
 
 READY, DONE = 1, 2
 _AT_ONCE = (25, 26, 27, 38, 58)  # answered at every tick while they stand, and never DONE
@@ -102,7 +102,7 @@ class ForeignProgram(Program):
 
     def step(self) -> bool:
         """Keeps turning, or stands."""
-        self._controller.motion = Speed(np.array([self._speed_rad_s, 0, 0, 0, 0, 0]), 1.0)
+        self._controller.motion = SpeedMotion(np.array([self._speed_rad_s, 0, 0, 0, 0, 0]), 1.0)
         return True
 
 

@@ -11,7 +11,7 @@ from groot_ros.geometry import Array, matrix_from_pose, pose_from_rotvec
 from groot_ros.hardware.ur5e.modes import EMERGENCY_STOP, NORMAL, PAUSED, PLAYING, POWER_OFF, PROTECTIVE_STOP, RUNNING, STOPPED
 from groot_ros.sim.physics import Joints
 from groot_ros.sim.scene import STEP_S, TCP_OFFSET
-from groot_ros.sim.trajectories import Motion, Path, Servo, Setpoint, Stop, UnreachableError, limited_step
+from groot_ros.sim.trajectories import Motion, Path, ServoMotion, Setpoint, StopMotion, UnreachableError, limited_step
 from groot_ros.ur5e_kinematics import forward, inverse_flange, jacobian
 
 UNLOCK_AFTER_S = 5.0
@@ -56,7 +56,7 @@ class Controller:
         self.digital_outputs = 0
         self.analog_outputs = [0.0, 0.0]
         self.output_ints, self.output_doubles = [0] * 48, [0.0] * 48
-        self.motion: Motion = Stop(10.0)
+        self.motion: Motion = StopMotion(10.0)
         self.program: Program | None = None
         self._beside: Callable[[], bool] | None = None
         self._clock = clock
@@ -97,8 +97,8 @@ class Controller:
 
     def servo(self, joints: Array, lookahead_s: float, gain: float) -> None:
         """Aims the servo motion at joint angles (6,), starting it where another motion ran."""
-        if not isinstance(self.motion, Servo):
-            self.motion = Servo()
+        if not isinstance(self.motion, ServoMotion):
+            self.motion = ServoMotion()
         self.motion.aim(joints, lookahead_s, gain)
 
     def play(self, program: Program) -> None:
@@ -106,7 +106,7 @@ class Controller:
         if self.safety_mode != NORMAL or self.robot_mode != RUNNING:
             return
         self.program, self.runtime_state = program, PLAYING
-        self.motion, self._beside = Stop(10.0), None
+        self.motion, self._beside = StopMotion(10.0), None
 
     def run_beside(self, step: Callable[[], bool]) -> bool:
         """Calls `step` on every tick beside the program, as a thread of a script does, until it returns True."""
@@ -116,12 +116,12 @@ class Controller:
     def stop_program(self) -> None:
         """Ends the program and slows the arm down."""
         self.program, self.runtime_state = None, STOPPED
-        self.motion, self._beside = Stop(10.0), None
+        self.motion, self._beside = StopMotion(10.0), None
 
     def protective_stop(self) -> None:
         """Stops the arm and only pauses the program, as the real controller does."""
         self.safety_mode, self._stopped_at_s = PROTECTIVE_STOP, self._clock()
-        self.motion = Stop(30.0)
+        self.motion = StopMotion(30.0)
         if self.runtime_state == PLAYING:
             self.runtime_state = PAUSED
 
@@ -137,7 +137,7 @@ class Controller:
         """Brakes, and cuts the power, which ends the program."""
         self.safety_mode = EMERGENCY_STOP
         self.power_off()
-        self.motion = Stop(30.0)
+        self.motion = StopMotion(30.0)
 
     def release_emergency_stop(self) -> None:
         """The button is pulled out: the safety system is normal again, the arm still without power."""

@@ -4,7 +4,7 @@ from groot_ros.sim.scene import STEP_S, STROKE_M
 from groot_ros.sim.sockets import Connection, TcpServer
 
 OPEN_COUNT, CLOSED_COUNT = 3, 228
-_SLOWEST_M_S, _FASTEST_M_S = 0.020, 0.150
+_SLOWEST_M_S, _MAX_SPEED_M_S = 0.020, 0.150
 _SOFTEST_N, _HARDEST_N = 10.0, 60.0
 _ACTIVATION_S = 1.5
 _CONTACT_GAP_M = 0.002
@@ -32,7 +32,7 @@ class Gripper:
         self._activating_s = max(self._activating_s - STEP_S, 0.0)
         if not self.active or not self.registers['GTO']:
             return
-        speed = _SLOWEST_M_S + (_FASTEST_M_S - _SLOWEST_M_S) * self.registers['SPE'] / 255
+        speed = _SLOWEST_M_S + (_MAX_SPEED_M_S - _SLOWEST_M_S) * self.registers['SPE'] / 255
         step = speed * STEP_S
         self.command_m += min(max(self._requested_m() - self.command_m, -step), step)
         # The motor stalls on an object instead of winding up behind it.

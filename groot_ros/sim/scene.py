@@ -97,8 +97,7 @@ def _link_xml(link: int) -> str:
     joint = f'<joint name="{JOINT_NAMES[link]}" axis="0 0 1" range="-6.2832 6.2832" armature="0.1" damping="1"/>'
     inertial = f'<inertial pos="{centre[0]} {centre[1]} {centre[2]}" mass="{mass}" diaginertia="{mass * radius**2 / 2} {across} {across}"/>'
     shapes = ''.join(
-        f'<geom type="{kind}" fromto="{" ".join(map(str, (*start, *end)))}" size="{size}" rgba="{colour}"/>'
-        for kind, start, end, size, colour in _SHAPES[link]
+        f'<geom type="{kind}" fromto="{" ".join(map(str, (*start, *end)))}" size="{size}" rgba="{colour}"/>' for kind, start, end, size, colour in _SHAPES[link]
     )
     return joint + inertial + shapes
 

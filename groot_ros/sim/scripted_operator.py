@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from groot_ros.control.min_jerk import Move
+from groot_ros.control.min_jerk import MinJerkMove
 from groot_ros.geometry import Array, apply_delta
 from groot_ros.sim.scene import BIN_CENTRE_M, BIN_SIZE_M, CUBE_AREA_M, CUBE_SIZE_M
 
@@ -24,19 +24,19 @@ def random_start(rng: np.random.Generator) -> Array:
     return apply_delta(np.concatenate([position, _DOWN]), np.concatenate([np.zeros(3), tilt]))
 
 
-def pick_and_place(cube: Array, rng: np.random.Generator) -> list[Move]:
+def pick_and_place(cube: Array, rng: np.random.Generator) -> list[MinJerkMove]:
     """The moves of one demonstration, for a cube at a pose (7,)."""
     yaw = grasp_yaw(cube)
     drop = np.array([*(BIN_CENTRE_M + rng.uniform(-0.01, 0.01, 2)), 0.0])
     return [
-        Move(_tool_down(cube[:3], _HOVER_M, yaw), 1.0),
-        Move(_tool_down(cube[:3], _GRASP_M, yaw), 1.0, hold_s=0.2),
-        Move(_tool_down(cube[:3], _GRASP_M, yaw), 0.0, hold_s=0.8),
-        Move(_tool_down(cube[:3], _CARRY_M, yaw), 0.0),
-        Move(_tool_down(drop, _CARRY_M, 0.0), 0.0),
-        Move(_tool_down(drop, _RELEASE_M, 0.0), 0.0, hold_s=0.2),
-        Move(_tool_down(drop, _RELEASE_M, 0.0), 1.0, hold_s=0.7),
-        Move(_tool_down(drop, _CARRY_M, 0.0), 1.0, hold_s=0.2),
+        MinJerkMove(_tool_down(cube[:3], _HOVER_M, yaw), 1.0),
+        MinJerkMove(_tool_down(cube[:3], _GRASP_M, yaw), 1.0, hold_s=0.2),
+        MinJerkMove(_tool_down(cube[:3], _GRASP_M, yaw), 0.0, hold_s=0.8),
+        MinJerkMove(_tool_down(cube[:3], _CARRY_M, yaw), 0.0),
+        MinJerkMove(_tool_down(drop, _CARRY_M, 0.0), 0.0),
+        MinJerkMove(_tool_down(drop, _RELEASE_M, 0.0), 0.0, hold_s=0.2),
+        MinJerkMove(_tool_down(drop, _RELEASE_M, 0.0), 1.0, hold_s=0.7),
+        MinJerkMove(_tool_down(drop, _CARRY_M, 0.0), 1.0, hold_s=0.2),
     ]
 
 

@@ -34,7 +34,7 @@ class Motion:
         raise NotImplementedError
 
 
-class Stop(Motion):
+class StopMotion(Motion):
     """Slows every joint down at a constant rate."""
 
     def __init__(self, deceleration_rad_s2: float) -> None:
@@ -48,10 +48,10 @@ class Stop(Motion):
         return now.velocities * (slower / speed) if speed else np.zeros(6)
 
 
-class Servo(Motion):
+class ServoMotion(Motion):
     """servoj: follows the newest target as a first-order lag.
 
-    The time constant is lookahead * clip(300 / gain, 0.4, 3): a model, to be fitted to the real arm.
+    The time constant is lookahead * clip(300 / gain, 0.4, 3): a model, to be letterboxed to the real arm.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Servo(Motion):
         return (self.target - now.positions) * (1 - np.exp(-dt_s / self.time_constant_s)) / dt_s
 
 
-class Speed(Motion):
+class SpeedMotion(Motion):
     """speedj and speedl: a constant velocity, approached at a constant rate, until another command comes."""
 
     def __init__(self, velocity: Array, acceleration: float, tcp_offset: Array | None = None) -> None:
@@ -85,7 +85,7 @@ class Speed(Motion):
         return now.velocities + step
 
 
-class Compliant(Motion):
+class CompliantMotion(Motion):
     """Freedrive and force mode: the arm gives way to `push`, a TCP velocity (6,) of the hand that moves it, and else rests."""
 
     def __init__(self, tcp_offset: Array) -> None:
@@ -99,7 +99,7 @@ class Compliant(Motion):
 class Path(Motion):
     """movej and movel: a trapezoid of speed along a straight line, in joints or in TCP poses.
 
-    The speed slider, `speed_share`, stretches time. Servo and speed motions do not obey it here.
+    The speed slider, `speed_share`, stretches time. ServoMotion and speed motions do not obey it here.
     """
 
     def __init__(self, length: float, speed: float, acceleration: float) -> None:

@@ -10,7 +10,7 @@ import time
 import tty
 
 from groot_ros.errors import GrootRosError
-from groot_ros.teleop.mapping import RawInput
+from groot_ros.teleop.mapping import DeviceState
 
 HOLD_S = 0.12
 _NAMES = {' ': 'space', '\r': 'enter', '\n': 'enter', '\x7f': 'backspace', '\x1b[A': 'up', '\x1b[B': 'down', '\x1b[C': 'right', '\x1b[D': 'left'}
@@ -30,11 +30,11 @@ class Keyboard:
         self._thread = threading.Thread(target=self._work, name='keyboard', daemon=True)
         self._thread.start()
 
-    def read(self) -> RawInput:
+    def read(self) -> DeviceState:
         """The keys that count as pressed now."""
         now_s = time.monotonic()
         down = {key for key, at_s in list(self._pressed.items()) if now_s - at_s < HOLD_S}
-        return RawInput(now_s, dict.fromkeys(down, 1.0), frozenset(down))
+        return DeviceState(now_s, dict.fromkeys(down, 1.0), frozenset(down))
 
     def close(self) -> None:
         """Gives the terminal back as it was."""

@@ -20,7 +20,7 @@ _UNTURNED = np.array([0, 0, 0, 0, 0, 0, 1.0])
 
 
 @dataclass
-class RawInput:
+class DeviceState:
     """What a device says at `time_s` of the monotonic clock: axes in -1 to 1, and the buttons that are pressed, by number or name."""
 
     time_s: float
@@ -41,7 +41,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra='forbid')
 
 
-class AxisTerm(_Strict):
+class AxisMapping(_Strict):
     """One axis of the device; a trigger that rests at 1 and is -1 when pulled has scale -0.5 and offset 0.5."""
 
     axis: str
@@ -55,14 +55,14 @@ class TeleopMap(_Strict):
     name: str
     help: str
     frame: str = Field('base', pattern='^(base|tool)$')
-    speed_m_s: float = Field(0.15, gt=0, le=1.0)
-    rotation_speed_rad_s: float = Field(0.6, gt=0, le=3.0)
+    linear_speed_m_s: float = Field(0.15, gt=0, le=1.0)
+    angular_speed_rad_s: float = Field(0.6, gt=0, le=3.0)
     slow_share: float = Field(0.3, gt=0, le=1.0)
-    dead_zone: float = Field(0.08, ge=0, lt=1)
-    cubic: float = Field(0.7, ge=0, le=1)
-    dead_man: str = ''
+    deadzone: float = Field(0.08, ge=0, lt=1)
+    expo: float = Field(0.7, ge=0, le=1)
+    enable_button: str = ''
     slow: str = ''
-    axes: dict[str, list[AxisTerm]]
+    axes: dict[str, list[AxisMapping]]
     buttons: dict[str, str]
 
 
@@ -87,33 +87,33 @@ class TeleopMapper:
         self.map = chosen
         self._pressed: frozenset[str] = frozenset()
 
-    def update(self, raw: RawInput | None, now_s: float, attitude: Array = _UNTURNED) -> OperatorCommand:
+    def update(self, raw: DeviceState | None, now_s: float, attitude: Array = _UNTURNED) -> OperatorCommand:
         """The command of this instant; an input older than 0.15 s is as none. `attitude` is a pose (7,), for the frame `tool`."""
         if raw is None or now_s - raw.time_s > STALE_S:
             return OperatorCommand(np.zeros(6), False, frozenset())
         fresh, self._pressed = raw.buttons - self._pressed, raw.buttons
         events = frozenset(event for event, button in self.map.buttons.items() if button in fresh)
         velocity = self._velocity(raw, attitude)
-        held = self.map.dead_man in raw.buttons if self.map.dead_man else bool(np.any(velocity))
+        held = self.map.enable_button in raw.buttons if self.map.enable_button else bool(np.any(velocity))
         return OperatorCommand(velocity if held else np.zeros(6), held, events)
 
-    def _velocity(self, raw: RawInput, attitude: Array) -> Array:
+    def _velocity(self, raw: DeviceState, attitude: Array) -> Array:
         deflection = np.array([sum(self._deflection(raw, term) for term in self.map.axes.get(name, [])) for name in DIRECTIONS])
         scale = self.map.slow_share if self.map.slow and self.map.slow in raw.buttons else 1.0
-        speeds = np.repeat([self.map.speed_m_s, self.map.rotation_speed_rad_s], 3)
+        speeds = np.repeat([self.map.linear_speed_m_s, self.map.angular_speed_rad_s], 3)
         velocity = np.clip(deflection, -1, 1) * speeds * scale
         if self.map.frame == 'base':
             return velocity
         return Rotation.from_quat(attitude[3:]).apply(velocity.reshape(2, 3)).ravel()
 
-    def _deflection(self, raw: RawInput, term: AxisTerm) -> float:
+    def _deflection(self, raw: DeviceState, term: AxisMapping) -> float:
         value = raw.axes.get(term.axis, 0.0) * term.scale + (term.offset if term.axis in raw.axes else 0.0)
-        return response(value, self.map.dead_zone, self.map.cubic)
+        return response(value, self.map.deadzone, self.map.expo)
 
 
-def response(value: float, dead_zone: float, cubic: float) -> float:
-    """Deflection -1 to 1 after a dead zone and a mix of linear and cubic: continuous, odd, and 1 at 1."""
+def response(value: float, deadzone: float, expo: float) -> float:
+    """Deflection -1 to 1 after a dead zone and a mix of linear and expo: continuous, odd, and 1 at 1."""
     if not np.isfinite(value):
         return 0.0
-    beyond = max(min(abs(value), 1.0) - dead_zone, 0.0) / (1.0 - dead_zone)
-    return float(np.copysign((1 - cubic) * beyond + cubic * beyond**3, value))
+    beyond = max(min(abs(value), 1.0) - deadzone, 0.0) / (1.0 - deadzone)
+    return float(np.copysign((1 - expo) * beyond + expo * beyond**3, value))

@@ -5,15 +5,15 @@ from typing import Protocol
 
 import numpy as np
 
-from groot_ros.control.min_jerk import Move, MoveFollower
+from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.geometry import Array
-from groot_ros.teleop.mapping import RawInput, TeleopMapper
+from groot_ros.teleop.mapping import DeviceState, TeleopMapper
 
 
 class InputDevice(Protocol):
     """Something to command with."""
 
-    def read(self) -> RawInput | None:
+    def read(self) -> DeviceState | None:
         """What it says now, or None while it has said nothing."""
 
     def close(self) -> None:
@@ -21,7 +21,7 @@ class InputDevice(Protocol):
 
 
 @dataclass
-class Step:
+class OperatorStep:
     """What to do in one period: move by `delta` (6,) where `held`, the opening in force, and what was asked for besides."""
 
     delta: Array
@@ -38,10 +38,10 @@ class ManualOperator:
 
     def __init__(self, device: InputDevice, mapper: TeleopMapper, period_s: float, home: Array) -> None:
         self._device, self._mapper, self._period_s, self._home = device, mapper, period_s, home
-        self._going_home: MoveFollower | None = None
+        self._going_home: MinJerkTrajectory | None = None
         self.opening = float('nan')
 
-    def step(self, target: Array | None, now_s: float, guided: bool = False) -> Step:
+    def step(self, target: Array | None, now_s: float, guided: bool = False) -> OperatorStep:
         """The step from the robot's target pose (7,), None while that is not known; `guided` where a hand moves the arm."""
         raw = self._device.read()
         command = self._mapper.update(raw, now_s) if target is None else self._mapper.update(raw, now_s, target)
@@ -49,9 +49,9 @@ class ManualOperator:
             self.opening = 1.0 if self.opening == 0.0 else 0.0
         home_button = self._mapper.map.buttons.get('home', '')
         if raw is not None and home_button in raw.buttons and command.held and target is not None:
-            return Step(self._step_home(target), self.opening, True, command.events)
+            return OperatorStep(self._step_home(target), self.opening, True, command.events)
         self._going_home = None
-        return Step(command.velocity * self._period_s, self.opening, command.held, command.events)
+        return OperatorStep(command.velocity * self._period_s, self.opening, command.held, command.events)
 
     def close(self) -> None:
         """Releases the device."""
@@ -59,6 +59,6 @@ class ManualOperator:
 
     def _step_home(self, target: Array) -> Array:
         if self._going_home is None:
-            self._going_home = MoveFollower(target, self._period_s)
-            self._going_home.follow([Move(self._home, self.opening)])
+            self._going_home = MinJerkTrajectory(target, self._period_s)
+            self._going_home.follow([MinJerkMove(self._home, self.opening)])
         return self._going_home.step() if not self._going_home.done else np.zeros(6)

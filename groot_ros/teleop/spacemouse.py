@@ -4,7 +4,7 @@ import threading
 import time
 
 from groot_ros.errors import GrootRosError
-from groot_ros.teleop.mapping import DIRECTIONS, RawInput
+from groot_ros.teleop.mapping import DIRECTIONS, DeviceState
 
 _MENDING = 'plug it in, install libhidapi-hidraw0 and pyspacemouse, and let your user read /dev/hidraw* (a udev rule with MODE="0666")'
 
@@ -19,16 +19,16 @@ class SpaceMouse:
             self._device = pyspacemouse.open(axis_convention=pyspacemouse.AxisConvention.HID_Z_UP)
         except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
             raise GrootRosError(f'No SpaceMouse opens ({error}): {_MENDING}.') from error
-        self._raw: RawInput | None = None
+        self._raw: DeviceState | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name='spacemouse', daemon=True)
         self._thread.start()
 
-    def read(self) -> RawInput | None:
+    def read(self) -> DeviceState | None:
         """The newest report; at rest it stays fresh, since a mouse at rest sends nothing."""
         raw = self._raw
         if raw is not None and not any(raw.axes.values()) and self._thread.is_alive():
-            return RawInput(time.monotonic(), raw.axes, raw.buttons)
+            return DeviceState(time.monotonic(), raw.axes, raw.buttons)
         return raw
 
     def close(self) -> None:
@@ -47,4 +47,4 @@ class SpaceMouse:
             if state.t != last:
                 last = state.t
                 axes = {name: float(getattr(state, name)) for name in DIRECTIONS}
-                self._raw = RawInput(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(state.buttons) if down))
+                self._raw = DeviceState(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(state.buttons) if down))

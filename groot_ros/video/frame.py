@@ -54,7 +54,7 @@ class Frame:
         """Red, green, blue (height, width, 3)."""
         return self.pixels if self.format == 'rgb24' else cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2RGB)
 
-    def fitted(self, width: int, height: int) -> 'Frame':
+    def letterboxed(self, width: int, height: int) -> 'Frame':
         """The whole picture in another size, with black bars where the proportions differ."""
         if self.size == (width, height):
             return self
@@ -80,7 +80,7 @@ def stamp_in(cdr: bytes) -> int:
     return seconds * 1_000_000_000 + nanoseconds
 
 
-def frame_of(message: Any) -> Frame:
+def decode_frame(message: Any) -> Frame:
     """The frame of a sensor_msgs/Image or CompressedImage. Raises GrootRosError for one that is not 8-bit colour or grey."""
     stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
     if not hasattr(message, 'encoding'):

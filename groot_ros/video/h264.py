@@ -23,9 +23,9 @@ _OPTIONS = {
 
 
 class H264Encoder:
-    """Encodes frames to Annex B access units: no B-frames, one out for each in, a keyframe every `keyframe_s`."""
+    """Encodes frames to Annex B access units: no B-frames, one out for each in, a keyframe every `keyframe_interval_s`."""
 
-    def __init__(self, width: int, height: int, fps: float, keyframe_s: float = 0.5, codec: str = _SOFTWARE) -> None:
+    def __init__(self, width: int, height: int, fps: float, keyframe_interval_s: float = 0.5, codec: str = _SOFTWARE) -> None:
         if width % 2 or height % 2:
             raise GrootRosError(f'H.264 video of {width}x{height} is not possible: both must be even, crop the picture or record it as jpeg.')
         self._size = (width, height)
@@ -33,7 +33,7 @@ class H264Encoder:
         self._context.width, self._context.height, self._context.pix_fmt = width, height, 'yuv420p'
         self._context.framerate = Fraction(fps).limit_denominator(1001)
         self._context.time_base = 1 / self._context.framerate
-        self._context.gop_size = max(round(fps * keyframe_s), 1)
+        self._context.gop_size = max(round(fps * keyframe_interval_s), 1)
         self._context.thread_count = 1
         self._context.options = _OPTIONS[codec]
         self._count = 0

@@ -25,7 +25,7 @@ _KEYFRAME_S = 0.5
 
 
 class Mp4Encoder:
-    """Encodes pictures, one a row, fitted to one size with black bars. `frames` counts them."""
+    """Encodes pictures, one a row, letterboxed to one size with black bars. `frames` counts them."""
 
     def __init__(self, path: Path, width: int, height: int, fps: float, codec: str) -> None:
         name, options = CODECS[codec]
@@ -42,7 +42,7 @@ class Mp4Encoder:
 
     def add(self, image: Frame) -> None:
         """The next picture."""
-        frame = av.VideoFrame.from_ndarray(image.fitted(*self._size).i420(), format='yuv420p')
+        frame = av.VideoFrame.from_ndarray(image.letterboxed(*self._size).i420(), format='yuv420p')
         frame.pts = self.frames
         self.frames += 1
         self._container.mux(self._stream.encode(frame))
@@ -147,7 +147,7 @@ def _mux(source, target, stream, first: int, end: int | None, fps: float, before
     return count
 
 
-def keyframes_of(video: Path) -> tuple[list[int], bool]:
+def find_keyframes(video: Path) -> tuple[list[int], bool]:
     """The frames that a decoder may begin with, by their number, and whether all frames stand in the order of decoding."""
     with av.open(str(video)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]

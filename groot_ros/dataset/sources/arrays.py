@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from groot_ros.dataset.convert import ConversionOptions, ConversionReport, check_options, recipe_of, writer_of
-from groot_ros.dataset.convert_source import episodes_of, write_part
-from groot_ros.dataset.sources.segment import Facts, encoded
+from groot_ros.dataset.convert import ConversionOptions, ConversionReport, check_options, make_writer, recipe_of
+from groot_ros.dataset.convert_source import read_episodes, write_part
+from groot_ros.dataset.sources.segment import EpisodeMetadata, encoded
 from groot_ros.dataset.sources.table import Table, frames_of, table_stretch
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.geometry import Array
@@ -31,20 +31,18 @@ class ArrayEpisode:
     name: str = ''
 
 
-def convert_arrays(
-    episodes: Iterable[ArrayEpisode], output: Path, embodiment: Embodiment, options: ConversionOptions | None = None
-) -> ConversionReport:
+def convert_arrays(episodes: Iterable[ArrayEpisode], output: Path, embodiment: Embodiment, options: ConversionOptions | None = None) -> ConversionReport:
     """Writes a dataset of episodes, one after another, so that only one has to be in memory. Raises GrootRosError for one that is unfit."""
     options, report = options or ConversionOptions(), ConversionReport(output)
     check_options(embodiment, options)
-    writer, recipe = writer_of(output, embodiment, options), recipe_of(embodiment, options)
+    writer, recipe = make_writer(output, embodiment, options), recipe_of(embodiment, options)
     try:
         for index, episode in enumerate(episodes):
             table = _ArrayTable(episode, episode.name or f'episode {index}')
             folder = writer.parts / f'{index:06d}'
             folder.mkdir(parents=True, exist_ok=True)
             part = write_part(folder, table.where, [table_stretch(table, embodiment, options.codec)], recipe, embodiment, table.fingerprint())
-            for written in episodes_of(part, embodiment):
+            for written in read_episodes(part, embodiment):
                 writer.add_episode(written)
             report.episodes += part.episodes
             report.rows += part.rows
@@ -59,7 +57,7 @@ class _ArrayTable(Table):
     def __init__(self, episode: ArrayEpisode, where: str) -> None:
         self.where, self.columns = where, list(episode.columns)
         self._arrays = episode.columns
-        self.facts = Facts(episode.task, 'success' if episode.success else 'failure')
+        self.facts = EpisodeMetadata(episode.task, 'success' if episode.success else 'failure')
 
     def column(self, name: str) -> Array:
         return self._arrays[name]

@@ -8,26 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from groot_ros.bags.bulk_decode import columns_of
+from groot_ros.bags.bulk_decode import decode_columns
 from groot_ros.bags.message_types import EVENT_TYPE, VIDEO_TYPE
-from groot_ros.bags.reader import BagMessage, EpisodeBag, access_unit_of
+from groot_ros.bags.reader import BagMessage, EpisodeBag, read_access_unit
 from groot_ros.bags.writer import EVENT_TOPIC
-from groot_ros.dataset.sources.segment import Facts, Stretch
-from groot_ros.dataset.sources.time_ranges import TimeRange, ranges_of_recorder
+from groot_ros.dataset.sources.segment import EpisodeMetadata, Segment
+from groot_ros.dataset.sources.time_ranges import TimeRange, recorded_time_ranges
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_recorder import check_types
-from groot_ros.sampling.row_builder import CameraFrames, MadeRow, RowMaker
-from groot_ros.sampling.rows import Rows, RowSampler, TickSample, rows_of, stamp_of
-from groot_ros.video.frame import Frame, frame_of, stamp_in
+from groot_ros.sampling.row_builder import FrameBuffer, RowBuilder, SampledRow
+from groot_ros.sampling.rows import RowSampler, RowTable, TickSample, build_rows, stamp_of
+from groot_ros.video.frame import Frame, decode_frame, stamp_in
 from groot_ros.video.h264 import H264Decoder
-from groot_ros.video.mp4 import Mp4Copier, Mp4Encoder, cut_mp4, keyframes_of
+from groot_ros.video.mp4 import Mp4Copier, Mp4Encoder, cut_mp4, find_keyframes
 
 _BATCH = 4096
 _RATE_TOLERANCE = 0.02
 
 
-def bag_stretches(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> list[Stretch]:
+def bag_stretches(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> list[Segment]:
     """The episodes of a bag; `folder` takes videos that have to be made, `ranges` choose parts of the bag.
 
     Those of our recorder at its own rate are taken as they are, others are made anew. Raises GrootRosError for a bag that is unfit.
@@ -35,7 +35,7 @@ def bag_stretches(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: 
     recorded_fps = float(bag.info.get('fps', 0.0))
     if bag.has_rows and abs(recorded_fps - embodiment.fps) < 1e-9 and not ranges:
         return list(_recorded(bag, embodiment, folder, codec))
-    return list(_made(bag, embodiment, folder, codec, ranges or ranges_of_recorder(bag)))
+    return list(_made(bag, embodiment, folder, codec, ranges or recorded_time_ranges(bag)))
 
 
 def read_samples(bag: EpisodeBag, embodiment: Embodiment) -> list[TickSample]:
@@ -118,7 +118,7 @@ class _Copied(_Film):
 
     def add(self, message: BagMessage) -> None:
         """One access unit, that of the next tick."""
-        self.put(access_unit_of(message))
+        self.put(read_access_unit(message))
 
 
 class _Decoded(_Film):
@@ -130,7 +130,7 @@ class _Decoded(_Film):
 
     def add(self, message: BagMessage) -> None:
         """One access unit, that of the next tick."""
-        self.put(self._decoder.decode(0, access_unit_of(message)))
+        self.put(self._decoder.decode(0, read_access_unit(message)))
 
 
 class _Nearest(_Film):
@@ -138,11 +138,11 @@ class _Nearest(_Film):
 
     def __init__(self, path: Path, write: Callable[[Path], Mp4Copier | Mp4Encoder], camera: CameraField) -> None:
         super().__init__(path, write)
-        self._frames, self._ticks = CameraFrames(camera), deque[int]()
+        self._frames, self._ticks = FrameBuffer(camera), deque[int]()
 
     def add(self, message: BagMessage) -> None:
         """A picture."""
-        self._frames.add(frame_of(message.decode()))
+        self._frames.add(decode_frame(message.decode()))
         while self._ticks and self._frames.covers(self._ticks[0]):
             self.put(self._frames.nearest(self._ticks.popleft()))
 
@@ -188,7 +188,7 @@ class _Sampling:
     def _sample(self, at_end: bool) -> None:
         for source, stream in self._sampler.sources():
             if batch := self._batch[source.topic]:
-                stream.extend(*columns_of(batch, self._kinds[source.topic], source))
+                stream.extend(*decode_columns(batch, self._kinds[source.topic], source))
         self._begin()
         ready = []
         while self._ticks and (at_end or self._sampler.covers(self._ticks[0])):
@@ -199,7 +199,7 @@ class _Sampling:
 
 
 @dataclass
-class _VideoStretch(Stretch):
+class _VideoStretch(Segment):
     """Its videos lie in files, one for each camera."""
 
     videos: dict[str, Path]
@@ -210,7 +210,7 @@ class _VideoStretch(Stretch):
         """A keyframe of all cameras."""
         common = set(range(row + 1))
         for video in self.videos.values() if row else ():
-            common &= set(keyframes_of(video)[0])
+            common &= set(find_keyframes(video)[0])
         return max(common, default=0)
 
     def write_video(self, camera: CameraField, path: Path, first: int, count: int) -> int:
@@ -222,7 +222,7 @@ class _VideoStretch(Stretch):
         return self.frames[camera.name]
 
 
-def _recorded(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str) -> Iterator[Stretch]:
+def _recorded(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str) -> Iterator[Segment]:
     films = {camera.video_topic: _film(bag, embodiment, camera, folder, codec) for camera in embodiment.cameras}
     spans = list(recorded_spans(bag, embodiment, films))
     for film in films.values():
@@ -250,7 +250,7 @@ def _film(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField, folder: 
 def _fits(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField) -> bool:
     """Whether a camera was recorded in the embodiment's size."""
     message = next(bag.messages({camera.topic: bag.connections(embodiment)[camera.video_topic]}), None)
-    return message is not None and H264Decoder().decode(0, access_unit_of(message)).size == (camera.width, camera.height)
+    return message is not None and H264Decoder().decode(0, read_access_unit(message)).size == (camera.width, camera.height)
 
 
 @dataclass
@@ -273,7 +273,7 @@ class _Maker:
         self._ranges = ranges
         self._place: tuple[int, TimeRange | None] = (-1, None)
 
-    def add(self, row: MadeRow) -> None:
+    def add(self, row: SampledRow) -> None:
         """Takes the next row. Raises GrootRosError for one without its state."""
         chosen = next((part for part in self._ranges if part.start_ns <= row.tick.stamp_ns < part.end_ns), None)
         if self._ranges and chosen is None:
@@ -302,7 +302,7 @@ class _Maker:
             encoder.close()
 
 
-def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> Iterator[Stretch]:
+def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> Iterator[Segment]:
     made = _Maker(bag, embodiment, folder, codec, ranges)
     try:
         rows = _feed(bag, embodiment, made)
@@ -323,7 +323,7 @@ def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ran
             yield _VideoStretch(_rows(bag, embodiment, span.samples), facts, span.videos, frames, embodiment.fps)
 
 
-def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowMaker:
+def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowBuilder:
     """Hands the messages of a bag to a row maker, and its rows to `made`."""
     connections = bag.source_connections(embodiment)
     if problems := check_types(embodiment, {t: c.msgtype for t, c in connections.items() if c.msgtype not in (VIDEO_TYPE, EVENT_TYPE)}):
@@ -331,7 +331,7 @@ def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowMaker:
     videos = {camera.topic for camera in embodiment.cameras if connections[camera.topic].msgtype == VIDEO_TYPE}
     # Stamps of video in our bags are corrected already.
     sources = tuple(camera.model_copy(update={'latency_s': 0.0}) if camera.topic in videos else camera for camera in embodiment.cameras)
-    rows, frames = RowMaker(embodiment.model_copy(update={'cameras': sources}), made.add), _Frames(embodiment, videos)
+    rows, frames = RowBuilder(embodiment.model_copy(update={'cameras': sources}), made.add), _Frames(embodiment, videos)
     for message in bag.messages(connections):
         if message.type == EVENT_TYPE:
             if message.decode().kind == 'resumed':
@@ -369,8 +369,8 @@ class _Frames:
         decoded = message.decode()
         if message.topic in self._decoders:
             stamp_ns = decoded.timestamp.sec * 1_000_000_000 + decoded.timestamp.nanosec
-            return self._decoders[message.topic].decode(stamp_ns, access_unit_of(message))
-        return frame_of(decoded)
+            return self._decoders[message.topic].decode(stamp_ns, read_access_unit(message))
+        return decode_frame(decoded)
 
 
 def _check_stamp(topic: str, stamp_ns: int) -> None:
@@ -378,15 +378,15 @@ def _check_stamp(topic: str, stamp_ns: int) -> None:
         raise GrootRosError(f'{topic} comes with a stamp of zero: its driver does not stamp, so nobody knows when it was measured')
 
 
-def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) -> Rows:
-    """Rows of samples whose rate must be the embodiment's; it is measured, so that a recovered bag is checked too."""
+def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) -> RowTable:
+    """RowTable of samples whose rate must be the embodiment's; it is measured, so that a recovered bag is checked too."""
     measured = (len(samples) - 1) * 1e9 / (samples[-1].tick_ns - samples[0].tick_ns)
     if abs(measured / embodiment.fps - 1) > _RATE_TOLERANCE:
         raise GrootRosError(
             f'The bag {bag.path} was recorded at {measured:.2f} frames/s but the embodiment {embodiment.name} says {embodiment.fps:g}: '
             'set fps in the embodiment, or the camera, to the same rate.'
         )
-    rows = rows_of(embodiment, samples)
+    rows = build_rows(embodiment, samples)
     for kind, values, slices in (('state', rows.states, embodiment.state_slices), ('action', rows.actions, embodiment.action_slices)):
         for name, part in slices.items():
             if len(bad := np.flatnonzero(~np.isfinite(values[:, part]).all(axis=1))):
@@ -394,8 +394,8 @@ def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) ->
     return rows
 
 
-def _facts(bag: EpisodeBag) -> Facts:
+def _facts(bag: EpisodeBag) -> EpisodeMetadata:
     """What the recorder noted; a bag of another recorder was chosen by somebody who knows it."""
     outcome = str(bag.info.get('outcome', 'unknown')) if bag.info else 'success'
     notes = {'filled': bag.info.get('counts', {}).get('filled'), 'operator': bag.info.get('operator', '')}
-    return Facts(str(bag.info.get('task', '')), outcome, notes)
+    return EpisodeMetadata(str(bag.info.get('task', '')), outcome, notes)

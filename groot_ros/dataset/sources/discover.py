@@ -21,7 +21,7 @@ _DEMONSTRATIONS = 'data'
 
 
 @dataclass(frozen=True)
-class Item:
+class Recording:
     """What is converted on its own: a bag, or one entry of a file or dataset. `location` is a path, or an address such as s3://bucket/bag."""
 
     kind: Kind
@@ -37,26 +37,24 @@ class Item:
         return f'{self.location} {self.entry}'.rstrip()
 
 
-def find_items(sources: list[str]) -> list[Item]:
+def find_recordings(sources: list[str]) -> list[Recording]:
     """Everything to convert at and below some paths or addresses, in the order of their names. Raises GrootRosError where there is nothing."""
-    items: list[Item] = []
+    items: list[Recording] = []
     for source in sources:
         found = _remote_bags(source) if _is_remote(source) else _local_items(Path(source))
         if not found:
-            raise GrootRosError(
-                f'{source} holds no bag (no metadata.yaml or .mcap file), HDF5 file or LeRobot dataset: give the folder with the data.'
-            )
+            raise GrootRosError(f'{source} holds no bag (no metadata.yaml or .mcap file), HDF5 file or LeRobot dataset: give the folder with the data.')
         items += found
     return list(dict.fromkeys(items))
 
 
 def find_bags(folder: Path) -> list[Path]:
     """The bags at or below a folder. Raises GrootRosError where there is none."""
-    return [Path(item.location) for item in find_items([str(folder)]) if item.kind == 'bag']
+    return [Path(item.location) for item in find_recordings([str(folder)]) if item.kind == 'bag']
 
 
 @contextlib.contextmanager
-def fetched(item: Item) -> Iterator[Path]:
+def fetched(item: Recording) -> Iterator[Path]:
     """The item's path on this machine: itself, or a copy that is deleted afterwards."""
     if not _is_remote(item.location):
         yield Path(item.location)
@@ -73,7 +71,7 @@ def fetched(item: Item) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_beside(item: Item, name: str) -> str:
+def read_sidecar(item: Recording, name: str) -> str:
     """The text of a file in a bag's folder, empty where there is none."""
     if not _is_remote(item.location):
         file = Path(item.location) / name
@@ -89,7 +87,7 @@ def need_h5py() -> None:
         raise GrootRosError('HDF5 files need h5py: pip install "groot_ros[hdf5]".')
 
 
-def _local_items(path: Path) -> list[Item]:
+def _local_items(path: Path) -> list[Recording]:
     if not path.exists():
         raise GrootRosError(f'{path} does not exist: give a bag, an HDF5 file, a LeRobot dataset, or a folder of them.')
     if path.is_file():
@@ -102,11 +100,11 @@ def _local_items(path: Path) -> list[Item]:
         if file.suffix in _HDF5_SUFFIXES and file.is_file():
             found[file] = _demonstrations(file)
         elif (file.suffix == '.mcap' or file.name == 'metadata.yaml') and file.parent.suffix not in LEFT_BY_RECOVERY:
-            found[file.parent] = [Item('bag', str(file.parent))]
+            found[file.parent] = [Recording('bag', str(file.parent))]
     return [item for place in sorted(found) for item in found[place]]
 
 
-def _demonstrations(file: Path) -> list[Item]:
+def _demonstrations(file: Path) -> list[Recording]:
     need_h5py()
     import h5py
 
@@ -118,7 +116,7 @@ def _demonstrations(file: Path) -> list[Item]:
         raise GrootRosError(f'{file} cannot be read as HDF5 ({error}): it is damaged, or something else.') from error
     if not names:
         raise GrootRosError(f'{file} has no group `{_DEMONSTRATIONS}` of demonstrations, as Isaac Lab and Mimic write it.')
-    return [Item('hdf5', str(file), name) for name in sorted(names, key=_by_number)]
+    return [Recording('hdf5', str(file), name) for name in sorted(names, key=_by_number)]
 
 
 def _by_number(name: str) -> tuple[int, str]:
@@ -126,11 +124,11 @@ def _by_number(name: str) -> tuple[int, str]:
     return (int(numbers[-1]) if numbers else -1, name)
 
 
-def _episodes(folder: Path) -> list[Item]:
+def _episodes(folder: Path) -> list[Recording]:
     try:
         version = json.loads((folder / 'meta/info.json').read_text()).get('codebase_version', '')
         lines = (folder / 'meta/episodes.jsonl').read_text().splitlines()
-        return [Item('lerobot', str(folder), str(json.loads(line)['episode_index'])) for line in lines if line.strip()]
+        return [Recording('lerobot', str(folder), str(json.loads(line)['episode_index'])) for line in lines if line.strip()]
     except FileNotFoundError as error:
         raise GrootRosError(f'{folder} is a LeRobot dataset of {version or "an unknown version"}, and v2.0 and v2.1 can be converted.') from error
     except (ValueError, KeyError, OSError) as error:
@@ -152,8 +150,8 @@ def _file_system(location: str):
         raise GrootRosError(f'{location} cannot be reached: {error}.') from error
 
 
-def _remote_bags(source: str) -> list[Item]:
+def _remote_bags(source: str) -> list[Recording]:
     files, place = _file_system(source)
     scheme = source.split('://')[0]
     folders = {posixpath.dirname(file) for file in files.find(place) if file.endswith(('.mcap', '/metadata.yaml'))}
-    return [Item('bag', f'{scheme}://{folder}') for folder in sorted(folders) if not folder.endswith(LEFT_BY_RECOVERY)]
+    return [Recording('bag', f'{scheme}://{folder}') for folder in sorted(folders) if not folder.endswith(LEFT_BY_RECOVERY)]

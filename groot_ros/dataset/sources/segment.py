@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from groot_ros.embodiment import CameraField
-from groot_ros.sampling.rows import Rows
+from groot_ros.sampling.rows import RowTable
 from groot_ros.video.frame import Frame
 from groot_ros.video.mp4 import encode_mp4
 
 
 @dataclass
-class Facts:
+class EpisodeMetadata:
     """What a source says of an episode; the task is empty where it says none."""
 
     task: str = ''
@@ -21,11 +21,11 @@ class Facts:
 
 
 @dataclass
-class Stretch:
-    """Rows without a pause between them."""
+class Segment:
+    """RowTable without a pause between them."""
 
-    rows: Rows
-    facts: Facts
+    rows: RowTable
+    facts: EpisodeMetadata
 
     def start_by(self, row: int) -> int:
         """The last row, up to this one, at which the videos can begin without encoding them anew."""

@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groot_ros.dataset.sources.discover import Item, need_h5py
-from groot_ros.dataset.sources.segment import Facts, Stretch, encoded
+from groot_ros.dataset.sources.discover import Recording, need_h5py
+from groot_ros.dataset.sources.segment import EpisodeMetadata, Segment, encoded
 from groot_ros.dataset.writers.features import VALIDITIES, inside
 from groot_ros.embodiment import OUTCOME, CameraField, Embodiment, Source
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.sampling.rows import REWARD, rows_between, scaled
 from groot_ros.video.frame import Frame
-from groot_ros.video.mp4 import cut_mp4, keyframes_of
+from groot_ros.video.mp4 import cut_mp4, find_keyframes
 
 _FRAMES_AT_ONCE = 32
 
@@ -32,7 +32,7 @@ class Table(AbstractContextManager):
 
     where: str
     columns: list[str]
-    facts: Facts
+    facts: EpisodeMetadata
 
     def __exit__(self, *_: object) -> None:
         """Releases the files."""
@@ -50,13 +50,13 @@ class Table(AbstractContextManager):
         raise NotImplementedError
 
 
-def open_table(item: Item, path: Path, embodiment: Embodiment) -> Table:
+def open_table(item: Recording, path: Path, embodiment: Embodiment) -> Table:
     """The table behind an item whose file lies at `path`. Raises GrootRosError for one that cannot be read."""
     return _Demonstration(item, path, embodiment) if item.kind == 'hdf5' else _LerobotEpisode(item, path, embodiment)
 
 
 @dataclass
-class TableStretch(Stretch):
+class TableSegment(Segment):
     """All rows of a table."""
 
     table: Table
@@ -68,7 +68,7 @@ class TableStretch(Stretch):
         return self.table.write_video(camera, path, slice(first, first + count), self.embodiment.fps, self.codec)
 
 
-def table_stretch(table: Table, embodiment: Embodiment, codec: str) -> TableStretch:
+def table_stretch(table: Table, embodiment: Embodiment, codec: str) -> TableSegment:
     """The episode of a table. Raises GrootRosError naming a column that is missing or of another size."""
     _check_columns(table, embodiment)
     states = _stacked(table, embodiment, list(embodiment.state))
@@ -85,7 +85,7 @@ def table_stretch(table: Table, embodiment: Embodiment, codec: str) -> TableStre
     rows = rows_between(embodiment, states, commands, given, ticks_ns, np.zeros((len(given), len(embodiment.state))))
     if embodiment.reward and embodiment.reward != OUTCOME:
         rows.more[REWARD] = _numbers(table, embodiment.reward).reshape(count, -1)[: len(rows), 0]
-    return TableStretch(rows, table.facts, table, embodiment, codec)
+    return TableSegment(rows, table.facts, table, embodiment, codec)
 
 
 def _check_columns(table: Table, embodiment: Embodiment) -> None:
@@ -115,9 +115,9 @@ def _stacked(table: Table, embodiment: Embodiment, sources: list[Source]) -> Arr
 def _taken(table: Table, embodiment: Embodiment, source: Source) -> Array:
     values = _numbers(table, source.column)
     values = values.reshape(len(values), -1)
-    names = embodiment.column_joints.get(source.column, ())
+    names = embodiment.column_joint_names.get(source.column, ())
     if source.joints and len(names) != values.shape[1]:
-        raise GrootRosError(f'{table.where} has {values.shape[1]} numbers in {source.column}, and column_joints names {len(names)} joints.')
+        raise GrootRosError(f'{table.where} has {values.shape[1]} numbers in {source.column}, and column_joint_names names {len(names)} joints.')
     indices = [names.index(joint) for joint in source.joints] or list(source.indices)
     if indices and max(indices) < values.shape[1]:
         values = values[:, indices]
@@ -150,7 +150,7 @@ def frames_of(pictures: Any, span: slice, where: str) -> Iterator[Frame]:
 class _Demonstration(Table):
     """A group of an HDF5 file, such as data/demo_3; columns are datasets below it, such as obs/eef_pos."""
 
-    def __init__(self, item: Item, path: Path, embodiment: Embodiment) -> None:
+    def __init__(self, item: Recording, path: Path, embodiment: Embodiment) -> None:
         need_h5py()
         import h5py
 
@@ -161,7 +161,7 @@ class _Demonstration(Table):
         self.columns: list[str] = []
         self._group.visititems(lambda name, node: self.columns.append(name) if isinstance(node, h5py.Dataset) else None)
         succeeded = self._group.attrs.get('success', True)
-        self.facts = Facts(self._task(), 'success' if succeeded else 'failure')
+        self.facts = EpisodeMetadata(self._task(), 'success' if succeeded else 'failure')
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -203,7 +203,7 @@ class _Demonstration(Table):
 class _LerobotEpisode(Table):
     """An episode of a LeRobot v2 dataset; columns are those of its parquet file and its video features."""
 
-    def __init__(self, item: Item, path: Path, embodiment: Embodiment) -> None:
+    def __init__(self, item: Recording, path: Path, embodiment: Embodiment) -> None:
         self.where = f'{item.location} episode {item.entry}'
         self._root = path
         info = self._read(path / 'meta/info.json', json.loads)
@@ -220,7 +220,7 @@ class _LerobotEpisode(Table):
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise GrootRosError(f'{self.where} cannot be read ({str(error).splitlines()[0]}).') from error
         self.columns = [*self._table.column_names, *self._videos]
-        self.facts = Facts(self._task(index, embodiment))
+        self.facts = EpisodeMetadata(self._task(index, embodiment))
 
     def column(self, name: str) -> Array:
         """A column of the parquet file."""
@@ -233,7 +233,7 @@ class _LerobotEpisode(Table):
             with av.open(str(video)) as container:
                 stream = container.streams.video[0]
                 name, size, rate = stream.codec_context.codec.canonical_name, (stream.width, stream.height), float(stream.average_rate or 0)
-            keyframes, in_order = keyframes_of(video)
+            keyframes, in_order = find_keyframes(video)
             if name == codec and size == (camera.width, camera.height) and abs(rate / fps - 1) < 1e-3:
                 if count == self._table.num_rows and span.start == 0:
                     shutil.copyfile(video, path)

@@ -61,7 +61,7 @@ def load_ranges(path: Path) -> list[RangeEntry]:
     return [RangeEntry(**entry.model_dump()) for entry in entries]
 
 
-def ranges_of_recorder(bag: EpisodeBag) -> list[TimeRange]:
+def recorded_time_ranges(bag: EpisodeBag) -> list[TimeRange]:
     """The episodes that our recorder recorded while somebody else recorded everything; empty where the bag does not tell."""
     topics = {topic: kind for topic, kind in bag.types.items() if kind == _STATUS_TYPE}
     if bag.has_rows or len(topics) != 1:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groot_ros.dataset.validation.finding import ERROR, EpisodeFacts, Finding
+from groot_ros.dataset.validation.finding import ERROR, EpisodeColumns, Finding
 from groot_ros.dataset.validation.video import check_video
 from groot_ros.dataset.writers.features import VALIDITIES, inside
 
@@ -17,7 +17,7 @@ _TIME_TOLERANCE_S = 1e-4
 
 def check_episode(
     root: Path, info: dict[str, Any], modality: dict[str, Any], record: dict[str, Any], tasks: dict[int, str]
-) -> tuple[EpisodeFacts | None, list[Finding]]:
+) -> tuple[EpisodeColumns | None, list[Finding]]:
     """Findings of an episode of episodes.jsonl, and its numbers where they can be read."""
     index, size = record['episode_index'], info['chunks_size']
     file = info['data_path'].format(episode_chunk=index // size, episode_index=index)
@@ -25,7 +25,7 @@ def check_episode(
         table = pq.read_table(inside(root, file))
     except (OSError, pa.ArrowException, ValueError) as error:
         return None, [Finding(ERROR, file, f'cannot be read ({str(error).splitlines()[0]})', 'convert the episode again')]
-    facts = EpisodeFacts(file, table.num_rows, {}, {})
+    facts = EpisodeColumns(file, table.num_rows, {}, {})
     findings = list(_check_length(facts, record))
     findings += _read_columns(table, info['features'], facts)
     findings += _check_annotations(table, modality, facts, tasks)
@@ -37,13 +37,13 @@ def check_episode(
     return facts, findings
 
 
-def _check_length(facts: EpisodeFacts, record: dict[str, Any]) -> Iterator[Finding]:
+def _check_length(facts: EpisodeColumns, record: dict[str, Any]) -> Iterator[Finding]:
     if record['length'] != facts.rows:
         what = 'the rest is never read' if record['length'] < facts.rows else 'the loader runs past the end'
         yield Finding(ERROR, facts.file, f'has {facts.rows} rows, episodes.jsonl says {record["length"]}: {what}', 'mend the length')
 
 
-def _read_columns(table: pa.Table, features: dict[str, Any], facts: EpisodeFacts) -> Iterator[Finding]:
+def _read_columns(table: pa.Table, features: dict[str, Any], facts: EpisodeColumns) -> Iterator[Finding]:
     for name, feature in features.items():
         if 'float' not in str(feature.get('dtype')):
             continue
@@ -63,7 +63,7 @@ def _read_columns(table: pa.Table, features: dict[str, Any], facts: EpisodeFacts
             yield Finding(ERROR, facts.file, f'{name} holds NaN or infinity in {len(bad)} rows', 'convert again, or leave it out', int(bad[0]))
 
 
-def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: EpisodeFacts, tasks: dict[int, str]) -> Iterator[Finding]:
+def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: EpisodeColumns, tasks: dict[int, str]) -> Iterator[Finding]:
     for name, part in (modality.get('annotation') or {}).items():
         column = part.get('original_key', f'annotation.{name}')
         if column not in table.column_names:
@@ -79,7 +79,7 @@ def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: Episode
             yield Finding(ERROR, facts.file, f'{column} says {tasks[min(indices)]!r}, which is a validity and no task', 'mend the indices')
 
 
-def _check_timestamps(facts: EpisodeFacts, info: dict[str, Any]) -> Iterator[Finding]:
+def _check_timestamps(facts: EpisodeColumns, info: dict[str, Any]) -> Iterator[Finding]:
     if 'timestamp' not in facts.columns or not facts.rows or not info.get('fps'):
         return
     stamps, period_s = facts.columns['timestamp'][:, 0], 1 / info['fps']

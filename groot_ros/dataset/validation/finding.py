@@ -23,7 +23,7 @@ class Finding:
 
 
 @dataclass
-class EpisodeFacts:
+class EpisodeColumns:
     """What later checks need of an episode: its file and its numeric columns by name, (n, D) each."""
 
     file: str

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, Finding
 from groot_ros.geometry import Array, angle_between, deltas_between, integrate_deltas
 
 _UNIT_TOLERANCE = 1e-3
 _DRIFT_M, _DRIFT_RAD = 1e-4, 1e-3
 _TURN_RAD = 2 * np.pi + 1e-3
-_FASTEST_M_S = 3.0
+_MAX_SPEED_M_S = 3.0
 _POSE_SIZE = 7
 
 
@@ -25,14 +25,12 @@ class PoseDeltas:
     rotation: slice | None
 
 
-def check_motion(modality: dict[str, Any], embodiment: dict[str, Any], fps: float, episode: EpisodeFacts) -> Iterator[Finding]:
+def check_motion(modality: dict[str, Any], embodiment: dict[str, Any], fps: float, episode: EpisodeColumns) -> Iterator[Finding]:
     """Findings of one episode; `embodiment` is what the converter noted, empty for datasets of others."""
     states, actions = episode.columns.get('observation.state'), episode.columns.get('action')
     if states is None:
         return
-    parts = {
-        name: slice(part.get('start', 0), part.get('end', 0)) for name, part in (modality.get('state') or {}).items() if 'original_key' not in part
-    }
+    parts = {name: slice(part.get('start', 0), part.get('end', 0)) for name, part in (modality.get('state') or {}).items() if 'original_key' not in part}
     for name, part in parts.items():
         if (quaternion := _quaternion(name, part)) is not None:
             yield from _check_quaternions(episode, name, states[:, quaternion])
@@ -50,14 +48,10 @@ def pose_deltas(modality: dict[str, Any], embodiment: dict[str, Any]) -> list[Po
         return slice(group[name]['start'], group[name]['end']) if name in group else None
 
     if embodiment:
-        derived = [
-            action for action in embodiment.get('action', []) if action['kind'].startswith('delta_') and not action['topic'] and not action['column']
-        ]
+        derived = [action for action in embodiment.get('action', []) if action['kind'].startswith('delta_') and not action['topic'] and not action['column']]
         named = {(action['of'], action['kind']): action['name'] for action in derived}
         poses = dict.fromkeys(of for of, _ in named)
-        found = [
-            (place(states, of), place(actions, named.get((of, 'delta_position'))), place(actions, named.get((of, 'delta_rotation')))) for of in poses
-        ]
+        found = [(place(states, of), place(actions, named.get((of, 'delta_position'))), place(actions, named.get((of, 'delta_rotation')))) for of in poses]
     else:
         pose = next((name for name, part in states.items() if 'pose' in name and part.get('end', 0) - part.get('start', 0) == _POSE_SIZE), None)
         three = [name for name, part in actions.items() if 'delta' in name and part.get('end', 0) - part.get('start', 0) == 3]
@@ -74,7 +68,7 @@ def _quaternion(name: str, part: slice) -> slice | None:
     return part if size == 4 and 'quat' in name else None
 
 
-def _check_quaternions(episode: EpisodeFacts, name: str, quaternions: Array) -> Iterator[Finding]:
+def _check_quaternions(episode: EpisodeColumns, name: str, quaternions: Array) -> Iterator[Finding]:
     off = np.flatnonzero(np.abs(np.linalg.norm(quaternions, axis=1) - 1) > _UNIT_TOLERANCE)
     if len(off):
         yield Finding(ERROR, episode.file, f'the quaternion of state.{name} is not of length 1', 'convert again', int(off[0]))
@@ -83,7 +77,7 @@ def _check_quaternions(episode: EpisodeFacts, name: str, quaternions: Array) -> 
         yield Finding(ERROR, episode.file, f'the quaternion of state.{name} changes its sign', 'convert again', int(jumps[0]) + 1)
 
 
-def _check_joints(episode: EpisodeFacts, name: str, joints: Array) -> Iterator[Finding]:
+def _check_joints(episode: EpisodeColumns, name: str, joints: Array) -> Iterator[Finding]:
     beyond = np.argwhere(np.abs(joints) > _TURN_RAD)
     if len(beyond):
         row, joint = beyond[0]
@@ -91,7 +85,7 @@ def _check_joints(episode: EpisodeFacts, name: str, joints: Array) -> Iterator[F
         yield Finding(ERROR, episode.file, problem, 'look whether it is in degrees, or of another joint', int(row))
 
 
-def _check_deltas(episode: EpisodeFacts, poses: Array, actions: Array, deltas: PoseDeltas, fps: float) -> Iterator[Finding]:
+def _check_deltas(episode: EpisodeColumns, poses: Array, actions: Array, deltas: PoseDeltas, fps: float) -> Iterator[Finding]:
     if len(poses) < 3 or not np.isfinite(poses).all() or not (np.linalg.norm(poses[:, 3:], axis=1) > _UNIT_TOLERANCE).all():
         return
     moved = deltas_between(poses)
@@ -99,7 +93,7 @@ def _check_deltas(episode: EpisodeFacts, poses: Array, actions: Array, deltas: P
         yield from _check_steps(episode, moved[:, :3], actions[:, deltas.position], _DRIFT_M, 'position', 'mm')
     if deltas.rotation is not None:
         yield from _check_steps(episode, moved[:, 3:], actions[:, deltas.rotation], _DRIFT_RAD, 'orientation', 'mrad')
-    jumps = np.flatnonzero(np.linalg.norm(moved[:, :3], axis=1) * fps > _FASTEST_M_S)
+    jumps = np.flatnonzero(np.linalg.norm(moved[:, :3], axis=1) * fps > _MAX_SPEED_M_S)
     if len(jumps):
         yield Finding(WARNING, episode.file, f'the pose jumps by {np.linalg.norm(moved[jumps[0], :3]):.3f} m', 'look at the recording', int(jumps[0]))
     if deltas.position is not None and deltas.rotation is not None and np.isfinite(actions).all():
@@ -111,7 +105,7 @@ def _check_deltas(episode: EpisodeFacts, poses: Array, actions: Array, deltas: P
             yield Finding(ERROR, episode.file, problem, 'convert again', int(distance.argmax()))
 
 
-def _check_steps(episode: EpisodeFacts, moved: Array, deltas: Array, tolerance: float, what: str, unit: str) -> Iterator[Finding]:
+def _check_steps(episode: EpisodeColumns, moved: Array, deltas: Array, tolerance: float, what: str, unit: str) -> Iterator[Finding]:
     """Deltas of a row must lead to the next; shifted by a row they still look plausible."""
     if deltas.shape[1] != 3:
         return

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groot_ros.dataset.modality_config import RELEASES
+from groot_ros.dataset.modality_config import GR00T_VERSIONS
 from groot_ros.dataset.validation.episode import check_episode
-from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, Finding
 from groot_ros.dataset.validation.motion import check_motion
 from groot_ros.dataset.validation.values import check_dataset_values
 from groot_ros.dataset.writers.features import VALIDITIES
 from groot_ros.errors import GrootRosError
 
-_LONGEST_TEXT = 1000
+_MAX_TEXT = 1000
 _TABLES = {'episodes.jsonl': ('episode_index', 'length'), 'tasks.jsonl': ('task_index', 'task')}
 
 
@@ -63,10 +63,10 @@ class Meta:
     embodiment: dict[str, Any]
 
 
-def validate(root: Path, horizon: int = 16, release: str = 'n1.7') -> ValidationReport:
+def validate(root: Path, horizon: int = 16, gr00t_version: str = 'n1.7') -> ValidationReport:
     """Looks at every file of a dataset. Raises GrootRosError where there is no dataset at `root` at all, or no such release of GR00T."""
-    if release not in RELEASES:
-        raise GrootRosError(f'There is no GR00T {release!r} here: choose one of {", ".join(RELEASES)}.')
+    if gr00t_version not in GR00T_VERSIONS:
+        raise GrootRosError(f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.')
     if not (root / 'meta').is_dir():
         raise GrootRosError(f'{root} is not a dataset: it has no folder meta.')
     report = ValidationReport()
@@ -79,7 +79,7 @@ def validate(root: Path, horizon: int = 16, release: str = 'n1.7') -> Validation
     for episode in facts:
         report.findings += check_motion(meta.modality, meta.embodiment, float(meta.info.get('fps') or 0), episode)
     report.findings += _check_language(meta)
-    report.findings += check_dataset_values(meta.info, meta.modality, meta.stats, facts, horizon, RELEASES[release])
+    report.findings += check_dataset_values(meta.info, meta.modality, meta.stats, facts, horizon, GR00T_VERSIONS[gr00t_version])
     report.findings += _check_leftovers(meta)
     report.episodes, report.rows = len(facts), sum(episode.rows for episode in facts)
     return report
@@ -144,7 +144,7 @@ def _read_jsonl(path: Path, keys: tuple[str, ...], findings: list[Finding]) -> l
     return records
 
 
-def _episode(meta: Meta, record: dict[str, Any], findings: list[Finding]) -> EpisodeFacts | None:
+def _episode(meta: Meta, record: dict[str, Any], findings: list[Finding]) -> EpisodeColumns | None:
     tasks = {task['task_index']: str(task['task']) for task in meta.tasks}
     facts, found = check_episode(meta.root, meta.info, meta.modality, record, tasks)
     findings += found
@@ -194,9 +194,9 @@ def _check_language(meta: Meta) -> Iterator[Finding]:
     for task, text in zip(meta.tasks, texts, strict=True):
         if not any(character.isalnum() for character in text):
             yield Finding(WARNING, where, f'task {task["task_index"]} has no words, so a policy is told nothing', 'convert with --task')
-        if len(text) > _LONGEST_TEXT:
+        if len(text) > _MAX_TEXT:
             problem = f'task {task["task_index"]} has {len(text)} characters, more than a model reads'
-            yield Finding(WARNING, where, problem, f'write it in at most {_LONGEST_TEXT}')
+            yield Finding(WARNING, where, problem, f'write it in at most {_MAX_TEXT}')
     if texts and set(texts) <= set(VALIDITIES):
         yield Finding(ERROR, where, 'holds no task, only validities', 'convert with --task')
     indices = [task['task_index'] for task in meta.tasks]

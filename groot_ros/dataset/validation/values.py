@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from groot_ros.dataset.modality_config import Release
-from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.modality_config import Gr00tVersion
+from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, Finding
 from groot_ros.dataset.writers.statistics import KEYS, statistics
 from groot_ros.geometry import Array
 
@@ -15,20 +15,20 @@ _STATS_FILE = 'meta/stats.json'
 
 
 def check_dataset_values(
-    info: dict[str, Any], modality: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeFacts], horizon: int, release: Release
+    info: dict[str, Any], modality: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeColumns], horizon: int, gr00t_version: Gr00tVersion
 ) -> list[Finding]:
     """Findings over all episodes; `episodes` holds those whose numbers could be read."""
     return [
         *_check_statistics(info, stats, episodes),
         *_check_lengths(episodes, horizon),
-        *_check_sizes(modality, release, horizon),
+        *_check_sizes(modality, gr00t_version, horizon),
         *_check_aspect(episodes),
         *_check_constant(modality, episodes),
         *_check_duplicates(episodes),
     ]
 
 
-def _check_statistics(info: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+def _check_statistics(info: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeColumns]) -> Iterator[Finding]:
     for name, feature in info['features'].items():
         if 'float' not in str(feature.get('dtype')):
             continue
@@ -50,32 +50,30 @@ def _compare(name: str, given: dict[str, Any], values: Array) -> Iterator[Findin
             return
 
 
-def _check_lengths(episodes: list[EpisodeFacts], horizon: int) -> Iterator[Finding]:
+def _check_lengths(episodes: list[EpisodeColumns], horizon: int) -> Iterator[Finding]:
     for episode in episodes:
         if episode.rows < horizon:
             yield Finding(ERROR, episode.file, f'has {episode.rows} rows, fewer than the horizon of {horizon}: no sample', 'leave it out')
 
 
-def _check_sizes(modality: dict[str, Any], release: Release, horizon: int) -> Iterator[Finding]:
-    for group, largest in (('state', release.state_size), ('action', release.action_size)):
+def _check_sizes(modality: dict[str, Any], gr00t_version: Gr00tVersion, horizon: int) -> Iterator[Finding]:
+    for group, largest in (('state', gr00t_version.state_size), ('action', gr00t_version.action_size)):
         parts = (modality.get(group) or {}).values()
         size = sum(max(part.get('end', 0) - part.get('start', 0), 0) for part in parts if 'original_key' not in part)
         if size > largest:
             yield Finding(ERROR, 'meta/modality.json', f'{group} has {size} numbers, this release of GR00T takes {largest}', 'leave some out')
-    if horizon > release.horizon:
-        yield Finding(
-            ERROR, 'meta/info.json', f'chunks of {horizon} steps, this release of GR00T takes {release.horizon}', 'give a smaller --horizon'
-        )
+    if horizon > gr00t_version.horizon:
+        yield Finding(ERROR, 'meta/info.json', f'chunks of {horizon} steps, this release of GR00T takes {gr00t_version.horizon}', 'give a smaller --horizon')
 
 
-def _check_aspect(episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+def _check_aspect(episodes: list[EpisodeColumns]) -> Iterator[Finding]:
     ratios = {(key, round(width / height, 3)) for e in episodes for key, (height, width) in e.video_shapes.items()}
     if len({ratio for _, ratio in ratios}) > 1:
         names = ', '.join(f'{key} {ratio}' for key, ratio in sorted(ratios))
         yield Finding(ERROR, 'meta/info.json', f'the cameras differ in aspect ratio ({names}), which GR00T cannot stack', 'letterbox them')
 
 
-def _check_constant(modality: dict[str, Any], episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+def _check_constant(modality: dict[str, Any], episodes: list[EpisodeColumns]) -> Iterator[Finding]:
     """GR00T normalises with q01 and q99: where they are equal it always commands that value."""
     columns = [episode.columns['action'] for episode in episodes if 'action' in episode.columns]
     if not columns or len({column.shape[1] for column in columns}) > 1:
@@ -97,7 +95,7 @@ def _check_constant(modality: dict[str, Any], episodes: list[EpisodeFacts]) -> I
             )  # fmt: skip
 
 
-def _check_duplicates(episodes: list[EpisodeFacts]) -> Iterator[Finding]:
+def _check_duplicates(episodes: list[EpisodeColumns]) -> Iterator[Finding]:
     known: dict[bytes, str] = {}
     for episode in episodes:
         columns = [episode.columns[name] for name in ('observation.state', 'action') if name in episode.columns]

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeFacts, Finding
+from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, Finding
 from groot_ros.dataset.writers.features import inside
 
 _KEYFRAME_FRAMES = 300  # x264's own default is 250
@@ -27,7 +27,7 @@ class _Video:
     brightness: float
 
 
-def check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeFacts, fps: float) -> Iterator[Finding]:
+def check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeColumns, fps: float) -> Iterator[Finding]:
     """Findings of one camera of an episode; notes the size of its pictures."""
     try:
         video = _decoded(inside(root, file))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from groot_ros.dataset.convert_source import PartEpisode
+from groot_ros.dataset.convert_source import ConvertedEpisode
 from groot_ros.dataset.writers.features import DONE, INVALID, VALID, modality, write_json
 from groot_ros.dataset.writers.statistics import fingerprints, relative_statistics, statistics
 from groot_ros.embodiment import Embodiment
@@ -22,7 +22,7 @@ from groot_ros.sampling.rows import ACTION_9D, REWARD, STATE_9D
 RELEASES_WITH_FINGERPRINTS, RELEASES_WITH_RELATIVE = ('n1.7',), ('n1.6', 'n1.7')
 
 
-class Existing(StrEnum):
+class OutputMode(StrEnum):
     """What to do with a dataset that stands at the output."""
 
     REFUSE = 'refuse'
@@ -30,7 +30,7 @@ class Existing(StrEnum):
     OVERWRITE = 'overwrite'
 
 
-class Writer(ABC):
+class DatasetWriter(ABC):
     """Add episodes, then `finish`. Nothing changes at `root` before that; `abandon` leaves no trace.
 
     A writer that is neither finished nor abandoned leaves `parts` for the next one. `known` are the fingerprints of what the
@@ -38,15 +38,15 @@ class Writer(ABC):
     """
 
     def __init__(
-        self, root: Path, embodiment: Embodiment, codec: str, existing: Existing = Existing.REFUSE, release: str = '', horizon: int = 16
+        self, root: Path, embodiment: Embodiment, codec: str, existing: OutputMode = OutputMode.REFUSE, gr00t_version: str = '', horizon: int = 16
     ) -> None:
         self.root, self.embodiment, self.codec = root, embodiment, codec
-        self._release, self._horizon = release, horizon
+        self._release, self._horizon = gr00t_version, horizon
         self._partial = root.with_name(f'.{root.name}.partial')
         self._before = root.with_name(f'.{root.name}.before')
         self.parts = self._partial / 'parts'
         self._put_back()
-        if root.exists() and existing is Existing.REFUSE:
+        if root.exists() and existing is OutputMode.REFUSE:
             raise GrootRosError(f'{root} exists already: choose another --output, extend it with --append, or replace it with --overwrite.')
         if root.exists() and not (root / 'meta/info.json').is_file():
             raise GrootRosError(f'{root} is no dataset, and is left as it is: choose another --output.')
@@ -62,7 +62,7 @@ class Writer(ABC):
         self.provenance: list[dict[str, Any]] = []
         self.lengths: list[int] = []
         self._columns: dict[str, list[Array]] = {}
-        if root.exists() and existing is Existing.APPEND:
+        if root.exists() and existing is OutputMode.APPEND:
             try:
                 self._extend()
             except GrootRosError:
@@ -76,10 +76,10 @@ class Writer(ABC):
 
     @property
     def rows(self) -> int:
-        """Rows so far."""
+        """RowTable so far."""
         return sum(self.lengths)
 
-    def add_episode(self, part: PartEpisode) -> None:
+    def add_episode(self, part: ConvertedEpisode) -> None:
         """Takes the next episode, and links its videos to their place."""
         # An interrupted or recovered demonstration may break off anywhere: only a success is called valid.
         validity = VALID if part.provenance.outcome == 'success' else INVALID
@@ -110,7 +110,7 @@ class Writer(ABC):
         shutil.rmtree(self._partial, ignore_errors=True)
 
     @abstractmethod
-    def _write_episode(self, part: PartEpisode, table: pa.Table, tasks: list[str]) -> None:
+    def _write_episode(self, part: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
         """Puts an episode, with the number `episodes`, into files or on a list."""
 
     @abstractmethod
@@ -149,7 +149,7 @@ class Writer(ABC):
     def _task_index(self, text: str) -> int:
         return self.tasks.setdefault(text, len(self.tasks))
 
-    def _table(self, part: PartEpisode, task_index: int, validity_index: int) -> pa.Table:
+    def _table(self, part: ConvertedEpisode, task_index: int, validity_index: int) -> pa.Table:
         rows, count, annotation = part.rows, len(part.rows), self.embodiment.annotation
         constants = {
             f'annotation.{annotation.task}': task_index, f'annotation.{annotation.validity}': validity_index,
@@ -179,7 +179,7 @@ def link(file: Path, place: Path) -> None:
         shutil.copy2(file, place)
 
 
-def numbers_of(table: pa.Table, name: str) -> Array:
+def column_to_array(table: pa.Table, name: str) -> Array:
     """A column of numbers or of vectors of one length, (n,) or (n, size)."""
     column = table[name].combine_chunks()
     if not pa.types.is_list(column.type) and not pa.types.is_fixed_size_list(column.type):

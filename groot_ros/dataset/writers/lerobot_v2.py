@@ -7,14 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groot_ros.dataset.convert_source import PartEpisode
-from groot_ros.dataset.writers.dataset_writer import Writer, link, numbers_of
+from groot_ros.dataset.convert_source import ConvertedEpisode
+from groot_ros.dataset.writers.dataset_writer import DatasetWriter, column_to_array, link
 from groot_ros.dataset.writers.features import data_file, features, info, modality, video_file, write_json, write_jsonl
 from groot_ros.dataset.writers.statistics import EPISODE_KEYS, episode_statistics
 from groot_ros.errors import GrootRosError
 
 
-class DatasetWriter(Writer):
+class LeRobotV2Writer(DatasetWriter):
     """A dataset that GR00T N1.5, N1.6 and N1.7 read."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -22,14 +22,14 @@ class DatasetWriter(Writer):
         self._statistics: list[dict[str, Any]] = []
         super().__init__(*arguments)
 
-    def _write_episode(self, part: PartEpisode, table: pa.Table, tasks: list[str]) -> None:
+    def _write_episode(self, part: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
         for feature, video in part.videos.items():
             link(video, video_file(self._partial, feature, self.episodes))
         path = data_file(self._partial, self.episodes)
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path)
         pictures = {name: {key: numbers for key, numbers in found.items() if key in EPISODE_KEYS} for name, found in part.pictures.items()}
-        found = {name: episode_statistics(numbers_of(table, name)) for name in table.column_names}
+        found = {name: episode_statistics(column_to_array(table, name)) for name in table.column_names}
         self._statistics.append({'episode_index': self.episodes, 'stats': {**pictures, **found}})
         self._records.append({'episode_index': self.episodes, 'tasks': tasks, 'length': table.num_rows})
 
@@ -76,7 +76,7 @@ class DatasetWriter(Writer):
             link(video_file(self.root, camera.feature, episode), video_file(self._partial, camera.feature, episode))
         table = pq.read_table(file)
         floats = [name for name, feature in features(self.embodiment).items() if 'float' in feature['dtype']]
-        self.note_columns({name: numbers_of(table, name) for name in floats})
+        self.note_columns({name: column_to_array(table, name) for name in floats})
         self.lengths.append(table.num_rows)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groot_ros.dataset.convert_source import PartEpisode
-from groot_ros.dataset.writers.dataset_writer import Writer, link, numbers_of
+from groot_ros.dataset.convert_source import ConvertedEpisode
+from groot_ros.dataset.writers.dataset_writer import DatasetWriter, column_to_array, link
 from groot_ros.dataset.writers.features import CHUNK_SIZE, features, info, write_json
-from groot_ros.dataset.writers.statistics import quantiled, weighted
+from groot_ros.dataset.writers.statistics import aggregate_stats, episode_stats_with_quantiles
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.video.mp4 import join_mp4
@@ -30,18 +30,18 @@ class _Episode:
     statistics: dict[str, Any]
 
 
-class DatasetWriterV3(Writer):
+class LeRobotV3Writer(DatasetWriter):
     """A dataset that LeRobot 0.4 and later read. Files are filled one after another, up to LeRobot's sizes."""
 
     def __init__(self, *arguments: Any) -> None:
         self._waiting: list[_Episode] = []
         super().__init__(*arguments)
 
-    def _write_episode(self, part: PartEpisode, table: pa.Table, tasks: list[str]) -> None:
+    def _write_episode(self, part: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
         videos = {feature: self._partial / 'waiting' / f'{self.episodes}_{feature}.mp4' for feature in part.videos}
         for feature, video in part.videos.items():
             link(video, videos[feature])
-        found = {name: quantiled(numbers_of(table, name)) for name in table.column_names}
+        found = {name: episode_stats_with_quantiles(column_to_array(table, name)) for name in table.column_names}
         self._waiting.append(_Episode(tasks[:1], table, videos, {**part.pictures, **found}))
 
     def _extend(self) -> None:
@@ -59,7 +59,7 @@ class DatasetWriterV3(Writer):
         pq.write_table(_tasks(self.tasks), meta / 'tasks.parquet')
         write_json(meta / 'info.json', self._info())
         names = self._waiting[0].statistics
-        write_json(meta / 'stats.json', {name: weighted([episode.statistics[name] for episode in self._waiting]) for name in names})
+        write_json(meta / 'stats.json', {name: aggregate_stats([episode.statistics[name] for episode in self._waiting]) for name in names})
         shutil.rmtree(self._partial / 'waiting', ignore_errors=True)
 
     def _info(self) -> dict[str, Any]:
@@ -113,12 +113,12 @@ def _place(folder: str, number: int) -> dict[str, int]:
     return {f'{folder}/{key}': value for key, value in _numbers(number).items()}
 
 
-def _groups(sizes: list[int], most_mb: int) -> list[list[int]]:
+def _groups(sizes: list[int], max_mb: int) -> list[list[int]]:
     """Neighbours that together stay below a size; one that is larger stands alone."""
     groups: list[list[int]] = [[]]
     filled = 0
     for index, size in enumerate(sizes):
-        if groups[-1] and filled + size > most_mb << 20:
+        if groups[-1] and filled + size > max_mb << 20:
             groups.append([])
             filled = 0
         groups[-1].append(index)
@@ -130,7 +130,7 @@ def _fixed(table: pa.Table) -> pa.Table:
     """Vectors as lists of one length, as LeRobot stores them."""
     arrays = {}
     for name in table.column_names:
-        values: Array = numbers_of(table, name)
+        values: Array = column_to_array(table, name)
         flat = pa.array(np.asarray(values).ravel())
         arrays[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1]) if values.ndim == 2 else flat
     return pa.table(arrays)

@@ -40,14 +40,14 @@ def episode_statistics(values: Array) -> dict[str, list[float]]:
     return {**{key: numbers.tolist() for key, numbers in found.items()}, 'count': [len(column)]}
 
 
-def quantiled(values: Array) -> dict[str, list[float]]:
+def episode_stats_with_quantiles(values: Array) -> dict[str, list[float]]:
     """The same and five quantiles, as LeRobot v3.0 has them of each episode."""
     column = np.asarray(values, float).reshape(len(values), -1)
     quantiles = np.quantile(column, list(_QUANTILES.values()), axis=0)
     return {**episode_statistics(values), **{key: found.tolist() for key, found in zip(_QUANTILES, quantiles, strict=True)}}
 
 
-def weighted(episodes: list[dict[str, Any]]) -> dict[str, Any]:
+def aggregate_stats(episodes: list[dict[str, Any]]) -> dict[str, Any]:
     """Statistics over episodes out of theirs: exact but for quantiles, which LeRobot takes as their mean."""
     counts = np.array([episode['count'][0] for episode in episodes], float)
     arrays = {key: np.array([episode[key] for episode in episodes]) for key in episodes[0] if key != 'count'}
@@ -91,7 +91,7 @@ def _hashed(content: dict[str, Any]) -> str:
     return 'sha256:' + hashlib.sha256(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
 
 
-def picture_statistics(video: Path) -> dict[str, Any]:
+def image_stats(video: Path) -> dict[str, Any]:
     """The same for the colours of a video, 0 to 1, shaped (3, 1, 1).
 
     They are of a few keyframes, every fourth pixel of every fourth line: LeRobot takes smaller pictures too, and decoding all would

@@ -22,7 +22,7 @@ _CONTACT = (1, 2)
 _DEADBAND_COUNTS = 2
 _RETRY_S = 1.0
 _TRAVEL_S, _REST_S = 6.0, 0.3
-_LEAST_TRAVEL_COUNTS = 100
+_MIN_TRAVEL_COUNTS = 100
 
 
 @dataclass
@@ -152,7 +152,7 @@ class Robotiq:
             if registers.object_status != _AT_TARGET:
                 return 'the fingers met something, or did not arrive: clear the space between them and try again'
             ends.append(registers.position)
-        if ends[1] - ends[2] < _LEAST_TRAVEL_COUNTS:
+        if ends[1] - ends[2] < _MIN_TRAVEL_COUNTS:
             return f'the fingers read {ends[2]} open and {ends[1]} closed, too little travel for a 2F gripper'
         self.settings.open_count, self.settings.closed_count = ends[2], ends[1]
         self._wanted, self._sent = 1.0, 0

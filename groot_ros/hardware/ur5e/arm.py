@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from groot_ros.control.command_gate import Waypoint
-from groot_ros.hardware.supervised_process import SupervisedChild
+from groot_ros.hardware.supervised_process import SupervisedProcess
 from groot_ros.hardware.ur5e.ipc import (
     BEAT,
     BRAKE,
@@ -56,12 +56,8 @@ class Ur5e:
     ) -> None:
         self._numbers = itertools.count(1)
         package, values = 'groot_ros.hardware.ur5e', asdict(settings)
-        self._control = SupervisedChild(
-            f'{package}.servo_process', values, lambda data: on_beat(np.frombuffer(data, BEAT)[0]), on_control_loss, _SILENT_S
-        )
-        self._state = SupervisedChild(
-            f'{package}.state_process', values, lambda data: on_state(np.frombuffer(data, STATE)[0]), on_state_loss, _SILENT_S
-        )
+        self._control = SupervisedProcess(f'{package}.servo_process', values, lambda data: on_beat(np.frombuffer(data, BEAT)[0]), on_control_loss, _SILENT_S)
+        self._state = SupervisedProcess(f'{package}.state_process', values, lambda data: on_state(np.frombuffer(data, STATE)[0]), on_state_loss, _SILENT_S)
 
     def take_control(self) -> str:
         """Uploads the control script, sets TCP, payload and watchdog. Nothing moves."""

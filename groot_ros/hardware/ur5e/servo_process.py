@@ -12,8 +12,8 @@ from rtde_control import RTDEControlInterface
 
 from groot_ros.control.setpoints import SetpointGenerator
 from groot_ros.geometry import rotvec_from_pose
-from groot_ros.hardware.realtime import SERVO_PRIORITY, ask_for_realtime
-from groot_ros.hardware.supervised_process import ChildEnd, run_child
+from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
+from groot_ros.hardware.supervised_process import WorkerConnection, run_child
 from groot_ros.hardware.ur5e.connection_monitor import SocketWatch
 from groot_ros.hardware.ur5e.dashboard import check_ready, recover
 from groot_ros.hardware.ur5e.ipc import BEAT, BRAKE, END_FREEDRIVE, FREEDRIVE, HOLD, ORDER, RECOVER, TAKE_CONTROL, WAYPOINT
@@ -34,7 +34,7 @@ class ConnectionLostError(Exception):
 class Arm:
     """What runs on the robot: nothing, the idle control script, servoing, or freedrive."""
 
-    def __init__(self, end: ChildEnd) -> None:
+    def __init__(self, end: WorkerConnection) -> None:
         self._end, self._settings = end, end.settings
         self._period_s = 1.0 / self._settings['servo_rate_hz']
         self._control: RTDEControlInterface | None = None
@@ -189,9 +189,9 @@ class CycleTimes:
         return float(known[int(0.99 * (len(known) - 1))]), float(known[-1])
 
 
-def work(end: ChildEnd) -> None:
+def work(end: WorkerConnection) -> None:
     """The servo loop, until the parent hangs up; then the arm is left holding. A lost connection ends it at once."""
-    ask_for_realtime(SERVO_PRIORITY)
+    set_realtime_priority(SERVO_PRIORITY)
     arm, rate_hz = Arm(end), end.settings['servo_rate_hz']
     cycles, due_s = CycleTimes(rate_hz), time.monotonic()
     try:

@@ -8,8 +8,8 @@ import time
 import numpy as np
 from rtde_receive import RTDEReceiveInterface
 
-from groot_ros.hardware.realtime import SERVO_PRIORITY, ask_for_realtime
-from groot_ros.hardware.supervised_process import ChildEnd, run_child
+from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
+from groot_ros.hardware.supervised_process import WorkerConnection, run_child
 from groot_ros.hardware.ur5e.ipc import STATE
 
 _VARIABLES = [
@@ -31,20 +31,20 @@ def new_state(receive: RTDEReceiveInterface, last_time_s: float) -> np.void | No
         robot_time_s = receive.getTimestamp()
         if robot_time_s == last_time_s:
             return None
-        # Taken behind each reading of the time: an arrival before its own measurement would shift every later stamp.
+        # ChunkResult behind each reading of the time: an arrival before its own measurement would shift every later stamp.
         state = _state(receive, robot_time_s, time.time_ns())
         if receive.getTimestamp() == robot_time_s:
             break
     return state
 
 
-def work(end: ChildEnd) -> None:
+def work(end: WorkerConnection) -> None:
     """Sends a record for each package of the robot.
 
     It looks 500 times a second, each time at another phase of the period: at a fixed phase every package would seem to
     arrive equally late, and the filter of control/device_clock.py could not find out how late.
     """
-    ask_for_realtime(SERVO_PRIORITY)
+    set_realtime_priority(SERVO_PRIORITY)
     with end.deadline('connecting to the RTDE port', _CONNECT_S):
         receive = RTDEReceiveInterface(end.settings['host'], end.settings['state_rate_hz'], _VARIABLES)
     due_s, looks, last_time_s = time.monotonic(), 0, -1.0

@@ -17,7 +17,7 @@ MODULES = {'gr00t': 'groot_ros.inference.backends.gr00t', 'lerobot': 'groot_ros.
 _WARM_UPS = 3
 
 
-def _adopt_package() -> None:
+def _import_package_only() -> None:
     """Makes this package importable, and nothing that lies beside it: those libraries are of another Python."""
     folder = Path(__file__).resolve().parents[2]
     spec = importlib.util.spec_from_file_location('groot_ros', folder / '__init__.py', submodule_search_locations=[str(folder)])
@@ -27,7 +27,7 @@ def _adopt_package() -> None:
     sys.path[:] = [place for place in sys.path if Path(place or '.').resolve() != Path(__file__).resolve().parent]
 
 
-def _end_with_whoever_started_it() -> None:
+def _exit_when_parent_dies() -> None:
     # Not through sys.stdin: its lock, held by this thread, breaks the interpreter's own end.
     while os.read(0, 1):
         pass
@@ -48,7 +48,7 @@ def _serve(settings: dict, say) -> None:
         served.get_action(observation, None)
         seconds = time.monotonic() - began_s
     served.reset()
-    server = Server(served, settings['host'], settings['port'], settings['flavour'], os.environ.get(TOKEN_VARIABLE, ''))
+    server = Server(served, settings['host'], settings['port'], settings['gr00t_version'], os.environ.get(TOKEN_VARIABLE, ''))
     say(ready=server.port, name=served.name, answer_s=round(seconds, 4))
     server.run()
 
@@ -58,12 +58,12 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     news = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
-    threading.Thread(target=_end_with_whoever_started_it, daemon=True).start()
+    threading.Thread(target=_exit_when_parent_dies, daemon=True).start()
 
     def say(**content) -> None:
         print(json.dumps(content), file=news, flush=True)
 
-    _adopt_package()
+    _import_package_only()
     try:
         _serve(settings, say)
     except ModuleNotFoundError as error:

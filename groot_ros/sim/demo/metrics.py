@@ -22,11 +22,11 @@ from groot_ros.ur5e_kinematics import forward
 from groot_ros.video.mp4 import count_frames
 
 _MOTION_S = 1e-3
-_LONGEST_LAG_S = 0.5
+_MAX_LAG_S = 0.5
 
 
 @dataclass
-class Figure:
+class Metric:
     """One measured number; `bound` is the largest good value, or None where there is no bound."""
 
     name: str
@@ -69,7 +69,7 @@ def dataset_episode(root: Path, episode: int) -> dict[str, Array]:
     return {name: np.array(table[name].to_pylist(), float) for name in table.column_names}
 
 
-def dataset_figures(root: Path, embodiment: Embodiment, episodes: int) -> list[Figure]:
+def dataset_figures(root: Path, embodiment: Embodiment, episodes: int) -> list[Metric]:
     """Frames against rows, timestamps, and signs of quaternions, over all episodes."""
     frame_faults, time_faults, jumps, turned = 0, 0, 0, 0.0
     for index in range(episodes):
@@ -81,22 +81,22 @@ def dataset_figures(root: Path, embodiment: Embodiment, episodes: int) -> list[F
         jumps += int(np.sum(np.sum(quaternions[1:] * quaternions[:-1], axis=1) < 0))
         turned = max(turned, float(2 * np.degrees(np.arccos(np.min(np.abs(quaternions[:, 3]))))))
     return [
-        Figure('frames without a row, or rows without a frame', frame_faults, '', 0),
-        Figure('timestamps that are not exactly k/fps', time_faults, '', 0),
-        Figure('sign jumps of the quaternion', jumps, '', 0),
-        Figure('largest rotation of the tool from upright', turned, 'deg'),
+        Metric('frames without a row, or rows without a frame', frame_faults, '', 0),
+        Metric('timestamps that are not exactly k/fps', time_faults, '', 0),
+        Metric('sign jumps of the quaternion', jumps, '', 0),
+        Metric('largest rotation of the tool from upright', turned, 'deg'),
     ]
 
 
-def recording_figures(bags: Path) -> list[Figure]:
+def recording_figures(bags: Path) -> list[Metric]:
     """Drops, losses, ages and lags as the recorder counted them."""
     counts = [info['counts'] for info in bag_infos(bags)]
     return [
-        Figure('ticks recorded', sum(c['ticks'] for c in counts), ''),
-        Figure('ticks without a camera frame of their own', sum(c['filled'] for c in counts), '', 0.05 * sum(c['ticks'] for c in counts)),
-        Figure('messages lost', sum(c['overflows'] + sum(t['lost'] for t in c['topics'].values()) for c in counts), '', 0),
-        Figure('largest age of a state sample at its tick', max(c['largest_age_ms'] for c in counts), 'ms', 100),
-        Figure('longest time from exposure to encoded row', max(c['longest_encoder_lag_ms'] for c in counts), 'ms'),
+        Metric('ticks recorded', sum(c['ticks'] for c in counts), ''),
+        Metric('ticks without a camera frame of their own', sum(c['filled'] for c in counts), '', 0.05 * sum(c['ticks'] for c in counts)),
+        Metric('messages lost', sum(c['overflows'] + sum(t['lost'] for t in c['topics'].values()) for c in counts), '', 0),
+        Metric('largest age of a state sample at its tick', max(c['max_age_ms'] for c in counts), 'ms', 100),
+        Metric('longest time from exposure to encoded row', max(c['max_encoder_lag_ms'] for c in counts), 'ms'),
     ]
 
 
@@ -109,7 +109,7 @@ def bag_infos(bags: Path) -> list[dict[str, Any]]:
     return infos
 
 
-def truth_figures(bags: Path, truth_file: Path, embodiment: Embodiment, episodes: int) -> list[Figure]:
+def truth_figures(bags: Path, truth_file: Path, embodiment: Embodiment, episodes: int) -> list[Metric]:
     """The state of each row against the simulator's own state at the row's tick."""
     truth = read_truth(truth_file)
     joints, tcp, delays, parity = [], [], [], 0
@@ -124,10 +124,10 @@ def truth_figures(bags: Path, truth_file: Path, embodiment: Embodiment, episodes
         tcp.append(tcp_errors)
         delays.append(delay_s)
     return [
-        Figure('joint error against truth beyond 1 ms of motion, max', float(np.concatenate(joints).max()), 'rad', 1e-3),
-        Figure('TCP error against truth beyond 1 ms of motion, max', float(np.concatenate(tcp).max()) * 1e3, 'mm', 0.5),
-        Figure('delay of the state behind its stamp, mean', float(np.mean(delays)) * 1e3, 'ms', 1.0),
-        Figure('numbers that differ between live rows and converted rows', parity, '', 0),
+        Metric('joint error against truth beyond 1 ms of motion, max', float(np.concatenate(joints).max()), 'rad', 1e-3),
+        Metric('TCP error against truth beyond 1 ms of motion, max', float(np.concatenate(tcp).max()) * 1e3, 'mm', 0.5),
+        Metric('delay of the state behind its stamp, mean', float(np.mean(delays)) * 1e3, 'ms', 1.0),
+        Metric('numbers that differ between live rows and converted rows', parity, '', 0),
     ]
 
 
@@ -149,8 +149,8 @@ def _against_truth(ticks_ns: np.ndarray, states: Array, truth: np.ndarray, embod
     return np.maximum(joint_errors, 0), np.maximum(tcp_errors, 0), delay_s
 
 
-def conversion_figures(report: ConversionReport, bags: Path) -> list[Figure]:
-    """Speed of the conversion, beside the time that only reading the bags takes."""
+def conversion_figures(report: ConversionReport, bags: Path) -> list[Metric]:
+    """SpeedMotion of the conversion, beside the time that only reading the bags takes."""
     started_s = time.perf_counter()
     for path in find_bags(bags):
         with EpisodeBag(path) as bag:
@@ -158,15 +158,15 @@ def conversion_figures(report: ConversionReport, bags: Path) -> list[Figure]:
                 pass
     read_s = time.perf_counter() - started_s
     return [
-        Figure('rows converted per second', report.rows / report.elapsed_s, '1/s'),
-        Figure('video rows copied per second', report.rows / report.video_s, '1/s'),
-        Figure('share of the conversion that reading the bags alone takes', read_s / report.elapsed_s, ''),
+        Metric('rows converted per second', report.rows / report.elapsed_s, '1/s'),
+        Metric('video rows copied per second', report.rows / report.video_s, '1/s'),
+        Metric('share of the conversion that reading the bags alone takes', read_s / report.elapsed_s, ''),
     ]
 
 
-def validation_figures(report: ValidationReport) -> list[Figure]:
+def validation_figures(report: ValidationReport) -> list[Metric]:
     """Findings of the validator."""
-    return [Figure('validation errors', report.errors, '', 0), Figure('validation warnings', report.warnings, '')]
+    return [Metric('validation errors', report.errors, '', 0), Metric('validation warnings', report.warnings, '')]
 
 
 def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath) -> ReplayMatch:
@@ -175,7 +175,7 @@ def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath)
     The lag is the one, to 1 ms, that makes the mean distance least.
     """
     due_s = began_s + np.arange(len(recorded)) / fps
-    lags_s = np.arange(0.0, _LONGEST_LAG_S, 1e-3)
+    lags_s = np.arange(0.0, _MAX_LAG_S, 1e-3)
     costs = [np.linalg.norm(_positions_at(replay, due_s + lag) - recorded[:, :3], axis=1).mean() for lag in lags_s]
     lag_s = float(lags_s[int(np.argmin(costs))])
     replayed = np.array([_pose_at(replay, t) for t in due_s + lag_s])
@@ -188,14 +188,14 @@ def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath)
     )
 
 
-def replay_figures(match: ReplayMatch, placed: bool) -> list[Figure]:
+def replay_figures(match: ReplayMatch, placed: bool) -> list[Metric]:
     """How well the converted actions moved the arm along the recorded path."""
     return [
-        Figure('constant lag of the replay', match.lag_s * 1e3, 'ms'),
-        Figure('replayed against recorded TCP path, mean distance', float(match.distances_m.mean()) * 1e3, 'mm', 3.0),
-        Figure('replayed against recorded TCP path, 95th percentile', float(np.quantile(match.distances_m, 0.95)) * 1e3, 'mm'),
-        Figure('replayed against recorded TCP attitude, mean angle', float(np.degrees(match.angles_rad.mean())), 'deg', 1.0),
-        Figure('replays that did not place the cube in the bin', float(not placed), '', 0),
+        Metric('constant lag of the replay', match.lag_s * 1e3, 'ms'),
+        Metric('replayed against recorded TCP path, mean distance', float(match.distances_m.mean()) * 1e3, 'mm', 3.0),
+        Metric('replayed against recorded TCP path, 95th percentile', float(np.quantile(match.distances_m, 0.95)) * 1e3, 'mm'),
+        Metric('replayed against recorded TCP attitude, mean angle', float(np.degrees(match.angles_rad.mean())), 'deg', 1.0),
+        Metric('replays that did not place the cube in the bin', float(not placed), '', 0),
     ]
 
 

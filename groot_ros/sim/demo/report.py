@@ -15,7 +15,7 @@ from groot_ros.dataset.sources.discover import find_bags
 from groot_ros.dataset.writers.features import video_file
 from groot_ros.embodiment import Embodiment
 from groot_ros.reports.plots import frame_strip, plot
-from groot_ros.sim.demo.metrics import Figure, ReplayMatch, dataset_episode
+from groot_ros.sim.demo.metrics import Metric, ReplayMatch, dataset_episode
 from groot_ros.video.mp4 import read_frames
 
 _FRAMES = 6
@@ -29,7 +29,7 @@ class DemoResult:
     bags: Path
     dataset: Path
     embodiment: Embodiment
-    figures: list[Figure]
+    figures: list[Metric]
     replay: ReplayMatch
     replayed_episode: int
     seconds: float
@@ -59,7 +59,7 @@ def number_text(value: float) -> str:
     return f'{value:.0f}' if float(value).is_integer() else f'{value:.4g}'
 
 
-def _shown(figure: Figure) -> dict[str, Any]:
+def _shown(figure: Metric) -> dict[str, Any]:
     unit = f' {figure.unit}' if figure.unit else ''
     bound = '' if figure.bound is None else f'≤ {number_text(figure.bound)}{unit}'
     return {**figure.as_dict(), 'shown': f'{number_text(figure.value)}{unit}', 'bound_shown': bound}

@@ -15,7 +15,7 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
-from groot_ros.bringup.profiles import Options, processes_of
+from groot_ros.bringup.profiles import Options, build_processes
 from groot_ros.bringup.supervisor import Cell
 from groot_ros.dataset.convert import ConversionOptions, ConversionReport, convert
 from groot_ros.dataset.validation.validate import ValidationReport, validate
@@ -24,9 +24,9 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import EpisodeStatus, PolicyStatus, TcpDelta
 from groot_ros.resources import share_directory
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, ns_of
+from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, stamp_to_ns
 from groot_ros.sim.demo.metrics import (
-    Figure,
+    Metric,
     TimedPath,
     conversion_figures,
     dataset_episode,
@@ -104,11 +104,11 @@ class Watcher:
 
     def _on_pose(self, message: PoseStamped) -> None:
         p, q = message.pose.position, message.pose.orientation
-        self.poses.append((ns_of(message.header.stamp), np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])))
+        self.poses.append((stamp_to_ns(message.header.stamp), np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])))
 
     def _on_delta(self, message: TcpDelta) -> None:
         if self.policy.state == PolicyStatus.RUNNING and not self.policy.reason and not self.first_delta_ns:
-            self.first_delta_ns = ns_of(message.header.stamp)
+            self.first_delta_ns = stamp_to_ns(message.header.stamp)
 
 
 def run_demo(output: Path, episodes: int, host: str) -> int:
@@ -150,7 +150,7 @@ def _prepare(output: Path) -> None:
         raise GrootRosError(f'The demo cannot write to {output} ({error.strerror}): choose another --output.') from error
 
 
-def _run_stages(watcher: Watcher, options: Options, embodiment: Embodiment, output: Path) -> tuple[list[Figure], Any]:
+def _run_stages(watcher: Watcher, options: Options, embodiment: Embodiment, output: Path) -> tuple[list[Metric], Any]:
     watcher.listen()
     watcher.wait(lambda: watcher.flowing, _SERVICE_S, 'The start of every stream')
     _stage('cell up')
@@ -168,7 +168,7 @@ def _run_stages(watcher: Watcher, options: Options, embodiment: Embodiment, outp
     replay, placed = _replay(watcher, hooks, options, embodiment, cubes[_REPLAYED])
     figures += replay_figures(replay, placed)
     lateness = hooks.call('lateness_ms')
-    figures.append(Figure('lateness of the simulated controller, 99th percentile', lateness[2], 'ms'))
+    figures.append(Metric('lateness of the simulated controller, 99th percentile', lateness[2], 'ms'))
     return figures, replay
 
 
@@ -197,7 +197,7 @@ def _convert(options: Options, embodiment: Embodiment) -> tuple[ConversionReport
 def _replay(watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Embodiment, cube: Array) -> tuple[Any, bool]:
     """Puts the cube back and plays the dataset's actions; returns the match of paths and whether the cube is in the bin."""
     hooks.place_cube(float(cube[0]), float(cube[1]), grasp_yaw(cube))
-    policy = next(process for process in processes_of('deploy', options) if process.executable == 'policy_server')
+    policy = next(process for process in build_processes('deploy', options) if process.executable == 'policy_server')
     watcher.cell.start(policy)
     watcher.listen_to_motion()
     watcher.wait(lambda: bool(watcher.policy.policy), _SERVICE_S, 'The start of policy_server')

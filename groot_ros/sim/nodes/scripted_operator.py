@@ -6,13 +6,13 @@ from enum import Enum, auto
 import numpy as np
 from rclpy.task import Future
 
-from groot_ros.control.min_jerk import Move, MoveFollower
+from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.ros.service_clients import CellClient
+from groot_ros.ros.service_clients import ServiceClients
 from groot_ros.sim.scripted_operator import TASK, cube_in_bin, pick_and_place, random_cube, random_start
 from groot_ros.sim.test_interface import CellHooks
-from groot_ros.teleop.operator import Step
+from groot_ros.teleop.operator import OperatorStep
 
 _READY_HOLD_S = 0.6
 _PATIENCE_S = 15.0
@@ -32,7 +32,7 @@ class Phase(Enum):
 class ScriptedOperator:
     """Steps all the time while the arm is enabled; zero steps hold the arm. A refusal of the recorder raises GrootRosError."""
 
-    def __init__(self, services: CellClient, host: str, episodes: int, seed: int, operator_name: str, period_s: float) -> None:
+    def __init__(self, services: ServiceClients, host: str, episodes: int, seed: int, operator_name: str, period_s: float) -> None:
         self._client, self._operator_name, self._period_s = services, operator_name, period_s
         self._cell = CellHooks(host, _PATIENCE_S)
         self._rng = np.random.default_rng(seed)
@@ -43,30 +43,30 @@ class ScriptedOperator:
 
     def reset(self) -> None:
         """Begins again, as when the arm was disabled."""
-        self._follower: MoveFollower | None = None
+        self._follower: MinJerkTrajectory | None = None
         self._phase = Phase.WAITING
 
-    def step(self, target: Array) -> Step:
+    def step(self, target: Array) -> OperatorStep:
         """The step of the next period; the first one begins at the robot's target pose (7,)."""
         if self._follower is None:
-            self._follower = MoveFollower(target, self._period_s)
+            self._follower = MinJerkTrajectory(target, self._period_s)
         self._decide(self._follower)
-        return Step(self._follower.step(), self._follower.opening, held=True)
+        return OperatorStep(self._follower.step(), self._follower.opening, held=True)
 
     def close(self) -> None:
         """Hangs up on the cell."""
         self._cell.close()
 
-    def _decide(self, follower: MoveFollower) -> None:
+    def _decide(self, follower: MinJerkTrajectory) -> None:
         """Moves on to the next phase where the present one has ended."""
         if self._phase is Phase.WAITING and self._recorded < self._episodes:
             self._cell.place_cube(*random_cube(self._rng))
-            follower.follow([Move(random_start(self._rng), 1.0, hold_s=_READY_HOLD_S)])
+            follower.follow([MinJerkMove(random_start(self._rng), 1.0, hold_s=_READY_HOLD_S)])
             self._phase = Phase.APPROACHING
         elif self._phase is Phase.APPROACHING and follower.done:
             self._asked_s, self._phase = time.monotonic(), Phase.STARTING
         elif self._phase is Phase.STARTING and self._started():
-            follower.follow([Move(follower.pose, 1.0, hold_s=0.3), *pick_and_place(self._cell.cube_pose(), self._rng)])
+            follower.follow([MinJerkMove(follower.pose, 1.0, hold_s=0.3), *pick_and_place(self._cell.cube_pose(), self._rng)])
             self._phase = Phase.SHOWING
         elif self._phase is Phase.SHOWING and follower.done:
             self._answer, self._phase = self._client.stop(cube_in_bin(self._cell.cube_pose())), Phase.SAVING

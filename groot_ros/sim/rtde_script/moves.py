@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from groot_ros.geometry import Array, pose_from_rotvec, rotvec_from_pose
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.rtde_script.registers import ScriptRegisters
-from groot_ros.sim.trajectories import Compliant, JointPath, Motion, PosePath, Speed, Stop
+from groot_ros.sim.trajectories import CompliantMotion, JointPath, Motion, PosePath, SpeedMotion, StopMotion
 from groot_ros.ur5e_kinematics import forward
 
 Finished = Callable[[], bool] | None
@@ -58,14 +58,14 @@ class ScriptMotions:
         self._controller.servo(self._servo_joints, self._registers.double(9), self._registers.double(10))
 
     def _speed_j(self) -> None:
-        self._controller.motion = Speed(self._registers.doubles(0), self._registers.double(6))
+        self._controller.motion = SpeedMotion(self._registers.doubles(0), self._registers.double(6))
 
     def _speed_l(self) -> None:
-        self._controller.motion = Speed(self._registers.doubles(0), _FASTEST_RAMP, self._controller.tcp_offset)
+        self._controller.motion = SpeedMotion(self._registers.doubles(0), _FASTEST_RAMP, self._controller.tcp_offset)
 
     def _force_mode(self) -> None:
-        if not isinstance(self._controller.motion, Compliant):
-            self._controller.motion = Compliant(self._controller.tcp_offset)
+        if not isinstance(self._controller.motion, CompliantMotion):
+            self._controller.motion = CompliantMotion(self._controller.tcp_offset)
 
     def _start(self, motion: Motion) -> Finished:
         self._controller.motion = motion
@@ -108,7 +108,7 @@ class ScriptMotions:
         return None if began and self._controller.run_beside(step) else step
 
     def _stop(self) -> Finished:
-        self._controller.motion = stop = Stop(self._registers.double(0))
+        self._controller.motion = stop = StopMotion(self._registers.double(0))
         return lambda: stop.done
 
     def _stop_now(self) -> Finished:
@@ -121,19 +121,19 @@ class ScriptMotions:
         if frame is not None:
             turn = Rotation.from_rotvec(frame)
             speed = np.concatenate([turn.apply(speed[:3]), turn.apply(speed[3:])])
-        self._controller.motion = Speed(speed, max(self._registers.double(7), 0.1), self._controller.tcp_offset)
+        self._controller.motion = SpeedMotion(speed, max(self._registers.double(7), 0.1), self._controller.tcp_offset)
         return None
 
     def _stop_jog(self) -> Finished:
-        self._controller.motion = Stop(2.0)
+        self._controller.motion = StopMotion(2.0)
         return None
 
     def _freedrive(self) -> Finished:
-        self._controller.motion = Compliant(self._controller.tcp_offset)
+        self._controller.motion = CompliantMotion(self._controller.tcp_offset)
         return None
 
     def _hold(self) -> Finished:
-        self._controller.motion = Stop(5.0)
+        self._controller.motion = StopMotion(5.0)
         return None
 
     def _move_until_contact(self) -> Finished:
@@ -143,7 +143,7 @@ class ScriptMotions:
         def touched() -> bool:
             if self._controller.target_pose()[2] > 0.0:
                 return False
-            self._controller.motion = Stop(10.0)
+            self._controller.motion = StopMotion(10.0)
             self._registers.answer_integer(1)
             return True
 

@@ -8,7 +8,7 @@ from groot_ros.geometry import matrix_from_pose, pose_from_matrix, pose_from_rot
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.rtde_script.registers import ScriptRegisters
 from groot_ros.sim.scene import STEP_S
-from groot_ros.sim.trajectories import Compliant, UnreachableError
+from groot_ros.sim.trajectories import CompliantMotion, UnreachableError
 from groot_ros.ur5e_kinematics import JOINT_LIMIT_RAD, forward
 
 _STILL_RAD_S = 1e-3
@@ -28,7 +28,7 @@ class ScriptAnswers:
             58: lambda: answer(rotvec_from_pose(forward(controller.actual.positions, np.zeros(6)))),
             26: lambda: answer(np.array([STEP_S])), 27: lambda: answer(controller.actual.positions), 38: lambda: answer(np.zeros(6)),
             47: lambda: number(np.abs(controller.actual.velocities).max() < _STILL_RAD_S),
-            54: lambda: number(isinstance(controller.motion, Compliant)), 25: lambda: number(0), 64: lambda: number(0),
+            54: lambda: number(isinstance(controller.motion, CompliantMotion)), 25: lambda: number(0), 64: lambda: number(0),
         }  # fmt: skip
 
     def _set_payload(self) -> None:
