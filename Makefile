@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # make demo and make test do all the set-up themselves.
 PYTHON := .venv/bin/python
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """pip install on a workstation without ROS: converter, validator and the rest of what imports no ROS. On a robot, use colcon."""
 
 from glob import glob
@@ -10,7 +11,10 @@ setup(
     description='Demonstrations of a UR5e, Robotiq and ZED as datasets for NVIDIA GR00T',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=find_packages(include=['groot_ros', 'groot_ros.*'], exclude=['groot_ros.nodes', 'groot_ros.ros', 'groot_ros.sim.nodes']),
+    packages=find_packages(
+        include=['groot_ros', 'groot_ros.*'],
+        exclude=['groot_ros.nodes', 'groot_ros.ros', 'groot_ros.sim.nodes'],
+    ),
     package_data={'groot_ros': ['**/*.j2']},
     data_files=[
         ('share/groot_ros/msg', glob('msg/*.msg')),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags with known signals and two cameras, for benchmarks: messages straight into the recorder's own code."""
 
 import time
@@ -10,13 +11,17 @@ from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSett
 FPS = 30.0
 
 
-def recorded(path: Path, seconds: float, settings: RecordingSettings | None = None, fps: float = FPS, cameras: int = 2) -> Embodiment:
+def recorded(
+    path: Path, seconds: float, settings: RecordingSettings | None = None, fps: float = FPS, cameras: int = 2
+) -> Embodiment:
     """Records an episode of 640x480 cameras at `path`, and returns its embodiment."""
     scenario = Scenario(fps=fps, camera_hz=(fps,) * cameras, seconds=seconds, size=(640, 480))
     embodiment = embodiment_of(scenario)
     topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
     info = {'task': 'compare', 'embodiment': embodiment.text(), 'namespace': '/', 'fps': fps}
-    recording = EpisodeRecording(path, embodiment, topics, info, **({'settings': settings} if settings else {}))
+    recording = EpisodeRecording(
+        path, embodiment, topics, info, **({'settings': settings} if settings else {})
+    )
     for topic, arrival_ns, cdr in Messages(scenario):
         while recording.waiting > 200:
             time.sleep(0.001)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every benchmark shares: a table on the terminal and the same figures with --json FILE."""
 
 import argparse
@@ -21,6 +22,8 @@ def report(title: str, figures: list[tuple[str, float, str]], file: Path | None)
     for name, value, unit in figures:
         print(f'  {name:66} {value:>12.4g} {unit}')
     if file is not None:
-        rows: list[dict[str, Any]] = [{'name': name, 'value': value, 'unit': unit} for name, value, unit in figures]
+        rows: list[dict[str, Any]] = [
+            {'name': name, 'value': value, 'unit': unit} for name, value, unit in figures
+        ]
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({'title': title, 'figures': rows}, indent=2) + '\n')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The arm's driver on the simulated controller, everything in one run: servo loop, latency, paths, stamps, processor, faults."""
 
 import os
@@ -57,7 +58,9 @@ class Commander:
         self.status = RobotStatus()
         self._deltas = self.node.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
         self._sequence = 0
-        self.node.create_subscription(RobotStatus, 'robot_status', lambda message: setattr(self, 'status', message), STATUS_QOS)
+        self.node.create_subscription(
+            RobotStatus, 'robot_status', lambda message: setattr(self, 'status', message), STATUS_QOS
+        )
 
     def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
         deadline_s = time.monotonic() + timeout_s
@@ -74,19 +77,30 @@ class Commander:
         return future.result() if self.until(future.done, 60.0) else None
 
     def enable(self) -> bool:
-        return self.until(lambda: bool((answer := self.call(SetBool, 'enable', SetBool.Request(data=True))) and answer.success), 30.0)
+        return self.until(
+            lambda: bool(
+                (answer := self.call(SetBool, 'enable', SetBool.Request(data=True))) and answer.success
+            ),
+            30.0,
+        )
 
     def send(self, delta: np.ndarray, period_s: float, stamp_ns: int) -> None:
         self._sequence += 1
         message = TcpDelta(source='teleop', sequence=self._sequence, duration=period_s, opening=float('nan'))
-        message.translation, message.rotation, message.header.stamp = delta[:3], delta[3:], to_time_msg(stamp_ns)
+        message.translation, message.rotation, message.header.stamp = (
+            delta[:3],
+            delta[3:],
+            to_time_msg(stamp_ns),
+        )
         self._deltas.publish(message)
 
     def released(self) -> None:
         self._sequence += 1
         self._deltas.publish(TcpDelta(source='teleop', sequence=self._sequence, released=True))
 
-    def follow(self, deltas: np.ndarray, rate_hz: float, until: Callable[[], bool] = lambda: False) -> tuple[int, int]:
+    def follow(
+        self, deltas: np.ndarray, rate_hz: float, until: Callable[[], bool] = lambda: False
+    ) -> tuple[int, int]:
         """Publishes deltas (n, 6) on an absolute grid; the time of the first stamp, and of the end."""
         began_ns = time.time_ns()
         for k, delta in enumerate(deltas):
@@ -104,7 +118,17 @@ def ideal_path(times_s: np.ndarray) -> np.ndarray:
     share = np.clip(times_s / PATH_S, 0, 1)
     angle = 4 * np.pi * (share**3 * (10 - 15 * share + 6 * share**2))
     start = np.array([-0.13, -0.49, 0.3, 0, 1, 0, 0.0])
-    offsets = np.stack([0.04 * np.sin(angle), 0.04 * (1 - np.cos(angle)), 0 * angle, 0 * angle, 0 * angle, 0.2 * np.sin(angle)], axis=1)
+    offsets = np.stack(
+        [
+            0.04 * np.sin(angle),
+            0.04 * (1 - np.cos(angle)),
+            0 * angle,
+            0 * angle,
+            0 * angle,
+            0.2 * np.sin(angle),
+        ],
+        axis=1,
+    )
     return np.array([apply_delta(start, offset) for offset in offsets])
 
 
@@ -133,7 +157,9 @@ def cycles_ms(truth: np.ndarray, began_ns: int, ended_ns: int) -> tuple[np.ndarr
     return np.diff(arrivals[inside]) / 1e6, np.diff(inside) * 2.0
 
 
-def path_errors(truth: np.ndarray, began_ns: int, rate_hz: float, ended_ns: int) -> list[tuple[str, float, str]]:
+def path_errors(
+    truth: np.ndarray, began_ns: int, rate_hz: float, ended_ns: int
+) -> list[tuple[str, float, str]]:
     """Set-points and measured path beside the ideal one, each after its own constant lag."""
     part = truth[(truth['stamp_ns'] > began_ns - 50_000_000) & (truth['stamp_ns'] < ended_ns + 200_000_000)]
     times_s = (part['stamp_ns'] - began_ns) / 1e9
@@ -143,9 +169,14 @@ def path_errors(truth: np.ndarray, began_ns: int, rate_hz: float, ended_ns: int)
     for name, path in (('set-points', told), ('measured path', measured)):
         origin = path[0][:3] - ideal_path(np.zeros(1))[0][:3]
         lags_s = np.arange(0, 0.3, 0.002)
-        errors = [np.linalg.norm(path[:, :3] - origin - ideal_path(times_s - lag)[:, :3], axis=1) for lag in lags_s]
+        errors = [
+            np.linalg.norm(path[:, :3] - origin - ideal_path(times_s - lag)[:, :3], axis=1) for lag in lags_s
+        ]
         best = int(np.argmin([error.mean() for error in errors]))
-        turned = [angle_between(a, b) for a, b in zip(path[::10], ideal_path(times_s[::10] - lags_s[best]), strict=True)]
+        turned = [
+            angle_between(a, b)
+            for a, b in zip(path[::10], ideal_path(times_s[::10] - lags_s[best]), strict=True)
+        ]
         label = f'{rate_hz:g} Hz deltas, {name}'
         figures += [
             (f'{label}: lag', lags_s[best] * 1e3, 'ms'),
@@ -156,7 +187,11 @@ def path_errors(truth: np.ndarray, began_ns: int, rate_hz: float, ended_ns: int)
     steps = np.linalg.norm(np.diff(told[:, :3], axis=0), axis=1)
     figures += [
         (f'{rate_hz:g} Hz deltas: largest step between ticks of the set-points', steps.max() * 1e3, 'mm'),
-        (f'{rate_hz:g} Hz deltas: largest joint acceleration of the controller', np.abs(part['target_accelerations']).max(), 'rad/s^2'),
+        (
+            f'{rate_hz:g} Hz deltas: largest joint acceleration of the controller',
+            np.abs(part['target_accelerations']).max(),
+            'rad/s^2',
+        ),
     ]
     return figures
 
@@ -165,17 +200,31 @@ def stamp_jitter() -> list[tuple[str, float, str]]:
     """Arrival of the state against the robot's clock, before and after the filter."""
     records: list[np.void] = []
     settings = vars(Ur5eSettings(host=HOST))
-    child = SupervisedProcess('groot_ros.hardware.ur5e.state_process', settings, lambda data: records.append(np.frombuffer(data, STATE)[0]), print, 2.0)
+    child = SupervisedProcess(
+        'groot_ros.hardware.ur5e.state_process',
+        settings,
+        lambda data: records.append(np.frombuffer(data, STATE)[0]),
+        print,
+        2.0,
+    )
     time.sleep(SECONDS)
     child.close()
     clock = DeviceClock()
     raw = np.array([int(r['arrival_ns']) - float(r['robot_time_s']) * 1e9 for r in records])
-    after = np.array([clock.stamp_ns(float(r['robot_time_s']), int(r['arrival_ns'])) - float(r['robot_time_s']) * 1e9 for r in records])
+    after = np.array(
+        [
+            clock.stamp_ns(float(r['robot_time_s']), int(r['arrival_ns'])) - float(r['robot_time_s']) * 1e9
+            for r in records
+        ]
+    )
     settled = slice(len(records) // 5, None)
     figures = []
     for name, offsets in (('before', raw[settled]), ('after', after[settled])):
         spread = np.abs(np.diff(offsets)) / 1e6
-        figures += [(f'stamp jitter {name} the filter: {what}', value, 'ms') for what, value in (('p99', np.percentile(spread, 99)), ('max', spread.max()))]
+        figures += [
+            (f'stamp jitter {name} the filter: {what}', value, 'ms')
+            for what, value in (('p99', np.percentile(spread, 99)), ('max', spread.max()))
+        ]
     return figures
 
 
@@ -253,14 +302,30 @@ def fault_figures(found: list[tuple[str, int, bool]], truth: np.ndarray) -> list
         begin = int(np.searchsorted(truth['stamp_ns'], at_ns))
         speeds = np.abs(truth['joint_velocities'][begin : begin + 1500]).max(axis=1)
         still = np.convolve(speeds < STILL_RAD_S, np.ones(STILL_TICKS), 'valid') > STILL_TICKS - 0.5
-        figures.append((f'{name}: still after, robot time', float(np.argmax(still) * 2.0) if still.any() else float('nan'), 'ms'))
+        figures.append(
+            (
+                f'{name}: still after, robot time',
+                float(np.argmax(still) * 2.0) if still.any() else float('nan'),
+                'ms',
+            )
+        )
         figures.append((f'{name}: works again', float(works), ''))
     return figures
 
 
 def start_driver() -> subprocess.Popen:
     parameters = [word for pair in (f'robot_ip:={HOST}', 'command_timeout_s:=0.25') for word in ('-p', pair)]
-    return subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.ur5e_driver', '--ros-args', '--log-level', 'error', *parameters])
+    return subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'groot_ros.nodes.ur5e_driver',
+            '--ros-args',
+            '--log-level',
+            'error',
+            *parameters,
+        ]
+    )
 
 
 def main() -> None:
@@ -268,7 +333,17 @@ def main() -> None:
     os.environ.update(ROS_DOMAIN_ID=str(60 + os.getpid() % 30), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
     with tempfile.TemporaryDirectory() as folder:
         truth_file = Path(folder) / 'truth.bin'
-        command = [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--no-diagnostics', '--truth', str(truth_file)]
+        command = [
+            sys.executable,
+            '-m',
+            'groot_ros.nodes.sim_cell',
+            '--host',
+            HOST,
+            '--no-camera',
+            '--no-diagnostics',
+            '--truth',
+            str(truth_file),
+        ]
         cell = subprocess.Popen(command)
         driver = None
         try:
@@ -288,7 +363,10 @@ def main() -> None:
                 commander.released()
                 commander.until(lambda: False, 0.8)
             elapsed_s = time.monotonic() - began_s
-            shares = [(f'share of a core: {name}', (processor_s(pid) - before[name]) / elapsed_s, '') for name, pid in pids.items()]
+            shares = [
+                (f'share of a core: {name}', (processor_s(pid) - before[name]) / elapsed_s, '')
+                for name, pid in pids.items()
+            ]
             sent = probe_latency(commander)
             commander.released()
             found = faults(commander, hooks, driver.pid)

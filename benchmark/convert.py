@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion: copying and encoding, beside only reading the bag and a bare decode-and-encode loop; memory; truth; LeRobot's own writer.
 
 All in one run. --lerobot makes two environments with LeRobot below build/ (minutes, some GB) and compares with its writer.
@@ -52,7 +53,9 @@ def remux(folder: Path) -> Figures:
     bag = folder / 'remux'
     embodiment = recorded(bag, REMUX_S)
     rows = round(REMUX_S * FPS) - 3
-    pairs = [(timed(lambda: read_all(bag)), fresh([bag], folder / 'remux_set', embodiment)) for _ in range(REPEATS)]
+    pairs = [
+        (timed(lambda: read_all(bag)), fresh([bag], folder / 'remux_set', embodiment)) for _ in range(REPEATS)
+    ]
     read_s, all_s = np.median(pairs, axis=0)
     best_s = min(seconds for _, seconds in pairs)
     return [
@@ -68,7 +71,9 @@ def frames_in(bag: Path, embodiment) -> dict[str, list]:
         for camera in embodiment.cameras:
             connection = opened.connections(embodiment)[camera.video_topic]
             messages = (message.decode() for message in opened.messages({camera.topic: connection}))
-            found[camera.name] = [message.data if hasattr(message, 'format') else decode_frame(message) for message in messages]
+            found[camera.name] = [
+                message.data if hasattr(message, 'format') else decode_frame(message) for message in messages
+            ]
     return found
 
 
@@ -77,7 +82,11 @@ def bare_loop(frames: dict[str, list], folder: Path, embodiment) -> None:
     for camera in embodiment.cameras:
         encoder = Mp4Encoder(folder / 'bare.mp4', camera.width, camera.height, embodiment.fps, 'h264')
         for picture in frames[camera.name]:
-            encoder.add(picture if isinstance(picture, Frame) else Frame(0, cv2.imdecode(picture, cv2.IMREAD_COLOR), 'bgr24'))
+            encoder.add(
+                picture
+                if isinstance(picture, Frame)
+                else Frame(0, cv2.imdecode(picture, cv2.IMREAD_COLOR), 'bgr24')
+            )
         encoder.close()
 
 
@@ -93,7 +102,11 @@ def transcode(folder: Path) -> Figures:
         bare_s, ours_s = np.median(pairs, axis=0)
         found += [
             (f'{video}: rows a second', seconds * FPS / ours_s, '1/s'),
-            (f'{video}: throughput over a bare decode-and-encode loop', float(np.median([bare / ours for bare, ours in pairs])), ''),
+            (
+                f'{video}: throughput over a bare decode-and-encode loop',
+                float(np.median([bare / ours for bare, ours in pairs])),
+                '',
+            ),
             (f'{video}: bare loop', seconds * FPS / bare_s, '1/s'),
         ]
     return [*found, *workers(folder, embodiment)]
@@ -103,8 +116,13 @@ def workers(folder: Path, embodiment) -> Figures:
     """Two episodes by two workers, beside one."""
     shutil.copytree(folder / 'jpeg', folder / 'jpegs/one')
     shutil.copytree(folder / 'jpeg', folder / 'jpegs/two')
-    pairs = [[fresh([folder / 'jpegs'], folder / 'jpegs_set', embodiment, workers=count) for count in (1, 2)] for _ in range(REPEATS)]
-    return [('two jpeg episodes: one worker over two', float(np.median([one / two for one, two in pairs])), '')]
+    pairs = [
+        [fresh([folder / 'jpegs'], folder / 'jpegs_set', embodiment, workers=count) for count in (1, 2)]
+        for _ in range(REPEATS)
+    ]
+    return [
+        ('two jpeg episodes: one worker over two', float(np.median([one / two for one, two in pairs])), '')
+    ]
 
 
 _CONVERT = """
@@ -134,7 +152,9 @@ def memory(folder: Path) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--lerobot', action='store_true', help="compare with LeRobot's writer")
-    parser.add_argument('--newer-python', default='', metavar='PATH', help='interpreter of Python 3.12 for LeRobot 0.6.1')
+    parser.add_argument(
+        '--newer-python', default='', metavar='PATH', help='interpreter of Python 3.12 for LeRobot 0.6.1'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same frames through our converter and through LeRobot's own writer, each release in an environment that this script makes."""
 
 import json
@@ -31,7 +32,18 @@ def environment(release: str, python: str) -> Path:
     if not (place / 'bin/python').exists():
         print(f'  making {place} (minutes, some GB)', flush=True)
         subprocess.run([python, '-m', 'venv', place], check=True)
-        subprocess.run([place / 'bin/python', '-m', 'pip', 'install', '-q', '--disable-pip-version-check', *RELEASES[release][0]], check=True)
+        subprocess.run(
+            [
+                place / 'bin/python',
+                '-m',
+                'pip',
+                'install',
+                '-q',
+                '--disable-pip-version-check',
+                *RELEASES[release][0],
+            ],
+            check=True,
+        )
     return place / 'bin/python'
 
 
@@ -40,10 +52,17 @@ def frames_of(folder: Path, embodiment, dataset: Path) -> int:
     import pyarrow.parquet as pq
 
     table = pq.read_table(data_file(dataset, 0))
-    np.savez(folder / 'rows.npz', fps=embodiment.fps, **{name: numbers_of(table, name) for name in ('observation.state', 'action')})
+    np.savez(
+        folder / 'rows.npz',
+        fps=embodiment.fps,
+        **{name: numbers_of(table, name) for name in ('observation.state', 'action')},
+    )
     for camera in embodiment.cameras:
         with av.open(str(video_file(dataset, camera.feature, 0))) as container:
-            np.save(folder / f'{camera.name}.npy', np.stack([frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]))
+            np.save(
+                folder / f'{camera.name}.npy',
+                np.stack([frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)]),
+            )
     return table.num_rows
 
 
@@ -60,7 +79,10 @@ def figures(folder: Path, newer_python: str) -> list[tuple[str, float, str]]:
         assert bag.has_rows
     (folder / 'frames').mkdir()
     rows = frames_of(folder / 'frames', embodiment, folder / 'raw_set')
-    found = [('ours, packets copied', ours['h264'], 'rows/s'), ('ours, of raw pictures', ours['raw'], 'rows/s')]
+    found = [
+        ('ours, packets copied', ours['h264'], 'rows/s'),
+        ('ours, of raw pictures', ours['raw'], 'rows/s'),
+    ]
     for release, (_, least, ways) in RELEASES.items():
         python = sys.executable if sys.version_info[:2] >= least else newer_python
         if not python:
@@ -68,8 +90,19 @@ def figures(folder: Path, newer_python: str) -> list[tuple[str, float, str]]:
             continue
         for streaming in ways:
             output = folder / f'lerobot_{release}_{streaming}'
-            command = [environment(release, python), Path(__file__).with_name('write_with_lerobot.py'), folder / 'frames', output]
-            done = subprocess.run([*command, *['--streaming'] * streaming], capture_output=True, text=True, check=True, env={'HF_HUB_OFFLINE': '1'})
+            command = [
+                environment(release, python),
+                Path(__file__).with_name('write_with_lerobot.py'),
+                folder / 'frames',
+                output,
+            ]
+            done = subprocess.run(
+                [*command, *['--streaming'] * streaming],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={'HF_HUB_OFFLINE': '1'},
+            )
             rate = rows / json.loads(done.stdout.splitlines()[-1])['seconds']
             name = f'LeRobot {release}{", encoding while frames come" if streaming else ""}'
             found += [(name, rate, 'rows/s'), (f'ours of raw pictures, over {name}', ours['raw'] / rate, '')]

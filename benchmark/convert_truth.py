@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion against known signals: bags of a recorder that only writes down what comes, at several rates, as rows at several rates."""
 
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ def write_bag(path: Path, camera_hz: float, state_hz: float) -> Scenario:
     scenario = Scenario(fps=camera_hz, camera_hz=(camera_hz,), seconds=SECONDS, state_hz=state_hz)
     kinds = {**TYPES, 'camera0/image': IMAGE}
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        connections = {topic: writer.add_connection(f'/{topic}', kind, typestore=typestore()) for topic, kind in kinds.items()}
+        connections = {
+            topic: writer.add_connection(f'/{topic}', kind, typestore=typestore())
+            for topic, kind in kinds.items()
+        }
         for topic, arrival_ns, cdr in Messages(scenario):
             writer.write(connections[topic], arrival_ns, cdr)
     return scenario
@@ -55,7 +59,9 @@ def errors_of(bag: Path, output: Path, scenario: Scenario, fps: float) -> Errors
         embodiment = embodiment.at_fps(fps)
     convert([bag], output, embodiment, ConversionOptions(horizon=8))
     table = pq.read_table(data_file(output, 0))
-    states, actions, stamps = (column_to_array(table, name) for name in ('observation.state', 'action', 'timestamp'))
+    states, actions, stamps = (
+        column_to_array(table, name) for name in ('observation.state', 'action', 'timestamp')
+    )
     seen = signals.Pictures(*scenario.size)
     frames = read_frames(video_file(output, embodiment.cameras[0].feature, 0), range(len(states)))
     frames_s = np.array([seen.time_ns(frame) for frame in frames]) / 1e9
@@ -92,8 +98,12 @@ def figures(folder: Path) -> list[tuple[str, float, str]]:
             bag = folder / f'truth_{camera_hz:.0f}_{camera_hz:.3f}_{state_hz:g}'
             scenario = write_bag(bag, camera_hz, state_hz)
             for fps in ROWS_HZ:
-                found[fps, camera_hz, state_hz] = errors_of(bag, bag.with_name(f'{bag.name}_{fps:g}'), scenario, fps)
-    worst = {name: max(getattr(errors, name) for errors in found.values()) for name in Errors.__dataclass_fields__}
+                found[fps, camera_hz, state_hz] = errors_of(
+                    bag, bag.with_name(f'{bag.name}_{fps:g}'), scenario, fps
+                )
+    worst = {
+        name: max(getattr(errors, name) for errors in found.values()) for name in Errors.__dataclass_fields__
+    }
     share = max(errors.frame_ms * camera_hz / 1e3 for (_, camera_hz, _), errors in found.items())
     return [
         ('combinations of rates', len(found), ''), ('TCP position, largest error', worst['position_mm'], 'mm'),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy server without a model: what it costs to make an observation, to send it, and to make the first command of an answer."""
 
 import argparse
@@ -28,7 +29,10 @@ HOST, PORT, ASKS = '127.0.0.1', 5577, 300
 
 
 def percentiles(name: str, seconds: list[float]) -> Figures:
-    return [(f'{name}, p50', float(np.median(seconds)) * 1e3, 'ms'), (f'{name}, p99', float(np.quantile(seconds, 0.99)) * 1e3, 'ms')]
+    return [
+        (f'{name}, p50', float(np.median(seconds)) * 1e3, 'ms'),
+        (f'{name}, p99', float(np.quantile(seconds, 0.99)) * 1e3, 'ms'),
+    ]
 
 
 def overhead() -> Figures:
@@ -44,7 +48,10 @@ def overhead() -> Figures:
     server = Server(LocalBackend(HoldPolicy(embodiment), embodiment), HOST, PORT)
     thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
     thread.start()
-    policy, scheduler = RemotePolicy(Client(HOST, PORT, 'n1.7'), embodiment), ChunkScheduler(ScheduleSettings(ROW_S))
+    policy, scheduler = (
+        RemotePolicy(Client(HOST, PORT, 'n1.7'), embodiment),
+        ChunkScheduler(ScheduleSettings(ROW_S)),
+    )
     sampled, asked, commanded, together = [], [], [], []
     for ask in range(ASKS):
         scheduler.start(signals.DOWN)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two other ways to carry out chunks, as nodes that publish policy/tcp_delta: stop and go, and averaging each number on its own.
 
 `stop_and_go` is what the real-robot examples of GR00T do: a blocking request, the first half of the chunk at row rate, and again.
@@ -50,7 +51,11 @@ class Rival:
 
     def ask(self, pose: Array) -> Array:
         """Deltas (16, 6), after as many tries as it takes."""
-        observation = {'video': {}, 'state': {'tcp_pose': pose[None, None].astype(np.float32)}, 'language': {}}
+        observation = {
+            'video': {},
+            'state': {'tcp_pose': pose[None, None].astype(np.float32)},
+            'language': {},
+        }
         while True:
             try:
                 action, _ = self._client.request('get_action', {'observation': observation, 'options': None})
@@ -61,7 +66,11 @@ class Rival:
     def send(self, delta: Array, tick_ns: int) -> None:
         self._sequence += 1
         message = TcpDelta(source='policy', sequence=self._sequence, duration=ROW_S, opening=float('nan'))
-        message.translation, message.rotation, message.header.stamp = delta[:3], delta[3:], to_time_msg(tick_ns)
+        message.translation, message.rotation, message.header.stamp = (
+            delta[:3],
+            delta[3:],
+            to_time_msg(tick_ns),
+        )
         self._publisher.publish(message)
 
     def hold(self) -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy server on the simulated cell: ten replays against their paths, and what happens after every fault. All from the true motion."""
 
 import argparse
@@ -57,8 +58,16 @@ def recorded(start: Array) -> Iterator[ArrayEpisode]:
         offsets = np.stack([radius[0] * np.sin(angle), radius[1] * (1 - np.cos(angle)), radius[2] * np.sin(2 * angle) / 2,
                             *(turn[:, None] * np.sin(angle))], axis=1)  # fmt: skip
         poses = np.array([apply_delta(start, offset) for offset in offsets])
-        numbers = {'q': np.zeros((rows, 6)), 'dq': np.zeros((rows, 6)), 'gripper': np.ones((rows, 1)), 'pose': poses}
-        yield ArrayEpisode({**numbers, 'picture': np.zeros((rows, SIZE['height'], SIZE['width'], 3), np.uint8)}, 'follow the curve')
+        numbers = {
+            'q': np.zeros((rows, 6)),
+            'dq': np.zeros((rows, 6)),
+            'gripper': np.ones((rows, 1)),
+            'pose': poses,
+        }
+        yield ArrayEpisode(
+            {**numbers, 'picture': np.zeros((rows, SIZE['height'], SIZE['width'], 3), np.uint8)},
+            'follow the curve',
+        )
 
 
 class Policy:
@@ -67,7 +76,9 @@ class Policy:
     def __init__(self, commander: Commander, **parameters: object) -> None:
         self._commander, self.status, self.taken_ns = commander, PolicyStatus(), []
         self._subscriptions = [
-            commander.node.create_subscription(PolicyStatus, 'policy_status', lambda message: setattr(self, 'status', message), STATUS_QOS),
+            commander.node.create_subscription(
+                PolicyStatus, 'policy_status', lambda message: setattr(self, 'status', message), STATUS_QOS
+            ),
             commander.node.create_subscription(ActionChunk, 'policy/action_chunk', self._note, COMMAND_QOS),
         ]
         self._client = commander.node.create_client(SetBool, 'policy_server/enable')
@@ -100,7 +111,9 @@ def true_poses(truth: Path, from_ns: int, until_ns: int, every_s: float = 0.008)
     records = records[(records['stamp_ns'] >= from_ns) & (records['stamp_ns'] <= until_ns)]
     known_s = (records['stamp_ns'] - from_ns) / 1e9
     times_s = np.arange(0.0, known_s[-1], every_s)
-    joints = np.column_stack([np.interp(times_s, known_s, records['joint_positions'][:, joint]) for joint in range(6)])
+    joints = np.column_stack(
+        [np.interp(times_s, known_s, records['joint_positions'][:, joint]) for joint in range(6)]
+    )
     return times_s, np.array([forward(q, TCP_OFFSET) for q in joints])
 
 
@@ -112,7 +125,9 @@ def replays(folder: Path) -> Figures:
         for number, episode in enumerate(episodes):
             policy = Policy(commander, backend='replay', dataset=folder / 'dataset', episode=number)
             policy.enable()
-            commander.until(lambda policy=policy: policy.status.state in (PolicyStatus.DONE, PolicyStatus.STOPPED), 60.0)
+            commander.until(
+                lambda policy=policy: policy.status.state in (PolicyStatus.DONE, PolicyStatus.STOPPED), 60.0
+            )
             if policy.status.state != PolicyStatus.DONE:
                 raise SystemExit(f'replay {number} ended: {policy.status.reason}')
             began_ns = policy.taken_ns[0] - 500_000_000
@@ -122,7 +137,10 @@ def replays(folder: Path) -> Figures:
             for collected, value in zip((distances, angles, lags, ends), found, strict=True):
                 collected.append(value)
             policy.close()
-            print(f'replay {number}: {found[0].mean() * 1e3:.3f} mm, lag {found[2]:.3f} s, end {found[3] * 1e3:.3f} mm', flush=True)
+            print(
+                f'replay {number}: {found[0].mean() * 1e3:.3f} mm, lag {found[2]:.3f} s, end {found[3] * 1e3:.3f} mm',
+                flush=True,
+            )
     away, turned = np.concatenate(distances), np.degrees(np.concatenate(angles))
     return [
         ('replays', len(lags), ''),
@@ -142,10 +160,19 @@ def matched(times_s: Array, poses: Array, wanted: Array) -> tuple[Array, Array, 
         return np.column_stack([np.interp(rows_s + lag_s, times_s, poses[:, axis]) for axis in range(3)])
 
     lags_s = np.arange(0.0, 1.5, 1e-3)
-    lag_s = float(lags_s[int(np.argmin([np.linalg.norm(positions(lag) - wanted[:, :3], axis=1).mean() for lag in lags_s]))])
+    lag_s = float(
+        lags_s[
+            int(np.argmin([np.linalg.norm(positions(lag) - wanted[:, :3], axis=1).mean() for lag in lags_s]))
+        ]
+    )
     replayed = [_pose_at(times_s, poses, time_s) for time_s in rows_s + lag_s]
     turned = np.array([angle_between(a, b) for a, b in zip(replayed, wanted, strict=True)])
-    return np.linalg.norm(positions(lag_s) - wanted[:, :3], axis=1), turned, lag_s, float(np.linalg.norm(poses[-1, :3] - wanted[-1, :3]))
+    return (
+        np.linalg.norm(positions(lag_s) - wanted[:, :3], axis=1),
+        turned,
+        lag_s,
+        float(np.linalg.norm(poses[-1, :3] - wanted[-1, :3])),
+    )
 
 
 def _pose_at(times_s: Array, poses: Array, time_s: float) -> Array:
@@ -159,7 +186,13 @@ def faults(folder: Path, file: Path, embodiment: Embodiment) -> Figures:
     truth, figures = folder / 'faults.truth', []
     with cell(truth) as commander:
         for fault in filter(None, FAULTS):
-            figures += judged(commander, truth, fault, {'backend': 'scripted', 'fault': fault, 'timeout_s': 0.3}, lambda policy: None)
+            figures += judged(
+                commander,
+                truth,
+                fault,
+                {'backend': 'scripted', 'fault': fault, 'timeout_s': 0.3},
+                lambda policy: None,
+            )
         hooks = CellHooks(HOST)
         events: dict[str, Callable[[Policy], object]] = {
             'server dies': lambda policy: server.close(),
@@ -167,15 +200,25 @@ def faults(folder: Path, file: Path, embodiment: Embodiment) -> Figures:
             'policy server killed': lambda policy: policy.process.kill(),
         }
         for name, happens in events.items():
-            server = LateServer(PathModel(embodiment, where(commander, 'tcp_target')), LATENCIES_S[1], 0.0, 0.0)
-            more = {'backend': 'remote', 'port': server.port, 'embodiment': file, 'timeout_s': 0.6, 'max_observation_age_s': 0.5}
+            server = LateServer(
+                PathModel(embodiment, where(commander, 'tcp_target')), LATENCIES_S[1], 0.0, 0.0
+            )
+            more = {
+                'backend': 'remote',
+                'port': server.port,
+                'embodiment': file,
+                'timeout_s': 0.6,
+                'max_observation_age_s': 0.5,
+            }
             figures += judged(commander, truth, name, more, happens)
             server.close()
         hooks.close()
     return figures
 
 
-def judged(commander: Commander, truth: Path, name: str, parameters: dict, happens: Callable[[Policy], object]) -> Figures:
+def judged(
+    commander: Commander, truth: Path, name: str, parameters: dict, happens: Callable[[Policy], object]
+) -> Figures:
     if not commander.enable():
         raise SystemExit(f'the arm could not be enabled before {name}: {commander.status.reason}')
     policy = Policy(commander, **parameters)
@@ -205,7 +248,11 @@ def judged(commander: Commander, truth: Path, name: str, parameters: dict, happe
     print(f'{name}: {times_s[until]:.2f} s, again {again:g}', flush=True)
     return [
         (f'{name}: time to standstill', float(times_s[until]), 's'),
-        (f'{name}: distance', float(np.linalg.norm(np.diff(poses[: until + 1, :3], axis=0), axis=1).sum()) * 1e3, 'mm'),
+        (
+            f'{name}: distance',
+            float(np.linalg.norm(np.diff(poses[: until + 1, :3], axis=0), axis=1).sum()) * 1e3,
+            'mm',
+        ),
         (f'{name}: runs again when enabled', again, ''),
     ]
 
@@ -218,7 +265,9 @@ def main() -> None:
     os.environ.setdefault('ROS_DOMAIN_ID', '79')
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     whole = load_embodiment('ur5e_robotiq_zed')
-    embodiment = whole.model_copy(update={'cameras': tuple(camera.model_copy(update=SIZE) for camera in whole.cameras)})
+    embodiment = whole.model_copy(
+        update={'cameras': tuple(camera.model_copy(update=SIZE) for camera in whole.cameras)}
+    )
     rclpy.init(args=[])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / 'small.yaml'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models of 50 to 400 ms latency, with jitter and lost replies, on the simulated cell: ours beside stop-and-go and linear averaging.
 
 Each way moves the arm along the same path with the same model, which sees the measured pose only. All figures are of the arm's true
@@ -54,18 +55,36 @@ class Motion:
 
 def node(name: str, **parameters: object) -> subprocess.Popen:
     options = [word for key, value in parameters.items() for word in ('-p', f'{key}:={value}')]
-    return subprocess.Popen([sys.executable, '-m', f'groot_ros.nodes.{name}', '--ros-args', *options], stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, '-m', f'groot_ros.nodes.{name}', '--ros-args', *options], stderr=subprocess.DEVNULL
+    )
 
 
 @contextlib.contextmanager
 def cell(truth: Path) -> Iterator[Commander]:
     """The simulated cell, the drivers, and a commander that has enabled the arm."""
-    processes = [subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', HOST, '--no-camera', '--truth', str(truth)])]
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                '-m',
+                'groot_ros.nodes.sim_cell',
+                '--host',
+                HOST,
+                '--no-camera',
+                '--truth',
+                str(truth),
+            ]
+        )
+    ]
     commander = Commander()
     try:
         CellHooks(HOST, patience_s=60.0).close()
         # The limits of silence are for a shared machine, as in config/demo.yaml.
-        processes += [node('ur5e_driver', robot_ip=HOST, command_timeout_s=0.6, max_command_age_s=0.5), node('robotiq_driver', robot_ip=HOST)]
+        processes += [
+            node('ur5e_driver', robot_ip=HOST, command_timeout_s=0.6, max_command_age_s=0.5),
+            node('robotiq_driver', robot_ip=HOST),
+        ]
         publish_pictures(commander)
         commander.until(lambda: commander.status.connected, 60.0)
         commander.until(lambda: False, 2.0)
@@ -84,7 +103,9 @@ def publish_pictures(commander: Commander) -> None:
     images = commander.node.create_publisher(Image, 'zed/image', IMAGE_QOS)
 
     def publish() -> None:
-        image = Image(**SIZE, step=3 * SIZE['width'], encoding='rgb8', data=bytes(3 * SIZE['width'] * SIZE['height']))
+        image = Image(
+            **SIZE, step=3 * SIZE['width'], encoding='rgb8', data=bytes(3 * SIZE['width'] * SIZE['height'])
+        )
         image.header.stamp = to_time_msg(time.time_ns())
         images.publish(image)
 
@@ -94,20 +115,31 @@ def publish_pictures(commander: Commander) -> None:
 def where(commander: Commander, topic: str = 'tcp_pose') -> Array:
     """The present pose."""
     seen: list[Array] = []
-    subscription = commander.node.create_subscription(PoseStamped, topic, lambda message: seen.append(pose_from_msg(message)), STREAM_QOS)
+    subscription = commander.node.create_subscription(
+        PoseStamped, topic, lambda message: seen.append(pose_from_msg(message)), STREAM_QOS
+    )
     commander.until(lambda: bool(seen), 10.0)
     commander.node.destroy_subscription(subscription)
     return seen[-1]
 
 
-def run(way: str, latency_s: float, robot_action_latency_s: float, embodiment: Embodiment, file: Path, folder: Path) -> tuple[Motion, Array, Figures]:
+def run(
+    way: str,
+    latency_s: float,
+    robot_action_latency_s: float,
+    embodiment: Embodiment,
+    file: Path,
+    folder: Path,
+) -> tuple[Motion, Array, Figures]:
     """One way at one latency; the motion, the pose it began at, and what the policy server says of itself."""
     truth = folder / f'{way}_{latency_s}.truth'
     with cell(truth) as commander:
         start = where(commander, 'tcp_target')
         server = LateServer(PathModel(embodiment, start), latency_s, JITTER * latency_s, LOST)
         status, told = [PolicyStatus()], []
-        commander.node.create_subscription(PolicyStatus, 'policy_status', lambda message: status.append(message), STATUS_QOS)
+        commander.node.create_subscription(
+            PolicyStatus, 'policy_status', lambda message: status.append(message), STATUS_QOS
+        )
         if way == 'ours':
             process = node(
                 'policy_server',
@@ -133,7 +165,9 @@ def run(way: str, latency_s: float, robot_action_latency_s: float, embodiment: E
             ]
         else:
             began_ns = time.time_ns()
-            process = subprocess.Popen([sys.executable, '-m', 'benchmark.policy_rivals', way, str(server.port), str(SECONDS + 3)])
+            process = subprocess.Popen(
+                [sys.executable, '-m', 'benchmark.policy_rivals', way, str(server.port), str(SECONDS + 3)]
+            )
             commander.until(lambda: process.poll() is not None, SECONDS)
         ended_ns = time.time_ns()
         process.terminate()
@@ -147,7 +181,9 @@ def motion_of(truth: Path, began_ns: int, ended_ns: int) -> Motion:
     records = records[(records['stamp_ns'] >= began_ns) & (records['stamp_ns'] <= ended_ns)]
     times_s = np.arange(0.0, (records['stamp_ns'][-1] - began_ns) / 1e9, 0.02)
     known_s = (records['stamp_ns'] - began_ns) / 1e9
-    joints = np.column_stack([np.interp(times_s, known_s, records['joint_positions'][:, joint]) for joint in range(6)])
+    joints = np.column_stack(
+        [np.interp(times_s, known_s, records['joint_positions'][:, joint]) for joint in range(6)]
+    )
     poses = np.array([forward(q, TCP_OFFSET) for q in joints])
     # The first motion begins the count.
     moving = np.linalg.norm(poses[:, :3] - poses[0, :3], axis=1) > 0.002
@@ -161,17 +197,31 @@ def figures_of(motion: Motion, start: Array) -> Figures:
     path = path_from(start)
     grid = np.array([path(time_s) for time_s in np.arange(0, PERIOD_S, 0.002)])
     nearest = [int(np.argmin(np.linalg.norm(grid[:, :3] - pose[:3], axis=1))) for pose in motion.poses]
-    away = np.array([np.linalg.norm(grid[index, :3] - pose[:3]) for index, pose in zip(nearest, motion.poses, strict=True)])
-    turned = np.array([angle_between(grid[index], pose) for index, pose in zip(nearest, motion.poses, strict=True)])
+    away = np.array(
+        [
+            np.linalg.norm(grid[index, :3] - pose[:3])
+            for index, pose in zip(nearest, motion.poses, strict=True)
+        ]
+    )
+    turned = np.array(
+        [angle_between(grid[index], pose) for index, pose in zip(nearest, motion.poses, strict=True)]
+    )
     velocities = np.diff(motion.poses[:, :3], axis=0) / 0.02
     smooth = np.array([np.convolve(velocities[:, axis], np.ones(3) / 3, 'valid') for axis in range(3)]).T
-    speeds, nominal = np.linalg.norm(smooth, axis=1), np.linalg.norm(np.diff(grid[:, :3], axis=0), axis=1).mean() / 0.002
+    speeds, nominal = (
+        np.linalg.norm(smooth, axis=1),
+        np.linalg.norm(np.diff(grid[:, :3], axis=0), axis=1).mean() / 0.002,
+    )
     accelerations = np.linalg.norm(np.diff(smooth, axis=0), axis=1) / 0.02
     return [
         ('path error, mean', away.mean() * 1e3, 'mm'),
         ('path error, p95', float(np.quantile(away, 0.95)) * 1e3, 'mm'),
         ('error of the attitude, p95', float(np.degrees(np.quantile(turned, 0.95))), 'deg'),
-        ('largest change of velocity within 40 ms', float(np.linalg.norm(smooth[2:] - smooth[:-2], axis=1).max()) * 1e3, 'mm/s'),
+        (
+            'largest change of velocity within 40 ms',
+            float(np.linalg.norm(smooth[2:] - smooth[:-2], axis=1).max()) * 1e3,
+            'mm/s',
+        ),
         ('largest acceleration', float(accelerations.max()), 'm/s2'),
         ('acceleration, root of the mean square', float(np.sqrt(np.mean(accelerations**2))), 'm/s2'),
         ('time without motion', float(np.mean(speeds < STILL_SHARE * nominal)) * 100, '%'),
@@ -189,7 +239,9 @@ def main() -> None:
     os.environ.setdefault('ROS_DOMAIN_ID', '77')
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     whole = load_embodiment('ur5e_robotiq_zed')
-    embodiment = whole.model_copy(update={'cameras': tuple(camera.model_copy(update=SIZE) for camera in whole.cameras)})
+    embodiment = whole.model_copy(
+        update={'cameras': tuple(camera.model_copy(update=SIZE) for camera in whole.cameras)}
+    )
     figures: Figures = []
     rclpy.init(args=[])
     with tempfile.TemporaryDirectory() as folder:
@@ -199,8 +251,14 @@ def main() -> None:
             for way in chosen.ways:
                 motion, start, told = run(way, latency_s, chosen.lead, embodiment, file, Path(folder))
                 found = [*figures_of(motion, start), *told]
-                figures += [(f'{latency_s * 1e3:.0f} ms, {way}: {name}', value, unit) for name, value, unit in found]
-                print(f'{latency_s * 1e3:.0f} ms, {way:12}', '  '.join(f'{value:8.3g}' for _, value, _ in found), flush=True)
+                figures += [
+                    (f'{latency_s * 1e3:.0f} ms, {way}: {name}', value, unit) for name, value, unit in found
+                ]
+                print(
+                    f'{latency_s * 1e3:.0f} ms, {way:12}',
+                    '  '.join(f'{value:8.3g}' for _, value, _ in found),
+                    flush=True,
+                )
     rclpy.shutdown()
     report('Carrying out chunks of a late model', figures, chosen.json)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model for the benchmarks of execution: it knows one path, sees where the arm is on it, and answers with the deltas that lead on.
 
 It is as good as a policy can be: it never errs about the path, leads back to it within half a chunk as an expert would, knows nothing
@@ -65,9 +66,15 @@ class PathModel:
         begin_s = self.phase_s(seen)
         steps = np.array([self._path(begin_s + k * self._row_s) for k in range(HORIZON + 1)])
         off = deltas_between(np.array([steps[0], seen]))[0]
-        back = np.array([apply_delta(step, off * max(1 - k / BACK_STEPS, 0.0)) for k, step in enumerate(steps)])
+        back = np.array(
+            [apply_delta(step, off * max(1 - k / BACK_STEPS, 0.0)) for k, step in enumerate(steps)]
+        )
         deltas = deltas_between(back)[None]
-        return {'delta_tcp_position': deltas[..., :3], 'delta_tcp_orientation': deltas[..., 3:], 'gripper_command': np.ones((1, HORIZON, 1))}, {}
+        return {
+            'delta_tcp_position': deltas[..., :3],
+            'delta_tcp_orientation': deltas[..., 3:],
+            'gripper_command': np.ones((1, HORIZON, 1)),
+        }, {}
 
     def phase_s(self, pose: Array) -> float:
         """The time on the path of the pose nearest to one, not far from the last, since the path crosses itself."""
@@ -81,7 +88,9 @@ class PathModel:
 class LateServer:
     """Serves a model with a latency, and loses some replies. Threads of its own; `close` ends it."""
 
-    def __init__(self, model: PathModel, latency_s: float, jitter_s: float, lost: float, seed: int = 0) -> None:
+    def __init__(
+        self, model: PathModel, latency_s: float, jitter_s: float, lost: float, seed: int = 0
+    ) -> None:
         self._server = Server(model, '127.0.0.1', 0)
         self._latency_s, self._jitter_s, self._lost = latency_s, jitter_s, lost
         self._rng, self._closing = np.random.default_rng(seed), threading.Event()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How evenly commands come from the policy server at 30 and 100 Hz, beside a bare timer that publishes the same message, in the same run."""
 
 import os
@@ -48,10 +49,19 @@ class Arm:
         self.late_ns: dict[str, list[tuple[int, int]]] = {'policy': [], 'bare': []}
         self.chunks_ns: list[int] = []
         self._status = self.node.create_publisher(RobotStatus, 'robot_status', STATUS_QOS)
-        self._targets = [self.node.create_publisher(PoseStamped, topic, STREAM_QOS) for topic in ('tcp_target', 'tcp_pose')]
+        self._targets = [
+            self.node.create_publisher(PoseStamped, topic, STREAM_QOS) for topic in ('tcp_target', 'tcp_pose')
+        ]
         for name, noted in self.late_ns.items():
-            self.node.create_subscription(TcpDelta, f'{name}/tcp_delta', lambda message, noted=noted: self._note(message, noted), COMMAND_QOS)
-        self.node.create_subscription(ActionChunk, 'policy/action_chunk', lambda _: self.chunks_ns.append(time.time_ns()), COMMAND_QOS)
+            self.node.create_subscription(
+                TcpDelta,
+                f'{name}/tcp_delta',
+                lambda message, noted=noted: self._note(message, noted),
+                COMMAND_QOS,
+            )
+        self.node.create_subscription(
+            ActionChunk, 'policy/action_chunk', lambda _: self.chunks_ns.append(time.time_ns()), COMMAND_QOS
+        )
         self.node.create_timer(0.02, self._publish)
 
     def _note(self, message: TcpDelta, noted: list[tuple[int, int]]) -> None:
@@ -60,7 +70,9 @@ class Arm:
             noted.append((now_ns, now_ns - stamp_to_ns(message.header.stamp)))
 
     def _publish(self) -> None:
-        self._status.publish(RobotStatus(state=RobotStatus.ENABLED, connected=True, source='policy', speed_scaling=1.0))
+        self._status.publish(
+            RobotStatus(state=RobotStatus.ENABLED, connected=True, source='policy', speed_scaling=1.0)
+        )
         for publisher in self._targets:
             message = PoseStamped()
             message.header.stamp, message.pose.orientation.w = to_time_msg(time.time_ns()), 1.0
@@ -73,7 +85,10 @@ def measured(rate_hz: float) -> Figures:
     parameters = {'backend': 'scripted', 'command_hz': rate_hz, 'max_lead_m': 0.3}
     words = [word for key, value in parameters.items() for word in ('-p', f'{key}:={value}')]
     processes = [
-        subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.policy_server', '--ros-args', *words], stderr=subprocess.DEVNULL),
+        subprocess.Popen(
+            [sys.executable, '-m', 'groot_ros.nodes.policy_server', '--ros-args', *words],
+            stderr=subprocess.DEVNULL,
+        ),
         subprocess.Popen([sys.executable, '-m', 'benchmark.policy_ticks', '--bare', str(rate_hz)]),
     ]
     client, began_s = arm.node.create_client(SetBool, 'policy_server/enable'), time.monotonic()
@@ -102,14 +117,35 @@ def figures_of(arm: Arm, rate_hz: float, since_ns: int) -> Figures:
         late = np.array([entry for entry in noted if entry[0] > since_ns], float)
         off_ms = np.abs(late[:, 1] - np.median(late[:, 1])) / 1e6
         jitter[name] = float(np.quantile(off_ms, 0.99))
-        found += [(f'{rate_hz:g} Hz, {name}: commands', len(late), ''), (f'{rate_hz:g} Hz, {name}: jitter, p99', jitter[name], 'ms')]
-        found += [(f'{rate_hz:g} Hz, {name}: behind the tick, median', float(np.median(late[:, 1])) / 1e6, 'ms')] if name == 'policy' else []
+        found += [
+            (f'{rate_hz:g} Hz, {name}: commands', len(late), ''),
+            (f'{rate_hz:g} Hz, {name}: jitter, p99', jitter[name], 'ms'),
+        ]
+        found += (
+            [(f'{rate_hz:g} Hz, {name}: behind the tick, median', float(np.median(late[:, 1])) / 1e6, 'ms')]
+            if name == 'policy'
+            else []
+        )
         if name == 'policy':
             chunks = np.array(arm.chunks_ns, float)
-            near = np.array([np.any((now >= chunks) & (now < chunks + NEAR_S * 1e9 + 1e9 / rate_hz)) for now in late[:, 0]])
+            near = np.array(
+                [
+                    np.any((now >= chunks) & (now < chunks + NEAR_S * 1e9 + 1e9 / rate_hz))
+                    for now in late[:, 0]
+                ]
+            )
             for text, part in (('after a chunk has come', near), ('otherwise', ~near)):
-                found.append((f'{rate_hz:g} Hz, {name}: jitter of commands {text}, p99', float(np.quantile(off_ms[part], 0.99)), 'ms'))
-    return [*found, (f'{rate_hz:g} Hz: jitter, policy server / bare timer', jitter['policy'] / jitter['bare'], '')]
+                found.append(
+                    (
+                        f'{rate_hz:g} Hz, {name}: jitter of commands {text}, p99',
+                        float(np.quantile(off_ms[part], 0.99)),
+                        'ms',
+                    )
+                )
+    return [
+        *found,
+        (f'{rate_hz:g} Hz: jitter, policy server / bare timer', jitter['policy'] / jitter['bare'], ''),
+    ]
 
 
 def main() -> None:

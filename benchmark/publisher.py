@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process that publishes like a cell: arm, gripper and cameras with known signals. At its end it prints the stamps of all it sent."""
 
 import argparse
@@ -25,8 +26,13 @@ class Publisher:
         self.sent: dict[str, list[int]] = {}
         self.late_s = 0.0
         self._running, self._began_s = True, int(time.time())
-        self._threads = [self._thread('arm', 125.0, self._arm()), self._thread('gripper', 50.0, self._gripper())]
-        self._threads += [self._thread(f'camera{k}', fps, self._camera(k, width, height)) for k in range(cameras)]
+        self._threads = [
+            self._thread('arm', 125.0, self._arm()),
+            self._thread('gripper', 50.0, self._gripper()),
+        ]
+        self._threads += [
+            self._thread(f'camera{k}', fps, self._camera(k, width, height)) for k in range(cameras)
+        ]
 
     def run(self) -> None:
         for thread in self._threads:
@@ -65,7 +71,11 @@ class Publisher:
 
         def publish(stamp_ns: int) -> None:
             t = self._seconds(stamp_ns)
-            message = JointState(name=signals.NAMES, position=signals.joints(t).tolist(), velocity=signals.velocities(t).tolist())
+            message = JointState(
+                name=signals.NAMES,
+                position=signals.joints(t).tolist(),
+                velocity=signals.velocities(t).tolist(),
+            )
             self._send(joints, 'joint_states', message, stamp_ns)
             pose, values = PoseStamped(), signals.pose(t).tolist()
             pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = values[:3]
@@ -80,7 +90,7 @@ class Publisher:
 
         def publish(stamp_ns: int) -> None:
             opening = signals.opening(self._seconds(stamp_ns))
-            self._send(states, 'gripper/state', GripperState(position=opening, target=opening), stamp_ns)
+            self._send(states, 'gripper/state', GripperState(opening=opening, target=opening), stamp_ns)
 
         return publish
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder as a node, fed by another process: losses, processor, memory, and what it says when it cannot keep up."""
 
 import argparse
@@ -31,7 +32,10 @@ def embodiment_file(folder: Path, cameras: int, size: tuple[int, int]) -> Path:
     """ur5e_robotiq_zed with other cameras, at 30 Hz."""
     values = yaml.safe_load(load_embodiment('ur5e_robotiq_zed').text())
     values['fps'] = 30
-    values['cameras'] = [{'name': f'camera{k}', 'topic': f'camera{k}/image', 'width': size[0], 'height': size[1]} for k in range(cameras)]
+    values['cameras'] = [
+        {'name': f'camera{k}', 'topic': f'camera{k}/image', 'width': size[0], 'height': size[1]}
+        for k in range(cameras)
+    ]
     path = folder / f'{cameras}x{size[1]}.yaml'
     path.write_text(yaml.safe_dump(values))
     return path
@@ -74,17 +78,37 @@ def resident_mib(pid: int) -> float:
     return int(Path(f'/proc/{pid}/statm').read_text().split()[1]) * PAGE_BYTES / 2**20
 
 
-def episode(folder: Path, video: str, cameras: int, size: tuple[int, int], seconds: float) -> list[tuple[str, float, str]]:
+def episode(
+    folder: Path, video: str, cameras: int, size: tuple[int, int], seconds: float
+) -> list[tuple[str, float, str]]:
     """Records one episode and says what became of it."""
     title = f'{video}, {cameras} x {size[0]}x{size[1]}'
     publisher = subprocess.Popen(
-        [sys.executable, '-m', 'benchmark.publisher', '--cameras', str(cameras), '--size', *map(str, size)], stdout=subprocess.PIPE, text=True
+        [sys.executable, '-m', 'benchmark.publisher', '--cameras', str(cameras), '--size', *map(str, size)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    words = [f'embodiment:={embodiment_file(folder, cameras, size)}', f'output_dir:={folder}', f'video:={video}', 'page:=false']
-    recorder = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.recorder', '--ros-args', *(w for p in words for w in ('-p', p))])
+    words = [
+        f'embodiment:={embodiment_file(folder, cameras, size)}',
+        f'output_dir:={folder}',
+        f'video:={video}',
+        'page:=false',
+    ]
+    recorder = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'groot_ros.nodes.recorder',
+            '--ros-args',
+            *(w for p in words for w in ('-p', p)),
+        ]
+    )
     watcher = Watcher()
     try:
-        while not (watcher.status.streams and all(stream.rate for stream in watcher.status.streams if stream.expected_rate)):
+        while not (
+            watcher.status.streams
+            and all(stream.rate for stream in watcher.status.streams if stream.expected_rate)
+        ):
             watcher.spin(0.5)
         watcher.spin(SETTLE_S)
         watcher.began_s = time.monotonic()
@@ -107,7 +131,11 @@ def episode(folder: Path, video: str, cameras: int, size: tuple[int, int], secon
         watcher.node.destroy_node()
     figures = bag_figures(folder / answer.episode, sent['sent'])
     late = np.array(times_s) > SLOPE_AFTER_S
-    slope = np.polyfit(np.array(times_s)[late], np.array(resident)[late], 1)[0] * 60 if late.sum() > 2 else float('nan')
+    slope = (
+        np.polyfit(np.array(times_s)[late], np.array(resident)[late], 1)[0] * 60
+        if late.sum() > 2
+        else float('nan')
+    )
     figures += [
         ('share of a core', share, ''), ('resident memory at the end', resident[-1], 'MiB'), ('slope of the resident memory', slope, 'MiB/min'),
         ('the publisher was late by up to', sent['late_s'] * 1e3, 'ms'),
@@ -141,19 +169,34 @@ def bag_figures(path: Path, sent: dict[str, list[int]]) -> list[tuple[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seconds', type=float, default=60.0, help='length of the h264 episode (default 60)')
-    parser.add_argument('--other-seconds', type=float, default=30.0, help='length of the jpeg and raw episodes, and of each step of the stress')
-    parser.add_argument('--most-cameras', type=int, default=4, help='how many 1280x720 cameras the stress goes up to')
+    parser.add_argument(
+        '--other-seconds',
+        type=float,
+        default=30.0,
+        help='length of the jpeg and raw episodes, and of each step of the stress',
+    )
+    parser.add_argument(
+        '--most-cameras', type=int, default=4, help='how many 1280x720 cameras the stress goes up to'
+    )
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the figures to a file')
     chosen = parser.parse_args()
     os.environ.update(ROS_DOMAIN_ID=str(60 + os.getpid() % 30), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
     rclpy.init()
     figures = []
     with tempfile.TemporaryDirectory() as folder:
-        for video, seconds in (('h264', chosen.seconds), ('jpeg', chosen.other_seconds), ('raw', chosen.other_seconds)):
+        for video, seconds in (
+            ('h264', chosen.seconds),
+            ('jpeg', chosen.other_seconds),
+            ('raw', chosen.other_seconds),
+        ):
             figures += episode(Path(folder), video, 2, (640, 480), seconds)
         for cameras in range(1, chosen.most_cameras + 1):
             figures += episode(Path(folder), 'h264', cameras, (1280, 720), chosen.other_seconds)
-    report('The recorder, fed by another process at 30 Hz (cameras), 125 Hz (arm) and 50 Hz (gripper)', figures, chosen.json)
+    report(
+        'The recorder, fed by another process at 30 Hz (cameras), 125 Hz (arm) and 50 Hz (gripper)',
+        figures,
+        chosen.json,
+    )
 
 
 if __name__ == '__main__':

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder against known signals: what rows and frames are worth under latency, jitter, drift, odd rates and faults; and kill -9."""
 
 import argparse
@@ -27,7 +28,11 @@ from groot_ros.recording.episode_recorder import EpisodeRecording
 from groot_ros.video.h264 import H264Decoder
 
 T0_NS = 1_700_000_000_000_000_000
-TYPES = {'joint_states': 'sensor_msgs/msg/JointState', 'tcp_pose': 'geometry_msgs/msg/PoseStamped', 'gripper/state': 'groot_ros/msg/GripperState'}
+TYPES = {
+    'joint_states': 'sensor_msgs/msg/JointState',
+    'tcp_pose': 'geometry_msgs/msg/PoseStamped',
+    'gripper/state': 'groot_ros/msg/GripperState',
+}
 IMAGE = 'sensor_msgs/msg/Image'
 ARM_HZ, GRIPPER_HZ = 125.0, 50.0
 
@@ -48,12 +53,20 @@ class Scenario:
     state_hz: float = ARM_HZ
 
 
-LATE = {'joint_states': 0.012, 'tcp_pose': 0.012, 'gripper/state': 0.035, 'camera0/image': 0.06, 'camera1/image': 0.045}
+LATE = {
+    'joint_states': 0.012,
+    'tcp_pose': 0.012,
+    'gripper/state': 0.035,
+    'camera0/image': 0.06,
+    'camera1/image': 0.045,
+}
 SCENARIOS = {
     'even': Scenario(),
     'arrival jitter up to 40 ms': Scenario(delay=lambda rng, topic: 0.002 + 0.04 * rng.random()),
     'calibrated latencies of 12 to 60 ms': Scenario(stamp=lambda topic, t: t + LATE[topic], latencies=LATE),
-    'clock of the arm drifts by 100 ppm': Scenario(seconds=60.0, stamp=lambda topic, t: t * 1.0001 if topic in ('joint_states', 'tcp_pose') else t),
+    'clock of the arm drifts by 100 ppm': Scenario(
+        seconds=60.0, stamp=lambda topic, t: t * 1.0001 if topic in ('joint_states', 'tcp_pose') else t
+    ),
     'camera of 29.97 Hz': Scenario(camera_hz=(30000 / 1001, 25.0)),
     'camera of 60 Hz': Scenario(camera_hz=(60.0, 30.0)),
     'camera of 29.97 Hz, rows at 20 Hz': Scenario(fps=20.0, camera_hz=(30000 / 1001, 60.0)),
@@ -68,7 +81,13 @@ def embodiment_of(scenario: Scenario) -> Embodiment:
     values['cameras'] = []
     for k, hz in enumerate(scenario.camera_hz):
         topic = f'camera{k}/image'
-        camera = {'name': f'camera{k}', 'topic': topic, 'width': scenario.size[0], 'height': scenario.size[1], 'rate_hz': hz}
+        camera = {
+            'name': f'camera{k}',
+            'topic': topic,
+            'width': scenario.size[0],
+            'height': scenario.size[1],
+            'rate_hz': hz,
+        }
         values['cameras'].append({**camera, 'latency_s': scenario.latencies.get(topic, 0.0)})
     for part in values['state'] + values['action']:
         part['latency_s'] = scenario.latencies.get(part.get('topic', ''), 0.0)
@@ -85,7 +104,11 @@ class Messages:
     def __iter__(self):
         rng = np.random.default_rng(1)
         scenario, entries = self._scenario, []
-        rates = {'joint_states': scenario.state_hz, 'tcp_pose': scenario.state_hz, 'gripper/state': GRIPPER_HZ}
+        rates = {
+            'joint_states': scenario.state_hz,
+            'tcp_pose': scenario.state_hz,
+            'gripper/state': GRIPPER_HZ,
+        }
         rates |= {f'camera{k}/image': hz for k, hz in enumerate(scenario.camera_hz)}
         for number, (topic, hz) in enumerate(rates.items()):
             previous_s = 0.0
@@ -94,7 +117,9 @@ class Messages:
                 if scenario.drop(rng, topic):
                     continue
                 # A topic's messages do not overtake each other.
-                previous_s = max(previous_s, t + scenario.delay(rng, topic) + scenario.latencies.get(topic, 0.0))
+                previous_s = max(
+                    previous_s, t + scenario.delay(rng, topic) + scenario.latencies.get(topic, 0.0)
+                )
                 entries.append([previous_s, topic, t])
         entries.sort(key=lambda entry: entry[0])
         self._swap(entries, rng)
@@ -112,10 +137,14 @@ class Messages:
     def _serialize(self, topic: str, stamp_ns: int, t: float) -> bytes:
         kinds, header = self._types, self._types['std_msgs/msg/Header'](time_message(stamp_ns), 'base')
         if topic == 'joint_states':
-            message = kinds[TYPES[topic]](header, signals.NAMES, signals.joints(t), signals.velocities(t), np.zeros(0))
+            message = kinds[TYPES[topic]](
+                header, signals.NAMES, signals.joints(t), signals.velocities(t), np.zeros(0)
+            )
         elif topic == 'tcp_pose':
             x, y, z, *turn = signals.pose(t)
-            pose = kinds['geometry_msgs/msg/Pose'](kinds['geometry_msgs/msg/Point'](x, y, z), kinds['geometry_msgs/msg/Quaternion'](*turn))
+            pose = kinds['geometry_msgs/msg/Pose'](
+                kinds['geometry_msgs/msg/Point'](x, y, z), kinds['geometry_msgs/msg/Quaternion'](*turn)
+            )
             message = kinds[TYPES[topic]](header, pose)
         elif topic == 'gripper/state':
             opening = signals.opening(t)
@@ -131,7 +160,13 @@ def record(scenario: Scenario, path: Path) -> tuple[Embodiment, str, list[str]]:
     """Records a scenario and returns its embodiment, verdict and reasons."""
     embodiment = embodiment_of(scenario)
     topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
-    info = {'task': 'truth', 'embodiment': embodiment.text(), 'namespace': '/', 'fps': embodiment.fps, 'video': 'h264'}
+    info = {
+        'task': 'truth',
+        'embodiment': embodiment.text(),
+        'namespace': '/',
+        'fps': embodiment.fps,
+        'video': 'h264',
+    }
     recording = EpisodeRecording(path, embodiment, topics, info)
     for topic, arrival_ns, cdr in Messages(scenario):
         while recording.waiting > 500:
@@ -152,9 +187,13 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
             decoder = H264Decoder()
             messages = bag.messages({camera.video_topic: connections[camera.video_topic]})
             frames = [decoder.decode(0, message.decode().data.tobytes()) for message in messages]
-            seen.append(np.array([signals.Pictures(*scenario.size).time_ns(frame.pixels) for frame in frames]) / 1e9)
+            seen.append(
+                np.array([signals.Pictures(*scenario.size).time_ns(frame.pixels) for frame in frames]) / 1e9
+            )
     live = np.array([row.state for row in rows])
-    ticks_s = np.array([(row.header.stamp.sec * 10**9 + row.header.stamp.nanosec - T0_NS) / 1e9 for row in rows])
+    ticks_s = np.array(
+        [(row.header.stamp.sec * 10**9 + row.header.stamp.nanosec - T0_NS) / 1e9 for row in rows]
+    )
     own = np.array([not row.frame_filled for row in rows])
     truth = np.array([signals.state(t) for t in ticks_s])
     print(f'  {name}: {verdict}{": " + "; ".join(reasons[:3]) if reasons else ""}')
@@ -193,7 +232,9 @@ def kill_figures(folder: Path, runs: int) -> list[tuple[str, float, str]]:
     rng, recovered, lost_s = np.random.default_rng(2), 0, []
     for run in range(runs):
         path = folder / f'killed_{run:03d}'
-        process = subprocess.Popen([sys.executable, '-c', KILLED.format(path=str(path))], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, '-c', KILLED.format(path=str(path))], stdout=subprocess.PIPE, text=True
+        )
         until_s, last_ns = 1.2 + 2.5 * rng.random(), 0
         assert process.stdout is not None
         for line in process.stdout:

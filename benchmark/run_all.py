@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make bench`: runs every benchmark and leaves its figures in benchmark/results."""
 
 import subprocess
@@ -5,12 +6,26 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ('convert', 'control', 'loop', 'policy', 'policy_cell', 'policy_execution', 'policy_ticks', 'record', 'record_truth')
+BENCHMARKS = (
+    'convert',
+    'control',
+    'loop',
+    'policy',
+    'policy_cell',
+    'policy_execution',
+    'policy_ticks',
+    'record',
+    'record_truth',
+)
 
 
 def main() -> int:
     for name in BENCHMARKS:
-        done = subprocess.run([sys.executable, '-m', f'benchmark.{name}', '--json', str(HERE / 'results' / f'{name}.json')], cwd=HERE.parent, check=False)
+        done = subprocess.run(
+            [sys.executable, '-m', f'benchmark.{name}', '--json', str(HERE / 'results' / f'{name}.json')],
+            cwd=HERE.parent,
+            check=False,
+        )
         if done.returncode:
             return done.returncode
     return 0

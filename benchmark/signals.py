@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signals that are known functions of time, and frames that carry their exposure time as a barcode."""
 
 import numpy as np
@@ -24,7 +25,9 @@ def velocities(t: float) -> np.ndarray:
 def pose(t: float) -> np.ndarray:
     """TCP pose (7,): on a circle, turning about base z and x."""
     swing = 0.5 * np.sin(0.7 * t)
-    return apply_delta(DOWN, np.array([0.1 * np.cos(0.8 * t), 0.1 * np.sin(0.8 * t), 0.05 * np.sin(t), swing, 0.0, 0.3 * t]))
+    return apply_delta(
+        DOWN, np.array([0.1 * np.cos(0.8 * t), 0.1 * np.sin(0.8 * t), 0.05 * np.sin(t), swing, 0.0, 0.3 * t])
+    )
 
 
 def opening(t: float) -> float:
@@ -63,7 +66,9 @@ class Pictures:
         count = 0
         for bit in range(BITS):
             row, column = divmod(bit, self._columns)
-            middle = image[row * BLOCK + 4 : (row + 1) * BLOCK - 4, column * BLOCK + 4 : (column + 1) * BLOCK - 4]
+            middle = image[
+                row * BLOCK + 4 : (row + 1) * BLOCK - 4, column * BLOCK + 4 : (column + 1) * BLOCK - 4
+            ]
             count |= int(middle.mean() > 125) << bit
         return count * UNIT_NS
 

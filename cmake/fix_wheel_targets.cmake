@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The ROS wheels of PyPI export Python targets with include directories of the machine that built them.
 # CMake refuses a target whose include directory does not exist, so those are pointed at this Python's.
 find_package(Python3 REQUIRED COMPONENTS Interpreter Development NumPy)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """UR5e, Robotiq and ZED demonstrations for NVIDIA GR00T: record, convert, validate and run."""
 
 from pkgutil import extend_path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """YAML files of the user: read and checked, with errors that name the file and the place in it."""
 
 from pathlib import Path
@@ -16,7 +17,9 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise GrootRosError(f'{what} {path} cannot be read: {getattr(error, "strerror", None) or "it is no text"}.') from error
+        raise GrootRosError(
+            f'{what} {path} cannot be read: {getattr(error, "strerror", None) or "it is no text"}.'
+        ) from error
     return parse_yaml(text, f'{what} {path}')
 
 

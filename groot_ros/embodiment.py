@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One YAML file says what a row is: state, action, cameras, rate, topics. Everything that needs a layout reads it here."""
 
 from pathlib import Path
@@ -150,14 +151,22 @@ class Embodiment(_Strict):
         poses = {field.name for field in self.state if field.field == 'pose'}
         for field in self.action:
             if not field.is_derived and not field.source:
-                raise ValueError(f'action {field.name}: a {field.kind} needs a `topic` and `field`, or a `column`')
+                raise ValueError(
+                    f'action {field.name}: a {field.kind} needs a `topic` and `field`, or a `column`'
+                )
             if field.is_derived and field.of not in poses and not (field.source and field.field == 'pose'):
-                raise ValueError(f'action {field.name}: `of` must name a pose of the state, one of {sorted(poses)}')
+                raise ValueError(
+                    f'action {field.name}: `of` must name a pose of the state, one of {sorted(poses)}'
+                )
         for field in (*self.state, *(action.source for action in self.action if action.source)):
             _check_source(field, self.column_joint_names)
         if self.eef_9d and self.eef_9d not in poses:
             raise ValueError(f'eef_9d must name a pose of the state, one of {sorted(poses)}')
-        for names in ([f.name for f in self.state], [f.name for f in self.action], [c.name for c in self.cameras]):
+        for names in (
+            [f.name for f in self.state],
+            [f.name for f in self.action],
+            [c.name for c in self.cameras],
+        ):
             if len(set(names)) != len(names):
                 raise ValueError(f'a name occurs twice among {names}')
         return self
@@ -223,7 +232,9 @@ class Embodiment(_Strict):
         """Topics that rows are sampled from, cameras left out. Raises GrootRosError for an embodiment of tables only."""
         sources = [*self.state, *(source for _, source, _ in self.commands)]
         if not all(source.topic for source in [*sources, *self.cameras]):
-            raise GrootRosError(f'The embodiment {self.name} names no topics, it is for tables: choose another one for bags.')
+            raise GrootRosError(
+                f'The embodiment {self.name} names no topics, it is for tables: choose another one for bags.'
+            )
         return list(dict.fromkeys(source.topic for source in sources))
 
     @property
@@ -241,7 +252,11 @@ class Embodiment(_Strict):
     def at_fps(self, fps: float) -> 'Embodiment':
         """The same rows at another rate; the cameras keep theirs."""
         cameras = [{**camera.model_dump(), 'rate_hz': camera.rate_hz or self.fps} for camera in self.cameras]
-        return checked(Embodiment, {**self.model_dump(), 'fps': fps, 'cameras': cameras}, f'The embodiment {self.name} at {fps:g} frames a second')
+        return checked(
+            Embodiment,
+            {**self.model_dump(), 'fps': fps, 'cameras': cameras},
+            f'The embodiment {self.name} at {fps:g} frames a second',
+        )
 
     def text(self) -> str:
         """This embodiment as YAML, for bags and datasets."""
@@ -251,7 +266,9 @@ class Embodiment(_Strict):
 def _check_source(source: Source, column_joint_names: dict[str, tuple[str, ...]]) -> None:
     where = source.topic or source.column
     if not where or (source.topic and not source.field):
-        raise ValueError(f'{getattr(source, "name", where) or "a field"} needs a `topic` and `field`, or a `column`')
+        raise ValueError(
+            f'{getattr(source, "name", where) or "a field"} needs a `topic` and `field`, or a `column`'
+        )
     if source.column and source.joints:
         unknown = [joint for joint in source.joints if joint not in column_joint_names.get(source.column, ())]
         if unknown:
@@ -291,7 +308,9 @@ def _path_of(name_or_path: str) -> Path:
         path = folder / f'{name_or_path}.yaml'
         if not path.is_file() or path.parent != folder:
             known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
-            raise GrootRosError(f'There is no embodiment {name_or_path!r}: name one of {known}, or give the path of a YAML file.')
+            raise GrootRosError(
+                f'There is no embodiment {name_or_path!r}: name one of {known}, or give the path of a YAML file.'
+            )
     return path
 
 
@@ -308,7 +327,11 @@ def _changed(base: Any, changes: Any) -> Any:
 
 
 def _named(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) and 'name' in entry for entry in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(entry, dict) and 'name' in entry for entry in value)
+    )
 
 
 def _slices(fields) -> dict[str, slice]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors that a person can act on: one sentence that names the thing and the mending."""
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses and their differences: used by the rows, the drivers, the limits and the replay.
 
 A pose is 7 numbers, x y z in m and a unit quaternion x y z w, in the UR `base` frame.
@@ -82,7 +83,9 @@ def poses_from_9d(values: Array) -> Array:
     values = np.asarray(values, float)
     if not len(values):
         return np.zeros((0, 7))
-    return continuous_quaternions(np.hstack([values[:, :3], Rotation.from_matrix(_matrix_of_9d(values)).as_quat()]))
+    return continuous_quaternions(
+        np.hstack([values[:, :3], Rotation.from_matrix(_matrix_of_9d(values)).as_quat()])
+    )
 
 
 def relative_9d(reference: Array, targets: Array) -> Array:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the package's own files lie: a checkout, a pip installation or an ament prefix."""
 
 import os
@@ -17,12 +18,18 @@ def share_directory() -> Path:
     for candidate in candidates:
         if (candidate / 'config' / 'embodiments').is_dir():
             return candidate
-    raise GrootRosError('groot_ros finds no config/embodiments folder: install the package again with pip or colcon.')
+    raise GrootRosError(
+        'groot_ros finds no config/embodiments folder: install the package again with pip or colcon.'
+    )
 
 
 def prefixes() -> list[Path]:
     """Where ROS packages are installed: this Python's prefix, then those of the sourced workspaces."""
-    return [Path(prefix) for prefix in (sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)) if prefix]
+    return [
+        Path(prefix)
+        for prefix in (sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep))
+        if prefix
+    ]
 
 
 def interface_files() -> dict[str, str]:

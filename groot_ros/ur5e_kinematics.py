@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Closed-form kinematics of the UR5e from UR's published DH parameters: used by the limits and by the simulated controller.
 
 The packaged library ur-analytic-ik was tried: it prints to stdout and drops valid solutions near the usual home pose.
@@ -11,7 +12,14 @@ import numpy as np
 
 from groot_ros.geometry import Array, matrix_from_pose, pose_from_matrix, pose_from_rotvec
 
-JOINT_NAMES = ('shoulder_pan_joint', 'shoulder_lift_joint', 'elbow_joint', 'wrist_1_joint', 'wrist_2_joint', 'wrist_3_joint')
+JOINT_NAMES = (
+    'shoulder_pan_joint',
+    'shoulder_lift_joint',
+    'elbow_joint',
+    'wrist_1_joint',
+    'wrist_2_joint',
+    'wrist_3_joint',
+)
 JOINT_LIMIT_RAD = 2 * pi
 
 # https://www.universal-robots.com/articles/ur/application-installation/dh-parameters-for-calculations-of-kinematics-and-dynamics/
@@ -48,7 +56,9 @@ def jacobian(joints: Array, tcp_offset: Array) -> Array:
 
 def inverse(pose: Array, near: Array, tcp_offset: Array) -> Array | None:
     """Joint angles (6,) nearest to `near` that bring the TCP to `pose` (7,), or None where it cannot be reached."""
-    return inverse_flange(matrix_from_pose(pose) @ np.linalg.inv(matrix_from_pose(pose_from_rotvec(tcp_offset))), near)
+    return inverse_flange(
+        matrix_from_pose(pose) @ np.linalg.inv(matrix_from_pose(pose_from_rotvec(tcp_offset))), near
+    )
 
 
 def inverse_flange(flange: Array, near: Array) -> Array | None:
@@ -67,7 +77,10 @@ def inverse_flange(flange: Array, near: Array) -> Array | None:
     for flip, elbow, shoulder in product(flips, elbows, (1, -1)):
         q1 = atan2(wrist[1], wrist[0]) + shoulder * acos(_D4 / radius) + pi / 2
         wrist_joints = _wrist_joints(flange, q1, flip, near[5])
-        if wrist_joints is not None and (arm := _arm_joints(rotation, wrist, q1, *wrist_joints, elbow)) is not None:
+        if (
+            wrist_joints is not None
+            and (arm := _arm_joints(rotation, wrist, q1, *wrist_joints, elbow)) is not None
+        ):
             solutions.append(_nearest_turn(np.array([q1, *arm, *wrist_joints]), near))
             if np.abs(solutions[-1] - near).max() < _CLOSE_RAD:
                 return solutions[-1]
@@ -88,7 +101,9 @@ def _wrist_joints(flange: Array, q1: float, flip: int, near_q6: float) -> tuple[
     return q5, atan2(across, along)
 
 
-def _arm_joints(rotation: Array, wrist: Array, q1: float, q5: float, q6: float, elbow: int) -> tuple[float, float, float] | None:
+def _arm_joints(
+    rotation: Array, wrist: Array, q1: float, q5: float, q6: float, elbow: int
+) -> tuple[float, float, float] | None:
     s1, c1, s5, c5, s6, c6 = sin(q1), cos(q1), sin(q5), cos(q5), sin(q6), cos(q6)
     forearm = rotation @ (c5 * c6, -c5 * s6, -s5)
     bend = atan2(forearm[2], c1 * forearm[0] + s1 * forearm[1])

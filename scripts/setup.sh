@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
 # Makes .venv with ROS 2 Jazzy and everything else, and builds this package into it. Quick when nothing has changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."

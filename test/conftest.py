@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared fixtures: synthetic episodes with a known truth, cells on loopback addresses of their own."""
 
 import os
@@ -84,24 +85,52 @@ class KnownMotion:
 class SyntheticEpisode:
     """Puts messages of a KnownMotion into a recording, in the order of their stamps, as fast as it can."""
 
-    def __init__(self, embodiment, seconds: float = 1.5, missing_frames=(), flip_quaternions: bool = False, place_m: float = 0.0) -> None:
+    def __init__(
+        self,
+        embodiment,
+        seconds: float = 1.5,
+        missing_frames=(),
+        flip_quaternions: bool = False,
+        place_m: float = 0.0,
+    ) -> None:
         self.embodiment, self.seconds = embodiment, seconds
         self.missing_frames, self.flip = set(missing_frames), flip_quaternions
         self.motion = KnownMotion(place_m)
         self.types = typestore().types
         self._rng = np.random.default_rng(0)
 
-    def record(self, path: Path, task: str = 'move the cube', outcome: str = 'success', drop_topic: str = '', **options):
+    def record(
+        self,
+        path: Path,
+        task: str = 'move the cube',
+        outcome: str = 'success',
+        drop_topic: str = '',
+        **options,
+    ):
         """Records what `entries` gives; options are those of EpisodeRecording, and `entries` replaces the messages."""
-        kinds = {topic: kind for topic, kind in {**TOPIC_TYPES, **options.pop('more_types', {})}.items() if topic != drop_topic}
-        info = {'task': task, 'operator': 'test', 'embodiment': self.embodiment.text(), 'namespace': '/', 'fps': self.embodiment.fps}
-        entries = options.pop('entries', None) or self._arrivals()  # one by one: an hour of pictures does not fit
+        kinds = {
+            topic: kind
+            for topic, kind in {**TOPIC_TYPES, **options.pop('more_types', {})}.items()
+            if topic != drop_topic
+        }
+        info = {
+            'task': task,
+            'operator': 'test',
+            'embodiment': self.embodiment.text(),
+            'namespace': '/',
+            'fps': self.embodiment.fps,
+        }
+        entries = (
+            options.pop('entries', None) or self._arrivals()
+        )  # one by one: an hour of pictures does not fit
         recording = EpisodeRecording(path, self.embodiment, kinds, info, **options)
         for arrival_ns, topic, message in entries:
             if topic in kinds:
                 while recording.waiting > 200:  # a recorder never waits; this source may
                     time.sleep(0.001)
-                recording.put(topic, T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, kinds[topic])))
+                recording.put(
+                    topic, T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, kinds[topic]))
+                )
             elif callable(message):
                 message(recording)
         return recording.finish({'outcome': outcome})
@@ -110,9 +139,16 @@ class SyntheticEpisode:
         """The messages as a recorder leaves them that only writes down what comes; a type of `more_types` may replace a topic's."""
         kinds = {**TOPIC_TYPES, **(more_types or {})}
         with Writer(path, version=9, storage_plugin=plugin) as writer:
-            connections = {topic: writer.add_connection(f'/{topic}', kind, typestore=typestore()) for topic, kind in kinds.items()}
+            connections = {
+                topic: writer.add_connection(f'/{topic}', kind, typestore=typestore())
+                for topic, kind in kinds.items()
+            }
             for arrival_ns, topic, message in self.entries() if entries is None else entries:
-                writer.write(connections[topic], T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, kinds[topic])))
+                writer.write(
+                    connections[topic],
+                    T0_NS + arrival_ns,
+                    bytes(typestore().serialize_cdr(message, kinds[topic])),
+                )
 
     def entries(self) -> list:
         """[arrival, topic, message] in the order of arrival, 1 ms after the stamps; arrivals count from T0_NS."""
@@ -126,7 +162,9 @@ class SyntheticEpisode:
         entries += [(round(k * 20e6) + 1_000_000, 'gripper') for k in range(int(self.seconds / 0.02) + 10)]
         period = 1e9 / self.embodiment.fps
         frames = range(2, int(self.seconds * self.embodiment.fps) + 2)
-        entries += [(round(k * period) + 3_000_000, 'frame') for k in frames if k - 2 not in self.missing_frames]
+        entries += [
+            (round(k * period) + 3_000_000, 'frame') for k in frames if k - 2 not in self.missing_frames
+        ]
         for offset_ns, kind in sorted(entries):
             yield from getattr(self, f'_{kind}')(offset_ns)
 
@@ -136,10 +174,17 @@ class SyntheticEpisode:
     def _arm(self, offset_ns: int):
         t, header = offset_ns / 1e9, self._header(offset_ns)
         state = self.types['sensor_msgs/msg/JointState'](
-            header, list(JOINT_NAMES)[::-1], self.motion.joints(t)[::-1].copy(), self.motion.velocities(t)[::-1].copy(), np.zeros(0)
+            header,
+            list(JOINT_NAMES)[::-1],
+            self.motion.joints(t)[::-1].copy(),
+            self.motion.velocities(t)[::-1].copy(),
+            np.zeros(0),
         )
         x, y, z, qx, qy, qz, qw = self.motion.pose(t) * np.array([1, 1, 1, *[self._sign()] * 4])
-        pose = self.types['geometry_msgs/msg/Pose'](self.types['geometry_msgs/msg/Point'](x, y, z), self.types['geometry_msgs/msg/Quaternion'](qx, qy, qz, qw))
+        pose = self.types['geometry_msgs/msg/Pose'](
+            self.types['geometry_msgs/msg/Point'](x, y, z),
+            self.types['geometry_msgs/msg/Quaternion'](qx, qy, qz, qw),
+        )
         yield offset_ns, 'joint_states', state
         yield offset_ns, 'tcp_pose', self.types['geometry_msgs/msg/PoseStamped'](header, pose)
 
@@ -148,13 +193,17 @@ class SyntheticEpisode:
 
     def _gripper(self, offset_ns: int):
         opening = self.motion.opening(offset_ns / 1e9)
-        state = self.types['groot_ros/msg/GripperState'](self._header(offset_ns), opening, opening, False, False, float('nan'), 0, '')
+        state = self.types['groot_ros/msg/GripperState'](
+            self._header(offset_ns), opening, opening, False, False, float('nan'), 0, ''
+        )
         yield offset_ns, 'gripper/state', state
 
     def _frame(self, offset_ns: int):
         camera = self.embodiment.cameras[0]
         image = np.full((camera.height, camera.width, 3), int(offset_ns / 1e6) % 200, np.uint8)
-        message = self.types['sensor_msgs/msg/Image'](self._header(offset_ns), camera.height, camera.width, 'rgb8', 0, 3 * camera.width, image.ravel())
+        message = self.types['sensor_msgs/msg/Image'](
+            self._header(offset_ns), camera.height, camera.width, 'rgb8', 0, 3 * camera.width, image.ravel()
+        )
         yield offset_ns, 'zed/image', message
 
 
@@ -169,7 +218,9 @@ def bags(tmp_path_factory, embodiment):
     """A folder with three episodes of 29, 30 and 31 rows of two tasks."""
     folder = tmp_path_factory.mktemp('bags')
     for index in range(3):
-        SyntheticEpisode(embodiment, seconds=1.5 + index / 20).record(folder / f'episode_{index:06d}', task=f'task {index % 2}')
+        SyntheticEpisode(embodiment, seconds=1.5 + index / 20).record(
+            folder / f'episode_{index:06d}', task=f'task {index % 2}'
+        )
     return folder
 
 
@@ -180,7 +231,9 @@ def converted(tmp_path_factory, embodiment):
 
     folder = tmp_path_factory.mktemp('converted')
     for index in range(2):
-        SyntheticEpisode(embodiment, seconds=1.5, place_m=index / 100).record(folder / 'bags' / f'episode_{index:06d}')
+        SyntheticEpisode(embodiment, seconds=1.5, place_m=index / 100).record(
+            folder / 'bags' / f'episode_{index:06d}'
+        )
     convert([folder / 'bags'], folder / 'dataset', embodiment)
     return folder / 'dataset'
 
@@ -205,7 +258,18 @@ class RunningCell:
 
     def __init__(self, host: str, *arguments: str) -> None:
         self.host = host
-        self.process = subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', host, '--no-camera', '--no-diagnostics', *arguments])
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                '-m',
+                'groot_ros.nodes.sim_cell',
+                '--host',
+                host,
+                '--no-camera',
+                '--no-diagnostics',
+                *arguments,
+            ]
+        )
         self.hooks = CellHooks(host, patience_s=60.0)
 
     def stop(self) -> None:
@@ -268,7 +332,9 @@ class Operator:
             (JointState, 'joint_states', STREAM_QOS), (PoseStamped, 'tcp_pose', STREAM_QOS), (PoseStamped, 'tcp_target', STREAM_QOS),
             (RobotStatus, 'robot_status', STATUS_QOS), (GripperState, 'gripper/state', STREAM_QOS),
         ):  # fmt: skip
-            self.node.create_subscription(kind, topic, lambda message, topic=topic: self.newest.update({topic: message}), qos)
+            self.node.create_subscription(
+                kind, topic, lambda message, topic=topic: self.newest.update({topic: message}), qos
+            )
 
     def spin(self, seconds: float = 0.02) -> None:
         rclpy.spin_once(self.node, timeout_sec=seconds)

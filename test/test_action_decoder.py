@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answers in every representation lead to the poses that were recorded."""
 
 import numpy as np
@@ -6,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groot_ros.embodiment import load_embodiment
-from groot_ros.geometry import deltas_between, integrate_deltas, pose_to_eef_9d, poses_from_9d, relative_9d, rotvec_from_pose
+from groot_ros.geometry import (
+    deltas_between,
+    integrate_deltas,
+    pose_to_eef_9d,
+    poses_from_9d,
+    relative_9d,
+    rotvec_from_pose,
+)
 from groot_ros.policies.action_decoder import InvalidActionError, absolute_of, decode_actions, gripper_key
 
 EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
@@ -33,7 +41,11 @@ def test_deltas_absolute_and_relative_poses_are_the_same_motion(seed):
     forms = [
         {'delta_tcp_position': deltas[:, :3], 'delta_tcp_orientation': deltas[:, 3:]},
         {'eef_9d': pose_to_eef_9d(poses[1:])},
-        {'eef_9d': absolute_of(relative_9d(pose_to_eef_9d(poses[:1])[0], pose_to_eef_9d(poses[1:])), poses[0])},
+        {
+            'eef_9d': absolute_of(
+                relative_9d(pose_to_eef_9d(poses[:1])[0], pose_to_eef_9d(poses[1:])), poses[0]
+            )
+        },
         {'eef_6d': np.array([rotvec_from_pose(pose) for pose in poses[1:]])},
     ]
     for form in forms:
@@ -56,8 +68,14 @@ def test_a_model_without_a_gripper_leaves_it_alone():
 @pytest.mark.parametrize(
     ('action', 'reason'),
     [
-        ({'delta_tcp_position': np.zeros((8, 3))}, 'lacks the action delta_tcp_orientation; it has delta_tcp_position'),
-        ({'delta_tcp_position': np.zeros((8, 3)), 'delta_tcp_orientation': np.zeros((7, 3))}, 'different numbers of steps'),
+        (
+            {'delta_tcp_position': np.zeros((8, 3))},
+            'lacks the action delta_tcp_orientation; it has delta_tcp_position',
+        ),
+        (
+            {'delta_tcp_position': np.zeros((8, 3)), 'delta_tcp_orientation': np.zeros((7, 3))},
+            'different numbers of steps',
+        ),
         ({'eef_9d': np.zeros((8, 6))}, r'eef_9d has the shape \(8, 6\) where \(8, 9\)'),
         ({'eef_6d': np.full((8, 6), np.nan)}, 'eef_6d is NaN or infinite'),
     ],

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Only groot_ros/nodes may know ROS, so that everything else runs and is tested without it."""
 
 import ast
@@ -33,11 +34,17 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    'path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_ros_stays_in_nodes(path):
     inside = path.relative_to(PACKAGE).parts[:-1] in (('nodes',), ('ros',), ('sim', 'nodes'))
     names = imported(path)
-    ros = {name for name in names if name.split('.')[0] in ROS or name.startswith(('groot_ros.msg', 'groot_ros.srv'))}
+    ros = {
+        name
+        for name in names
+        if name.split('.')[0] in ROS or name.startswith(('groot_ros.msg', 'groot_ros.srv'))
+    }
     assert inside or not ros, f'{path} imports {ros}'
 
 
@@ -50,7 +57,9 @@ def test_pure_folders_know_no_device_and_no_simulator():
     }.items():
         for path in (PACKAGE / folder).glob('*.py'):
             for name in imported(path):
-                assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), f'{path} imports {name}'
+                assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), (
+                    f'{path} imports {name}'
+                )
 
 
 OURS_ANYWHERE = {'groot_ros.errors', 'groot_ros.inference.server', 'groot_ros.inference.protocol'}
@@ -76,5 +85,7 @@ def test_calls_of_ur_rtde_that_lie_or_crash_are_not_made():
         'sendCustomScript', 'sendCustomScriptFunction', 'moveUntilContact',
     }  # fmt: skip
     for path in (*(PACKAGE / 'hardware').rglob('*.py'), *(PACKAGE / 'nodes').glob('*.py')):
-        called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        called = {
+            node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        }
         assert not called & traps, f'{path} calls {called & traps}'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ur5e_driver on real rclpy and unmodified ur_rtde, against the simulated controller and its faults."""
 
 import socket
@@ -173,7 +174,9 @@ def test_a_controller_silent_for_longer_than_the_library_waits_is_found_again(dr
     assert works_again(operator)
 
 
-@pytest.mark.parametrize(('speed_rad_s', 'answer'), [(0.0, 'another program runs'), (0.1, 'the arm still moves')])
+@pytest.mark.parametrize(
+    ('speed_rad_s', 'answer'), [(0.0, 'another program runs'), (0.1, 'the arm still moves')]
+)
 def test_a_foreign_program_on_the_controller_is_noticed(driver, operator, speed_rad_s, answer):
     # Trap g: the library sees a program play and goes on talking to it.
     assert operator.enable().success
@@ -247,7 +250,14 @@ def test_a_cb3_asks_for_its_rate_and_then_works(start_cell, operator, start_node
     assert '125' in operator.enable().message
     first.terminate()
     first.wait(20)
-    start_node('ur5e_driver', robot_ip=cell.host, servo_rate_hz=125.0, state_rate_hz=125.0, command_timeout_s=2.0, max_command_age_s=2.0)
+    start_node(
+        'ur5e_driver',
+        robot_ip=cell.host,
+        servo_rate_hz=125.0,
+        state_rate_hz=125.0,
+        command_timeout_s=2.0,
+        max_command_age_s=2.0,
+    )
     assert operator.until(lambda: operator.status.connected)
     assert works_again(operator)
 
@@ -278,7 +288,10 @@ def test_two_sources_at_once_move_the_arm_as_teleop_says(driver, operator):
     for sequence in range(1, 11):
         operator.send((0.0, 0.0, -0.004))
         message = TcpDelta(source='policy', sequence=sequence, duration=0.05, opening=float('nan'))
-        message.translation, message.header.stamp = np.array([0.004, 0, 0]), operator.node.get_clock().now().to_msg()
+        message.translation, message.header.stamp = (
+            np.array([0.004, 0, 0]),
+            operator.node.get_clock().now().to_msg(),
+        )
         policy.publish(message)
         operator.spin(0.05)
     assert operator.until(lambda: operator.position[2] < before[2] - 0.03)
@@ -290,7 +303,13 @@ def test_two_sources_at_once_move_the_arm_as_teleop_says(driver, operator):
 def test_the_tool_offset_of_the_robot_does_not_shift_the_first_motion(start_cell, operator, start_node):
     # The robot holds its own offset until the driver sets another one: the target must be read after that.
     cell = start_cell()
-    start_node('ur5e_driver', robot_ip=cell.host, command_timeout_s=2.0, max_command_age_s=2.0, tcp_offset='[0.0, 0.0, 0.10, 0.0, 0.0, 0.0]')
+    start_node(
+        'ur5e_driver',
+        robot_ip=cell.host,
+        command_timeout_s=2.0,
+        max_command_age_s=2.0,
+        tcp_offset='[0.0, 0.0, 0.10, 0.0, 0.0, 0.0]',
+    )
     assert operator.until(lambda: operator.status.connected and 'joint_states' in operator.newest)
     before = np.array(operator.newest['joint_states'].position)
     assert operator.enable().success
@@ -303,7 +322,9 @@ def test_the_life_cycle_is_that_of_a_managed_node(cell, operator, start_node):
     start_node('ur5e_driver', robot_ip=cell.host, autostart='false')
 
     def change(transition: int) -> bool:
-        return operator.call(ChangeState, 'ur5e_driver/change_state', ChangeState.Request(transition=Transition(id=transition))).success
+        return operator.call(
+            ChangeState, 'ur5e_driver/change_state', ChangeState.Request(transition=Transition(id=transition))
+        ).success
 
     assert change(Transition.TRANSITION_CONFIGURE)
     assert not operator.enable().success
@@ -319,7 +340,12 @@ def test_the_life_cycle_is_that_of_a_managed_node(cell, operator, start_node):
 
 def test_state_stamps_rise_evenly_by_robot_time(driver, operator):
     stamps = []
-    operator.node.create_subscription(JointState, 'joint_states', lambda m: stamps.append(m.header.stamp.sec * 10**9 + m.header.stamp.nanosec), STREAM_QOS)
+    operator.node.create_subscription(
+        JointState,
+        'joint_states',
+        lambda m: stamps.append(m.header.stamp.sec * 10**9 + m.header.stamp.nanosec),
+        STREAM_QOS,
+    )
     assert operator.until(lambda: len(stamps) > 250)
     steps_ms = np.diff(stamps[50:]) / 1e6
     # A step is a multiple of 8 ms, whatever the scheduler did to the arrival.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a recording holds besides H.264: JPEG, raw, depth, pauses; and what ends an episode early."""
 
 import json
@@ -29,7 +30,15 @@ def image(stamp_ns, pixels, encoding, padding=0):
     header = TYPES['std_msgs/msg/Header'](time_message(stamp_ns), 'camera')
     rows = pixels.reshape(pixels.shape[0], -1).view(np.uint8)
     rows = np.hstack([rows, np.zeros((len(rows), padding), np.uint8)])
-    return TYPES[IMAGE](header, pixels.shape[0], pixels.shape[1], encoding, 0, rows.shape[1], np.ascontiguousarray(rows).ravel())
+    return TYPES[IMAGE](
+        header,
+        pixels.shape[0],
+        pixels.shape[1],
+        encoding,
+        0,
+        rows.shape[1],
+        np.ascontiguousarray(rows).ravel(),
+    )
 
 
 @pytest.mark.parametrize('video', ['jpeg', 'raw'])
@@ -40,8 +49,15 @@ def test_other_formats_keep_every_frame_and_convert_to_the_same_rows(tmp_path, s
         report = convert([tmp_path / name], tmp_path / f'{name}_set', embodiment)
         assert (report.episodes, report.rows) == (1, 29)
     names = ['data/chunk-000/episode_000000.parquet', 'meta/stats.json']
-    assert (tmp_path / 'h264_set' / names[0]).read_bytes() == (tmp_path / f'{video}_set' / names[0]).read_bytes()
-    shown = [list(read_frames(video_file(tmp_path / f'{name}_set', 'observation.images.zed_camera', 0), [0, 14, 28])) for name in ('h264', video)]
+    assert (tmp_path / 'h264_set' / names[0]).read_bytes() == (
+        tmp_path / f'{video}_set' / names[0]
+    ).read_bytes()
+    shown = [
+        list(
+            read_frames(video_file(tmp_path / f'{name}_set', 'observation.images.zed_camera', 0), [0, 14, 28])
+        )
+        for name in ('h264', video)
+    ]
     for one, other in zip(*shown, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 4
 
@@ -50,13 +66,20 @@ def test_a_pause_makes_two_episodes_whose_videos_begin_with_a_keyframe(tmp_path,
     source = synthetic(seconds=4.0)
     entries = source.entries()
     begin, end = (next(k for k, e in enumerate(entries) if e[0] > t * 1e9) for t in (1.5, 2.5))
-    pause, resume = ([entries[k][0], '', lambda recording, on=on, k=k: recording.pause(on, T0_NS + entries[k][0])] for k, on in ((begin, True), (end, False)))
-    source.record(tmp_path / 'bag', entries=[*entries[:begin], pause, *entries[begin:end], resume, *entries[end:]])
+    pause, resume = (
+        [entries[k][0], '', lambda recording, on=on, k=k: recording.pause(on, T0_NS + entries[k][0])]
+        for k, on in ((begin, True), (end, False))
+    )
+    source.record(
+        tmp_path / 'bag', entries=[*entries[:begin], pause, *entries[begin:end], resume, *entries[end:]]
+    )
     with EpisodeBag(tmp_path / 'bag') as bag:
         segments = list(recorded_spans(bag, embodiment))
         rows = [message.decode() for message in bag.messages({'row': bag.connections(embodiment)['row']})]
     assert [len(segment) for segment in segments] == [sum(row.segment == k for row in rows) for k in (0, 1)]
-    np.testing.assert_array_equal([row.state for row in rows], [sample.state for segment in segments for sample in segment])
+    np.testing.assert_array_equal(
+        [row.state for row in rows], [sample.state for segment in segments for sample in segment]
+    )
     report = convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
     assert (report.episodes, report.rows) == (2, len(rows) - 2)
     first = segments[1][0].tick_ns
@@ -95,9 +118,17 @@ def turned_by_nothing(entries):
 
 
 @pytest.mark.parametrize(
-    ('change', 'reason'), [(turned_by_nothing, 'zero norm'), (resized, '320x240 came where'), (set_back, 'clock was set'), (gone, 'no frame for 6')]
+    ('change', 'reason'),
+    [
+        (turned_by_nothing, 'zero norm'),
+        (resized, '320x240 came where'),
+        (set_back, 'clock was set'),
+        (gone, 'no frame for 6'),
+    ],
 )
-def test_what_cannot_go_on_ends_the_episode_and_keeps_what_is_good(tmp_path, synthetic, embodiment, change, reason):
+def test_what_cannot_go_on_ends_the_episode_and_keeps_what_is_good(
+    tmp_path, synthetic, embodiment, change, reason
+):
     source = synthetic(seconds=8.0)
     with pytest.raises(GrootRosError, match=reason):
         source.record(tmp_path / 'bag', entries=change(source.entries()))
@@ -122,24 +153,39 @@ def test_depth_is_kept_to_the_millimetre(tmp_path, synthetic, embodiment):
     assert shown.dtype == np.uint16
     assert shown[0, :3].tolist() == [0, 0, 65535]
     np.testing.assert_allclose(shown[1:] / 1e3, depth_m[1:], atol=1e-3)
-    np.testing.assert_array_equal(depth_png(image(5, shown, '16UC1')), depth_png(image(5, shown, '16UC1', padding=6)))
+    np.testing.assert_array_equal(
+        depth_png(image(5, shown, '16UC1')), depth_png(image(5, shown, '16UC1', padding=6))
+    )
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from(['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8']), st.integers(0, 5))
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from(['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8']),
+    st.integers(0, 5),
+)
 def test_pixels_are_read_whatever_stands_behind_a_line(height, width, encoding, padding):
     channels = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}[encoding]
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, channels), dtype=np.uint8)
     frame = decode_frame(image(7, pixels, encoding, padding))
     np.testing.assert_array_equal(frame.pixels, pixels)
     assert frame.stamp_ns == 7
-    order = {'rgb8': [2, 1, 0], 'bgr8': [0, 1, 2], 'rgba8': [2, 1, 0], 'bgra8': [0, 1, 2], 'mono8': [0, 0, 0]}[encoding]
+    order = {
+        'rgb8': [2, 1, 0],
+        'bgr8': [0, 1, 2],
+        'rgba8': [2, 1, 0],
+        'bgra8': [0, 1, 2],
+        'mono8': [0, 0, 0],
+    }[encoding]
     np.testing.assert_array_equal(frame.bgr(), pixels[:, :, order])
 
 
 def test_a_jpeg_shows_what_it_was_made_of():
     ramp = np.repeat(np.linspace(0, 250, 64, dtype=np.uint8)[None, :, None], 48, axis=0).repeat(3, axis=2)
     header = TYPES['std_msgs/msg/Header'](time_message(9), '')
-    message = TYPES['sensor_msgs/msg/CompressedImage'](header, 'jpeg', Frame(9, ramp, 'rgb24').jpeg(95).ravel())
+    message = TYPES['sensor_msgs/msg/CompressedImage'](
+        header, 'jpeg', Frame(9, ramp, 'rgb24').jpeg(95).ravel()
+    )
     assert np.abs(decode_frame(message).pixels.astype(int) - ramp).mean() < 2
     message.data = np.zeros(10, np.uint8)
     with pytest.raises(GrootRosError, match='cannot be decoded'):
@@ -159,7 +205,11 @@ def test_the_stamp_is_read_without_decoding():
 
 
 def test_types_that_cannot_be_recorded_are_named(embodiment):
-    good = {'joint_states': 'sensor_msgs/msg/JointState', 'zed/image': 'sensor_msgs/msg/CompressedImage', 'tcp_pose': 'geometry_msgs/msg/PoseStamped'}
+    good = {
+        'joint_states': 'sensor_msgs/msg/JointState',
+        'zed/image': 'sensor_msgs/msg/CompressedImage',
+        'tcp_pose': 'geometry_msgs/msg/PoseStamped',
+    }
     assert check_types(embodiment, {**good, 'gripper/state': 'groot_ros/msg/GripperState'}) == []
     assert 'a camera must be' in check_types(embodiment, {**good, 'zed/image': 'std_msgs/msg/String'})[0]
     assert 'which has no pose' in check_types(embodiment, {**good, 'tcp_pose': 'geometry_msgs/msg/Pose'})[0]
@@ -172,11 +222,16 @@ def test_a_bag_of_another_recorder_converts_to_the_rows_that_ours_gives(tmp_path
     types = {'joint_states': 'sensor_msgs/msg/JointState', 'gripper/state': 'groot_ros/msg/GripperState'}
     types |= {'tcp_pose': 'geometry_msgs/msg/PoseStamped', 'zed/image': IMAGE}
     with Writer(tmp_path / 'theirs', version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
-        connections = {topic: writer.add_connection(f'/cell/{topic}', kind, typestore=typestore()) for topic, kind in types.items()}
+        connections = {
+            topic: writer.add_connection(f'/cell/{topic}', kind, typestore=typestore())
+            for topic, kind in types.items()
+        }
         for arrival_ns, topic, message in source.entries():
             writer.write(connections[topic], T0_NS + arrival_ns, serialized(message, types[topic]))
     convert([tmp_path / 'ours'], tmp_path / 'our_set', embodiment)
-    report = convert([tmp_path / 'theirs'], tmp_path / 'their_set', embodiment, ConversionOptions(task='put it there'))
+    report = convert(
+        [tmp_path / 'theirs'], tmp_path / 'their_set', embodiment, ConversionOptions(task='put it there')
+    )
     assert (report.episodes, report.rows) == (1, 29)
     data = 'data/chunk-000/episode_000000.parquet'
     assert (tmp_path / 'our_set' / data).read_bytes() == (tmp_path / 'their_set' / data).read_bytes()
@@ -184,18 +239,24 @@ def test_a_bag_of_another_recorder_converts_to_the_rows_that_ours_gives(tmp_path
 
 
 @pytest.mark.parametrize('video', ['h264', 'jpeg'])
-def test_another_rate_is_sampled_on_the_grid_from_the_native_topics(tmp_path, synthetic, embodiment, known, video):
+def test_another_rate_is_sampled_on_the_grid_from_the_native_topics(
+    tmp_path, synthetic, embodiment, known, video
+):
     synthetic(seconds=4.0).record(tmp_path / 'bag', settings=RecordingSettings(video=video))
     report = convert([tmp_path / 'bag'], tmp_path / 'set', embodiment.at_fps(10.0))
     assert 36 <= report.rows <= 40
     assert validate(tmp_path / 'set').errors == 0
     table = pq.read_table(tmp_path / 'set/data/chunk-000/episode_000000.parquet')
     actions = np.array(table['action'].to_pylist())
-    np.testing.assert_allclose(actions[:, :3], np.tile([0.05 / 10, 0.02 / 10, 0], (len(actions), 1)), atol=1e-4)
+    np.testing.assert_allclose(
+        actions[:, :3], np.tile([0.05 / 10, 0.02 / 10, 0], (len(actions), 1)), atol=1e-4
+    )
     states = np.array(table['observation.state'].to_pylist())
     first_s = (states[0, 13] + 0.1) / 0.05
     assert first_s * 10 == pytest.approx(round(first_s * 10), abs=1e-3)
-    np.testing.assert_allclose(states[:, :6], [known.motion.joints(first_s + k / 10) for k in range(len(states))], atol=1e-4)
+    np.testing.assert_allclose(
+        states[:, :6], [known.motion.joints(first_s + k / 10) for k in range(len(states))], atol=1e-4
+    )
 
 
 def test_a_picture_of_another_size_is_fitted_with_bars():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`groot-ros up`: one sentence for what goes wrong, an orderly end, and nothing left running."""
 
 import os
@@ -19,7 +20,11 @@ STARTED: list[subprocess.Popen] = []
 
 
 def start_up(*arguments: str) -> subprocess.Popen:
-    STARTED.append(subprocess.Popen([sys.executable, '-m', 'groot_ros.cli', 'up', *arguments], stderr=subprocess.PIPE, text=True))
+    STARTED.append(
+        subprocess.Popen(
+            [sys.executable, '-m', 'groot_ros.cli', 'up', *arguments], stderr=subprocess.PIPE, text=True
+        )
+    )
     return STARTED[-1]
 
 
@@ -98,7 +103,12 @@ def test_a_port_in_use_is_named(loopback):
 
 
 def test_a_machine_that_cannot_render_is_told_what_to_install(loopback):
-    environment = {**os.environ, 'MUJOCO_GL': 'egl', '__EGL_VENDOR_LIBRARY_FILENAMES': '/nonexistent', 'PYOPENGL_PLATFORM': 'egl'}
+    environment = {
+        **os.environ,
+        'MUJOCO_GL': 'egl',
+        '__EGL_VENDOR_LIBRARY_FILENAMES': '/nonexistent',
+        'PYOPENGL_PLATFORM': 'egl',
+    }
     command = [sys.executable, '-m', 'groot_ros.nodes.sim_cell', '--host', loopback]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
@@ -125,9 +135,19 @@ def test_profiles_say_what_they_lack():
 def test_each_camera_of_the_embodiment_has_a_driver_of_its_own(tmp_path):
     text = (share_directory() / 'config/embodiments/ur5e_robotiq_zed.yaml').read_text()
     camera = '  - name: {0}_camera\n    topic: {0}/image\n    width: 640\n    height: 480\n'
-    text = text.replace(camera.format('zed'), camera.format('zed') + camera.format('wrist') + camera.format('side/left') + camera.format('side/right'))
+    text = text.replace(
+        camera.format('zed'),
+        camera.format('zed')
+        + camera.format('wrist')
+        + camera.format('side/left')
+        + camera.format('side/right'),
+    )
     (tmp_path / 'three.yaml').write_text(text.replace('name: side/', 'name: side_'))
-    drivers = [p for p in build_processes('drivers', Options(embodiment=str(tmp_path / 'three.yaml'))) if p.executable == 'camera_driver']
+    drivers = [
+        p
+        for p in build_processes('drivers', Options(embodiment=str(tmp_path / 'three.yaml')))
+        if p.executable == 'camera_driver'
+    ]
     assert [p.node_name for p in drivers] == ['zed_driver', 'wrist_driver', 'side_driver']
     assert drivers[2].parameters['eye'] == 'both'
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numbers of many messages at once are those of each message decoded, to the bit."""
 
 import numpy as np
@@ -12,7 +13,11 @@ from groot_ros.sampling.rows import extract, stamp_of
 from groot_ros.sampling.stream import Stream
 
 TYPES = typestore().types
-JOINTS, POSE, GRIPPER = 'sensor_msgs/msg/JointState', 'geometry_msgs/msg/PoseStamped', 'groot_ros/msg/GripperState'
+JOINTS, POSE, GRIPPER = (
+    'sensor_msgs/msg/JointState',
+    'geometry_msgs/msg/PoseStamped',
+    'groot_ros/msg/GripperState',
+)
 numbers = st.one_of(st.floats(-1e100, 1e100), st.sampled_from([float('nan'), float('inf')]))
 
 
@@ -21,7 +26,9 @@ def header(stamp_ns, frame='base'):
 
 
 def joint_state(stamp_ns, names, values):
-    return TYPES[JOINTS](header(stamp_ns), names, np.array(values, float), np.array(values, float) * 2, np.zeros(0))
+    return TYPES[JOINTS](
+        header(stamp_ns), names, np.array(values, float), np.array(values, float) * 2, np.zeros(0)
+    )
 
 
 def gripper(stamp_ns, position, text=''):
@@ -29,7 +36,9 @@ def gripper(stamp_ns, position, text=''):
 
 
 def expected(messages, source):
-    return [stamp_of(m) for m in messages], np.array([extract(m, source) for m in messages]).reshape(len(messages), -1)
+    return [stamp_of(m) for m in messages], np.array([extract(m, source) for m in messages]).reshape(
+        len(messages), -1
+    )
 
 
 def check(messages, kind, source):
@@ -39,14 +48,24 @@ def check(messages, kind, source):
     np.testing.assert_array_equal(values.view(np.int64), np.ascontiguousarray(known).view(np.int64))
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**60), st.permutations('abc'), st.lists(numbers, min_size=3, max_size=3)), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**60), st.permutations('abc'), st.lists(numbers, min_size=3, max_size=3)),
+        min_size=1,
+        max_size=8,
+    )
+)
 def test_joints_by_name_whatever_their_order(entries):
     messages = [joint_state(stamp_ns, names, values) for stamp_ns, names, values in entries]
     for field in ('position', 'velocity'):
         check(messages, JOINTS, Source(topic='j', field=field, joints=('c', 'a'), scale=-1.25, offset=1.0))
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**60), st.floats(0, 1), st.text('xyz', max_size=9)), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**60), st.floats(0, 1), st.text('xyz', max_size=9)), min_size=1, max_size=8
+    )
+)
 def test_one_number_beside_flags_and_texts(entries):
     check([gripper(*entry) for entry in entries], GRIPPER, Source(topic='g', field='target'))
 
@@ -55,7 +74,9 @@ def test_one_number_beside_flags_and_texts(entries):
 def test_poses(entries):
     messages = []
     for k, (x, y, z, *turn) in enumerate(entries):
-        pose = TYPES['geometry_msgs/msg/Pose'](TYPES['geometry_msgs/msg/Point'](x, y, z), TYPES['geometry_msgs/msg/Quaternion'](*turn))
+        pose = TYPES['geometry_msgs/msg/Pose'](
+            TYPES['geometry_msgs/msg/Point'](x, y, z), TYPES['geometry_msgs/msg/Quaternion'](*turn)
+        )
         messages.append(TYPES[POSE](header(k), pose))
     check(messages, POSE, Source(topic='p', field='pose'))
 
@@ -63,20 +84,29 @@ def test_poses(entries):
 def test_messages_of_one_layout_are_not_decoded(monkeypatch):
     cdrs = [serialized(joint_state(k, ['a', 'b'], [k, k + 0.5]), JOINTS) for k in range(500)]
     decoded = []
-    monkeypatch.setattr(bulk_decode, 'extract', lambda message, source: decoded.append(message) or extract(message, source))
+    monkeypatch.setattr(
+        bulk_decode, 'extract', lambda message, source: decoded.append(message) or extract(message, source)
+    )
     decode_columns(cdrs, JOINTS, Source(topic='j', field='position', joints=('b',)))
     assert len(decoded) == 1
 
 
 def test_messages_of_other_joints_are_left_out():
     messages = [joint_state(k, ['a', 'b'] if k % 2 else ['x', 'y'], [k, -k]) for k in range(10)]
-    stamps_ns, values = decode_columns([serialized(m, JOINTS) for m in messages], JOINTS, Source(topic='j', field='position', joints=('b',)))
+    stamps_ns, values = decode_columns(
+        [serialized(m, JOINTS) for m in messages], JOINTS, Source(topic='j', field='position', joints=('b',))
+    )
     assert stamps_ns.tolist() == [1, 3, 5, 7, 9]
     assert values[:, 0].tolist() == [-1, -3, -5, -7, -9]
 
 
 def test_a_number_that_is_no_double_is_decoded():
-    assert bulk_decode._layout(serialized(gripper(3, 0.2), GRIPPER), GRIPPER, Source(topic='g', field='moving'))[0] == []
+    assert (
+        bulk_decode._layout(serialized(gripper(3, 0.2), GRIPPER), GRIPPER, Source(topic='g', field='moving'))[
+            0
+        ]
+        == []
+    )
     check([gripper(k, k / 10) for k in range(9)], GRIPPER, Source(topic='g', field='moving'))
 
 
@@ -92,4 +122,6 @@ def test_a_stream_filled_at_once_is_the_stream_filled_one_by_one(stamps, split):
     for tick in range(-3, 55):
         first, second = one.sample(tick), many.sample(tick)
         assert (first is None) == (second is None)
-        assert first is None or (first.age_ns == second.age_ns and first.value.tolist() == second.value.tolist())
+        assert first is None or (
+            first.age_ns == second.age_ns and first.value.tolist() == second.value.tolist()
+        )

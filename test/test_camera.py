@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras: the SDK's calls on a stand-in, V4L2 and files through PyAV, rectification with a known truth."""
 
 import sys
@@ -99,7 +100,11 @@ def test_v4l2_is_asked_for_both_eyes_and_wall_clock_stamps(monkeypatch, video, c
         return really_open(video)
 
     monkeypatch.setattr(opencv.av, 'open', open_device)
-    camera = open_camera(CameraSettings(source='uvc', device='/dev/video7', resolution='VGA', fps=30, eye='right', calibration_file=conf))
+    camera = open_camera(
+        CameraSettings(
+            source='uvc', device='/dev/video7', resolution='VGA', fps=30, eye='right', calibration_file=conf
+        )
+    )
     frame = take(camera, 1)[0]
     assert asked['video_size'] == '1344x376'
     assert asked['timestamps'] == 'mono2abs'
@@ -116,7 +121,9 @@ def test_a_missing_v4l2_device_says_how_to_find_it(tmp_path):
         open_camera(CameraSettings(source='uvc', device=str(tmp_path / 'video9')))
 
 
-@pytest.mark.parametrize(('resolution', 'fps', 'match'), [('HD720', 100, '15 or 30 or 60'), ('HD4K', 30, 'HD2K, HD1080')])
+@pytest.mark.parametrize(
+    ('resolution', 'fps', 'match'), [('HD720', 100, '15 or 30 or 60'), ('HD4K', 30, 'HD2K, HD1080')]
+)
 def test_modes_that_no_zed_has_are_refused_with_those_it_has(resolution, fps, match):
     with pytest.raises(GrootRosError, match=match):
         check_mode(resolution, fps)
@@ -125,7 +132,10 @@ def test_modes_that_no_zed_has_are_refused_with_those_it_has(resolution, fps, ma
 def test_rectified_points_lie_where_the_pinhole_puts_them(conf):
     rectifier = StereoRectifier(conf, 'VGA')
     lens = rectifier.intrinsics('left')
-    matrix, bend = np.array([[350.5, 0, 333], [0, 350, 190], [0, 0, 1.0]]), np.array([-0.17, 0.025, 0.0004, -0.0003, 0.001])
+    matrix, bend = (
+        np.array([[350.5, 0, 333], [0, 350, 190], [0, 0, 1.0]]),
+        np.array([-0.17, 0.025, 0.0004, -0.0003, 0.001]),
+    )
     turns = cv2.stereoRectify(
         matrix, bend, np.array([[350.1, 0, 338], [0, 349.8, 186], [0, 0, 1.0]]), np.array([-0.168, 0.024, 0.0001, 0.0002, 0.0012]), (672, 376),
         cv2.Rodrigues(np.array([-0.002, 0.004, 0.001]))[0], np.array([[-119.9], [0.1], [-0.2]]), flags=cv2.CALIB_ZERO_DISPARITY, alpha=0,
@@ -204,7 +214,9 @@ class FakeSdk(types.ModuleType):
             def get_camera_information(self):
                 lens = SimpleNamespace(fx=500.0, fy=501.0, cx=320.0, cy=180.0)
                 calibration = SimpleNamespace(left_cam=lens, right_cam=lens)
-                return SimpleNamespace(camera_configuration=SimpleNamespace(fps=fps, calibration_parameters=calibration))
+                return SimpleNamespace(
+                    camera_configuration=SimpleNamespace(fps=fps, calibration_parameters=calibration)
+                )
 
             def close(self):
                 pass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks as a motion in time, on numbers with a known truth."""
 
 import numpy as np
@@ -15,7 +16,9 @@ DOWN = np.array([0.1, -0.4, 0.3, 0.0, 1.0, 0.0, 0.0])
 
 def truth(t):
     """A pose that moves on a circle of 10 cm and turns."""
-    return apply_delta(DOWN, np.array([0.1 * np.sin(t), 0.1 * np.cos(t) - 0.1, 0.0, 0.0, 0.0, 0.4 * np.sin(t)]))
+    return apply_delta(
+        DOWN, np.array([0.1 * np.sin(t), 0.1 * np.cos(t) - 0.1, 0.0, 0.0, 0.0, 0.4 * np.sin(t)])
+    )
 
 
 def chunk_of(time_s, count=16):
@@ -46,7 +49,9 @@ def run(scheduler, latency, seconds=6.0, tick_s=0.01, lost=lambda n: False, chun
 
 
 def errors_m(times, poses, after=1.0):
-    return np.array([np.linalg.norm(pose[:3] - truth(t)[:3]) for t, pose in zip(times, poses, strict=True) if t > after])
+    return np.array(
+        [np.linalg.norm(pose[:3] - truth(t)[:3]) for t, pose in zip(times, poses, strict=True) if t > after]
+    )
 
 
 @pytest.mark.parametrize('latency', [0.0, 0.05, 0.1, 0.2, 0.4])
@@ -78,7 +83,11 @@ def test_deltas_that_are_integrated_from_the_target_lose_no_motion():
 
     times, poses = run(scheduler, lambda rng: 0.2, chunk=deltas)
     # A first chunk that came late began at the pose held; what matters is that nothing is lost or doubled afterwards.
-    moved = [np.linalg.norm((b - a)[:3] - (truth(t + 0.5) - truth(t))[:3]) for t, a, b in zip(times, poses, poses[50:], strict=False) if t > 1.0]
+    moved = [
+        np.linalg.norm((b - a)[:3] - (truth(t + 0.5) - truth(t))[:3])
+        for t, a, b in zip(times, poses, poses[50:], strict=False)
+        if t > 1.0
+    ]
     assert max(moved) < 1e-4
 
 
@@ -99,7 +108,9 @@ def test_a_seam_has_no_jump_and_lies_between_both(offset, turn, blend):
         along = pose[:3] - truth(t)[:3]
         assert min(0.0, offset) - 1e-4 <= along[0] <= max(0.0, offset) + 1e-4
         assert angle_between(truth(t), pose) <= abs(turn) + 1e-4
-    np.testing.assert_allclose(poses[-1][:3], apply_delta(truth(times[-1]), np.array([offset, 0, 0, 0, 0, 0]))[:3], atol=1e-4)
+    np.testing.assert_allclose(
+        poses[-1][:3], apply_delta(truth(times[-1]), np.array([offset, 0, 0, 0, 0, 0]))[:3], atol=1e-4
+    )
     seam = scheduler.figures.seams[-1]
     assert seam.jump_m == pytest.approx(abs(offset), abs=1e-4)
     assert seam.jump_rad == pytest.approx(abs(turn), abs=1e-4)
@@ -152,7 +163,9 @@ def test_the_target_stays_near_the_measured_pose():
 
 def test_the_lag_of_the_robot_is_led():
     """From the second chunk on, since the first begins at rest: nothing may jump there."""
-    plain, led = (ChunkScheduler(ScheduleSettings(PERIOD, robot_action_latency_s=lead)) for lead in (0.0, 0.1))
+    plain, led = (
+        ChunkScheduler(ScheduleSettings(PERIOD, robot_action_latency_s=lead)) for lead in (0.0, 0.1)
+    )
     for scheduler in (plain, led):
         scheduler.start(truth(0.0))
         scheduler.add(*chunk_of(0.0), 0.0, 0.0)
@@ -182,7 +195,12 @@ def test_averaged_chunks_lie_between_theirs():
     scheduler.start(truth(0.0))
     for now, offset in ((0.0, 0.0), (0.2, 0.02), (0.4, -0.01)):
         poses, openings = chunk_of(now)
-        scheduler.add(np.array([apply_delta(pose, np.array([offset, 0, 0, 0, 0, 0])) for pose in poses]), openings, now, now)
+        scheduler.add(
+            np.array([apply_delta(pose, np.array([offset, 0, 0, 0, 0, 0])) for pose in poses]),
+            openings,
+            now,
+            now,
+        )
     weights = np.exp(-0.1 * np.arange(3))
     wanted = truth(0.5)[0] + weights @ np.array([-0.01, 0.02, 0.0]) / weights.sum()
     assert scheduler.sample(0.5)[0][0] == pytest.approx(wanted, abs=1e-4)
@@ -222,7 +240,10 @@ def test_the_gripper_changes_only_beyond_its_thresholds(values):
 def test_rotations_are_blended_as_rotations():
     """Between turns of 170 and -170 degrees about one axis lies 180, not 0."""
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD, blend_s=0.2))
-    turned = [np.concatenate([DOWN[:3], Rotation.from_euler('z', angle, degrees=True).as_quat()]) for angle in (170, -170)]
+    turned = [
+        np.concatenate([DOWN[:3], Rotation.from_euler('z', angle, degrees=True).as_quat()])
+        for angle in (170, -170)
+    ]
     scheduler.start(turned[0])
     scheduler.add(np.array([turned[0]] * 16), np.ones(16), 0.0, 0.0)
     scheduler.add(np.array([turned[1]] * 16), np.ones(16), 0.0, 0.1)

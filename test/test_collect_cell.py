@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an operator works with for hours: task list, index of episodes, health of streams, preflight, embodiments on others' topics."""
 
 import errno
@@ -36,7 +37,12 @@ def test_working_through_a_list_reaches_every_count_and_keeps_shares_even(counts
 
 @pytest.mark.parametrize(
     ('text', 'message'),
-    [('tasks: []', 'tasks'), ('tasks: [{text: ""}]', 'tasks.0.text'), ('- a', 'wrong at'), ('tasks: [{text: x, cont: 3}]', 'cont')],
+    [
+        ('tasks: []', 'tasks'),
+        ('tasks: [{text: ""}]', 'tasks.0.text'),
+        ('- a', 'wrong at'),
+        ('tasks: [{text: x, cont: 3}]', 'cont'),
+    ],
 )
 def test_a_wrong_task_list_is_named(tmp_path, text, message):
     (tmp_path / 'tasks.yaml').write_text(text)
@@ -128,27 +134,49 @@ GOOD_TYPES = {
 
 def view(**changes):
     flows = {topic: StreamStats(rate_hz=100.0, age_s=0.01) for topic in GOOD_TYPES}
-    return RecorderSnapshot(**{'types': GOOD_TYPES, 'publishers': dict.fromkeys(GOOD_TYPES, 1), 'figures': flows, 'free_bytes': 1e12, **changes})
+    return RecorderSnapshot(
+        **{
+            'types': GOOD_TYPES,
+            'publishers': dict.fromkeys(GOOD_TYPES, 1),
+            'figures': flows,
+            'free_bytes': 1e12,
+            **changes,
+        }
+    )
 
 
 @pytest.mark.parametrize(
     ('changes', 'reason'),
     [
-        ({'types': {}}, 'nothing publishes joint_states, gripper/state, tcp_pose, zed/image: start its driver'),
+        (
+            {'types': {}},
+            'nothing publishes joint_states, gripper/state, tcp_pose, zed/image: start its driver',
+        ),
         ({'publishers': {'tcp_pose': 2}}, 'tcp_pose has 2 publishers'),
-        ({'figures': {'zed/image': StreamStats(level=2, problem='silent for 3.0 s')}}, 'zed/image: silent for 3.0 s'),
+        (
+            {'figures': {'zed/image': StreamStats(level=2, problem='silent for 3.0 s')}},
+            'zed/image: silent for 3.0 s',
+        ),
         ({'free_bytes': 1e9}, '1.0 GB are free'),
         ({'write_speed': 1e6}, 'the disk takes 1 MB/s'),
-        ({'types': {**GOOD_TYPES, 'tcp_pose': 'geometry_msgs/msg/Pose'}}, 'tcp_pose is of type geometry_msgs/msg/Pose'),
+        (
+            {'types': {**GOOD_TYPES, 'tcp_pose': 'geometry_msgs/msg/Pose'}},
+            'tcp_pose is of type geometry_msgs/msg/Pose',
+        ),
     ],
 )
 def test_preflight_names_each_reason(embodiment, changes, reason):
     assert preflight(embodiment, RecordingSettings(), view(), 2e9) == []
-    assert any(problem.startswith(reason) for problem in preflight(embodiment, RecordingSettings(), view(**changes), 2e9))
+    assert any(
+        problem.startswith(reason)
+        for problem in preflight(embodiment, RecordingSettings(), view(**changes), 2e9)
+    )
 
 
 def test_larger_formats_need_a_faster_disk(embodiment):
-    needs = [bytes_per_second(embodiment, RecordingSettings(video=video)) for video in ('h264', 'jpeg', 'raw')]
+    needs = [
+        bytes_per_second(embodiment, RecordingSettings(video=video)) for video in ('h264', 'jpeg', 'raw')
+    ]
     assert needs == sorted(needs)
     assert needs[-1] > 640 * 480 * 3 * 20
 
@@ -184,7 +212,11 @@ def test_a_camera_of_the_datasets_rate_gives_the_ticks_itself():
 def test_the_topics_of_other_drivers_give_the_same_row(embodiment):
     other = load_embodiment('ur5e_ros2_drivers')
     assert [field.name for field in other.state] == [field.name for field in embodiment.state]
-    assert (other.state_size, other.action_size, other.fps) == (embodiment.state_size, embodiment.action_size, embodiment.fps)
+    assert (other.state_size, other.action_size, other.fps) == (
+        embodiment.state_size,
+        embodiment.action_size,
+        embodiment.fps,
+    )
     assert load_embodiment('ur5e_ros2_drivers_zed5').cameras[0].topic == 'zed/zed_node/rgb/color/rect/image'
     assert load_embodiment('ur5e_ros2_drivers_zed5').cameras[0].width == 1280
 
@@ -196,10 +228,14 @@ def test_a_knuckle_becomes_an_opening_and_messages_of_other_joints_are_passed_ov
 
     def joints(stamp_ns, names, positions):
         header = types['std_msgs/msg/Header'](time_message(stamp_ns), '')
-        return types['sensor_msgs/msg/JointState'](header, names, np.array(positions), np.zeros(len(names)), np.zeros(0))
+        return types['sensor_msgs/msg/JointState'](
+            header, names, np.array(positions), np.zeros(len(names)), np.zeros(0)
+        )
 
     arm = [joint for field in embodiment.state for joint in field.joints][:6]
-    pose = types['geometry_msgs/msg/Pose'](types['geometry_msgs/msg/Point'](1, 2, 3), types['geometry_msgs/msg/Quaternion'](0, 0, 0, 1))
+    pose = types['geometry_msgs/msg/Pose'](
+        types['geometry_msgs/msg/Point'](1, 2, 3), types['geometry_msgs/msg/Quaternion'](0, 0, 0, 1)
+    )
     for stamp_ns in (10**9, 2 * 10**9):
         header = types['std_msgs/msg/Header'](time_message(stamp_ns), '')
         sampler.add('joint_states', joints(stamp_ns, arm, np.arange(6.0)))
@@ -251,7 +287,9 @@ def test_a_full_disk_has_no_speed_and_leaves_no_probe(tmp_path, monkeypatch):
 
 
 def test_an_episode_without_a_row_is_judged(tmp_path, embodiment):
-    recording = EpisodeRecording(tmp_path / 'bag', embodiment, {'joint_states': 'sensor_msgs/msg/JointState'}, {'task': 'x'})
+    recording = EpisodeRecording(
+        tmp_path / 'bag', embodiment, {'joint_states': 'sensor_msgs/msg/JointState'}, {'task': 'x'}
+    )
     verdict = judge(recording.finish({}), load_thresholds(), {}, 'bag')
     assert (verdict.verdict, verdict.rows) == ('fail', 0)
     assert verdict.reasons[0] == 'the episode has no row'

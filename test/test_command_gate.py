@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing reaches the robot unless it may: limits, staleness, order, silence and who commands."""
 
 import numpy as np
@@ -89,7 +90,9 @@ def test_silence_stops_and_needs_a_new_enable():
 
 
 def test_a_pose_out_of_reach_is_refused():
-    made = CommandGate(Limits(workspace_min_m=np.array([-2, -2, -2.0]), workspace_max_m=np.array([2, 2, 2.0])), TCP)
+    made = CommandGate(
+        Limits(workspace_min_m=np.array([-2, -2, -2.0]), workspace_max_m=np.array([2, 2, 2.0])), TCP
+    )
     made.enable(np.array([-0.13, -0.85, 0.1, 0, 1, 0, 0]), JOINTS)
     refused(made, command((0, -0.025, 0, 0, 0, 0)), 'reach|singularity|rad/s')
 
@@ -159,7 +162,9 @@ def test_a_reversal_at_full_speed_first_comes_to_rest():
     assert made.counters.clipped == 1
 
 
-vectors = st.tuples(*[st.floats(-0.5, 0.5)] * 6).map(lambda v: np.array(v) / max(np.linalg.norm(v[:3]) / 0.5, np.linalg.norm(v[3:]) / 1.5, 1.0))
+vectors = st.tuples(*[st.floats(-0.5, 0.5)] * 6).map(
+    lambda v: np.array(v) / max(np.linalg.norm(v[:3]) / 0.5, np.linalg.norm(v[3:]) / 1.5, 1.0)
+)
 
 
 def test_a_source_that_let_go_may_count_from_one_again():
@@ -186,7 +191,10 @@ numbers = st.floats(-10, 10)
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(numbers, numbers, numbers, numbers, numbers, numbers), min_size=1, max_size=25), st.floats(0.003, 0.9))
+@given(
+    st.lists(st.tuples(numbers, numbers, numbers, numbers, numbers, numbers), min_size=1, max_size=25),
+    st.floats(0.003, 0.9),
+)
 def test_no_sequence_of_commands_leaves_the_box_or_breaks_a_speed(commands, duration_s):
     made, limits = gate(), Limits()
     now_s = 10.0
@@ -198,24 +206,36 @@ def test_no_sequence_of_commands_leaves_the_box_or_breaks_a_speed(commands, dura
             after = made.target
         assert np.all(after[:3] >= limits.workspace_min_m - 1e-12)
         assert np.all(after[:3] <= limits.workspace_max_m + 1e-12)
-        assert np.linalg.norm(after[:3] - before[:3]) <= min(limits.max_step_m, limits.max_linear_speed_m_s * duration_s) + 1e-9
-        assert angle_between(before, after) <= min(limits.max_step_rad, limits.max_angular_speed_rad_s * duration_s) + 1e-9
+        assert (
+            np.linalg.norm(after[:3] - before[:3])
+            <= min(limits.max_step_m, limits.max_linear_speed_m_s * duration_s) + 1e-9
+        )
+        assert (
+            angle_between(before, after)
+            <= min(limits.max_step_rad, limits.max_angular_speed_rad_s * duration_s) + 1e-9
+        )
         now_s += 0.01
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.lists(st.tuples(st.tuples(*[st.floats(-0.2, 0.2)] * 6), st.floats(0.0, 0.03)), min_size=1, max_size=15),
+    st.lists(
+        st.tuples(st.tuples(*[st.floats(-0.2, 0.2)] * 6), st.floats(0.0, 0.03)), min_size=1, max_size=15
+    ),
     st.sampled_from([0.008, 0.025, 0.033, 0.05, 0.1]),
 )
-def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_make_no_step(commands, period_s):
+def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_make_no_step(
+    commands, period_s
+):
     made, limits, dt_s = gate(), Limits(), 0.002
     setpoints = SetpointGenerator(10.0, made.target, limits.smoothing_s, dt_s)
     path, sequence, ticks = [], 0, round((len(commands) * period_s + 0.3) / dt_s)
     for tick in range(ticks):
         now_s = 10.0 + tick * dt_s
         while sequence < len(commands) and now_s >= 10.0 + sequence * period_s + commands[sequence][1]:
-            offered = command(commands[sequence][0], sequence + 1, start_s=10.0 + sequence * period_s, duration_s=period_s)
+            offered = command(
+                commands[sequence][0], sequence + 1, start_s=10.0 + sequence * period_s, duration_s=period_s
+            )
             sequence += 1
             try:
                 waypoint = made.offer(offered, now_s)
@@ -227,6 +247,12 @@ def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_ma
     turns = deltas_between(np.array(path))[:, 3:] / dt_s
     assert np.linalg.norm(velocities, axis=1).max() <= limits.max_linear_speed_m_s * 1.01
     assert np.linalg.norm(turns, axis=1).max() <= limits.max_angular_speed_rad_s * 1.02
-    assert np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() / dt_s <= limits.acceleration_m_s2 * 1.01
-    assert np.linalg.norm(np.diff(turns, axis=0), axis=1).max() / dt_s <= limits.max_angular_acceleration_rad_s2 * 1.02
+    assert (
+        np.linalg.norm(np.diff(velocities, axis=0), axis=1).max() / dt_s
+        <= limits.max_linear_acceleration_m_s2 * 1.01
+    )
+    assert (
+        np.linalg.norm(np.diff(turns, axis=0), axis=1).max() / dt_s
+        <= limits.max_angular_acceleration_rad_s2 * 1.02
+    )
     np.testing.assert_allclose(path[-1][:3], made.target[:3], atol=1e-9)

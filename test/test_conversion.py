@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a conversion may be told: append, overwrite, trim, time ranges, codecs, LeRobot v3.0, other statistics, Ray, workers that die."""
 
 import json
@@ -23,7 +24,11 @@ CAMERA = 'observation.images.zed_camera'
 
 
 def files_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
 
 
 def test_an_extended_dataset_is_that_of_one_conversion(tmp_path, bags, embodiment):
@@ -41,7 +46,10 @@ def test_an_extended_dataset_is_that_of_one_conversion(tmp_path, bags, embodimen
 def test_a_dataset_of_other_rows_is_not_extended(tmp_path, bags, embodiment):
     convert([bags / 'episode_000000'], tmp_path / 'set', embodiment)
     before = files_of(tmp_path / 'set')
-    for other, what in ((load_embodiment('ur5e_robotiq_zed_9d'), 'observation.eef_9d'), (embodiment.at_fps(10), 'fps')):
+    for other, what in (
+        (load_embodiment('ur5e_robotiq_zed_9d'), 'observation.eef_9d'),
+        (embodiment.at_fps(10), 'fps'),
+    ):
         with pytest.raises(GrootRosError, match=f'differs in .*{what}'):
             convert([bags], tmp_path / 'set', other, ConversionOptions(existing=OutputMode.APPEND, horizon=8))
     assert files_of(tmp_path / 'set') == before
@@ -83,10 +91,14 @@ def test_other_codecs_show_the_same_pictures(tmp_path, bags, embodiment, codec):
     convert([bags / 'episode_000000'], tmp_path / codec, embodiment, ConversionOptions(codec=codec))
     info = json.loads((tmp_path / codec / 'meta/info.json').read_text())
     assert info['features'][CAMERA]['info']['video.codec'] == codec
-    shown = [list(read_frames(video_file(tmp_path / name, CAMERA, 0), [0, 13, 28])) for name in ('h264', codec)]
+    shown = [
+        list(read_frames(video_file(tmp_path / name, CAMERA, 0), [0, 13, 28])) for name in ('h264', codec)
+    ]
     for one, other in zip(*shown, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 4
-    assert [str(finding) for finding in validate(tmp_path / codec).findings if finding.severity == 'error'] == []
+    assert [
+        str(finding) for finding in validate(tmp_path / codec).findings if finding.severity == 'error'
+    ] == []
 
 
 def idle(entries, first_ns, last_ns):
@@ -108,11 +120,19 @@ def test_idle_ends_are_left_out_and_nothing_else_changes(tmp_path, embodiment, s
     from groot_ros.recording.episode_recorder import RecordingSettings
 
     source = synthetic(seconds=6.0)
-    source.record(tmp_path / 'bag', entries=idle(source.entries(), 1.6e9, 4.1e9), settings=RecordingSettings(video=video))
+    source.record(
+        tmp_path / 'bag',
+        entries=idle(source.entries(), 1.6e9, 4.1e9),
+        settings=RecordingSettings(video=video),
+    )
     convert([tmp_path / 'bag'], tmp_path / 'all', embodiment)
     report = convert([tmp_path / 'bag'], tmp_path / 'busy', embodiment, ConversionOptions(idle_s=0.25))
     every, busy = (pq.read_table(data_file(tmp_path / name, 0)) for name in ('all', 'busy'))
-    first = next(k for k in range(len(every)) if every['observation.state'].slice(k, len(busy)) == busy['observation.state'])
+    first = next(
+        k
+        for k in range(len(every))
+        if every['observation.state'].slice(k, len(busy)) == busy['observation.state']
+    )
     assert report.rows == len(busy) == len(every) - sum(report.trimmed.values())
     assert every['action'].slice(first, len(busy)) == busy['action']
     moving = np.flatnonzero(np.abs(column_to_array(every, 'action')[:, :3]).max(axis=1) > 1e-4)
@@ -130,7 +150,14 @@ def test_time_ranges_make_episodes_of_their_own(tmp_path, embodiment, synthetic,
     synthetic(seconds=6.0).record(tmp_path / 'session_1')
     ranges = 'ranges:\n- {bag: session_1, start_s: 0.5, end_s: 2.0, task: pick}\n- {bag: session_1, start_s: 3.0, end_s: 5.0, task: place}\n'
     (tmp_path / 'ranges.yaml').write_text(ranges)
-    arguments = ['convert', str(tmp_path / 'session_1'), '--output', str(tmp_path / 'set'), '--ranges', str(tmp_path / 'ranges.yaml')]
+    arguments = [
+        'convert',
+        str(tmp_path / 'session_1'),
+        '--output',
+        str(tmp_path / 'set'),
+        '--ranges',
+        str(tmp_path / 'ranges.yaml'),
+    ]
     assert main(arguments) == 0
     records = [json.loads(line) for line in (tmp_path / 'set/meta/episodes.jsonl').read_text().splitlines()]
     assert [(record['tasks'][0], record['length']) for record in records] == [('pick', 29), ('place', 39)]
@@ -146,14 +173,26 @@ def test_a_bag_of_everything_is_split_by_what_our_recorder_said(tmp_path, embodi
     Status = typestore().types[kind]
     source = synthetic(seconds=5.0)
     entries = source.entries()
-    for at_s, state, task in ((0.7, 1, 'pick'), (1.0, 1, 'pick'), (2.0, 0, 'pick'), (3.0, 1, 'place'), (4.5, 0, 'place')):
-        status = Status(source._header(round(at_s * 1e9)), state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, '', [], '', 0, 0, [])
+    for at_s, state, task in (
+        (0.7, 1, 'pick'),
+        (1.0, 1, 'pick'),
+        (2.0, 0, 'pick'),
+        (3.0, 1, 'place'),
+        (4.5, 0, 'place'),
+    ):
+        status = Status(
+            source._header(round(at_s * 1e9)), state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, '', [], '', 0, 0, []
+        )
         entries.append([round(at_s * 1e9), 'episode_status', status])
-    source.write_plain(tmp_path / 'everything', sorted(entries, key=lambda entry: entry[0]), {'episode_status': kind})
+    source.write_plain(
+        tmp_path / 'everything', sorted(entries, key=lambda entry: entry[0]), {'episode_status': kind}
+    )
     convert([tmp_path / 'everything'], tmp_path / 'set', embodiment)
     records = [json.loads(line) for line in (tmp_path / 'set/meta/episodes.jsonl').read_text().splitlines()]
     assert [record['tasks'][0] for record in records] == ['pick', 'place']
-    assert [abs(record['length'] - wanted) <= 1 for record, wanted in zip(records, (25, 29), strict=True)] == [True, True]
+    assert [
+        abs(record['length'] - wanted) <= 1 for record, wanted in zip(records, (25, 29), strict=True)
+    ] == [True, True]
 
 
 def test_poses_beside_deltas_and_the_statistics_of_a_release(tmp_path, bags):
@@ -165,7 +204,12 @@ def test_poses_beside_deltas_and_the_statistics_of_a_release(tmp_path, bags):
     np.testing.assert_allclose(targets[:, :3], poses_of(tmp_path / 'set', 0)[1:, :3], atol=1e-9)
     np.testing.assert_allclose(nine[1:], targets[:-1], atol=1e-9)
     parts = json.loads((meta / 'modality.json').read_text())
-    assert parts['action']['eef_9d'] == {'start': 0, 'end': 9, 'absolute': True, 'original_key': 'action.eef_9d'}
+    assert parts['action']['eef_9d'] == {
+        'start': 0,
+        'end': 9,
+        'absolute': True,
+        'original_key': 'action.eef_9d',
+    }
     stats = json.loads((meta / 'stats.json').read_text())
     assert set(stats['__fingerprints__']) == set(stats) - {'__fingerprints__'} == {
         'observation.state', 'action', 'observation.eef_9d', 'action.eef_9d', 'timestamp',
@@ -175,24 +219,35 @@ def test_poses_beside_deltas_and_the_statistics_of_a_release(tmp_path, bags):
     chunks = []
     for index in range(3):
         matrices = [matrix_from_pose(pose) for pose in poses_of(tmp_path / 'set', index)]
-        chunks += [[np.linalg.inv(matrices[k]) @ matrices[k + 1 + step] for step in range(8)] for k in range(len(matrices) - 8)]
+        chunks += [
+            [np.linalg.inv(matrices[k]) @ matrices[k + 1 + step] for step in range(8)]
+            for k in range(len(matrices) - 8)
+        ]
     seen = np.array(chunks)
     np.testing.assert_allclose(np.array(relative['mean'])[:, :3], seen[:, :, :3, 3].mean(axis=0), atol=1e-7)
-    np.testing.assert_allclose(np.array(relative['max'])[:, 3:], seen[:, :, :2, :3].reshape(-1, 8, 6).max(axis=0), atol=1e-7)
+    np.testing.assert_allclose(
+        np.array(relative['max'])[:, 3:], seen[:, :, :2, :3].reshape(-1, 8, 6).max(axis=0), atol=1e-7
+    )
     assert [str(finding) for finding in validate(tmp_path / 'set').findings] == []
 
 
 def poses_of(dataset, episode):
     """The poses of all rows and the one that the last action leads to."""
     table = pq.read_table(data_file(dataset, episode))
-    return integrate_deltas(column_to_array(table, 'observation.state')[0, 13:], column_to_array(table, 'action')[:, :6])
+    return integrate_deltas(
+        column_to_array(table, 'observation.state')[0, 13:], column_to_array(table, 'action')[:, :6]
+    )
 
 
 def test_lerobot_v3(tmp_path, bags, embodiment):
     convert([bags], tmp_path / 'v2', embodiment)
     convert([bags], tmp_path / 'v3', embodiment, ConversionOptions(format='v3.0'))
     episodes = pq.read_table(tmp_path / 'v3/meta/episodes/chunk-000/file-000.parquet').to_pylist()
-    assert [(e['dataset_from_index'], e['dataset_to_index']) for e in episodes] == [(0, 29), (29, 59), (59, 90)]
+    assert [(e['dataset_from_index'], e['dataset_to_index']) for e in episodes] == [
+        (0, 29),
+        (29, 59),
+        (59, 90),
+    ]
     rows = pq.read_table(tmp_path / 'v3/data/chunk-000/file-000.parquet')
     assert rows['index'].to_pylist() == list(range(90))
     times = [(e[f'videos/{CAMERA}/from_timestamp'], e[f'videos/{CAMERA}/to_timestamp']) for e in episodes]
@@ -200,7 +255,10 @@ def test_lerobot_v3(tmp_path, bags, embodiment):
     joined = tmp_path / f'v3/videos/{CAMERA}/chunk-000/file-000.mp4'
     assert count_frames(joined) == 90
     for index, first in enumerate((0, 29, 59)):
-        one, other = next(read_frames(joined, [first + 3])), next(read_frames(video_file(tmp_path / 'v2', CAMERA, index), [3]))
+        one, other = (
+            next(read_frames(joined, [first + 3])),
+            next(read_frames(video_file(tmp_path / 'v2', CAMERA, index), [3])),
+        )
         np.testing.assert_array_equal(one, other)
     stats = json.loads((tmp_path / 'v3/meta/stats.json').read_text())['action']
     truth = statistics(column_to_array(rows, 'action'))
@@ -208,7 +266,9 @@ def test_lerobot_v3(tmp_path, bags, embodiment):
         np.testing.assert_allclose(stats[key], truth[key], atol=1e-6)
     assert not (tmp_path / 'v3/waiting').exists()
     with pytest.raises(GrootRosError, match=r'extended in v2\.1 only'):
-        convert([bags], tmp_path / 'v3', embodiment, ConversionOptions(format='v3.0', existing=OutputMode.APPEND))
+        convert(
+            [bags], tmp_path / 'v3', embodiment, ConversionOptions(format='v3.0', existing=OutputMode.APPEND)
+        )
 
 
 def test_ray_gives_the_same_dataset(tmp_path, bags, embodiment):
@@ -258,7 +318,10 @@ def test_cameras_of_different_proportions_are_refused(tmp_path, bags, embodiment
 
 
 def test_another_size_is_fitted_and_encoded(tmp_path, bags, embodiment):
-    smaller = parse_embodiment(embodiment.text().replace('width: 640', 'width: 320').replace('height: 480', 'height: 320'), 'of the test')
+    smaller = parse_embodiment(
+        embodiment.text().replace('width: 640', 'width: 320').replace('height: 480', 'height: 320'),
+        'of the test',
+    )
     convert([bags / 'episode_000000'], tmp_path / 'set', smaller)
     shown = next(read_frames(video_file(tmp_path / 'set', CAMERA, 0), [20]))
     assert shown.shape == (320, 320, 3)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bad input to the converter: one sentence that names the thing and the mending, and nothing half-written."""
 
 import errno
@@ -85,7 +86,9 @@ def test_a_bad_bag_can_be_left_out(tmp_path, embodiment, synthetic):
     assert list(report.skipped) == [str(tmp_path / 'bags' / 'b')]
 
 
-def test_an_interrupted_conversion_leaves_no_dataset_and_goes_on_where_it_stopped(tmp_path, embodiment, synthetic):
+def test_an_interrupted_conversion_leaves_no_dataset_and_goes_on_where_it_stopped(
+    tmp_path, embodiment, synthetic
+):
     for index in range(3):
         synthetic(seconds=1.5).record(tmp_path / 'bags' / f'episode_{index:06d}')
 
@@ -106,7 +109,11 @@ def test_an_interrupted_conversion_leaves_no_dataset_and_goes_on_where_it_stoppe
 
 
 def files_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
 
 
 def test_a_dataset_does_not_depend_on_the_number_of_workers(tmp_path, embodiment, synthetic):
@@ -114,7 +121,12 @@ def test_a_dataset_does_not_depend_on_the_number_of_workers(tmp_path, embodiment
         synthetic(seconds=1.5).record(tmp_path / 'bags' / f'episode_{index:06d}')
     (tmp_path / 'bags' / 'episode_000001' / 'metadata.yaml').unlink()
     for workers in (1, 2):
-        report = convert([tmp_path / 'bags'], tmp_path / f'set_{workers}', embodiment, ConversionOptions(skip_bad=True, workers=workers))
+        report = convert(
+            [tmp_path / 'bags'],
+            tmp_path / f'set_{workers}',
+            embodiment,
+            ConversionOptions(skip_bad=True, workers=workers),
+        )
         assert (report.episodes, len(report.skipped)) == (2, 1)
     assert files_of(tmp_path / 'set_1') == files_of(tmp_path / 'set_2')
 
@@ -131,13 +143,30 @@ def test_a_gap_in_a_stream_is_named(tmp_path, embodiment, synthetic):
 def test_an_episode_whose_verdict_is_fail_stays_out_unless_told(tmp_path, embodiment, synthetic):
     for index in range(2):
         synthetic().record(tmp_path / 'bags' / f'episode_{index:06d}')
-    verdict = {'verdict': 'fail', 'failure': '', 'findings': [{'level': 'fail', 'text': 'the picture stood still'}]}
+    verdict = {
+        'verdict': 'fail',
+        'failure': '',
+        'findings': [{'level': 'fail', 'text': 'the picture stood still'}],
+    }
     (tmp_path / 'bags' / 'episode_000000' / 'verdict.json').write_text(json.dumps(verdict))
     report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment)
     assert (report.episodes, list(report.failed.values())) == (1, ['the picture stood still'])
-    assert convert([tmp_path / 'bags'], tmp_path / 'all', embodiment, ConversionOptions(keep_failed=True)).episodes == 2
-    assert json.loads((tmp_path / 'all/meta/conversion.json').read_text())['episodes'][0]['notes']['verdict'] == 'fail'
-    refused([tmp_path / 'bags' / 'episode_000000'], tmp_path / 'none', embodiment, 'the picture stood still.*--keep-failed')
+    assert (
+        convert(
+            [tmp_path / 'bags'], tmp_path / 'all', embodiment, ConversionOptions(keep_failed=True)
+        ).episodes
+        == 2
+    )
+    assert (
+        json.loads((tmp_path / 'all/meta/conversion.json').read_text())['episodes'][0]['notes']['verdict']
+        == 'fail'
+    )
+    refused(
+        [tmp_path / 'bags' / 'episode_000000'],
+        tmp_path / 'none',
+        embodiment,
+        'the picture stood still.*--keep-failed',
+    )
 
 
 def test_a_disk_without_hard_links_takes_copies(tmp_path, embodiment, synthetic, monkeypatch):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The converter on real rclpy: goals of ~/convert, and a folder that it watches."""
 
 import json
@@ -19,7 +20,9 @@ def send(operator):
         clients.append(client)
         assert operator.until(client.server_is_ready)
         feedback = []
-        future = client.send_goal_async(ConvertEpisodes.Goal(**goal), feedback_callback=lambda message: feedback.append(message.feedback))
+        future = client.send_goal_async(
+            ConvertEpisodes.Goal(**goal), feedback_callback=lambda message: feedback.append(message.feedback)
+        )
         assert operator.until(future.done)
         return future.result(), feedback
 
@@ -79,7 +82,10 @@ def test_episodes_are_converted_as_they_are_finished(tmp_path, synthetic, operat
 
     assert operator.until(lambda: converted() == 1)
     synthetic(seconds=0.4).record(tmp_path / 'episodes/episode_000002')
-    for name in ('episode_000001', 'episode_000002'):  # the second is too short, which is told and stops nothing
+    for name in (
+        'episode_000001',
+        'episode_000002',
+    ):  # the second is too short, which is told and stops nothing
         folder.add(IndexEntry(name, 'move the cube', 'success', 'pass', 30, 1.5))
     assert operator.until(lambda: converted() == 2)
     folder.close()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of others that are not as they should be: one sentence that names the thing and the mending, and nothing half-written."""
 
 import json
@@ -33,7 +34,9 @@ def of(topic, change):
 
 def stamped(topic, time_ns):
     def change(arrival_ns, message):
-        message.header = type(message.header)(time_message(time_ns(arrival_ns, message)), message.header.frame_id)
+        message.header = type(message.header)(
+            time_message(time_ns(arrival_ns, message)), message.header.frame_id
+        )
 
     return of(topic, change)
 
@@ -140,8 +143,20 @@ def is_running(group):
 def test_ctrl_c_with_workers_ends_everything_and_the_same_command_goes_on(tmp_path, synthetic, eventually):
     for index in range(8):
         synthetic(seconds=3, place_m=index / 100).record(tmp_path / 'bags' / f'episode_{index:06d}')
-    command = [sys.executable, '-m', 'groot_ros.cli', 'convert', str(tmp_path / 'bags'), '--output', str(tmp_path / 'set'), '--workers', '2']
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        '-m',
+        'groot_ros.cli',
+        'convert',
+        str(tmp_path / 'bags'),
+        '--output',
+        str(tmp_path / 'set'),
+        '--workers',
+        '2',
+    ]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert eventually(lambda: list((tmp_path / '.set.partial/parts').glob('*/part.json')))
     os.killpg(running.pid, signal.SIGINT)
     _, text = running.communicate(timeout=60)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole loop once: record, convert, validate, replay, report."""
 
 import json
@@ -21,7 +22,18 @@ STEADY = (
 
 def test_the_loop_closes(tmp_path, loopback):
     environment = {key: value for key, value in os.environ.items() if key != 'ROS_DOMAIN_ID'}
-    command = [sys.executable, '-m', 'groot_ros.cli', 'demo', '--episodes', '1', '--host', loopback, '--output', str(tmp_path / 'demo')]
+    command = [
+        sys.executable,
+        '-m',
+        'groot_ros.cli',
+        'demo',
+        '--episodes',
+        '1',
+        '--host',
+        loopback,
+        '--output',
+        str(tmp_path / 'demo'),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert (tmp_path / 'demo/report.html').exists(), done.stdout + done.stderr
     figures = {figure['name']: figure for figure in json.loads((tmp_path / 'demo/figures.json').read_text())}
@@ -35,7 +47,18 @@ def test_the_loop_closes(tmp_path, loopback):
 
 @pytest.mark.parametrize('stage', ['==> cell up', 'Recording episode_000000'])
 def test_an_interrupt_in_a_stage_leaves_nothing_running(stage, tmp_path, loopback):
-    command = [sys.executable, '-m', 'groot_ros.cli', 'demo', '--episodes', '1', '--host', loopback, '--output', str(tmp_path / 'demo')]
+    command = [
+        sys.executable,
+        '-m',
+        'groot_ros.cli',
+        'demo',
+        '--episodes',
+        '1',
+        '--host',
+        loopback,
+        '--output',
+        str(tmp_path / 'demo'),
+    ]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in running.stdout:
         if stage in line:

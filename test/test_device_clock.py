@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stamps of a device clock: neither jitter nor a stepped clock may show in them for long."""
 
 import numpy as np
@@ -10,7 +11,10 @@ OFFSET_S = 1e9
 def stamps(delays_s, drift=0.0, start_s=0.0):
     clock = DeviceClock()
     times = start_s + np.arange(len(delays_s)) * 0.008
-    made = [clock.stamp_ns(t, round((OFFSET_S + t * (1 + drift) + d) * 1e9)) for t, d in zip(times, delays_s, strict=True)]
+    made = [
+        clock.stamp_ns(t, round((OFFSET_S + t * (1 + drift) + d) * 1e9))
+        for t, d in zip(times, delays_s, strict=True)
+    ]
     return (np.array(made) / 1e9 - OFFSET_S - times * (1 + drift)) * 1e3  # error in ms
 
 

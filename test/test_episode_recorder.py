@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording and its conversion against signals that are known functions of time."""
 
 import errno
@@ -23,7 +24,9 @@ from groot_ros.video.mp4 import count_frames
 
 
 def live_states(bag, embodiment):
-    return np.array([message.decode().state for message in bag.messages({'row': bag.connections(embodiment)['row']})])
+    return np.array(
+        [message.decode().state for message in bag.messages({'row': bag.connections(embodiment)['row']})]
+    )
 
 
 def test_rows_are_the_truth_at_their_ticks(tmp_path, synthetic, embodiment, known):
@@ -58,7 +61,9 @@ def test_the_dataset_holds_true_deltas_commands_and_times(tmp_path, synthetic, e
     in_force = [known.motion.opening(np.floor((t - 0.001) / 0.02) * 0.02 + 0.001) for t in ticks_s[1:]]
     np.testing.assert_array_equal(actions[:, 6], in_force)
     assert table['timestamp'].to_pylist() == [k / 20 for k in range(29)]
-    assert count_frames(tmp_path / 'set/videos/chunk-000/observation.images.zed_camera/episode_000000.mp4') == 29
+    assert (
+        count_frames(tmp_path / 'set/videos/chunk-000/observation.images.zed_camera/episode_000000.mp4') == 29
+    )
     tasks = [json.loads(line) for line in (tmp_path / 'set/meta/tasks.jsonl').read_text().splitlines()]
     assert tasks == [{'task_index': 0, 'task': 'put it – there'}, {'task_index': 1, 'task': 'valid'}]
 
@@ -103,7 +108,10 @@ def test_missing_frames_are_filled_and_counted(tmp_path, synthetic, embodiment):
 def test_the_outcome_becomes_the_validity(tmp_path, synthetic, embodiment):
     synthetic().record(tmp_path / 'bag', outcome='failure')
     convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
-    assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == ['move the cube', 'invalid']
+    assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == [
+        'move the cube',
+        'invalid',
+    ]
 
 
 def test_a_long_task_with_newlines_survives(tmp_path, synthetic):
@@ -155,7 +163,9 @@ def test_a_killed_recorder_leaves_rows_up_to_the_last_second(tmp_path, embodimen
     a_second_before = max(ticks for ticks, when_s in progress if when_s <= progress[-1][1] - 1.0)
     assert rows >= a_second_before > 0
     assert (tmp_path / 'bag.torn').is_dir()
-    assert convert([tmp_path], tmp_path / 'set', embodiment).rows == rows - 1  # what is left of the torn bag is passed over
+    assert (
+        convert([tmp_path], tmp_path / 'set', embodiment).rows == rows - 1
+    )  # what is left of the torn bag is passed over
     assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == ['killed', 'invalid']
 
 
@@ -169,7 +179,9 @@ def test_a_bag_is_not_recovered_while_a_recorder_writes_beside_it(tmp_path, synt
     assert recover_bag(tmp_path / 'episode_000000').messages > 0
 
 
-def test_a_full_disk_ends_the_recording_and_what_was_written_can_be_recovered(tmp_path, synthetic, embodiment, monkeypatch):
+def test_a_full_disk_ends_the_recording_and_what_was_written_can_be_recovered(
+    tmp_path, synthetic, embodiment, monkeypatch
+):
     from rosbags.rosbag2.storage_mcap import McapWriter
 
     chunks, write_chunk = [], McapWriter.close_chunk

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses and deltas: round trips, and the traps of rotations near pi."""
 
 import numpy as np
@@ -30,8 +31,19 @@ def same_attitude(a, b, tolerance=1e-9):
 
 def test_delta_of_a_quarter_turn_about_base_z_is_applied_on_the_left():
     start = np.array([0.0, 0, 0, *Rotation.from_euler('x', 90, degrees=True).as_quat()])
-    end = np.array([0.1, 0.2, 0.3, *(Rotation.from_euler('z', 90, degrees=True) * Rotation.from_euler('x', 90, degrees=True)).as_quat()])
-    np.testing.assert_allclose(deltas_between(np.array([start, end]))[0], [0.1, 0.2, 0.3, 0, 0, np.pi / 2], atol=1e-12)
+    end = np.array(
+        [
+            0.1,
+            0.2,
+            0.3,
+            *(
+                Rotation.from_euler('z', 90, degrees=True) * Rotation.from_euler('x', 90, degrees=True)
+            ).as_quat(),
+        ]
+    )
+    np.testing.assert_allclose(
+        deltas_between(np.array([start, end]))[0], [0.1, 0.2, 0.3, 0, 0, np.pi / 2], atol=1e-12
+    )
 
 
 @given(poses, st.lists(deltas, min_size=1, max_size=8))
@@ -66,7 +78,9 @@ def test_interpolation_keeps_to_the_shorter_arc(start, end, share):
 def test_noise_at_a_downward_tool_makes_small_deltas_and_no_sign_jumps():
     rng = np.random.default_rng(1)
     # As a controller reports them: no longer than pi, so that they jump between v and -v.
-    rotvecs_near_pi = Rotation.from_rotvec(np.array([np.pi, 0, 0]) + rng.normal(0, 2e-4, (500, 3))).as_rotvec()
+    rotvecs_near_pi = Rotation.from_rotvec(
+        np.array([np.pi, 0, 0]) + rng.normal(0, 2e-4, (500, 3))
+    ).as_rotvec()
     path = np.array([pose_from_rotvec([0, 0, 0, *vector]) for vector in rotvecs_near_pi])
     assert np.sum(np.sum(path[1:, 3:] * path[:-1, 3:], axis=1) < 0) > 50  # the trap is really there
     smooth = continuous_quaternions(path)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gripper behind both of its connections: the URCap's socket of the simulated cell, and a Modbus RTU slave on a pseudo-terminal."""
 
 import math
@@ -59,7 +60,9 @@ class ModbusSlave:
         if function != 4:
             at = 2 if function == 16 else 6
             address, count = struct.unpack_from('>HH', frame, at)
-            self.outputs[address - 1000 : address - 1000 + count] = struct.unpack_from(f'>{count}H', frame, at + 5)
+            self.outputs[address - 1000 : address - 1000 + count] = struct.unpack_from(
+                f'>{count}H', frame, at + 5
+            )
             self._act()
         if function == 16:
             return frame[:6]

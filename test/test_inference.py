@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GR00T's wire: flavours, a client against servers of all kinds, and what is refused before anything is asked."""
 
 import contextlib
@@ -25,7 +26,10 @@ from groot_ros.policies.policy import Observation, PolicyError
 from groot_ros.policies.remote_policy import RemotePolicy, mismatches
 from groot_ros.policies.replay_policy import ReplayPolicy
 
-ARRAYS = hnp.arrays(st.sampled_from([np.uint8, np.float32, np.float64, np.int64, np.bool_]), hnp.array_shapes(max_dims=4, max_side=5))
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.uint8, np.float32, np.float64, np.int64, np.bool_]),
+    hnp.array_shapes(max_dims=4, max_side=5),
+)
 
 
 @pytest.mark.parametrize('gr00t_version', FLAVOURS)
@@ -39,7 +43,9 @@ def test_messages_come_back_as_they_were(gr00t_version, array, number, text):
 
 @pytest.mark.parametrize('gr00t_version', FLAVOURS)
 def test_modalities_come_back(gr00t_version):
-    sent = Modality([0, 1], ['a', 'b'], [] if gr00t_version == 'n1.5' else [{'rep': 'RELATIVE', 'state_key': None}])
+    sent = Modality(
+        [0, 1], ['a', 'b'], [] if gr00t_version == 'n1.5' else [{'rep': 'RELATIVE', 'state_key': None}]
+    )
     assert unpack(pack(sent, gr00t_version)) == sent
 
 
@@ -92,7 +98,9 @@ class Model:
         self.asked.append(observation)
         self.options.append(options)
         sizes = (('delta_tcp_position', 3), ('delta_tcp_orientation', 3), ('gripper_command', 1))
-        return {name: np.full((1, 16, size), 0.5, np.float32) for name, size in sizes}, {'chunk': len(self.asked)}
+        return {name: np.full((1, 16, size), 0.5, np.float32) for name, size in sizes}, {
+            'chunk': len(self.asked)
+        }
 
     def reset(self):
         self.resets += 1
@@ -116,14 +124,18 @@ def serve(loopback):
 
 
 def observation(embodiment):
-    images = {camera.name: np.full((camera.height, camera.width, 3), 7, np.uint8) for camera in embodiment.cameras}
+    images = {
+        camera.name: np.full((camera.height, camera.width, 3), 7, np.uint8) for camera in embodiment.cameras
+    }
     return Observation(0, np.arange(embodiment.state_size, dtype=float), images, 'put the cube away')
 
 
 @pytest.mark.parametrize('gr00t_version', FLAVOURS)
 def test_a_policy_behind_each_flavour(serve, embodiment, gr00t_version):
     model = Model(embodiment)
-    policy = RemotePolicy(Client(*serve(model, gr00t_version=gr00t_version), gr00t_version), embodiment, gr00t_version)
+    policy = RemotePolicy(
+        Client(*serve(model, gr00t_version=gr00t_version), gr00t_version), embodiment, gr00t_version
+    )
     assert policy.spec.horizon == 16
     action = policy.infer(observation(embodiment))
     assert {name: values.shape for name, values in action.items()} == {
@@ -132,7 +144,9 @@ def test_a_policy_behind_each_flavour(serve, embodiment, gr00t_version):
         'gripper_command': (16, 1),
     }
     seen = model.asked[0]
-    assert seen['video']['zed_camera'].shape == ((1, 1, 480, 640, 3) if gr00t_version == 'n1.5' else (1, 1, 256, 341, 3))
+    assert seen['video']['zed_camera'].shape == (
+        (1, 1, 480, 640, 3) if gr00t_version == 'n1.5' else (1, 1, 256, 341, 3)
+    )
     assert seen['video']['zed_camera'].dtype == np.uint8
     assert seen['language'] == {'annotation.human.action.task_description': [['put the cube away']]}
     assert seen['state']['tcp_pose'].dtype == np.float32
@@ -149,7 +163,11 @@ def test_a_policy_behind_each_flavour(serve, embodiment, gr00t_version):
         ('video', Modality([0], ['wrist']), 'video wrist is not among zed_camera'),
         ('video', Modality([-90, 0], ['zed_camera']), r'video wants the steps \[-90, 0\]'),
         ('state', Modality([0], ['joint_position']), 'state joint_position is not among'),
-        ('action', Modality(list(range(16)), ['delta_tcp_position', 'gripper_command']), 'action delta_tcp_orientation is missing'),
+        (
+            'action',
+            Modality(list(range(16)), ['delta_tcp_position', 'gripper_command']),
+            'action delta_tcp_orientation is missing',
+        ),
         ('action', Modality([1, 2], ['eef_9d']), r'action gives the steps \[1, 2\]'),
         (
             'action',
@@ -169,7 +187,9 @@ def test_poses_relative_to_the_state_fit_an_embodiment_with_a_pose():
     model = Model(
         embodiment,
         state=Modality([0], ['eef_9d', 'gripper_state']),
-        action=Modality(list(range(40)), ['eef_9d', 'gripper_command'], [{'rep': 'RELATIVE'}, {'rep': 'ABSOLUTE'}]),
+        action=Modality(
+            list(range(40)), ['eef_9d', 'gripper_command'], [{'rep': 'RELATIVE'}, {'rep': 'ABSOLUTE'}]
+        ),
     )
     assert mismatches(model.modality, embodiment) == []
 
@@ -270,7 +290,11 @@ class Strange:
 
 @pytest.mark.parametrize(
     ('reply', 'text'),
-    [(b'\xc1 nothing', 'is no GR00T server'), (msgpack.packb([1]), 'does not tell its modalities'), (bytes(65 << 20), 'gave no answer')],
+    [
+        (b'\xc1 nothing', 'is no GR00T server'),
+        (msgpack.packb([1]), 'does not tell its modalities'),
+        (bytes(65 << 20), 'gave no answer'),
+    ],
 )
 def test_something_else_on_the_port(embodiment, loopback, reply, text):
     strange = Strange(loopback, reply)
@@ -287,7 +311,9 @@ def test_an_address_that_is_taken_is_told(serve, embodiment):
         Server(Model(embodiment), host, port)
 
 
-def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(converted, loopback, capsys, tmp_path, embodiment):
+def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(
+    converted, loopback, capsys, tmp_path, embodiment
+):
     """The whole way: command line, wire, backend; a replay makes no error but that of float32."""
     stop = threading.Event()
     times = itertools.cycle(range(6))  # both evaluations ask six times
@@ -298,7 +324,17 @@ def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(converted, loopb
     thread.start()
     try:
         where = f'{loopback}:5601'
-        arguments = ['evaluate', str(converted), '--policy', where, where, '--stride', '4', '--json', str(tmp_path / 'errors.json')]
+        arguments = [
+            'evaluate',
+            str(converted),
+            '--policy',
+            where,
+            where,
+            '--stride',
+            '4',
+            '--json',
+            str(tmp_path / 'errors.json'),
+        ]
         assert main([*arguments, '--plot', str(tmp_path / 'errors.png')]) == 0
     finally:
         stop.set()
@@ -306,7 +342,9 @@ def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(converted, loopb
     for errors in json.loads((tmp_path / 'errors.json').read_text()):
         assert errors['chunks'] == 6
         assert set(errors['keys']) == {'delta_tcp_position', 'delta_tcp_orientation', 'gripper_command'}
-        assert all(found['mae'] < 1e-7 and len(found['mae_by_step']) == 8 for found in errors['keys'].values())
+        assert all(
+            found['mae'] < 1e-7 and len(found['mae_by_step']) == 8 for found in errors['keys'].values()
+        )
     assert cv2.imread(str(tmp_path / 'errors.png')).shape[1] > 1000
     assert 'delta_tcp_position' in capsys.readouterr().out
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The histogram of tick lateness against numpy's percentiles."""
 
 import numpy as np

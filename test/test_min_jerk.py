@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Minimum-jerk motions as deltas: they arrive, and never exceed their speed."""
 
 import numpy as np

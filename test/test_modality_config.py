@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The config files for GR00T, run against stand-ins for its classes."""
 
 import sys
@@ -44,7 +45,9 @@ def registered(monkeypatch):
         for name in NAMES:
             setattr(stand_in, name, Recorded(name))
         stand_in.BaseDataConfig = object
-        stand_in.register_modality_config = lambda config, embodiment_tag: found.append((config, embodiment_tag))
+        stand_in.register_modality_config = lambda config, embodiment_tag: found.append(
+            (config, embodiment_tag)
+        )
         monkeypatch.setitem(sys.modules, module, stand_in)
     return found
 
@@ -54,10 +57,21 @@ def test_a_registered_config_names_every_part_of_the_row(embodiment, registered,
     exec(compile(modality_config(embodiment, gr00t_version, horizon), 'config', 'exec'), {})
     ((config, tag),) = registered
     assert tag == 'NEW_EMBODIMENT'
-    assert config['state'].modality_keys == ['joint_positions', 'joint_velocities', 'gripper_state', 'tcp_pose']
-    assert config['action'].modality_keys == ['delta_tcp_position', 'delta_tcp_orientation', 'gripper_command']
+    assert config['state'].modality_keys == [
+        'joint_positions',
+        'joint_velocities',
+        'gripper_state',
+        'tcp_pose',
+    ]
+    assert config['action'].modality_keys == [
+        'delta_tcp_position',
+        'delta_tcp_orientation',
+        'gripper_command',
+    ]
     assert config['action'].delta_indices == list(range(horizon))
-    assert [(c.rep, c.type, c.format) for c in config['action'].action_configs] == [('ABSOLUTE', 'NON_EEF', 'DEFAULT')] * 3
+    assert [(c.rep, c.type, c.format) for c in config['action'].action_configs] == [
+        ('ABSOLUTE', 'NON_EEF', 'DEFAULT')
+    ] * 3
     assert config['video'].modality_keys == ['zed_camera']
     assert config['language'].modality_keys == ['annotation.human.action.task_description']
 
@@ -68,7 +82,12 @@ def test_the_class_of_n1_5_normalises_every_key_and_thresholds_the_gripper(embod
     config = names['Ur5eRobotiqZedDataConfig']()
     assert config.modality_config()['video'].modality_keys == ['video.zed_camera']
     transforms = config.transform().transforms
-    modes = {key: mode for t in transforms if t.kind == 'StateActionTransform' for key, mode in t.normalization_modes.items()}
+    modes = {
+        key: mode
+        for t in transforms
+        if t.kind == 'StateActionTransform'
+        for key, mode in t.normalization_modes.items()
+    }
     assert set(modes) == {*config.state_keys, *config.action_keys}
     assert modes['action.gripper_command'] == 'binary'
     assert transforms[-1].action_horizon == 16

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints: read without the libraries that made them, and hosted in a Python of their own, which dies, comes back, and is told of.
 
 The libraries are stand-ins with the same calls: the real ones are gigabytes.
@@ -44,9 +45,15 @@ def n1_7(tmp_path):
         'action': modality(EMBODIMENT.action_slices, range(16), [absolute] * 3), 'language': modality([EMBODIMENT.language]),
     }  # fmt: skip
     kwargs = {'modality_configs': {'new_embodiment': configs}, 'use_percentiles': True, 'clip_outliers': True}
-    write(folder / 'processor_config.json', {'processor_class': 'Gr00tN1d7Processor', 'processor_kwargs': kwargs})
+    write(
+        folder / 'processor_config.json',
+        {'processor_class': 'Gr00tN1d7Processor', 'processor_kwargs': kwargs},
+    )
     sizes = {'state': EMBODIMENT.state_slices, 'action': EMBODIMENT.action_slices}
-    statistics = {kind: {name: {'min': [0.0] * (part.stop - part.start)} for name, part in parts.items()} for kind, parts in sizes.items()}
+    statistics = {
+        kind: {name: {'min': [0.0] * (part.stop - part.start)} for name, part in parts.items()}
+        for kind, parts in sizes.items()
+    }
     write(folder / 'statistics.json', {'new_embodiment': statistics})
     write(folder / 'config.json', {'model_type': 'Gr00tN1d7', 'model_name': 'nvidia/Cosmos-Reason2-2B'})
     return folder
@@ -56,17 +63,34 @@ def n1_7(tmp_path):
 def act(tmp_path):
     """A checkpoint folder as LeRobot leaves it, weights apart."""
     folder = tmp_path / 'act_cube'
-    inputs = {'observation.state': {'type': 'STATE', 'shape': [20]}, 'observation.images.zed_camera': {'type': 'VISUAL', 'shape': [3, 480, 640]}}
-    config = {'type': 'act', 'input_features': inputs, 'output_features': {'action': {'type': 'ACTION', 'shape': [7]}}, 'n_action_steps': 12}
+    inputs = {
+        'observation.state': {'type': 'STATE', 'shape': [20]},
+        'observation.images.zed_camera': {'type': 'VISUAL', 'shape': [3, 480, 640]},
+    }
+    config = {
+        'type': 'act',
+        'input_features': inputs,
+        'output_features': {'action': {'type': 'ACTION', 'shape': [7]}},
+        'n_action_steps': 12,
+    }
     write(folder / 'checkpoints/last/pretrained_model/config.json', config)
-    write(folder / 'checkpoints/last/pretrained_model/train_config.json', {'dataset': {'repo_id': 'lab/cube'}})
+    write(
+        folder / 'checkpoints/last/pretrained_model/train_config.json', {'dataset': {'repo_id': 'lab/cube'}}
+    )
     return folder
 
 
 def test_a_checkpoint_of_gr00t_is_shown_beside_the_embodiment(n1_7, capsys, tmp_path):
     assert main(['inspect', str(n1_7), '--json', str(tmp_path / 'found.json')]) == 0
     text = capsys.readouterr().out
-    for part in ('GR00T N1.7', '16 steps, 0 to 15', 'delta_tcp_position', 'absolute non_eef default', '640x480', 'fits the embodiment'):
+    for part in (
+        'GR00T N1.7',
+        '16 steps, 0 to 15',
+        'delta_tcp_position',
+        'absolute non_eef default',
+        '640x480',
+        'fits the embodiment',
+    ):
         assert part in text
     found = json.loads((tmp_path / 'found.json').read_text())
     assert found['sizes']['state']['tcp_pose'] == 7
@@ -96,7 +120,10 @@ def test_the_processor_may_lie_in_its_own_folder_and_tags_are_named(n1_7):
 
 
 def test_a_checkpoint_of_n1_5_says_that_its_data_config_is_needed(tmp_path):
-    write(tmp_path / 'experiment_cfg/metadata.json', {'new_embodiment': {'statistics': {'state': {'arm': {'min': [0, 0]}}, 'action': {}}}})
+    write(
+        tmp_path / 'experiment_cfg/metadata.json',
+        {'new_embodiment': {'statistics': {'state': {'arm': {'min': [0, 0]}}, 'action': {}}}},
+    )
     checkpoint = read_checkpoint(tmp_path)
     assert (checkpoint.release, checkpoint.sizes['state']) == ('GR00T N1.5', {'arm': 2})
     assert any('--data-config' in note for note in checkpoint.notes)
@@ -111,7 +138,10 @@ def test_a_checkpoint_of_lerobot_is_shown_and_compared(act, capsys):
     assert 'observation.state has 20 numbers where the embodiment has 6' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('content', 'text'), [('{', 'cannot be read'), ('[]', 'holds no map'), ('{}', 'is no checkpoint of GR00T or LeRobot')])
+@pytest.mark.parametrize(
+    ('content', 'text'),
+    [('{', 'cannot be read'), ('[]', 'holds no map'), ('{}', 'is no checkpoint of GR00T or LeRobot')],
+)
 def test_what_is_no_checkpoint_is_told(tmp_path, content, text):
     write(tmp_path / 'config.json', content)
     with pytest.raises(GrootRosError, match=text):
@@ -255,7 +285,10 @@ def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, ac
 
 
 def test_a_policy_of_lerobot_with_other_rows_is_refused_by_name(lerobot, act):
-    with pytest.raises(PolicyError, match=r'does not fit the embodiment so101_dualcam: it wants the picture observation\.images\.zed_camera; its state has 20'):
+    with pytest.raises(
+        PolicyError,
+        match=r'does not fit the embodiment so101_dualcam: it wants the picture observation\.images\.zed_camera; its state has 20',
+    ):
         make_policy(PolicyChoice('lerobot', str(act)), load_embodiment('so101_dualcam'), lambda line: None)
 
 
@@ -265,13 +298,17 @@ def seen(task='go on'):
 
 def test_a_model_in_its_own_process_answers_dies_and_comes_back(gr00t, tmp_path, eventually):
     lines = []
-    policy = make_policy(PolicyChoice('gr00t', str(tmp_path / 'checkpoint-10000'), timeout_s=20.0), EMBODIMENT, lines.append)
+    policy = make_policy(
+        PolicyChoice('gr00t', str(tmp_path / 'checkpoint-10000'), timeout_s=20.0), EMBODIMENT, lines.append
+    )
     try:
         assert policy.spec.name == 'GR00T checkpoint-10000'
         assert any('warming up, 3 of 3' in line for line in lines)
         assert 'loading shards' in lines
         answer = policy.infer(seen())
-        np.testing.assert_allclose(answer['delta_tcp_position'], np.tile(np.arange(13, 16) / 100, (16, 1)), atol=1e-6)
+        np.testing.assert_allclose(
+            answer['delta_tcp_position'], np.tile(np.arange(13, 16) / 100, (16, 1)), atol=1e-6
+        )
         pid = policy._process._process.pid
         os.kill(pid, signal.SIGKILL)
         assert eventually(lambda: 'exit code -9' in policy.trouble())
@@ -295,7 +332,9 @@ def test_a_model_in_its_own_process_answers_dies_and_comes_back(gr00t, tmp_path,
     ],
 )
 def test_a_model_that_does_not_start_is_told_in_one_sentence(gr00t, settings, text):
-    process = ModelProcess(ModelSettings(**{'backend': 'gr00t', 'checkpoint': 'c', **settings}), EMBODIMENT, lambda line: None)
+    process = ModelProcess(
+        ModelSettings(**{'backend': 'gr00t', 'checkpoint': 'c', **settings}), EMBODIMENT, lambda line: None
+    )
     with pytest.raises(PolicyError, match=f'The model could not be started: .*{text}'):
         process.wait(60.0)
 
@@ -312,7 +351,10 @@ def test_a_model_does_not_outlive_who_started_it(gr00t, eventually):
 def test_unknown_backends_and_missing_checkpoints_are_told():
     with pytest.raises(GrootRosError, match='needs a checkpoint'):
         make_policy(PolicyChoice('lerobot'), EMBODIMENT, print)
-    with pytest.raises(GrootRosError, match="backend 'act' is not known: use replay, remote, gr00t, lerobot, hold or scripted"):
+    with pytest.raises(
+        GrootRosError,
+        match="backend 'act' is not known: use replay, remote, gr00t, lerobot, hold or scripted",
+    ):
         make_policy(PolicyChoice('act'), EMBODIMENT, print)
 
 
@@ -321,7 +363,10 @@ def test_serving_a_checkpoint_ends_with_its_model(gr00t, n1_7, loopback, capfd):
     os.environ['GROOT_ROS_API_TOKEN'] = 'secret'
     try:
         codes = []
-        thread = threading.Thread(target=lambda: codes.append(main(['serve', str(n1_7), '--host', loopback, '--port', '5633'])), daemon=True)
+        thread = threading.Thread(
+            target=lambda: codes.append(main(['serve', str(n1_7), '--host', loopback, '--port', '5633'])),
+            daemon=True,
+        )
         thread.start()
         deadline_s = time.monotonic() + 60
         client = Client(loopback, 5633, 'n1.7', 'secret', 0.5)

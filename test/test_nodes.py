@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The nodes on real rclpy, against a simulated cell."""
 
 import signal
@@ -17,7 +18,7 @@ def test_the_gripper_follows_accepted_commands_only(driver, operator, start_node
     def closed():
         operator.send(opening=0.0)
         operator.spin(0.05)
-        return operator.newest['gripper/state'].position < 0.02
+        return operator.newest['gripper/state'].opening < 0.02
 
     assert operator.until(closed)
     assert operator.newest['gripper/state'].target == 0.0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a policy sees of a running robot is what the converter makes of the recording, or nothing; the shadow compares the same rows."""
 
 import numpy as np
@@ -76,7 +77,9 @@ class Foreseeing(HoldPolicy):
     def infer(self, observation):
         row_s = 1 / self._embodiment.fps
         t = (observation.tick_ns - self._known.t0_ns) / 1e9 + row_s * np.arange(9)
-        moved = np.diff([self._known.motion.pose(time_s)[:3] for time_s in t], axis=0) + np.array([1e-4, 0, 0])
+        moved = np.diff([self._known.motion.pose(time_s)[:3] for time_s in t], axis=0) + np.array(
+            [1e-4, 0, 0]
+        )
         turned = np.tile([0, 0, 0.4 * row_s], (8, 1))
         return {'delta_tcp_position': moved, 'delta_tcp_orientation': turned}
 

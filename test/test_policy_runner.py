@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The player in made-up time: every fault ends in a stop with its reason, limits and pauses do no harm, policies change in mid-run."""
 
 import numpy as np
@@ -42,7 +43,13 @@ class MadeUpWorker:
             action = {} if hangs else self.policy.infer(observation)
         except PolicyError as error:
             problem = str(error)
-        self._answer = InferenceResult(observation, self.now_ns / 1e9, 0.0, action, f'{self.policy.spec.name} gave no answer' if hangs else problem)
+        self._answer = InferenceResult(
+            observation,
+            self.now_ns / 1e9,
+            0.0,
+            action,
+            f'{self.policy.spec.name} gave no answer' if hangs else problem,
+        )
         self._due_ns = self.now_ns + (TIMEOUT_NS if hangs else self.latency_ns)
         if hangs:
             self.busy_until_ns = self.now_ns + 30_000_000_000
@@ -63,7 +70,13 @@ class Run:
     def __init__(self, policy, latency_ns=60_000_000, command_ns=ROW_NS, **schedule) -> None:
         self.asker, self.answers, self.commands = MadeUpWorker(policy, latency_ns), [], []
         settings = ScheduleSettings(ROW_NS / 1e9, **{'stop_distance_m': 0.01, **schedule})
-        self.player = PolicyRunner(self.asker, ObservationBuilder(EMBODIMENT), settings, RunnerSettings(command_ns), self.answers.append)
+        self.player = PolicyRunner(
+            self.asker,
+            ObservationBuilder(EMBODIMENT),
+            settings,
+            RunnerSettings(command_ns),
+            self.answers.append,
+        )
         self.now_ns, self.pose = 1_000_000_000, START
         self.player.begin(START, self.now_ns)
 
@@ -111,7 +124,9 @@ def test_every_fault_ends_at_rest_with_its_reason(fault):
     assert run.steps_m.max() <= 0.002 + 1e-9
     assert run.steps_m[-1] < 0.001 < run.steps_m[len(run.steps_m) // 2]
     run.player.halt()
-    assert run.player.why_not(run.now_ns) == ('' if fault not in ('late', 'hanging') else f'scripted {fault} still works on an earlier request')
+    assert run.player.why_not(run.now_ns) == (
+        '' if fault not in ('late', 'hanging') else f'scripted {fault} still works on an earlier request'
+    )
 
 
 def test_a_policy_in_trouble_may_not_begin():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy server on real rclpy, with the arm's driver on a simulated cell: nothing moves before enable, and every fault ends in order."""
 
 import threading
@@ -193,7 +194,11 @@ class Circle:
         self.asked.append(observation)
         deltas = np.zeros((1, 16, 3), np.float32)
         deltas[..., 1] = 0.001
-        return {'delta_tcp_position': deltas, 'delta_tcp_orientation': np.zeros((1, 16, 3)), 'gripper_command': np.full((1, 16, 1), 0.1)}, {}
+        return {
+            'delta_tcp_position': deltas,
+            'delta_tcp_orientation': np.zeros((1, 16, 3)),
+            'gripper_command': np.full((1, 16, 1), 0.1),
+        }, {}
 
     def reset(self):
         pass
@@ -218,7 +223,15 @@ def test_a_model_behind_the_wire_sees_the_robot_and_moves_it(watched, operator, 
     try:
         start_node('robotiq_driver', robot_ip=driver.host)
         publish_pictures(operator)
-        start_node('policy_server', backend='remote', host=loopback, port=5611, task='go on', max_observation_age_s=2.0, timeout_s=5.0)
+        start_node(
+            'policy_server',
+            backend='remote',
+            host=loopback,
+            port=5611,
+            task='go on',
+            max_observation_age_s=2.0,
+            timeout_s=5.0,
+        )
         watched.ready()
         before = operator.position
         assert watched.enable().success

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Verdicts: a good episode passes, each fault is found by its check, and a bag says the same as its recorder."""
 
 import json
@@ -24,7 +25,9 @@ STATUS = 'groot_ros/msg/RobotStatus'
 def embodiment():
     """Small pictures: the encoder is not what is tested here."""
     shipped = load_embodiment('ur5e_robotiq_zed')
-    return shipped.model_copy(update={'cameras': (shipped.cameras[0].model_copy(update={'width': 160, 'height': 120}),)})
+    return shipped.model_copy(
+        update={'cameras': (shipped.cameras[0].model_copy(update={'width': 160, 'height': 120}),)}
+    )
 
 
 def textured(entries):
@@ -81,7 +84,7 @@ def jump_tcp(message, t):
 
 
 def open_gripper(message, t):
-    message.position = message.target = 1.0
+    message.opening = message.target = 1.0
 
 
 def late(topic, delay_s):
@@ -107,9 +110,31 @@ def statuses(*values):
         types = typestore().types
         for k, (source, accepted, clipped, refused) in enumerate(values):
             header = types['std_msgs/msg/Header'](time_message(0), '')
-            blank = {'connected': True, 'robot_mode': 7, 'robot_mode_text': '', 'safety_mode': 1, 'safety_mode_text': '', 'runtime_state': 2}
-            more = {'program_running': True, 'protective_stopped': False, 'emergency_stopped': False, 'speed_scaling': 1.0, 'state': 1, 'reason': ''}
-            message = types[STATUS](header=header, source=source, accepted=accepted, clipped=clipped, refused=refused, **blank, **more)
+            blank = {
+                'connected': True,
+                'robot_mode': 7,
+                'robot_mode_text': '',
+                'safety_mode': 1,
+                'safety_mode_text': '',
+                'runtime_state': 2,
+            }
+            more = {
+                'program_running': True,
+                'protective_stopped': False,
+                'emergency_stopped': False,
+                'speed_scaling': 1.0,
+                'state': 1,
+                'reason': '',
+            }
+            message = types[STATUS](
+                header=header,
+                source=source,
+                accepted=accepted,
+                clipped=clipped,
+                refused=refused,
+                **blank,
+                **more,
+            )
             entries.append([round((1 + k) * 1e9), 'robot_status', message])
         return sorted(entries, key=lambda e: e[0])
 
@@ -122,7 +147,9 @@ def resting_at_first(entries):
     for entry in entries:
         stamp = entry[2].header.stamp
         if seconds(entry) < 3.0 and entry[1] in ('joint_states', 'tcp_pose', 'gripper/state'):
-            entry[2] = type(entry[2])(**{**vars(first.setdefault(entry[1], entry[2])), 'header': entry[2].header})
+            entry[2] = type(entry[2])(
+                **{**vars(first.setdefault(entry[1], entry[2])), 'header': entry[2].header}
+            )
             entry[2].header.stamp = stamp
     return entries
 
@@ -155,7 +182,12 @@ def judged(tmp_path, synthetic):
 
     def record(change=lambda entries: entries, length_s=SECONDS, name='bag', **options):
         source = synthetic(seconds=length_s)
-        trace = source.record(tmp_path / name, entries=change(textured(source.entries())), more_types={'robot_status': STATUS}, **options)
+        trace = source.record(
+            tmp_path / name,
+            entries=change(textured(source.entries())),
+            more_types={'robot_status': STATUS},
+            **options,
+        )
         return judge(trace, load_thresholds(), {}, name), trace
 
     return record
@@ -164,7 +196,11 @@ def judged(tmp_path, synthetic):
 def test_a_good_episode_passes_every_check(judged):
     verdict, _ = judged()
     assert verdict.verdict == 'pass', verdict.reasons
-    assert {finding.check for finding in verdict.findings} >= set(CHECKS) - {'clipped_share', 'refused_commands', 'drift_ppm'}
+    assert {finding.check for finding in verdict.findings} >= set(CHECKS) - {
+        'clipped_share',
+        'refused_commands',
+        'drift_ppm',
+    }
 
 
 @pytest.mark.parametrize('fault', FAULTS)
@@ -178,7 +214,9 @@ def test_each_fault_is_found_by_its_check(judged, fault):
 def test_a_clock_that_drifts_is_found_once_it_matters(judged):
     drift = changed('joint_states', 0.0, 99.0, lambda message, t: stamped(message, -2e-4 * t))
     verdict, _ = judged(drift, length_s=16.0)
-    assert [f.level for f in verdict.findings if f.check == 'drift_ppm' and f.subject == 'joint_states'] == ['fail']
+    assert [f.level for f in verdict.findings if f.check == 'drift_ppm' and f.subject == 'joint_states'] == [
+        'fail'
+    ]
 
 
 def test_a_camera_that_gets_slower_for_a_while_has_no_other_clock(judged):
@@ -202,7 +240,9 @@ def test_lost_messages_fail(judged):
     assert any('tcp_pose: messages lost: 2' in reason for reason in verdict.reasons)
 
 
-@pytest.mark.parametrize('fault', ['frames missing for half a second', 'commands clipped', 'state absent at rows'])
+@pytest.mark.parametrize(
+    'fault', ['frames missing for half a second', 'commands clipped', 'state absent at rows']
+)
 def test_a_bag_gives_the_verdict_that_its_recorder_gave(judged, tmp_path, fault):
     live, _ = judged(FAULTS[fault][0])
     with EpisodeBag(tmp_path / 'bag') as bag:
@@ -249,7 +289,19 @@ def test_a_pause_makes_no_gap_and_no_jump(judged):
 
 def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
     judged()
-    assert main(['inspect', str(tmp_path / 'bag'), '--json', str(tmp_path / 'v.json'), '--report', str(tmp_path / 'p.html')]) == 0
+    assert (
+        main(
+            [
+                'inspect',
+                str(tmp_path / 'bag'),
+                '--json',
+                str(tmp_path / 'v.json'),
+                '--report',
+                str(tmp_path / 'p.html'),
+            ]
+        )
+        == 0
+    )
     assert 'bag: pass' in capsys.readouterr().out
     assert json.loads((tmp_path / 'v.json').read_text())['verdict'] == 'pass'
     page = (tmp_path / 'p.html').read_text()
@@ -261,7 +313,15 @@ def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
     assert 'the episode lasts' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('text', 'message'), [('nonsense: {warn: 1}', 'no check'), ('gap_s: {worn: 1}', 'gap_s'), ('a: [', 'not YAML'), ('- 3', 'wrong at')])
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('nonsense: {warn: 1}', 'no check'),
+        ('gap_s: {worn: 1}', 'gap_s'),
+        ('a: [', 'not YAML'),
+        ('- 3', 'wrong at'),
+    ],
+)
 def test_thresholds_that_are_wrong_are_named(tmp_path, text, message):
     (tmp_path / 't.yaml').write_text(text)
     with pytest.raises(GrootRosError, match=message):

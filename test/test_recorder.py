@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder on real rclpy, fed by a small cell of the test: episodes from start to verdict, and what speaks against them."""
 
 import json
@@ -28,7 +29,10 @@ expected_rates_hz: {{joint_states: 40, tcp_pose: 40, gripper/state: 20}}
 extra_topics: []
 """
 # These machines are shared: what is judged here is the recorder, not their clock.
-PATIENT = '\n'.join(f'{check}: {{}}' for check in ('rate_deviation', 'gap_s', 'tick_jitter', 'fps_deviation', 'filled_share', 'max_filled_s'))
+PATIENT = '\n'.join(
+    f'{check}: {{}}'
+    for check in ('rate_deviation', 'gap_s', 'tick_jitter', 'fps_deviation', 'filled_share', 'max_filled_s')
+)
 PATIENT += '\nage_p95_s: {}\nage_max_s: {}\ndelay_s: {}\nlate_share: {}\ndrift_ppm: {}\nidle_head_s: {}\nidle_tail_s: {}\nrows_without_state: {}\n'
 PATIENT += 'duration_s: {}\nfuture_stamp_s: {}\ngripper_still: {}\nframe_skew: {}\nstamp_regressions: {}\n'
 
@@ -56,10 +60,19 @@ class SmallCell:
         while self._running:
             stamp = to_time_msg(round((began_s + k / 40) * 1e9))
             t = k / 40
-            joints = JointState(name=list(JOINT_NAMES), position=(0.2 * np.sin(t + np.arange(6))).tolist(), velocity=[0.0] * 6)
-            pose, gripper = PoseStamped(), GripperState(position=0.5 + 0.5 * np.sin(t), target=0.5 + 0.5 * np.sin(t))
+            joints = JointState(
+                name=list(JOINT_NAMES), position=(0.2 * np.sin(t + np.arange(6))).tolist(), velocity=[0.0] * 6
+            )
+            pose, gripper = (
+                PoseStamped(),
+                GripperState(opening=0.5 + 0.5 * np.sin(t), target=0.5 + 0.5 * np.sin(t)),
+            )
             pose.pose.position.x, pose.pose.orientation.w = 0.1 * np.sin(t), 1.0
-            for message, publisher, every in ((joints, self.joints, 1), (pose, self.poses, 1), (gripper, self.gripper, 2)):
+            for message, publisher, every in (
+                (joints, self.joints, 1),
+                (pose, self.poses, 1),
+                (gripper, self.gripper, 2),
+            ):
                 if k % every == 0:
                     message.header.stamp = stamp
                     publisher.publish(message)
@@ -141,13 +154,22 @@ def test_an_episode_from_preflight_to_verdict(small_cell, recorder):
     assert not client.start().success
     assert client.rows(20)
     assert client.status.state == EpisodeStatus.RECORDING
-    assert {stream.topic for stream in client.status.streams} == {'joint_states', 'tcp_pose', 'gripper/state', 'zed/image'}
+    assert {stream.topic for stream in client.status.streams} == {
+        'joint_states',
+        'tcp_pose',
+        'gripper/state',
+        'zed/image',
+    }
     answer = client.stop()
     assert answer.success, answer.message
     path = client.folder / answer.episode
     verdict = json.loads((path / 'verdict.json').read_text())
     assert verdict['verdict'] == answer.verdict == 'pass', verdict['reasons']
-    assert json.loads((client.folder / 'episodes.json').read_text())['episodes'][0]['rows'] == verdict['rows'] >= 20
+    assert (
+        json.loads((client.folder / 'episodes.json').read_text())['episodes'][0]['rows']
+        == verdict['rows']
+        >= 20
+    )
     with EpisodeBag(path) as bag:
         assert load_trace(bag, embodiment_of(bag)).rows == verdict['rows']
     assert 'No episode' in client.stop().message
@@ -172,7 +194,9 @@ def test_pause_redo_and_discard(small_cell, recorder):
     assert client.rows(5)
     answer = client.call(Trigger, 'redo')
     assert answer.success, answer.message
-    assert client.until(lambda: client.status.state == EpisodeStatus.RECORDING and client.status.task == 'another')
+    assert client.until(
+        lambda: client.status.state == EpisodeStatus.RECORDING and client.status.task == 'another'
+    )
     assert client.call(Trigger, 'discard').success
     assert not client.call(Trigger, 'discard').success
     assert [path.name for path in sorted(client.folder.glob('episode_*'))] == ['episode_000000']
@@ -184,7 +208,9 @@ def test_the_action_records_with_feedback_and_a_cancelled_goal_leaves_nothing(sm
 
     def send(**fields):
         assert operator.until(action.server_is_ready)
-        future = action.send_goal_async(RecordEpisode.Goal(task='x', **fields), feedback_callback=feedback.append)
+        future = action.send_goal_async(
+            RecordEpisode.Goal(task='x', **fields), feedback_callback=feedback.append
+        )
         assert operator.until(future.done)
         return future.result()
 
@@ -226,7 +252,12 @@ def test_a_red_preflight_stops_the_start_unless_it_is_forced(small_cell, recorde
 def test_a_topic_of_the_wrong_type_is_named_before_an_episode(recorder, operator):
     client = recorder()
     operator.node.create_publisher(String, 'zed/image', STREAM_QOS)
-    assert operator.until(lambda: 'zed/image is of type std_msgs/msg/String, and a camera must be' in client.call(Preflight, 'preflight').message)
+    assert operator.until(
+        lambda: (
+            'zed/image is of type std_msgs/msg/String, and a camera must be'
+            in client.call(Preflight, 'preflight').message
+        )
+    )
 
 
 def test_a_publisher_that_comes_back_with_another_type_is_named(small_cell, recorder, operator):
@@ -245,7 +276,9 @@ def test_a_camera_that_falls_silent_is_told_at_once(small_cell, recorder):
     assert client.start().success
     assert client.rows(5)
     small_cell.camera_on = False
-    assert client.until(lambda: any(problem.startswith('zed/image: silent') for problem in client.seen_problems))
+    assert client.until(
+        lambda: any(problem.startswith('zed/image: silent') for problem in client.seen_problems)
+    )
     assert client.stop().success
 
 
@@ -266,7 +299,9 @@ def test_a_camera_of_another_size_ends_the_episode_and_what_came_before_is_kept(
 
 
 def test_the_next_task_of_the_list_is_taken_and_counted(small_cell, recorder, tmp_path):
-    (tmp_path / 'tasks.yaml').write_text('tasks: [{text: first, count: 1}, {text: "second\\nline – ü", count: 1}]')
+    (tmp_path / 'tasks.yaml').write_text(
+        'tasks: [{text: first, count: 1}, {text: "second\\nline – ü", count: 1}]'
+    )
     client = recorder(tasks_file=tmp_path / 'tasks.yaml')
     assert client.green()
     for task in ('first', 'second\nline – ü'):
@@ -278,7 +313,10 @@ def test_the_next_task_of_the_list_is_taken_and_counted(small_cell, recorder, tm
     assert 'The task list is done' in client.start('').message
 
 
-@pytest.mark.parametrize(('parameters', 'message'), [({'video': 'mpeg'}, 'h264, jpeg, raw'), ({'tasks_file': '/nonexistent'}, 'cannot be read')])
+@pytest.mark.parametrize(
+    ('parameters', 'message'),
+    [({'video': 'mpeg'}, 'h264, jpeg, raw'), ({'tasks_file': '/nonexistent'}, 'cannot be read')],
+)
 def test_parameters_that_are_wrong_are_named(start_node, tmp_path, parameters, message):
     process = start_node('recorder', output_dir=tmp_path, **parameters)
     _, text = process.communicate(timeout=60)

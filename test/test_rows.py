@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a row is: joints by name, deltas between successive states, the command in force at the next tick."""
 
 from types import SimpleNamespace
@@ -12,7 +13,9 @@ from groot_ros.sampling.rows import TickSample, build_rows, extract
 
 def test_joints_are_found_by_name():
     message = SimpleNamespace(name=['b', 'a'], position=[2.0, 1.0])
-    np.testing.assert_array_equal(extract(message, Source(topic='j', field='position', joints=('a', 'b'))), [1.0, 2.0])
+    np.testing.assert_array_equal(
+        extract(message, Source(topic='j', field='position', joints=('a', 'b'))), [1.0, 2.0]
+    )
 
 
 def test_a_missing_joint_is_named():
@@ -23,13 +26,24 @@ def test_a_missing_joint_is_named():
 
 def test_n_plus_one_samples_make_n_rows(embodiment):
     quarter = np.sqrt(0.5)
-    poses = [[0, 0, 0, 0, 0, 0, 1], [0.1, 0, 0, 0, 0, quarter, quarter], [0.1, 0.2, 0, 0, 0, -quarter, -quarter]]
+    poses = [
+        [0, 0, 0, 0, 0, 0, 1],
+        [0.1, 0, 0, 0, 0, quarter, quarter],
+        [0.1, 0.2, 0, 0, 0, -quarter, -quarter],
+    ]
     samples = [
-        TickSample(tick_ns=k, state=np.concatenate([np.zeros(13), pose]), commands=np.array([command]), ages_s=np.zeros(4))
+        TickSample(
+            tick_ns=k,
+            state=np.concatenate([np.zeros(13), pose]),
+            commands=np.array([command]),
+            ages_s=np.zeros(4),
+        )
         for k, (pose, command) in enumerate(zip(poses, [1.0, 0.5, 0.0], strict=True))
     ]
     rows = build_rows(embodiment, samples)
-    np.testing.assert_allclose(rows.actions, [[0.1, 0, 0, 0, 0, np.pi / 2, 0.5], [0, 0.2, 0, 0, 0, 0, 0.0]], atol=1e-12)
+    np.testing.assert_allclose(
+        rows.actions, [[0.1, 0, 0, 0, 0, np.pi / 2, 0.5], [0, 0.2, 0, 0, 0, 0, 0.0]], atol=1e-12
+    )
     assert rows.states.shape == (2, 20)
     assert rows.states[1, 19] > 0
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waypoints read at 500 Hz."""
 
 import numpy as np
@@ -23,7 +24,9 @@ def test_holds_before_and_after_and_moves_evenly_between():
 def test_segments_that_touch_make_no_step():
     trajectory = PoseTrajectory(0.0, START)
     for k in range(5):
-        trajectory.append(k * 0.05, (k + 1) * 0.05, apply_delta(START, np.array([0.01 * (k + 1), 0, 0, 0, 0, 0])))
+        trajectory.append(
+            k * 0.05, (k + 1) * 0.05, apply_delta(START, np.array([0.01 * (k + 1), 0, 0, 0, 0, 0]))
+        )
     xs = np.array([trajectory.sample(t)[0] for t in np.arange(0, 0.26, 0.002)])
     assert np.diff(xs).max() == pytest.approx(0.0004, rel=1e-6)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated cell as its clients see it: unmodified ur_rtde, the Robotiq socket, and RTDE byte by byte."""
 
 import socket
@@ -24,7 +25,9 @@ def ur_rtde(host: str, script: str) -> str:
         host = {host!r}
     """
     text = textwrap.dedent(prelude) + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, '-c', text], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

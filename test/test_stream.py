@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sampling at ticks, and ticks from frame stamps."""
 
 from itertools import pairwise
@@ -80,12 +81,17 @@ def test_a_frame_too_many_is_left_out_and_counted():
 @given(data=st.data())
 def test_many_ticks_at_once_give_the_same_bits_as_one_by_one(method, data):
     count = data.draw(st.integers(1, 12))
-    stamps_ns = np.cumsum(data.draw(st.lists(st.integers(1, 30_000_000), min_size=count, max_size=count))) + 1_700_000_000_000_000_000
+    stamps_ns = (
+        np.cumsum(data.draw(st.lists(st.integers(1, 30_000_000), min_size=count, max_size=count)))
+        + 1_700_000_000_000_000_000
+    )
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     stream = Stream(method)
     stream.extend(stamps_ns, rng.normal(size=(count, 7)))
     around = st.integers(int(stamps_ns[0]), int(stamps_ns[-1]) + 10_000_000)
-    ticks_ns = sorted(data.draw(st.lists(st.one_of(around, st.sampled_from(stamps_ns.tolist())), min_size=1, max_size=20)))
+    ticks_ns = sorted(
+        data.draw(st.lists(st.one_of(around, st.sampled_from(stamps_ns.tolist())), min_size=1, max_size=20))
+    )
     values, ages_ns = stream.sample_all(np.array(ticks_ns))
     single = [stream.sample(tick_ns) for tick_ns in ticks_ns]
     np.testing.assert_array_equal(values, [sample.value for sample in single])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Conversion of tables: HDF5 of Isaac Lab and Mimic, LeRobot v2 with other columns, arrays of one's own; data of the shape of each system."""
 
 import json
@@ -60,19 +61,32 @@ def clean(dataset, horizon=16):
 
 
 def test_demonstrations_of_isaac_lab(tmp_path):
-    file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {}), (franka(21), {'success': False}), (franka(24), {})])
-    report = convert([file], tmp_path / 'set', load_embodiment('franka_mcx'), ConversionOptions(task='insert the card', workers=2))
+    file = write_hdf5(
+        tmp_path / 'teleop.hdf5', [(franka(), {}), (franka(21), {'success': False}), (franka(24), {})]
+    )
+    report = convert(
+        [file],
+        tmp_path / 'set',
+        load_embodiment('franka_mcx'),
+        ConversionOptions(task='insert the card', workers=2),
+    )
     assert (report.episodes, report.rows) == (3, 65)
     found = decode_columns(tmp_path / 'set')
     np.testing.assert_array_equal(found['action'], franka()['actions'])
     np.testing.assert_array_equal(found['observation.state'][:, :3], franka()['obs/eef_pos'])
-    np.testing.assert_array_equal(found['observation.state'][:, 3:7], np.tile([0.0, 0.0, 0.0, 1.0], (ROWS, 1)))
+    np.testing.assert_array_equal(
+        found['observation.state'][:, 3:7], np.tile([0.0, 0.0, 0.0, 1.0], (ROWS, 1))
+    )
     modality = json.loads((tmp_path / 'set/meta/modality.json').read_text())
     assert modality['action']['arm'] == {'start': 0, 'end': 6, 'absolute': False}
     episodes = [json.loads(line) for line in (tmp_path / 'set/meta/episodes.jsonl').read_text().splitlines()]
-    assert [episode['tasks'] for episode in episodes] == [['insert the card', validity] for validity in ('valid', 'invalid', 'valid')]
+    assert [episode['tasks'] for episode in episodes] == [
+        ['insert the card', validity] for validity in ('valid', 'invalid', 'valid')
+    ]
     for index, length in enumerate((20, 21, 24)):
-        shown = list(read_frames(video_file(tmp_path / 'set', 'observation.images.wrist', index), range(length)))
+        shown = list(
+            read_frames(video_file(tmp_path / 'set', 'observation.images.wrist', index), range(length))
+        )
         assert [abs(frame.mean() - (40 + 5 * k)) < 2 for k, frame in enumerate(shown)] == [True] * length
     assert clean(tmp_path / 'set') == []
 
@@ -80,12 +94,18 @@ def test_demonstrations_of_isaac_lab(tmp_path):
 def test_joints_of_the_simulator_are_found_by_name(tmp_path):
     embodiment = load_embodiment('gr1_arms')
     observed, commanded = ramp(54), ramp(37, seed=9)
-    columns = {'obs/robot_joint_pos': observed, 'processed_actions': commanded, 'obs/robot_pov_cam': pictures(256, 160)}
+    columns = {
+        'obs/robot_joint_pos': observed,
+        'processed_actions': commanded,
+        'obs/robot_pov_cam': pictures(256, 160),
+    }
     file = write_hdf5(tmp_path / 'mimic.hdf5', [(columns, {})], 'Isaac-NutPour-GR1T2-ClosedLoop-v0')
     convert([file], tmp_path / 'set', embodiment)
     found, names = decode_columns(tmp_path / 'set'), embodiment.column_joint_names
     for field, part in zip(embodiment.state, embodiment.state_slices.values(), strict=True):
-        wanted = np.stack([observed[:, names['obs/robot_joint_pos'].index(joint)] for joint in field.joints], axis=1)
+        wanted = np.stack(
+            [observed[:, names['obs/robot_joint_pos'].index(joint)] for joint in field.joints], axis=1
+        )
         np.testing.assert_array_equal(found['observation.state'][:, part], wanted)
     elbow = list(embodiment.action[1].joints).index('right_elbow_pitch_joint')
     np.testing.assert_array_equal(found['action'][:, 7 + elbow], commanded[:, 7])
@@ -101,9 +121,19 @@ def test_joints_of_the_simulator_are_found_by_name(tmp_path):
 def test_rewards_come_along(tmp_path):
     rewards = np.zeros(ROWS)
     rewards[-3:] = 1.0
-    columns = {'obs/observation': ramp(25), 'actions': ramp(4), 'obs/image': pictures(224, 224), 'rewards': rewards}
+    columns = {
+        'obs/observation': ramp(25),
+        'actions': ramp(4),
+        'obs/image': pictures(224, 224),
+        'rewards': rewards,
+    }
     file = write_hdf5(tmp_path / 'fetch.h5', [(columns, {})])
-    convert([file], tmp_path / 'set', load_embodiment('fetch_pick_place'), ConversionOptions(task='bring the block to the goal'))
+    convert(
+        [file],
+        tmp_path / 'set',
+        load_embodiment('fetch_pick_place'),
+        ConversionOptions(task='bring the block to the goal'),
+    )
     found = decode_columns(tmp_path / 'set')
     np.testing.assert_array_equal(found['next.reward'], rewards)
     np.testing.assert_array_equal(found['next.done'], np.arange(ROWS) == ROWS - 1)
@@ -115,27 +145,42 @@ def write_lerobot(root, fps, state, action, action_name, cameras, codec='h264', 
     """One episode as LeRobot v2.1 lays it out, with as little as its readers need."""
     (root / 'meta').mkdir(parents=True)
     (root / 'data/chunk-000').mkdir(parents=True)
-    features = {name: {'dtype': 'video', 'shape': [height, width, 3], 'names': None} for name, (width, height) in cameras.items()}
+    features = {
+        name: {'dtype': 'video', 'shape': [height, width, 3], 'names': None}
+        for name, (width, height) in cameras.items()
+    }
     info = {
         'codebase_version': 'v2.1', 'fps': fps, 'chunks_size': 1000, 'features': features,
         'data_path': 'data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet',
         'video_path': 'videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4',
     }  # fmt: skip
     (root / 'meta/info.json').write_text(json.dumps(info))
-    (root / 'meta/episodes.jsonl').write_text(json.dumps({'episode_index': 0, 'tasks': [task], 'length': ROWS}) + '\n')
+    (root / 'meta/episodes.jsonl').write_text(
+        json.dumps({'episode_index': 0, 'tasks': [task], 'length': ROWS}) + '\n'
+    )
     (root / 'meta/tasks.jsonl').write_text(json.dumps({'task_index': 0, 'task': task}) + '\n')
-    table = pa.table({'observation.state': state.tolist(), action_name: action.tolist(), 'task_index': np.zeros(ROWS, int)})
+    table = pa.table(
+        {'observation.state': state.tolist(), action_name: action.tolist(), 'task_index': np.zeros(ROWS, int)}
+    )
     pq.write_table(table, root / 'data/chunk-000/episode_000000.parquet')
     for name, (width, height) in cameras.items():
         path = root / f'videos/chunk-000/{name}/episode_000000.mp4'
         path.parent.mkdir(parents=True)
-        encode_mp4((Frame(0, picture, 'rgb24') for picture in pictures(width, height)), path, (width, height), fps, codec)
+        encode_mp4(
+            (Frame(0, picture, 'rgb24') for picture in pictures(width, height)),
+            path,
+            (width, height),
+            fps,
+            codec,
+        )
     return root
 
 
 def test_a_lerobot_set_whose_columns_have_other_names(tmp_path):
     state, action = ramp(53), ramp(53, seed=2)
-    source = write_lerobot(tmp_path / 'g1', 30, state, action, 'action.action', {'observation.images.cam_left_high': (320, 240)})
+    source = write_lerobot(
+        tmp_path / 'g1', 30, state, action, 'action.action', {'observation.images.cam_left_high': (320, 240)}
+    )
     convert([source], tmp_path / 'set', load_embodiment('g1_inspire'))
     found = decode_columns(tmp_path / 'set')
     np.testing.assert_array_equal(found['action'], action)
@@ -151,12 +196,23 @@ def test_videos_that_fit_are_copied(tmp_path):
     source = write_lerobot(tmp_path / 'so101', 30, ramp(6), ramp(6, seed=1), 'action', cameras)
     convert([source], tmp_path / 'set', load_embodiment('so101_dualcam'))
     for name in cameras:
-        assert video_file(tmp_path / 'set', name, 0).read_bytes() == (source / f'videos/chunk-000/{name}/episode_000000.mp4').read_bytes()
+        assert (
+            video_file(tmp_path / 'set', name, 0).read_bytes()
+            == (source / f'videos/chunk-000/{name}/episode_000000.mp4').read_bytes()
+        )
     assert clean(tmp_path / 'set') == []
 
 
 def test_videos_of_another_codec_are_encoded(tmp_path):
-    source = write_lerobot(tmp_path / 'so101', 30, ramp(6), ramp(6), 'action', dict.fromkeys(FRONT_WRIST, (640, 480)), codec='av1')
+    source = write_lerobot(
+        tmp_path / 'so101',
+        30,
+        ramp(6),
+        ramp(6),
+        'action',
+        dict.fromkeys(FRONT_WRIST, (640, 480)),
+        codec='av1',
+    )
     convert([source], tmp_path / 'set', load_embodiment('so101_dualcam'))
     video = video_file(tmp_path / 'set', FRONT_WRIST[0], 0)
     shown = next(read_frames(video, [7]))
@@ -181,13 +237,19 @@ reward: outcome
 
 def test_arrays_of_ones_own_and_differences_made_of_their_poses(tmp_path):
     poses = np.hstack([ramp(3), np.tile([0.0, 1.0, 0.0, 0.0], (ROWS, 1))])
-    episode = ArrayEpisode({'pose': poses, 'grip': np.linspace(0, 1, ROWS), 'front': pictures(64, 48)}, 'open the drawer')
+    episode = ArrayEpisode(
+        {'pose': poses, 'grip': np.linspace(0, 1, ROWS), 'front': pictures(64, 48)}, 'open the drawer'
+    )
     report = convert_arrays([episode], tmp_path / 'set', parse_embodiment(ARM, 'of the test'))
     found = decode_columns(tmp_path / 'set')
     assert (report.episodes, report.rows) == (1, ROWS - 1)
     np.testing.assert_allclose(found['action'][:, :3], np.diff(poses[:, :3], axis=0), atol=1e-15)
     np.testing.assert_array_equal(found['action'][:, 6], np.linspace(0, 1, ROWS)[:-1])
-    np.testing.assert_allclose(found['observation.eef_9d'], np.hstack([poses[:-1, :3], np.tile([-1.0, 0, 0, 0, 1, 0], (ROWS - 1, 1))]), atol=1e-15)
+    np.testing.assert_allclose(
+        found['observation.eef_9d'],
+        np.hstack([poses[:-1, :3], np.tile([-1.0, 0, 0, 0, 1, 0], (ROWS - 1, 1))]),
+        atol=1e-15,
+    )
     np.testing.assert_array_equal(found['action.eef_9d'][:-1], found['observation.eef_9d'][1:])
     np.testing.assert_array_equal(found['next.reward'], np.arange(ROWS - 1) == ROWS - 2)
     assert clean(tmp_path / 'set') == []
@@ -205,7 +267,10 @@ def broken(name, values):
         (broken('obs/eef_pos', ramp(3, 19)), 'different lengths: obs/eef_pos 19'),
         (broken('actions', ramp(7, 19)), '20 states and 19 actions'),
         (broken('actions', np.full((ROWS, 7), np.nan)), 'NaN or infinity in actions at row 0'),
-        (broken('obs/wrist_rgb', np.zeros((ROWS, 3, 240, 320), np.uint8)), r'pictures are \(n, height, width, 3\)'),
+        (
+            broken('obs/wrist_rgb', np.zeros((ROWS, 3, 240, 320), np.uint8)),
+            r'pictures are \(n, height, width, 3\)',
+        ),
         (broken('obs/wrist_rgb', pictures(320, 240)[:15]), '15 frames of wrist for 20 rows'),
         (franka(10), '10 rows, fewer than the horizon'),
     ],
@@ -241,7 +306,9 @@ def test_an_embodiment_of_the_other_kind_is_refused(tmp_path, synthetic, embodim
 
 
 def test_rows_of_another_rate_are_refused(tmp_path):
-    source = write_lerobot(tmp_path / 'so101', 30, ramp(6), ramp(6), 'action', dict.fromkeys(FRONT_WRIST, (64, 48)))
+    source = write_lerobot(
+        tmp_path / 'so101', 30, ramp(6), ramp(6), 'action', dict.fromkeys(FRONT_WRIST, (64, 48))
+    )
     with pytest.raises(GrootRosError, match='has 30 rows a second but the embodiment so101_dualcam says 10'):
         convert([source], tmp_path / 'set', load_embodiment('so101_dualcam').at_fps(10))
     file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {})])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a device to a step: maps, dead-man, stale input, edges; and the node on real rclpy."""
 
 import itertools

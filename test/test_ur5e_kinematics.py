@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The UR5e in closed form against UR's numbers, itself and finite differences."""
 
 import numpy as np
@@ -13,7 +14,11 @@ HOME = np.deg2rad([-90, -90, -90, -90, 90, 0.0])
 
 
 def test_zero_angles_reach_where_the_dh_parameters_say():
-    np.testing.assert_allclose(forward(np.zeros(6), np.zeros(6))[:3], [-0.425 - 0.3922, -0.1333 - 0.0996, 0.1625 - 0.0997], atol=1e-12)
+    np.testing.assert_allclose(
+        forward(np.zeros(6), np.zeros(6))[:3],
+        [-0.425 - 0.3922, -0.1333 - 0.0996, 0.1625 - 0.0997],
+        atol=1e-12,
+    )
 
 
 def test_home_is_found_again_though_several_wrist_solutions_meet_there():
@@ -37,7 +42,9 @@ def test_jacobian_is_the_derivative_of_forward(q):
     for joint in range(6):
         step = np.zeros(6)
         step[joint] = 1e-6
-        numeric[:, joint] = deltas_between(np.array([forward(q - step, TCP), forward(q + step, TCP)]))[0] / 2e-6
+        numeric[:, joint] = (
+            deltas_between(np.array([forward(q - step, TCP), forward(q + step, TCP)]))[0] / 2e-6
+        )
     np.testing.assert_allclose(jacobian(q, TCP), numeric, atol=1e-6)
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The validator finds what GR00T's loader refuses and what it accepts silently, and is quiet about good sets."""
 
 import json
@@ -34,7 +35,10 @@ def edit_column(root, name, change):
     table = pq.read_table(root / PARQUET)
     values = change(table[name].to_pylist())
     index = table.column_names.index(name)
-    pq.write_table(table.remove_column(index) if values is None else table.set_column(index, name, pa.array(values)), root / PARQUET)
+    pq.write_table(
+        table.remove_column(index) if values is None else table.set_column(index, name, pa.array(values)),
+        root / PARQUET,
+    )
 
 
 def set_at(row, column, value):
@@ -68,7 +72,9 @@ def other_video(root, size=(320, 240), count=29, fps=20):
 
 
 def edit_image(root, **values):
-    edit_json(root, 'info.json', lambda info: info['features']['observation.images.zed_camera'].update(values))
+    edit_json(
+        root, 'info.json', lambda info: info['features']['observation.images.zed_camera'].update(values)
+    )
 
 
 def moved_sideways(vectors):
@@ -177,12 +183,21 @@ FAULTS = {
 
 
 WARNINGS = {
-    'a task without words': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move the cube', '...')), 'has no words'),
-    'a task of 10 kB': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move', 'move ' * 2000)), 'characters, more than'),
+    'a task without words': (
+        lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move the cube', '...')),
+        'has no words',
+    ),
+    'a task of 10 kB': (
+        lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move', 'move ' * 2000)),
+        'characters, more than',
+    ),
     'a frozen camera': (lambda r: still_video(r, 90), 'the same picture throughout'),
     'a covered lens': (lambda r: still_video(r, 0), 'is black'),
     'no keyframe for long': (one_keyframe, 'no keyframe for 309 frames'),
-    'a pose that jumps': (lambda r: edit_column(r, 'observation.state', set_at(9, 13, 0.9)), 'the pose jumps by'),
+    'a pose that jumps': (
+        lambda r: edit_column(r, 'observation.state', set_at(9, 13, 0.9)),
+        'the pose jumps by',
+    ),
 }
 
 
@@ -197,7 +212,9 @@ def test_what_may_be_meant_is_a_warning(fault, dataset):
 def test_a_state_larger_than_a_release_takes(dataset):
     edit_json(dataset, 'modality.json', lambda m: m['state'].update(more={'start': 0, 'end': 10}))
     assert validate(dataset, gr00t_version='n1.7').errors == 0
-    assert any('state has 30 numbers' in str(finding) for finding in validate(dataset, gr00t_version='n1.6').findings)
+    assert any(
+        'state has 30 numbers' in str(finding) for finding in validate(dataset, gr00t_version='n1.6').findings
+    )
     with pytest.raises(GrootRosError, match="no GR00T 'n3'"):
         validate(dataset, gr00t_version='n3')
 
@@ -239,7 +256,9 @@ def test_a_gripper_that_never_moves_is_a_warning(dataset):
 
 
 def test_an_episode_shorter_than_the_horizon_is_found(dataset):
-    assert any('fewer than the horizon of 40' in str(finding) for finding in validate(dataset, horizon=40).findings)
+    assert any(
+        'fewer than the horizon of 40' in str(finding) for finding in validate(dataset, horizon=40).findings
+    )
 
 
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path):

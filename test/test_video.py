@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """H.264 access units and their copy into MP4."""
 
 import numpy as np
@@ -36,7 +37,9 @@ def test_times_and_keyframes_of_the_copy(tmp_path):
     write_mp4([encoder.encode(rgb(image)) for image in frames(25)], tmp_path / 'x.mp4', 20)
     with av.open(str(tmp_path / 'x.mp4')) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
-        assert [float(packet.pts * packet.time_base) for packet in packets] == pytest.approx([k / 20 for k in range(25)])
+        assert [float(packet.pts * packet.time_base) for packet in packets] == pytest.approx(
+            [k / 20 for k in range(25)]
+        )
         assert [k for k, packet in enumerate(packets) if packet.is_keyframe] == [0, 10, 20]
 
 
@@ -45,11 +48,15 @@ def test_a_frame_of_another_size_is_refused():
         H264Encoder(64, 48, 20).encode(rgb(np.zeros((24, 64, 3), np.uint8)))
 
 
-@pytest.mark.parametrize(('layout', 'channels'), [('rgb24', 3), ('bgr24', 3), ('rgba', 4), ('bgra', 4), ('gray', 1)])
+@pytest.mark.parametrize(
+    ('layout', 'channels'), [('rgb24', 3), ('bgr24', 3), ('rgba', 4), ('bgra', 4), ('gray', 1)]
+)
 def test_every_layout_of_pixels_shows_the_same_picture(layout, channels):
     image = frames(1)[0]
     pixels = image[:, :, ::-1] if layout.startswith('bgr') else image
-    pixels = np.dstack([pixels, np.full((48, 64), 255, np.uint8)]) if channels == 4 else pixels[:, :, :channels]
+    pixels = (
+        np.dstack([pixels, np.full((48, 64), 255, np.uint8)]) if channels == 4 else pixels[:, :, :channels]
+    )
     unit = H264Encoder(64, 48, 20).encode(Frame(5, np.ascontiguousarray(pixels), layout))
     shown = H264Decoder().decode(5, unit)
     assert shown.stamp_ns == 5
@@ -61,9 +68,15 @@ def test_a_keyframe_is_made_where_it_is_asked_for(tmp_path):
     import av
 
     encoder = H264Encoder(64, 48, 20)
-    write_mp4([encoder.encode(rgb(image), keyframe=k == 4) for k, image in enumerate(frames(8))], tmp_path / 'x.mp4', 20)
+    write_mp4(
+        [encoder.encode(rgb(image), keyframe=k == 4) for k, image in enumerate(frames(8))],
+        tmp_path / 'x.mp4',
+        20,
+    )
     with av.open(str(tmp_path / 'x.mp4')) as container:
-        assert [k for k, packet in enumerate(p for p in container.demux(video=0) if p.size) if packet.is_keyframe] == [0, 4]
+        assert [
+            k for k, packet in enumerate(p for p in container.demux(video=0) if p.size) if packet.is_keyframe
+        ] == [0, 4]
 
 
 def test_the_codec_that_answers_is_chosen():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Numbers of many serialized messages at once: messages of one layout differ only in their numbers, so one decoded message tells where those lie."""
 
 from typing import Any
@@ -22,16 +23,24 @@ def decode_columns(cdrs: list[bytes], kind: str, source: Source) -> tuple[np.nda
 
     Equal to the bit to decoding each message; one whose strings or lengths differ from the first of its size is decoded.
     """
-    stamps_ns, values, known = np.zeros(len(cdrs), np.int64), np.zeros((len(cdrs), source.size)), np.ones(len(cdrs), bool)
+    stamps_ns, values, known = (
+        np.zeros(len(cdrs), np.int64),
+        np.zeros((len(cdrs), source.size)),
+        np.ones(len(cdrs), bool),
+    )
     lengths = np.array([len(cdr) for cdr in cdrs])
     for length in np.unique(lengths):
         where = np.flatnonzero(lengths == length)
         table = np.frombuffer(b''.join(cdrs[index] for index in where), np.uint8).reshape(len(where), length)
         places, structure = _layout(cdrs[where[0]], kind, source)
-        alike = (table[:, structure] == table[0, structure]).all(axis=1) if places else np.zeros(len(where), bool)
+        alike = (
+            (table[:, structure] == table[0, structure]).all(axis=1) if places else np.zeros(len(where), bool)
+        )
         if alike.any():
             stamps_ns[where[alike]] = _stamps(table[alike])
-            columns = [np.ascontiguousarray(table[alike, place : place + 8]).view(_DOUBLE)[:, 0] for place in places]
+            columns = [
+                np.ascontiguousarray(table[alike, place : place + 8]).view(_DOUBLE)[:, 0] for place in places
+            ]
             values[where[alike]] = scaled(np.column_stack(columns), source)
         for index in where[~alike]:
             message = typestore().deserialize_cdr(cdrs[index], kind)
@@ -56,10 +65,17 @@ def _layout(cdr: bytes, kind: str, source: Source) -> tuple[list[int], np.ndarra
         _put(message, source, markers)
         written = _written(message, kind)
         places = [written.find(marker.tobytes()) for marker in markers]
-        read = extract(typestore().deserialize_cdr(written, kind), source.model_copy(update={'scale': 1.0, 'offset': 0.0}))
+        read = extract(
+            typestore().deserialize_cdr(written, kind),
+            source.model_copy(update={'scale': 1.0, 'offset': 0.0}),
+        )
     except (AttributeError, TypeError, ValueError, IndexError, AssertionError, GrootRosError):
         return nothing
-    if not len(low) == len(high) == len(written) == len(cdr) or min(places) < 0 or not np.array_equal(read, markers):
+    if (
+        not len(low) == len(high) == len(written) == len(cdr)
+        or min(places) < 0
+        or not np.array_equal(read, markers)
+    ):
         return nothing
     return places, np.frombuffer(low, np.uint8) == np.frombuffer(high, np.uint8)
 
@@ -75,13 +91,19 @@ def _filled(message: Any, kind: str, pattern: int) -> Any:
             name = content[0]
             if name in ('string', 'wstring'):
                 return value
-            return pattern > _HALF if name == 'bool' else np.frombuffer(bytes([pattern]) * 8, _NUMPY.get(name, name))[0].item()
+            return (
+                pattern > _HALF
+                if name == 'bool'
+                else np.frombuffer(bytes([pattern]) * 8, _NUMPY.get(name, name))[0].item()
+            )
         inner, _ = content
         if inner[0] == Nodetype.BASE and inner[1][0] not in ('string', 'wstring'):
             return np.full(len(value), fill(0, inner), np.asarray(value).dtype)
         return [fill(item, inner) for item in value]
 
-    return type(message)(**{name: fill(getattr(message, name), node) for name, node in typestore().fielddefs[kind][1]})
+    return type(message)(
+        **{name: fill(getattr(message, name), node) for name, node in typestore().fielddefs[kind][1]}
+    )
 
 
 def _written(message: Any, kind: str) -> bytes:
@@ -96,7 +118,9 @@ def _put(message: Any, source: Source, numbers: Array) -> None:
             values[list(message.name).index(joint)] = number
         setattr(message, source.field, values)
     elif source.field == 'pose':
-        targets = [(message.pose.position, axis) for axis in 'xyz'] + [(message.pose.orientation, axis) for axis in 'xyzw']
+        targets = [(message.pose.position, axis) for axis in 'xyz'] + [
+            (message.pose.orientation, axis) for axis in 'xyzw'
+        ]
         for (target, axis), number in zip(targets, numbers, strict=True):
             setattr(target, axis, float(number))
     else:
@@ -113,5 +137,7 @@ def _put(message: Any, source: Source, numbers: Array) -> None:
 
 def _stamps(table: np.ndarray) -> np.ndarray:
     seconds = np.ascontiguousarray(table[:, _STAMP_AT : _STAMP_AT + 4]).view('<i4')[:, 0].astype(np.int64)
-    nanoseconds = np.ascontiguousarray(table[:, _STAMP_AT + 4 : _STAMP_AT + 8]).view('<u4')[:, 0].astype(np.int64)
+    nanoseconds = (
+        np.ascontiguousarray(table[:, _STAMP_AT + 4 : _STAMP_AT + 8]).view('<u4')[:, 0].astype(np.int64)
+    )
     return seconds * 1_000_000_000 + nanoseconds

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Message types of our bags for the library rosbags: ROS 2 Jazzy, this package's own, and Foxglove's CompressedVideo."""
 
 from collections.abc import Iterator
@@ -43,7 +44,12 @@ def learn_type(kind: str) -> bool:
         file = prefix / 'share' / package / 'msg' / f'{name}.msg'
         if file.is_file():
             found = get_types_from_msg(file.read_text(), kind)
-            known = all(learn_type(other) for _, fields in found.values() for _, node in fields for other in _named(node))
+            known = all(
+                learn_type(other)
+                for _, fields in found.values()
+                for _, node in fields
+                for other in _named(node)
+            )
             if known:
                 typestore().register(found)
             return known
@@ -68,7 +74,9 @@ def definition(message_type: str) -> tuple[str, str]:
 
 def time_message(stamp_ns: int) -> Any:
     """builtin_interfaces/Time of nanoseconds."""
-    return typestore().types['builtin_interfaces/msg/Time'](stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000)
+    return typestore().types['builtin_interfaces/msg/Time'](
+        stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000
+    )
 
 
 def has_header(kind: str) -> bool:
@@ -79,7 +87,9 @@ def has_header(kind: str) -> bool:
 
 def video_message(stamp_ns: int, camera: str, access_unit: bytes) -> bytes:
     """CDR of one H.264 access unit; the stamp is that of the frame."""
-    message = typestore().types[VIDEO_TYPE](time_message(stamp_ns), camera, np.frombuffer(access_unit, np.uint8), 'h264')
+    message = typestore().types[VIDEO_TYPE](
+        time_message(stamp_ns), camera, np.frombuffer(access_unit, np.uint8), 'h264'
+    )
     return serialized(message, VIDEO_TYPE)
 
 

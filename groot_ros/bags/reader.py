@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads episodes back from bag folders: what they are, their state messages, their ticks and their video."""
 
 import json
@@ -135,7 +136,9 @@ class EpisodeBag:
             for connection, log_ns, cdr in self._reader.messages(list(connections.values())):
                 yield BagMessage(names[connection.id], log_ns, cdr, connection.msgtype)
         except ReaderError as error:
-            raise GrootRosError(f'The bag {self.path} is damaged ({error}): try `groot-ros recover {self.path}`.') from error
+            raise GrootRosError(
+                f'The bag {self.path} is damaged ({error}): try `groot-ros recover {self.path}`.'
+            ) from error
 
     def all_messages(self) -> Iterator[BagMessage]:
         """Every message, by absolute topic."""
@@ -150,7 +153,9 @@ class EpisodeBag:
         return info
 
     def _find(self, topic: str) -> Connection | None:
-        matches = [c for c in self._reader.connections if c.topic == f'/{topic}' or c.topic.endswith(f'/{topic}')]
+        matches = [
+            c for c in self._reader.connections if c.topic == f'/{topic}' or c.topic.endswith(f'/{topic}')
+        ]
         return matches[0] if len(matches) == 1 else None
 
 
@@ -181,9 +186,15 @@ def _open(path: Path) -> Reader:
     if not path.is_dir():
         raise GrootRosError(f'{path} is no folder: give the folder of a bag.')
     if not (path / 'metadata.yaml').is_file():
-        raise GrootRosError(f'The bag {path} has no metadata.yaml: its recording was cut off; run `groot-ros recover {path}`.')
+        raise GrootRosError(
+            f'The bag {path} has no metadata.yaml: its recording was cut off; run `groot-ros recover {path}`.'
+        )
     for database in path.glob('*.db3'):
-        if journal := [file for suffix in ('-journal', '-wal') if (file := database.with_name(database.name + suffix)).is_file() and file.stat().st_size]:
+        if journal := [
+            file
+            for suffix in ('-journal', '-wal')
+            if (file := database.with_name(database.name + suffix)).is_file() and file.stat().st_size
+        ]:
             raise GrootRosError(
                 f'The bag {path} was not closed: {database.name} has a journal ({journal[0].name}); run '
                 f'`sqlite3 {database} "pragma integrity_check"`, which finishes or undoes what was cut off.'
@@ -192,5 +203,7 @@ def _open(path: Path) -> Reader:
     try:
         reader.open()
     except (ReaderError, AssertionError, ValueError, OSError) as error:
-        raise GrootRosError(f'The bag {path} cannot be read ({error}): try `groot-ros recover {path}`.') from error
+        raise GrootRosError(
+            f'The bag {path} cannot be read ({error}): try `groot-ros recover {path}`.'
+        ) from error
     return reader

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rebuilds a bag whose recorder was killed or lost its power: every whole chunk is read, the torn rest is left."""
 
 import json
@@ -29,7 +30,9 @@ def recover_bag(path: Path) -> Recovered:
     """Rewrites the bag folder in place; the torn file stays beside it as NAME.torn. Raises GrootRosError where nothing can be saved."""
     path = path.resolve()
     if is_being_recorded(path.parent):
-        raise GrootRosError(f'A recorder still writes to {path.parent}: stop it before a bag in there is recovered.')
+        raise GrootRosError(
+            f'A recorder still writes to {path.parent}: stop it before a bag in there is recovered.'
+        )
     files = sorted(path.glob('*.mcap'))
     if len(files) != 1:
         raise GrootRosError(f'{path} holds {len(files)} .mcap files: give the folder of one torn bag.')
@@ -80,7 +83,9 @@ def _rewrite(file: Path, target: Path) -> Recovered:
 
 def _info(topic: str, kind: str, message: Message) -> dict:
     if not topic.endswith(f'/{INFO_TOPIC}'):
-        raise GrootRosError(f'{topic} stands first where {INFO_TOPIC} should: this bag is not of groot_ros, use `ros2 bag reindex`.')
+        raise GrootRosError(
+            f'{topic} stands first where {INFO_TOPIC} should: this bag is not of groot_ros, use `ros2 bag reindex`.'
+        )
     return json.loads(typestore().deserialize_cdr(message.data, INFO_TYPE).data)
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes one episode as a rosbag2 folder (MCAP) whose data reach the disk each second."""
 
 import json
@@ -44,7 +45,9 @@ class EpisodeWriter:
         """Declares a topic, so that it stands in the bag even if nothing comes."""
         if topic not in self._connections:
             text, digest = definition(message_type)
-            self._connections[topic] = self._writer.add_connection(topic, message_type, msgdef=text, rihs01=digest)
+            self._connections[topic] = self._writer.add_connection(
+                topic, message_type, msgdef=text, rihs01=digest
+            )
 
     def write(self, topic: str, message_type: str, stamp_ns: int, cdr: bytes) -> None:
         """Adds one serialized message."""
@@ -77,7 +80,9 @@ class EpisodeWriter:
     def _write_info(self, info: dict[str, Any]) -> None:
         self.info.update(info)
         text = typestore().types[INFO_TYPE](json.dumps(info))
-        self.write(self._info_topic, INFO_TYPE, time.time_ns(), bytes(typestore().serialize_cdr(text, INFO_TYPE)))
+        self.write(
+            self._info_topic, INFO_TYPE, time.time_ns(), bytes(typestore().serialize_cdr(text, INFO_TYPE))
+        )
 
     def _sync(self) -> None:
         # A slow disk can take seconds over this, so the thread that writes does not wait for it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`groot-ros up`: starts the processes of a profile, watches them, and stops them in order. Needs no `launch`."""
 
 import contextlib
@@ -62,7 +63,9 @@ class Cell:
             with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0):
                 return
             if time.monotonic() > deadline_s:
-                raise GrootRosError(f'Nothing answers on {address[0]}:{address[1]} after {_READY_S:.0f} s: see the messages above.')
+                raise GrootRosError(
+                    f'Nothing answers on {address[0]}:{address[1]} after {_READY_S:.0f} s: see the messages above.'
+                )
             time.sleep(0.1)
 
     def stop_process(self, executable: str) -> None:
@@ -75,8 +78,14 @@ class Cell:
         """Raises GrootRosError naming a process that has ended by itself."""
         for process, popen in self._running:
             if (code := popen.poll()) is not None:
-                how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with exit code {code}'
-                raise GrootRosError(f'{process.executable} {how}: see its messages above; the other processes were stopped.')
+                how = (
+                    f'was killed by {signal.Signals(-code).name}'
+                    if code < 0
+                    else f'ended with exit code {code}'
+                )
+                raise GrootRosError(
+                    f'{process.executable} {how}: see its messages above; the other processes were stopped.'
+                )
 
     def wait(self) -> None:
         """Returns never; raises GrootRosError when a process ends."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command `groot-ros`: one subcommand a job, errors in one sentence, exit code 0 only when all is well."""
 
 import argparse
@@ -34,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f' {error.filename}' if error.filename else ''
-        print(f'error: {error.strerror}{where}: make room or choose another folder; nothing half-written was left.', file=sys.stderr)
+        print(
+            f'error: {error.strerror}{where}: make room or choose another folder; nothing half-written was left.',
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print('stopped; nothing half-written was left.', file=sys.stderr)
@@ -67,7 +71,8 @@ def _add_up(commands) -> None:
     command = commands.add_parser(
         'up',
         help='start the processes of a cell',
-        description='Starts the processes of a profile and stops them in order on Ctrl-C.\n\nprofiles:\n' + profiles,
+        description='Starts the processes of a profile and stops them in order on Ctrl-C.\n\nprofiles:\n'
+        + profiles,
         epilog='examples:\n  groot-ros up collect --sim --output-dir episodes\n  groot-ros up record --robot-ip 192.168.1.100\n\n'
         'Nothing moves before someone calls ur5e_driver/enable.',
         formatter_class=_Help,
@@ -95,31 +100,102 @@ def _add_convert(commands) -> None:
         '  groot-ros convert episodes --output datasets/cube_in_bin --append',
         formatter_class=_Help,
     )
-    command.add_argument('sources', nargs='+', metavar='SOURCE', help='bags, HDF5 files, LeRobot datasets, folders of them, s3://... of bags')
+    command.add_argument(
+        'sources',
+        nargs='+',
+        metavar='SOURCE',
+        help='bags, HDF5 files, LeRobot datasets, folders of them, s3://... of bags',
+    )
     command.add_argument('--output', required=True, type=Path, help='folder of the dataset')
     add_conversion_options(command)
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was done to a file')
-    command.add_argument('--report', type=Path, metavar='FILE', help='then validate the dataset, and write its page (see groot-ros validate)')
+    command.add_argument(
+        '--report',
+        type=Path,
+        metavar='FILE',
+        help='then validate the dataset, and write its page (see groot-ros validate)',
+    )
     command.set_defaults(run=_convert)
 
 
 def add_conversion_options(command: argparse.ArgumentParser) -> None:
     """The options of a conversion, which the converter node takes too."""
-    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument('--fps', type=float, default=0.0, help="rows a second, where not the embodiment's; other than recorded, video is encoded anew")
-    command.add_argument('--task', default='', help='language description for sources that do not say theirs, as bags of other recorders')
-    command.add_argument('--horizon', type=int, default=16, help='shortest episode worth keeping, in rows: the action horizon (default 16)')
-    command.add_argument('--trim-idle', type=float, metavar='S', help='leave at most S seconds in which nothing moves at both ends of an episode')
-    command.add_argument('--ranges', type=Path, metavar='FILE', help='YAML with time ranges, each an episode, of bags that hold several')
-    command.add_argument('--keep-failed', action='store_true', help='take episodes whose verdict is fail (see groot-ros inspect)')
-    command.add_argument('--skip-bad', action='store_true', help='leave out what cannot be converted, and say which')
-    command.add_argument('--format', default='v2.1', help="v2.1, which GR00T reads, or v3.0 for LeRobot's own training (default v2.1)")
-    command.add_argument('--codec', default='h264', help='h264, hevc or av1; other than h264, video is always encoded anew (default h264)')
-    command.add_argument('--gr00t-version', default='', help='n1.6 or n1.7: also the statistics that only this release of GR00T reads; N1.5 stumbles over them')
-    command.add_argument('--append', action='store_true', help='extend the dataset at --output; what it holds already is not converted again')
-    command.add_argument('--overwrite', action='store_true', help='replace the dataset at --output, once the new one is whole')
-    command.add_argument('--workers', type=int, default=1, help='episodes to convert at the same time (default 1); the dataset does not depend on it')
-    command.add_argument('--executor', default='processes', help='processes of this machine, or ray: tasks on the cluster of RAY_ADDRESS, else of this machine')
+    command.add_argument(
+        '--embodiment',
+        default='ur5e_robotiq_zed',
+        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+    )
+    command.add_argument(
+        '--fps',
+        type=float,
+        default=0.0,
+        help="rows a second, where not the embodiment's; other than recorded, video is encoded anew",
+    )
+    command.add_argument(
+        '--task',
+        default='',
+        help='language description for sources that do not say theirs, as bags of other recorders',
+    )
+    command.add_argument(
+        '--horizon',
+        type=int,
+        default=16,
+        help='shortest episode worth keeping, in rows: the action horizon (default 16)',
+    )
+    command.add_argument(
+        '--trim-idle',
+        type=float,
+        metavar='S',
+        help='leave at most S seconds in which nothing moves at both ends of an episode',
+    )
+    command.add_argument(
+        '--ranges',
+        type=Path,
+        metavar='FILE',
+        help='YAML with time ranges, each an episode, of bags that hold several',
+    )
+    command.add_argument(
+        '--keep-failed',
+        action='store_true',
+        help='take episodes whose verdict is fail (see groot-ros inspect)',
+    )
+    command.add_argument(
+        '--skip-bad', action='store_true', help='leave out what cannot be converted, and say which'
+    )
+    command.add_argument(
+        '--format',
+        default='v2.1',
+        help="v2.1, which GR00T reads, or v3.0 for LeRobot's own training (default v2.1)",
+    )
+    command.add_argument(
+        '--codec',
+        default='h264',
+        help='h264, hevc or av1; other than h264, video is always encoded anew (default h264)',
+    )
+    command.add_argument(
+        '--gr00t-version',
+        default='',
+        help='n1.6 or n1.7: also the statistics that only this release of GR00T reads; N1.5 stumbles over them',
+    )
+    command.add_argument(
+        '--append',
+        action='store_true',
+        help='extend the dataset at --output; what it holds already is not converted again',
+    )
+    command.add_argument(
+        '--overwrite', action='store_true', help='replace the dataset at --output, once the new one is whole'
+    )
+    command.add_argument(
+        '--workers',
+        type=int,
+        default=1,
+        help='episodes to convert at the same time (default 1); the dataset does not depend on it',
+    )
+    command.add_argument(
+        '--executor',
+        default='processes',
+        help='processes of this machine, or ray: tasks on the cluster of RAY_ADDRESS, else of this machine',
+    )
 
 
 def _add_validate(commands) -> None:
@@ -131,9 +207,16 @@ def _add_validate(commands) -> None:
     )
     command.add_argument('dataset', type=Path, help='folder of the dataset')
     command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
-    command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7: whose limits count (default n1.7)')
+    command.add_argument(
+        '--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7: whose limits count (default n1.7)'
+    )
     command.add_argument('--json', type=Path, metavar='FILE', help='write the findings to a file')
-    command.add_argument('--report', type=Path, metavar='FILE', help='write a page: episodes, frames, distribution and range of every dimension')
+    command.add_argument(
+        '--report',
+        type=Path,
+        metavar='FILE',
+        help='write a page: episodes, frames, distribution and range of every dimension',
+    )
     command.set_defaults(run=_validate)
 
 
@@ -146,11 +229,21 @@ def _add_modality_config(commands) -> None:
         '  python gr00t/experiment/launch_finetune.py --modality-config-path ur5e_config.py --embodiment-tag NEW_EMBODIMENT ...',
         formatter_class=_Help,
     )
-    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
+    command.add_argument(
+        '--embodiment',
+        default='ur5e_robotiq_zed',
+        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+    )
     command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7 (default n1.7)')
     command.add_argument('--horizon', type=int, default=16, help='steps of an action chunk (default 16)')
-    command.add_argument('--relative', action='store_true', help='predict poses relative to the state instead of deltas; the embodiment needs eef_9d')
-    command.add_argument('--output', type=Path, metavar='FILE', help='the file to write; without it the text is printed')
+    command.add_argument(
+        '--relative',
+        action='store_true',
+        help='predict poses relative to the state instead of deltas; the embodiment needs eef_9d',
+    )
+    command.add_argument(
+        '--output', type=Path, metavar='FILE', help='the file to write; without it the text is printed'
+    )
     command.set_defaults(run=_modality_config)
 
 
@@ -166,11 +259,26 @@ def _add_inspect(commands) -> None:
         formatter_class=_Help,
     )
     command.add_argument('path', type=Path, help='folder of the bag or of the checkpoint')
-    command.add_argument('--embodiment', default='', help='a name, or the path of a YAML file (default: what the bag was recorded with)')
-    command.add_argument('--thresholds', default='', metavar='FILE', help='YAML with bounds other than those of quality_thresholds.yaml (bags)')
-    command.add_argument('--tag', default='new_embodiment', help='embodiment tag (checkpoints of GR00T; default new_embodiment)')
+    command.add_argument(
+        '--embodiment',
+        default='',
+        help='a name, or the path of a YAML file (default: what the bag was recorded with)',
+    )
+    command.add_argument(
+        '--thresholds',
+        default='',
+        metavar='FILE',
+        help='YAML with bounds other than those of quality_thresholds.yaml (bags)',
+    )
+    command.add_argument(
+        '--tag',
+        default='new_embodiment',
+        help='embodiment tag (checkpoints of GR00T; default new_embodiment)',
+    )
     command.add_argument('--json', type=Path, metavar='FILE', help='write what was found to a file')
-    command.add_argument('--report', type=Path, metavar='FILE', help='write a page with plots and frames (bags)')
+    command.add_argument(
+        '--report', type=Path, metavar='FILE', help='write a page with plots and frames (bags)'
+    )
     command.set_defaults(run=_inspect)
 
 
@@ -186,12 +294,28 @@ def _add_serve(commands) -> None:
         '  ros2 run groot_ros policy_server --ros-args -p backend:=remote -p host:=gpu-machine',
         formatter_class=_Help,
     )
-    command.add_argument('source', metavar='SOURCE', help='folder of a checkpoint (GR00T, LeRobot) or of a dataset, or the word hold')
-    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument('--episode', type=int, default=0, help='episode of the dataset, counted from 0 (default 0)')
-    command.add_argument('--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)')
+    command.add_argument(
+        'source',
+        metavar='SOURCE',
+        help='folder of a checkpoint (GR00T, LeRobot) or of a dataset, or the word hold',
+    )
+    command.add_argument(
+        '--embodiment',
+        default='ur5e_robotiq_zed',
+        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+    )
+    command.add_argument(
+        '--episode', type=int, default=0, help='episode of the dataset, counted from 0 (default 0)'
+    )
+    command.add_argument(
+        '--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)'
+    )
     command.add_argument('--port', type=int, default=5555, help='port (default 5555; 0 for any free one)')
-    command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7: whose form the answers have (default n1.7)')
+    command.add_argument(
+        '--gr00t-version',
+        default='n1.7',
+        help='n1.5, n1.6 or n1.7: whose form the answers have (default n1.7)',
+    )
     _add_model_options(command)
     command.set_defaults(run=_serve)
 
@@ -207,25 +331,59 @@ def _add_evaluate(commands) -> None:
         '    --plot errors.png',
         formatter_class=_Help,
     )
-    command.add_argument('source', type=Path, metavar='DATASET_OR_BAG', help='folder of the dataset, or of a bag')
+    command.add_argument(
+        'source', type=Path, metavar='DATASET_OR_BAG', help='folder of the dataset, or of a bag'
+    )
     where = 'HOST:PORT of a model server, or the folder of a checkpoint; several are compared (default 127.0.0.1:5555)'
     command.add_argument('--policy', nargs='+', default=['127.0.0.1:5555'], metavar='WHERE', help=where)
-    command.add_argument('--embodiment', default='ur5e_robotiq_zed', help='a name, or the path of a YAML file (default ur5e_robotiq_zed)')
-    command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7: whose wire the servers speak (default n1.7)')
-    command.add_argument('--timeout', type=float, default=15.0, metavar='S', help='longest time for an answer (default 15 s)')
-    command.add_argument('--episodes', type=int, nargs='+', default=[0], help='episodes, counted from 0 (default 0)')
+    command.add_argument(
+        '--embodiment',
+        default='ur5e_robotiq_zed',
+        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+    )
+    command.add_argument(
+        '--gr00t-version',
+        default='n1.7',
+        help='n1.5, n1.6 or n1.7: whose wire the servers speak (default n1.7)',
+    )
+    command.add_argument(
+        '--timeout', type=float, default=15.0, metavar='S', help='longest time for an answer (default 15 s)'
+    )
+    command.add_argument(
+        '--episodes', type=int, nargs='+', default=[0], help='episodes, counted from 0 (default 0)'
+    )
     command.add_argument('--stride', type=int, default=8, help='rows between two requests (default 8)')
     command.add_argument('--json', type=Path, metavar='FILE', help='write the errors, by step too, to a file')
-    command.add_argument('--plot', type=Path, metavar='FILE', help='write a plot of the errors over the steps (.png, .pdf, .svg)')
+    command.add_argument(
+        '--plot',
+        type=Path,
+        metavar='FILE',
+        help='write a plot of the errors over the steps (.png, .pdf, .svg)',
+    )
     _add_model_options(command)
     command.set_defaults(run=_evaluate)
 
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--python', default='', metavar='PATH', help="the Python that has the model's libraries (default: this one)")
-    command.add_argument('--device', default='', help='where the model runs, such as cuda:0 (default: the GPU where there is one)')
-    command.add_argument('--tag', default='new_embodiment', help='embodiment tag (checkpoints of GR00T; default new_embodiment)')
-    command.add_argument('--data-config', default='', metavar='MODULE:CLASS', help='data config (checkpoints of GR00T N1.5)')
+    command.add_argument(
+        '--python',
+        default='',
+        metavar='PATH',
+        help="the Python that has the model's libraries (default: this one)",
+    )
+    command.add_argument(
+        '--device',
+        default='',
+        help='where the model runs, such as cuda:0 (default: the GPU where there is one)',
+    )
+    command.add_argument(
+        '--tag',
+        default='new_embodiment',
+        help='embodiment tag (checkpoints of GR00T; default new_embodiment)',
+    )
+    command.add_argument(
+        '--data-config', default='', metavar='MODULE:CLASS', help='data config (checkpoints of GR00T N1.5)'
+    )
 
 
 def _add_recover(commands) -> None:
@@ -245,21 +403,29 @@ def _add_demo(commands) -> None:
         description='Records three scripted episodes in the simulated cell, converts and validates them, replays one, and writes '
         'figures.json and report.html. Exit code 1 when a figure is worse than its bound.',
     )
-    command.add_argument('--output', type=Path, default=Path('demo_output'), help='folder for everything (default demo_output)')
+    command.add_argument(
+        '--output', type=Path, default=Path('demo_output'), help='folder for everything (default demo_output)'
+    )
     command.add_argument('--episodes', type=int, default=3, help='how many episodes to record (default 3)')
-    command.add_argument('--host', default='127.0.0.1', help='loopback address of the cell (default 127.0.0.1)')
+    command.add_argument(
+        '--host', default='127.0.0.1', help='loopback address of the cell (default 127.0.0.1)'
+    )
     command.set_defaults(run=_demo)
 
 
 def _need_ros(command: str) -> None:
     """Raises GrootRosError where only the ROS-free part is installed."""
     if importlib.util.find_spec('rclpy') is None or importlib.util.find_spec('groot_ros.nodes') is None:
-        raise GrootRosError(f'groot-ros {command} needs ROS 2, which this Python lacks: use `make setup` in a checkout, or colcon and a sourced ROS.')
+        raise GrootRosError(
+            f'groot-ros {command} needs ROS 2, which this Python lacks: use `make setup` in a checkout, or colcon and a sourced ROS.'
+        )
 
 
 def _need_report(what: str) -> None:
     """Raises GrootRosError where the libraries for pages are lacking."""
-    if lacking := [name for name in ('jinja2', 'matplotlib', 'PIL') if importlib.util.find_spec(name) is None]:
+    if lacking := [
+        name for name in ('jinja2', 'matplotlib', 'PIL') if importlib.util.find_spec(name) is None
+    ]:
         raise GrootRosError(f'{what} needs {", ".join(lacking)}: pip install "groot_ros[report]".')
 
 
@@ -267,7 +433,9 @@ def _up(options: argparse.Namespace) -> int:
     _need_ros('up')
     from groot_ros.bringup.supervisor import up
 
-    return up(options.profile, Options(**{option.name: getattr(options, option.name) for option in fields(Options)}))
+    return up(
+        options.profile, Options(**{option.name: getattr(options, option.name) for option in fields(Options)})
+    )
 
 
 def conversion_from_args(options: argparse.Namespace):
@@ -281,8 +449,27 @@ def conversion_from_args(options: argparse.Namespace):
     embodiment = load_embodiment(options.embodiment)
     if options.fps and options.fps != embodiment.fps:
         embodiment = embodiment.at_fps(options.fps)
-    taken = {name: getattr(options, name) for name in ('horizon', 'skip_bad', 'keep_failed', 'task', 'workers', 'executor', 'format', 'codec', 'gr00t_version')}
-    existing = OutputMode.APPEND if options.append else OutputMode.OVERWRITE if options.overwrite else OutputMode.REFUSE
+    taken = {
+        name: getattr(options, name)
+        for name in (
+            'horizon',
+            'skip_bad',
+            'keep_failed',
+            'task',
+            'workers',
+            'executor',
+            'format',
+            'codec',
+            'gr00t_version',
+        )
+    }
+    existing = (
+        OutputMode.APPEND
+        if options.append
+        else OutputMode.OVERWRITE
+        if options.overwrite
+        else OutputMode.REFUSE
+    )
     ranges = tuple(load_ranges(options.ranges)) if options.ranges else ()
     return embodiment, ConversionOptions(**taken, idle_s=options.trim_idle, existing=existing, ranges=ranges)
 
@@ -335,7 +522,9 @@ def _validate(options: argparse.Namespace) -> int:
         write_report(options.dataset, report, options.report)
     for finding, more in report.grouped():
         print(finding, f'(and {more} more like it)' if more else '')
-    print(f'{options.dataset}: {report.errors} errors, {report.warnings} warnings in {report.episodes} episodes, {report.rows} rows')
+    print(
+        f'{options.dataset}: {report.errors} errors, {report.warnings} warnings in {report.episodes} episodes, {report.rows} rows'
+    )
     if options.json:
         options.json.write_text(json.dumps(report.as_dict(), indent=2) + '\n')
     return 1 if report.errors else 0
@@ -345,7 +534,9 @@ def _modality_config(options: argparse.Namespace) -> int:
     from groot_ros.dataset.modality_config import modality_config
     from groot_ros.embodiment import load_embodiment
 
-    text = modality_config(load_embodiment(options.embodiment), options.gr00t_version, options.horizon, options.relative)
+    text = modality_config(
+        load_embodiment(options.embodiment), options.gr00t_version, options.horizon, options.relative
+    )
     if options.output:
         options.output.write_text(text)
         print(f'written to {options.output}')
@@ -372,7 +563,9 @@ def _inspect_bag(options: argparse.Namespace) -> int:
     thresholds = load_thresholds(options.thresholds)
     with EpisodeBag(options.path) as bag:
         trace = load_trace(bag, embodiment_of(bag, options.embodiment))
-        verdict = judge(trace, thresholds, bag.info, options.path.resolve().name, str(bag.info.get('failure', '')))
+        verdict = judge(
+            trace, thresholds, bag.info, options.path.resolve().name, str(bag.info.get('failure', ''))
+        )
         if options.report:
             _need_report('groot-ros inspect --report')
             from groot_ros.quality.report import write_report
@@ -380,7 +573,9 @@ def _inspect_bag(options: argparse.Namespace) -> int:
             write_report(bag, trace, verdict, options.report)
     for reason in verdict.reasons:
         print(f'  {reason}')
-    print(f'{verdict.episode}: {verdict.verdict}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} messages lost')
+    print(
+        f'{verdict.episode}: {verdict.verdict}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} messages lost'
+    )
     if options.json:
         options.json.write_text(json.dumps(verdict.as_dict(), indent=1) + '\n')
     return 1 if verdict.verdict == 'fail' else 0
@@ -389,7 +584,9 @@ def _inspect_bag(options: argparse.Namespace) -> int:
 def _need_wire(command: str) -> None:
     """Raises GrootRosError where the libraries of the wire are lacking."""
     if lacking := [name for name in ('zmq', 'msgpack') if importlib.util.find_spec(name) is None]:
-        raise GrootRosError(f'groot-ros {command} needs {", ".join(lacking)}: pip install "groot_ros[policy]".')
+        raise GrootRosError(
+            f'groot-ros {command} needs {", ".join(lacking)}: pip install "groot_ros[policy]".'
+        )
 
 
 def _serve(options: argparse.Namespace) -> int:

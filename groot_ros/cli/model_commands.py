@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `groot-ros serve`, `evaluate` and `inspect CHECKPOINT` do; the options are in cli.py."""
 
 import argparse
@@ -32,7 +33,9 @@ def run_serve(options: argparse.Namespace) -> int:
         return _serve_here(HoldPolicy(embodiment), embodiment, options)
     source = Path(options.source).expanduser()
     if not source.is_dir():
-        raise GrootRosError(f'{source} is not a folder: give that of a checkpoint or of a dataset, or the word hold.')
+        raise GrootRosError(
+            f'{source} is not a folder: give that of a checkpoint or of a dataset, or the word hold.'
+        )
     if (source / 'meta' / 'info.json').is_file():
         return _serve_here(ReplayPolicy(source, options.episode, embodiment), embodiment, options)
     checkpoint = fitting_checkpoint(source, options.tag, embodiment)
@@ -104,9 +107,14 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _evaluated(text: str, dataset: Path, embodiment: Embodiment, options: argparse.Namespace) -> Evaluation:
-    policy = make_policy(_choice(text, embodiment, options), embodiment, lambda line: print(line, file=sys.stderr, flush=True))
+    policy = make_policy(
+        _choice(text, embodiment, options), embodiment, lambda line: print(line, file=sys.stderr, flush=True)
+    )
     total = chunks_in(dataset, options.episodes, policy.spec.horizon, options.stride)
-    with contextlib.closing(policy), tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=None) as bar:
+    with (
+        contextlib.closing(policy),
+        tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=None) as bar,
+    ):
         return evaluate(policy, dataset, embodiment, options.episodes, options.stride, bar.update)
 
 
@@ -119,7 +127,9 @@ def _choice(text: str, embodiment: Embodiment, options: argparse.Namespace) -> P
     host, _, port = text.rpartition(':')
     if not host or not port.isdecimal():
         raise GrootRosError(f'{text} is neither the folder of a checkpoint nor HOST:PORT of a model server.')
-    return PolicyChoice('remote', host=host, port=int(port), gr00t_version=options.gr00t_version, timeout_s=options.timeout)
+    return PolicyChoice(
+        'remote', host=host, port=int(port), gr00t_version=options.gr00t_version, timeout_s=options.timeout
+    )
 
 
 @contextlib.contextmanager
@@ -139,7 +149,9 @@ def _dataset_of(source: Path, embodiment: Embodiment) -> Iterator[Path]:
 
 def _serve_here(policy: Policy, embodiment: Embodiment, options: argparse.Namespace) -> int:
     token = os.environ.get(TOKEN_VARIABLE, '')
-    server = Server(LocalBackend(policy, embodiment), options.host, options.port, options.gr00t_version, token)
+    server = Server(
+        LocalBackend(policy, embodiment), options.host, options.port, options.gr00t_version, token
+    )
     print(f'{policy.spec.name} answers at {options.host}:{server.port}; Ctrl-C ends it.', flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.run()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decides which commands reach the robot: enabled or not, who commands, how old, within which limits. Used by ur5e_driver."""
 
 from collections import deque
@@ -97,7 +98,9 @@ class CommandGate:
         target, joints = np.asarray(target, float), np.asarray(joints, float)
         if not np.all(np.isfinite(target)) or abs(np.linalg.norm(target[3:]) - 1) > _UNIT_TOLERANCE:
             raise RefusedError('the robot reports a pose that is none')
-        outside = np.flatnonzero((target[:3] < self.limits.workspace_min_m) | (target[:3] > self.limits.workspace_max_m))
+        outside = np.flatnonzero(
+            (target[:3] < self.limits.workspace_min_m) | (target[:3] > self.limits.workspace_max_m)
+        )
         if outside.size:
             axis = outside[0]
             raise RefusedError(
@@ -139,7 +142,9 @@ class CommandGate:
         """The waypoint of a command that may pass. Raises RefusedError, counted, for one that may not."""
         try:
             self._judge(command, now_s)
-            waypoint, clipped = self._rest(now_s) if self.state is GateState.FREEDRIVE else self._pass(command, now_s)
+            waypoint, clipped = (
+                self._rest(now_s) if self.state is GateState.FREEDRIVE else self._pass(command, now_s)
+            )
         except RefusedError:
             self.counters.refused += 1
             raise
@@ -177,7 +182,10 @@ class CommandGate:
             raise RefusedError(f'sequence {command.sequence} of {command.source} came twice or late')
         if not (np.isnan(command.opening) or 0.0 <= command.opening <= 1.0):
             raise RefusedError(f'the opening {command.opening:g} is not within 0 (closed) to 1 (open)')
-        if command.source == POLICY and now_s - self._last_s.get(TELEOP, -np.inf) < self.settings.teleop_override_s:
+        if (
+            command.source == POLICY
+            and now_s - self._last_s.get(TELEOP, -np.inf) < self.settings.teleop_override_s
+        ):
             raise RefusedError('teleop overrides the policy')
 
     def _rest(self, now_s: float) -> tuple[Waypoint, bool]:
@@ -186,7 +194,9 @@ class CommandGate:
     def _pass(self, command: DeltaCommand, now_s: float) -> tuple[Waypoint, bool]:
         delta, shortened = limited_delta(command.delta, command.duration_s, self.limits)
         start_s, end_s = self._schedule(command, delta, now_s)
-        share = share_within(delta / (end_s - start_s), self._velocities_since(start_s - self.limits.smoothing_s), self.limits)
+        share = share_within(
+            delta / (end_s - start_s), self._velocities_since(start_s - self.limits.smoothing_s), self.limits
+        )
         target, boxed = limited_target(self.target, delta * share, self.limits)
         self.joints = joints_of_target(target, self.joints, end_s - start_s, self.tcp_offset, self.limits)
         passed = deltas_between(np.array([self.target, target]))[0]

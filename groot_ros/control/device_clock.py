@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Maps a device's own clock to ROS time, so that neither network nor scheduling jitter reaches the stamps."""
 
 from collections import deque

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a TCP target must keep to before it may reach the robot: pure numpy, used by the command gate of ur5e_driver."""
 
 from collections.abc import Iterable
@@ -35,7 +36,10 @@ class Limits:
     @property
     def smoothing_s(self) -> float:
         """Window in s of the set-points' moving average that keeps every change of at most the full speed within the accelerations."""
-        return max(self.max_linear_speed_m_s / self.max_linear_acceleration_m_s2, self.max_angular_speed_rad_s / self.max_angular_acceleration_rad_s2)
+        return max(
+            self.max_linear_speed_m_s / self.max_linear_acceleration_m_s2,
+            self.max_angular_speed_rad_s / self.max_angular_acceleration_rad_s2,
+        )
 
 
 def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:
@@ -55,7 +59,10 @@ def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Arra
 
 def min_duration_s(delta: Array, limits: Limits) -> float:
     """The shortest time in s that a delta (6,) may take."""
-    lengths = np.linalg.norm(delta[:3]) / limits.max_linear_speed_m_s, np.linalg.norm(delta[3:]) / limits.max_angular_speed_rad_s
+    lengths = (
+        np.linalg.norm(delta[:3]) / limits.max_linear_speed_m_s,
+        np.linalg.norm(delta[3:]) / limits.max_angular_speed_rad_s,
+    )
     return max(*map(float, lengths), 0.002)
 
 
@@ -79,7 +86,9 @@ def limited_target(target: Array, delta: Array, limits: Limits) -> tuple[Array, 
     return np.concatenate([inside, moved[3:]]), clipped
 
 
-def joints_of_target(target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits) -> Array:
+def joints_of_target(
+    target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits
+) -> Array:
     """Joint angles (6,) of a target pose (7,), coming from `joints` (6,) within `duration_s`.
 
     Raises RefusedError where the pose is out of reach, near a singularity, outside a joint's range or too fast for it: on
@@ -92,7 +101,9 @@ def joints_of_target(target: Array, joints: Array, duration_s: float, tcp_offset
         raise RefusedError('the target is too near a singularity')
     outside = np.flatnonzero((solution < limits.joint_lower_rad) | (solution > limits.joint_upper_rad))
     if outside.size:
-        raise RefusedError(f'joint {outside[0] + 1} would have to turn to {solution[outside[0]]:.2f} rad, out of its range')
+        raise RefusedError(
+            f'joint {outside[0] + 1} would have to turn to {solution[outside[0]]:.2f} rad, out of its range'
+        )
     speeds = np.abs(solution - joints) / duration_s
     if speeds.max() > limits.max_joint_speed_rad_s:
         raise RefusedError(f'joint {int(speeds.argmax()) + 1} would have to move at {speeds.max():.1f} rad/s')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Smooth motions between poses, as deltas at a fixed period: used by the scripted operator and by the replay's approach."""
 
 from dataclasses import dataclass
@@ -56,5 +57,8 @@ class MinJerkTrajectory:
 
 
 def _duration_s(start: Array, end: Array) -> float:
-    at_peak_s = max(float(np.linalg.norm(end[:3] - start[:3])) / _PEAK_SPEED_M_S, angle_between(start, end) / _PEAK_ROTATION_SPEED_RAD_S)
+    at_peak_s = max(
+        float(np.linalg.norm(end[:3] - start[:3])) / _PEAK_SPEED_M_S,
+        angle_between(start, end) / _PEAK_ROTATION_SPEED_RAD_S,
+    )
     return max(at_peak_s * _PEAK_OF_MEAN, 0.05)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From time-stamped TCP waypoints to 500 Hz set-points: what hardware/ur5e/servo_process.py follows."""
 
 from bisect import bisect_right

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Notices a robot that does not follow its set-points, as when another program runs on it. Used by ur5e_driver."""
 
 from collections import deque

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings to a GR00T dataset: each item on its own, by as many workers as wanted, then numbered in their order."""
 
 import hashlib
@@ -7,7 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groot_ros.dataset.convert_source import ConversionJob, ConversionResult, ConversionSettings, fingerprint, read_episodes, verdict_failures
+from groot_ros.dataset.convert_source import (
+    ConversionJob,
+    ConversionResult,
+    ConversionSettings,
+    fingerprint,
+    read_episodes,
+    verdict_failures,
+)
 from groot_ros.dataset.executors import ConversionInterrupted, converted
 from groot_ros.dataset.modality_config import GR00T_VERSIONS
 from groot_ros.dataset.sources.discover import Recording, fetched, find_recordings
@@ -75,7 +83,11 @@ class ConversionReport:
             *([f'{len(self.known)} are in the dataset already'] if self.known else []),
             *(f'left out, its verdict is fail: {item}: {reason}' for item, reason in self.failed.items()),
             *(f'left out: {reason}' for reason in self.skipped.values()),
-            *([f'{sum(self.trimmed.values())} idle rows left out of {len(self.trimmed)} episodes'] if self.trimmed else []),
+            *(
+                [f'{sum(self.trimmed.values())} idle rows left out of {len(self.trimmed)} episodes']
+                if self.trimmed
+                else []
+            ),
         ]
 
 
@@ -84,7 +96,9 @@ def convert(
     output: Path,
     embodiment: Embodiment,
     options: ConversionOptions | None = None,
-    progress: Callable[[Iterable[ConversionResult], int], Iterable[ConversionResult]] = lambda parts, count: parts,
+    progress: Callable[[Iterable[ConversionResult], int], Iterable[ConversionResult]] = lambda parts, count: (
+        parts
+    ),
 ) -> ConversionReport:
     """Converts everything below `sources` to a dataset at `output`.
 
@@ -119,7 +133,9 @@ def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
         if value not in known:
             raise GrootRosError(f'There is no {what} {value!r} here: choose one of {", ".join(known)}.')
     if options.gr00t_version and options.gr00t_version not in GR00T_VERSIONS:
-        raise GrootRosError(f'There is no GR00T {options.gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.')
+        raise GrootRosError(
+            f'There is no GR00T {options.gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.'
+        )
     ratios = {camera.name: camera.width / camera.height for camera in embodiment.cameras}
     if max(ratios.values()) / min(ratios.values()) > 1 + _ASPECT_TOLERANCE:
         sizes = ', '.join(f'{camera.name} {camera.width}x{camera.height}' for camera in embodiment.cameras)
@@ -131,15 +147,25 @@ def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
 
 def make_writer(output: Path, embodiment: Embodiment, options: ConversionOptions) -> DatasetWriter:
     """The writer of the chosen format."""
-    return FORMATS[options.format](output, embodiment, options.codec, options.existing, options.gr00t_version, options.horizon)
+    return FORMATS[options.format](
+        output, embodiment, options.codec, options.existing, options.gr00t_version, options.horizon
+    )
 
 
 def recipe_of(embodiment: Embodiment, options: ConversionOptions) -> ConversionSettings:
     """What of the options matters to a single item."""
-    return ConversionSettings(embodiment.text(), options.horizon, options.task, options.codec, options.idle_s, options.ranges)
+    return ConversionSettings(
+        embodiment.text(), options.horizon, options.task, options.codec, options.idle_s, options.ranges
+    )
 
 
-def _jobs(items: list[Recording], writer: DatasetWriter, embodiment: Embodiment, options: ConversionOptions, report: ConversionReport) -> list[ConversionJob]:
+def _jobs(
+    items: list[Recording],
+    writer: DatasetWriter,
+    embodiment: Embodiment,
+    options: ConversionOptions,
+    report: ConversionReport,
+) -> list[ConversionJob]:
     recipe = recipe_of(embodiment, options)
     jobs = []
     for item in items:
@@ -149,7 +175,9 @@ def _jobs(items: list[Recording], writer: DatasetWriter, embodiment: Embodiment,
             report.known.append(str(item))
         else:
             digest = hashlib.sha256(str(item).encode()).hexdigest()[:8]
-            jobs.append(ConversionJob(item, writer.parts / f'{_UNSAFE.sub("_", item.name)[:60]}_{digest}', recipe))
+            jobs.append(
+                ConversionJob(item, writer.parts / f'{_UNSAFE.sub("_", item.name)[:60]}_{digest}', recipe)
+            )
     return jobs
 
 
@@ -162,7 +190,9 @@ def _fingerprint(item: Recording, embodiment: Embodiment) -> str:
         return ''
 
 
-def _take(job: ConversionJob, part: ConversionResult, writer: DatasetWriter, report: ConversionReport) -> None:
+def _take(
+    job: ConversionJob, part: ConversionResult, writer: DatasetWriter, report: ConversionReport
+) -> None:
     if part.problem:
         report.skipped[str(job.item)] = part.problem
         return
@@ -181,7 +211,9 @@ def _check_result(writer: DatasetWriter, report: ConversionReport, skip_bad: boo
         raise GrootRosError(_refusal(report.skipped, skip_bad))
     if report.failed and not writer.episodes:
         reason = next(iter(report.failed.values()))
-        raise GrootRosError(f'The verdict of every episode is fail ({reason}): --keep-failed takes them nevertheless.')
+        raise GrootRosError(
+            f'The verdict of every episode is fail ({reason}): --keep-failed takes them nevertheless.'
+        )
 
 
 def _refusal(skipped: dict[str, str], skip_bad: bool) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One item converted on its own: its episodes wait in a folder for their numbers, so that workers need not know of each other.
 
 A part that is done says so in its last file, and is taken as it is when an interrupted conversion runs again.
@@ -104,7 +105,9 @@ def convert_recording(job: ConversionJob) -> ConversionResult:
         with fetched(job.item) as path, ThreadPoolExecutor(1) as beside:
             # Hashing takes as long as reading: it is done meanwhile.
             sha256 = beside.submit(fingerprint, job.item, path, embodiment)
-            if (job.folder / _DONE).is_file() and (done := _done(job.folder, f'{sha256.result()}/{job.recipe.key}')) is not None:
+            if (job.folder / _DONE).is_file() and (
+                done := _done(job.folder, f'{sha256.result()}/{job.recipe.key}')
+            ) is not None:
                 return done
             shutil.rmtree(job.folder, ignore_errors=True)
             job.folder.mkdir(parents=True)
@@ -135,8 +138,12 @@ def read_episodes(part: ConversionResult, embodiment: Embodiment) -> Iterator[Co
             arrays = dict(file)
         rows = RowTable(*(arrays.pop(name) for name in _ARRAYS), more=arrays)
         facts = json.loads((part.folder / f'{number}.json').read_text())
-        videos = {camera.feature: part.folder / _video_name(number, camera.name) for camera in embodiment.cameras}
-        yield ConvertedEpisode(rows, facts['task'], Provenance(**facts['provenance']), videos, facts['pictures'])
+        videos = {
+            camera.feature: part.folder / _video_name(number, camera.name) for camera in embodiment.cameras
+        }
+        yield ConvertedEpisode(
+            rows, facts['task'], Provenance(**facts['provenance']), videos, facts['pictures']
+        )
 
 
 def verdict_failures(item: Recording) -> list[str]:
@@ -162,13 +169,27 @@ def _convert(job: ConversionJob, path: Path, embodiment: Embodiment, sha256: Fut
     started_s = time.perf_counter()
     with _stretches(job, path, embodiment) as stretches:
         rows_s = time.perf_counter() - started_s
-        part = write_part(job.folder, job.item.name, stretches, job.recipe, embodiment, sha256.result(), _verdict(job.item).get('verdict', ''))
+        part = write_part(
+            job.folder,
+            job.item.name,
+            stretches,
+            job.recipe,
+            embodiment,
+            sha256.result(),
+            _verdict(job.item).get('verdict', ''),
+        )
     part.rows_s = rows_s
     return part
 
 
 def write_part(
-    folder: Path, name: str, stretches: list[Segment], recipe: ConversionSettings, embodiment: Embodiment, sha256: str, verdict: str = ''
+    folder: Path,
+    name: str,
+    stretches: list[Segment],
+    recipe: ConversionSettings,
+    embodiment: Embodiment,
+    sha256: str,
+    verdict: str = '',
 ) -> ConversionResult:
     """Writes the episodes of one source into a folder. Raises GrootRosError where none is long enough."""
     part = ConversionResult(folder)
@@ -182,7 +203,9 @@ def write_part(
         first, end = _span(stretch, embodiment, recipe)
         if end - first >= recipe.horizon:
             source = name if len(stretches) == 1 else f'{name} segment {number}'
-            provenance = Provenance(source, sha256, stretch.facts.outcome, {**stretch.facts.notes, 'verdict': verdict})
+            provenance = Provenance(
+                source, sha256, stretch.facts.outcome, {**stretch.facts.notes, 'verdict': verdict}
+            )
             _write(part, stretch, slice(first, end), provenance, recipe, embodiment)
     return part
 
@@ -195,20 +218,35 @@ def _span(stretch: Segment, embodiment: Embodiment, recipe: ConversionSettings) 
     return (stretch.start_by(first), end) if end - first >= recipe.horizon else (0, len(stretch.rows))
 
 
-def _write(part: ConversionResult, stretch: Segment, span: slice, provenance: Provenance, recipe: ConversionSettings, embodiment: Embodiment) -> None:
+def _write(
+    part: ConversionResult,
+    stretch: Segment,
+    span: slice,
+    provenance: Provenance,
+    recipe: ConversionSettings,
+    embodiment: Embodiment,
+) -> None:
     rows, pictures, started_s = stretch.rows[span], {}, time.perf_counter()
     for camera in embodiment.cameras:
         video = part.folder / _video_name(part.episodes, camera.name)
         frames = stretch.write_video(camera, video, span.start, len(rows))
         if frames != len(rows):
-            raise GrootRosError(f'{provenance.source} has {frames} frames of {camera.name} for {len(rows)} rows: its recording is damaged.')
+            raise GrootRosError(
+                f'{provenance.source} has {frames} frames of {camera.name} for {len(rows)} rows: its recording is damaged.'
+            )
         pictures[camera.feature] = image_stats(video)
     if embodiment.reward == OUTCOME:
         rows.more[REWARD] = np.zeros(len(rows))
         rows.more[REWARD][-1] = float(provenance.outcome == 'success')
     provenance.notes['trimmed'] = len(stretch.rows) - len(rows)
-    facts = {'task': stretch.facts.task or recipe.task, 'provenance': asdict(provenance), 'pictures': pictures}
-    np.savez(part.folder / f'{part.episodes}.npz', **{name: getattr(rows, name) for name in _ARRAYS}, **rows.more)
+    facts = {
+        'task': stretch.facts.task or recipe.task,
+        'provenance': asdict(provenance),
+        'pictures': pictures,
+    }
+    np.savez(
+        part.folder / f'{part.episodes}.npz', **{name: getattr(rows, name) for name in _ARRAYS}, **rows.more
+    )
     (part.folder / f'{part.episodes}.json').write_text(json.dumps(facts))
     part.video_s += time.perf_counter() - started_s
     part.rows += len(rows)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Python file that tells GR00T what the columns of a dataset mean, made of the embodiment; N1.5, N1.6 and N1.7 each read their own form.
 
 Steps that are differences to the row before are passed through as they stand: GR00T's DELTA is never interpreted, so it is ABSOLUTE there.
@@ -23,7 +24,11 @@ class Gr00tVersion:
     horizon: int
 
 
-GR00T_VERSIONS = {'n1.5': Gr00tVersion(64, 32, 16), 'n1.6': Gr00tVersion(29, 29, 16), 'n1.7': Gr00tVersion(132, 132, 40)}
+GR00T_VERSIONS = {
+    'n1.5': Gr00tVersion(64, 32, 16),
+    'n1.6': Gr00tVersion(29, 29, 16),
+    'n1.7': Gr00tVersion(132, 132, 40),
+}
 
 _REGISTERED = '''"""Modality config of {name} for GR00T {gr00t_version}, made by groot-ros modality-config. Pass it as --modality-config-path."""
 
@@ -102,28 +107,42 @@ class {class_name}(BaseDataConfig):
 '''
 
 
-def modality_config(embodiment: Embodiment, gr00t_version: str, horizon: int = 16, relative: bool = False) -> str:
+def modality_config(
+    embodiment: Embodiment, gr00t_version: str, horizon: int = 16, relative: bool = False
+) -> str:
     """Python source for a release of GR00T (n1.5, n1.6, n1.7). Raises GrootRosError where the rows are beyond what it takes.
 
     `relative` predicts the poses of the embodiment's eef_9d relative to the state instead of its deltas.
     """
     if gr00t_version not in GR00T_VERSIONS:
-        raise GrootRosError(f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.')
+        raise GrootRosError(
+            f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.'
+        )
     if relative and (not embodiment.eef_9d or gr00t_version == 'n1.5'):
-        raise GrootRosError('Poses relative to the state need `eef_9d` in the embodiment, and GR00T N1.6 or N1.7.')
+        raise GrootRosError(
+            'Poses relative to the state need `eef_9d` in the embodiment, and GR00T N1.6 or N1.7.'
+        )
     states = [field.name for field in embodiment.state if not relative or field.name != embodiment.eef_9d]
     actions = [field for field in embodiment.action if not relative or not field.is_derived]
-    sizes = sum(field.size for field in embodiment.state if field.name in states), sum(field.size for field in actions)
+    sizes = (
+        sum(field.size for field in embodiment.state if field.name in states),
+        sum(field.size for field in actions),
+    )
     _check_limits(embodiment, gr00t_version, horizon, *(size + 9 * relative for size in sizes))
     prefixed = gr00t_version == 'n1.5'
     largest = max(sizes) + 9 * relative
     beyond = gr00t_version == 'n1.6' and largest > GR00T_VERSIONS['n1.6'].state_size
-    note = f'\n        # The model must have a max_state_dim and max_action_dim of at least {largest}; N1.6 has 29 where nobody says more.' * beyond
+    note = (
+        f'\n        # The model must have a max_state_dim and max_action_dim of at least {largest}; N1.6 has 29 where nobody says more.'
+        * beyond
+    )
 
     def keys(kind: str, names: list[str]) -> str:
         return json.dumps([f'{kind}.{name}' if prefixed else name for name in names])
 
-    modes = {f'action.{field.name}': 'binary' for field in embodiment.action if field.absolute and field.size == 1}
+    modes = {
+        f'action.{field.name}': 'binary' for field in embodiment.action if field.absolute and field.size == 1
+    }
     class_name = ''.join(word.capitalize() for word in embodiment.name.split('_')) + 'DataConfig'
     return (_CLASS if prefixed else _REGISTERED).format(
         name=embodiment.name, gr00t_version=gr00t_version.upper(), horizon=horizon, cameras=keys('video', [camera.name for camera in embodiment.cameras]),
@@ -134,10 +153,14 @@ def modality_config(embodiment: Embodiment, gr00t_version: str, horizon: int = 1
     )  # fmt: skip
 
 
-def _check_limits(embodiment: Embodiment, gr00t_version: str, horizon: int, state_size: int, action_size: int) -> None:
+def _check_limits(
+    embodiment: Embodiment, gr00t_version: str, horizon: int, state_size: int, action_size: int
+) -> None:
     limits = GR00T_VERSIONS[gr00t_version]
     for what, size, largest in (
         ('a state', state_size, limits.state_size), ('an action', action_size, limits.action_size), ('a chunk', horizon, limits.horizon),
     ):  # fmt: skip
         if size > largest and (gr00t_version != 'n1.6' or what == 'a chunk'):
-            raise GrootRosError(f'GR00T {gr00t_version.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.')
+            raise GrootRosError(
+                f'GR00T {gr00t_version.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.'
+            )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of a dataset: what is in it, how it is distributed, and what a policy would be clipped at. One HTML file."""
 
 import json
@@ -23,11 +24,16 @@ _BLUE, _ORANGE = '#2f6fb0', '#d1662a'
 
 def write_report(root: Path, report: ValidationReport, path: Path) -> None:
     """Writes the page of a dataset that has been validated."""
-    meta = {name: json.loads((root / 'meta' / f'{name}.json').read_text()) for name in ('info', 'modality', 'stats')}
+    meta = {
+        name: json.loads((root / 'meta' / f'{name}.json').read_text())
+        for name in ('info', 'modality', 'stats')
+    }
     episodes = [json.loads(line) for line in (root / 'meta' / 'episodes.jsonl').read_text().splitlines()]
     columns = _columns(root, [episode['episode_index'] for episode in episodes])
     lengths_s = np.array([episode['length'] for episode in episodes]) / meta['info']['fps']
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2']))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2'])
+    )
     page = environment.get_template('report.html.j2').render(
         name=root.resolve().name,
         report=report,
@@ -35,10 +41,15 @@ def write_report(root: Path, report: ValidationReport, path: Path) -> None:
         minutes=f'{lengths_s.sum() / 60:.1f}',
         tasks=Counter(task for episode in episodes for task in episode['tasks']).most_common(),
         lengths=_lengths(lengths_s),
-        state=_distributions(columns['observation.state'], meta['stats']['observation.state'], meta['modality']['state']),
+        state=_distributions(
+            columns['observation.state'], meta['stats']['observation.state'], meta['modality']['state']
+        ),
         action=_distributions(columns['action'], meta['stats']['action'], meta['modality']['action']),
         steps=_steps(columns['action'], meta['modality']['action']),
-        cameras=[{'name': name, 'frames': _frames(root, part['original_key'], episodes)} for name, part in meta['modality']['video'].items()],
+        cameras=[
+            {'name': name, 'frames': _frames(root, part['original_key'], episodes)}
+            for name, part in meta['modality']['video'].items()
+        ],
         ranges=[
             *_ranges('state', meta['modality'], meta['stats']['observation.state']),
             *_ranges('action', meta['modality'], meta['stats']['action']),
@@ -48,8 +59,13 @@ def write_report(root: Path, report: ValidationReport, path: Path) -> None:
 
 
 def _columns(root: Path, indices: list[int]) -> dict[str, Array]:
-    tables = [pq.read_table(data_file(root, index), columns=['observation.state', 'action']) for index in indices]
-    return {name: np.concatenate([np.array(table[name].to_pylist(), float) for table in tables]) for name in ('observation.state', 'action')}
+    tables = [
+        pq.read_table(data_file(root, index), columns=['observation.state', 'action']) for index in indices
+    ]
+    return {
+        name: np.concatenate([np.array(table[name].to_pylist(), float) for table in tables])
+        for name in ('observation.state', 'action')
+    }
 
 
 def _lengths(lengths_s: Array) -> str:
@@ -65,7 +81,9 @@ def _distributions(values: Array, stats: dict[str, list[float]], parts: dict[str
     names = [f'{name}[{k}]' for name, part in parts.items() for k in range(part['end'] - part['start'])]
     dimensions = [k for part in parts.values() for k in range(part['start'], part['end'])]
     lines = -(-len(names) // _COLUMNS)
-    figure, panels = plt.subplots(lines, _COLUMNS, figsize=(11, 1.5 * lines), layout='constrained', squeeze=False)
+    figure, panels = plt.subplots(
+        lines, _COLUMNS, figsize=(11, 1.5 * lines), layout='constrained', squeeze=False
+    )
     for panel in panels.flat[len(names) :]:
         panel.set_axis_off()
     for panel, name, k in zip(panels.flat, names, dimensions, strict=False):
@@ -86,7 +104,9 @@ def _steps(actions: Array, parts: dict[str, Any]) -> str:
         return ''
     figure, panels = plt.subplots(1, len(deltas), figsize=(11, 2.4), layout='constrained', squeeze=False)
     for panel, (name, part) in zip(panels[0], deltas, strict=True):
-        panel.hist(np.linalg.norm(actions[:, part['start'] : part['end']], axis=1) * 1e3, bins=60, color=_BLUE)
+        panel.hist(
+            np.linalg.norm(actions[:, part['start'] : part['end']], axis=1) * 1e3, bins=60, color=_BLUE
+        )
         panel.set(title=name, xlabel='size of a step [mm or mrad]', ylabel='rows')
     return plot(figure)
 
@@ -100,7 +120,10 @@ def _frames(root: Path, feature: str, episodes: list[dict[str, Any]]) -> str:
 
 def _ranges(kind: str, modality: dict[str, Any], stats: dict[str, list[float]]) -> list[dict[str, Any]]:
     return [
-        {'name': f'{kind}.{name}[{k - part["start"]}]', **{key: f'{stats[key][k]:.5g}' for key in ('min', 'q01', 'mean', 'q99', 'max', 'std')}}
+        {
+            'name': f'{kind}.{name}[{k - part["start"]}]',
+            **{key: f'{stats[key][k]:.5g}' for key in ('min', 'q01', 'mean', 'q99', 'max', 'std')},
+        }
         for name, part in modality[kind].items()
         for k in range(part['start'], part['end'])
     ]

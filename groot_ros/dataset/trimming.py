@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Idle beginnings and ends of episodes: a policy that is trained on them learns to wait."""
 
 import numpy as np
@@ -12,7 +13,9 @@ STILL_M_S, STILL_S = 0.002, 0.02
 
 def moving_rows(embodiment: Embodiment, rows: RowTable) -> np.ndarray:
     """Whether something is commanded in each row (n,): a delta of more than noise, or a command that changes."""
-    speeds = [_speed(embodiment, name, rows.actions[:, part]) for name, part in embodiment.action_slices.items()]
+    speeds = [
+        _speed(embodiment, name, rows.actions[:, part]) for name, part in embodiment.action_slices.items()
+    ]
     return np.any(speeds, axis=0)
 
 

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Devices behind plain classes: UR5e, Robotiq gripper, cameras. Imports no ROS."""

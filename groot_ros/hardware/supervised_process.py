@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process of our own around a library that may crash or hang: started, watched, killed and started again with back-off."""
 
 import contextlib
@@ -26,7 +27,14 @@ class SupervisedProcess:
     return from a call within the deadline that it had announced. Both are called from this object's thread.
     """
 
-    def __init__(self, module: str, settings: dict[str, Any], on_record: Callable[[bytes], None], on_loss: Callable[[str], None], patience_s: float) -> None:
+    def __init__(
+        self,
+        module: str,
+        settings: dict[str, Any],
+        on_record: Callable[[bytes], None],
+        on_loss: Callable[[str], None],
+        patience_s: float,
+    ) -> None:
         self._module, self._settings, self._patience_s = module, json.dumps(settings), patience_s
         self._on_record, self._on_loss = on_record, on_loss
         self._closing = threading.Event()
@@ -52,7 +60,9 @@ class SupervisedProcess:
         with self._answered:
             life = self._lives
             self.send(record)
-            done = self._answered.wait_for(lambda: number in self._answers or self._lives != life or self._pipe is None, timeout_s)
+            done = self._answered.wait_for(
+                lambda: number in self._answers or self._lives != life or self._pipe is None, timeout_s
+            )
             if number in self._answers:
                 return self._answers.pop(number)
         return 'the connection to the robot is lost' if done else f'no answer within {timeout_s:.0f} s'
@@ -119,7 +129,11 @@ class SupervisedProcess:
                     self._take_answer(json.loads(message[1:]))
         except (EOFError, OSError):
             return ''
-        return f'{call} did not end within {deadline_s:g} s' if call else f'nothing was heard for {deadline_s:g} s'
+        return (
+            f'{call} did not end within {deadline_s:g} s'
+            if call
+            else f'nothing was heard for {deadline_s:g} s'
+        )
 
     def _take_answer(self, answer: tuple[int, str]) -> None:
         with self._answered:
@@ -131,7 +145,9 @@ class WorkerConnection:
     """The child's side: records out, orders in, and the announcement of calls that may hang."""
 
     def __init__(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which then ends this process in order
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C reaches the parent, which then ends this process in order
         self._pipe = Connection(int(sys.argv[1]))
         self.settings: dict[str, Any] = json.loads(sys.argv[2])
 
@@ -146,7 +162,9 @@ class WorkerConnection:
     @contextlib.contextmanager
     def deadline(self, call: str, seconds: float) -> Iterator[None]:
         """Around a call that may hang: where it lasts longer, the parent kills this process and says which call it was."""
-        with contextlib.suppress(OSError):  # without a parent there is nobody to tell, and the call is as needed
+        with contextlib.suppress(
+            OSError
+        ):  # without a parent there is nobody to tell, and the call is as needed
             self._pipe.send_bytes(_BUSY + json.dumps([call, seconds]).encode())
         yield
 
@@ -164,8 +182,14 @@ def run_child(work: Callable[[WorkerConnection], None]) -> None:
         work(WorkerConnection())
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # destructors of a broken ur_rtde connection hang
-    except Exception as error:  # the one place where a library's many exceptions become one line for the driver
-        print(f'{error}'.strip().splitlines()[0] if str(error).strip() else type(error).__name__, file=sys.stderr, flush=True)
+    except (
+        Exception
+    ) as error:  # the one place where a library's many exceptions become one line for the driver
+        print(
+            f'{error}'.strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            file=sys.stderr,
+            flush=True,
+        )
         os._exit(1)
 
 

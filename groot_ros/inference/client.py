@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client of GR00T's inference server: NVIDIA's own, or one of `groot-ros serve`."""
 
 from typing import Any
@@ -15,7 +16,9 @@ class Client:
     To be used in one thread.
     """
 
-    def __init__(self, host: str, port: int, gr00t_version: str, token: str = '', timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, host: str, port: int, gr00t_version: str, token: str = '', timeout_s: float = 5.0
+    ) -> None:
         self.address = f'{host}:{port}'
         self._flavour, self._token, self._timeout_ms = gr00t_version, token, round(timeout_s * 1e3)
         self._context = zmq.Context.instance()
@@ -33,7 +36,9 @@ class Client:
             message['api_token'] = self._token
         reply = self._exchange(pack(message, self._flavour), round(min(patience_s * 1e3, self._timeout_ms)))
         if isinstance(reply, dict) and 'error' in reply:
-            raise PolicyError(f'The server at {self.address} refused {endpoint}: {reply["error"] or "it could not read the request"}.')
+            raise PolicyError(
+                f'The server at {self.address} refused {endpoint}: {reply["error"] or "it could not read the request"}.'
+            )
         return reply
 
     def close(self) -> None:
@@ -51,13 +56,17 @@ class Client:
         except zmq.Again as error:
             self.close()  # a REQ socket that waits for a reply takes no other request
             waited = f'{timeout_ms / 1e3:g} s'
-            raise PolicyError(f'The server at {self.address} gave no answer for {waited}: does it run, and is the port right?') from error
+            raise PolicyError(
+                f'The server at {self.address} gave no answer for {waited}: does it run, and is the port right?'
+            ) from error
         except zmq.ZMQError as error:
             self.close()
             raise PolicyError(f'The server at {self.address} cannot be reached ({error}).') from error
         except WireError as error:
             self.close()
-            raise PolicyError(f'The server at {self.address} is no GR00T server, or of another release: {error}.') from error
+            raise PolicyError(
+                f'The server at {self.address} is no GR00T server, or of another release: {error}.'
+            ) from error
 
     def _connect(self) -> zmq.Socket:
         socket = self._context.socket(zmq.REQ)

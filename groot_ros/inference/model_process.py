@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model in a process and a Python of its own, started, warmed up, watched, and started again when it dies."""
 
 import contextlib
@@ -40,9 +41,13 @@ class ModelSettings:
 class ModelProcess:
     """Runs one model. `on_line` gets what it says while loading, and what its libraries print."""
 
-    def __init__(self, settings: ModelSettings, embodiment: Embodiment, on_line: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: ModelSettings, embodiment: Embodiment, on_line: Callable[[str], None]
+    ) -> None:
         if settings.backend not in BACKENDS:
-            raise PolicyError(f'There is no model backend {settings.backend!r}: choose one of {", ".join(BACKENDS)}.')
+            raise PolicyError(
+                f'There is no model backend {settings.backend!r}: choose one of {", ".join(BACKENDS)}.'
+            )
         if not settings.checkpoint:
             raise PolicyError(f'The backend {settings.backend} needs a checkpoint: give its folder.')
         self.settings, self._rows, self._on_line = settings, rows_for_backends(embodiment), on_line
@@ -71,7 +76,9 @@ class ModelProcess:
             trouble = self._trouble
         if not there or trouble:
             self.close()
-            raise PolicyError(f'The model could not be started: {trouble if there else f"not ready after {timeout_s:.0f} s"}.')
+            raise PolicyError(
+                f'The model could not be started: {trouble if there else f"not ready after {timeout_s:.0f} s"}.'
+            )
 
     def join(self) -> None:
         """Until it has ended for good."""
@@ -98,13 +105,22 @@ class ModelProcess:
             self._on_line(f'The model ended: {reason or "killed over the wire"}.')
             if self.was_killed or not was_ready:
                 return
-            backoff_s = _FIRST_BACKOFF_S if time.monotonic() - began_s > _LONG_RUN_S else min(2 * backoff_s, _MAX_BACKOFF_S)
+            backoff_s = (
+                _FIRST_BACKOFF_S
+                if time.monotonic() - began_s > _LONG_RUN_S
+                else min(2 * backoff_s, _MAX_BACKOFF_S)
+            )
             self._closing.wait(backoff_s)
 
     def _run(self) -> tuple[bool, str]:
         """One life: whether it ever answered, and why it ended; nothing where it was told to."""
         settings = self.settings
-        content = {**asdict(settings), 'port': self._port, 'rows': self._rows, 'needs': _needs(settings.backend)}
+        content = {
+            **asdict(settings),
+            'port': self._port,
+            'rows': self._rows,
+            'needs': _needs(settings.backend),
+        }
         try:
             process = subprocess.Popen(
                 [settings.python or sys.executable, str(HOST_FILE), json.dumps(content)],
@@ -134,7 +150,9 @@ class ModelProcess:
                 continue
             if 'ready' in news:
                 ready, self._port, self.name = True, news['ready'], news['name']
-                self._on_line(f'{news["name"]} answers at {self.settings.host}:{self._port}, within {news["answer_s"] * 1e3:.0f} ms.')
+                self._on_line(
+                    f'{news["name"]} answers at {self.settings.host}:{self._port}, within {news["answer_s"] * 1e3:.0f} ms.'
+                )
                 self._tell('')
             elif 'failed' in news:
                 failed = news['failed'].rstrip('.')

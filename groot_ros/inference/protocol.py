@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GR00T's inference protocol: one msgpack map a request and a reply, arrays within in the form of the release. No pickle, no objects.
 
 Requests are written in the gr00t_version of the server; replies of every gr00t_version are read, since a server may answer in another one than it
@@ -41,13 +42,17 @@ def pack(message: Any, gr00t_version: str) -> bytes:
 def unpack(data: bytes) -> Any:
     """A message of any gr00t_version. Raises WireError for what is none, and for arrays of objects."""
     if len(data) > MAX_MESSAGE_BYTES:
-        raise WireError(f'a message of {len(data) / 1e6:.0f} MB came, and at most {MAX_MESSAGE_BYTES / 1e6:.0f} MB are taken')
+        raise WireError(
+            f'a message of {len(data) / 1e6:.0f} MB came, and at most {MAX_MESSAGE_BYTES / 1e6:.0f} MB are taken'
+        )
     try:
         return msgpack.unpackb(data, object_hook=_decoded, strict_map_key=False)
     except WireError:
         raise
     except Exception as error:  # msgpack raises many kinds for bytes that are no message
-        raise WireError(f'what came is no message of this protocol ({str(error) or type(error).__name__})') from error
+        raise WireError(
+            f'what came is no message of this protocol ({str(error) or type(error).__name__})'
+        ) from error
 
 
 def _encoded(value: Any, gr00t_version: str) -> Any:
@@ -59,7 +64,13 @@ def _encoded(value: Any, gr00t_version: str) -> Any:
         raise WireError(f'{type(value).__name__} cannot be sent')
     if gr00t_version == 'n1.7':
         array = np.ascontiguousarray(value)
-        return {b'nd': True, b'type': array.dtype.str, b'kind': b'', b'shape': list(value.shape), b'data': array.tobytes()}
+        return {
+            b'nd': True,
+            b'type': array.dtype.str,
+            b'kind': b'',
+            b'shape': list(value.shape),
+            b'data': array.tobytes(),
+        }
     file = io.BytesIO()
     np.save(file, value, allow_pickle=False)
     return {'__ndarray_class__': True, 'as_npy': file.getvalue()}
@@ -69,8 +80,15 @@ def _encoded_modality(value: Modality, gr00t_version: str) -> dict[str, Any]:
     content = {'delta_indices': value.delta_indices, 'modality_keys': value.keys}
     if gr00t_version == 'n1.5':
         return {'__ModalityConfig_class__': True, 'as_json': json.dumps(content)}
-    content |= {'sin_cos_embedding_keys': None, 'mean_std_embedding_keys': None, 'action_configs': value.actions or None}
-    return {'__ModalityConfig__' if gr00t_version == 'n1.7' else '__ModalityConfig_class__': True, 'as_json': content}
+    content |= {
+        'sin_cos_embedding_keys': None,
+        'mean_std_embedding_keys': None,
+        'action_configs': value.actions or None,
+    }
+    return {
+        '__ModalityConfig__' if gr00t_version == 'n1.7' else '__ModalityConfig_class__': True,
+        'as_json': content,
+    }
 
 
 def _decoded(content: dict[Any, Any]) -> Any:
@@ -104,6 +122,10 @@ def _array(content: dict[Any, Any], is_array: bool) -> Any:
 def _modality(content: Any) -> Modality:
     try:
         values = json.loads(content) if isinstance(content, str) else content
-        return Modality(list(values['delta_indices']), list(values['modality_keys']), list(values.get('action_configs') or []))
+        return Modality(
+            list(values['delta_indices']),
+            list(values['modality_keys']),
+            list(values.get('action_configs') or []),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WireError(f'a modality cannot be read ({error})') from error

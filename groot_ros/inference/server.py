@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Serves a policy on GR00T's wire: `groot-ros serve`. Needs numpy, msgpack and pyzmq only, so that it runs in a model's own environment."""
 
 import hmac
@@ -24,7 +25,9 @@ class ModelBackend(Protocol):
     def facts(self) -> dict[str, Any]:
         """What our own client wants to know besides: `image_sizes` (width, height by name) and `real_time_chunking`."""
 
-    def get_action(self, observation: dict[str, Any], options: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_action(
+        self, observation: dict[str, Any], options: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Actions by key, and what else there is to say."""
 
     def reset(self) -> None:
@@ -34,7 +37,14 @@ class ModelBackend(Protocol):
 class Server:
     """Answers one request after another at `port`, any free one for 0. Without a token `kill` is refused to everybody."""
 
-    def __init__(self, served: ModelBackend, host: str = '127.0.0.1', port: int = 5555, gr00t_version: str = 'n1.7', token: str = '') -> None:
+    def __init__(
+        self,
+        served: ModelBackend,
+        host: str = '127.0.0.1',
+        port: int = 5555,
+        gr00t_version: str = 'n1.7',
+        token: str = '',
+    ) -> None:
         self._served, self._flavour, self._token = served, gr00t_version, token
         self.running = True
         self._socket = zmq.Context.instance().socket(zmq.REP)
@@ -44,7 +54,9 @@ class Server:
             self._socket.bind(f'tcp://{host}:{port or "*"}')
         except zmq.ZMQError as error:
             self._socket.close()
-            raise GrootRosError(f'{host}:{port} cannot be served ({error.strerror}): choose another --port, or stop who has it.') from error
+            raise GrootRosError(
+                f'{host}:{port} cannot be served ({error.strerror}): choose another --port, or stop who has it.'
+            ) from error
         self.port = int(self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rsplit(':', 1)[-1])
 
     def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
@@ -87,7 +99,9 @@ class Server:
 
     def _kill(self) -> Any:
         if not self._token:
-            return {'error': f'kill needs a server that was started with a token (environment variable {TOKEN_VARIABLE})'}
+            return {
+                'error': f'kill needs a server that was started with a token (environment variable {TOKEN_VARIABLE})'
+            }
         self.running = False
         return None
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """camera_driver: publishes one camera's images and calibration, stamped when they were exposed."""
 
 import array
@@ -15,19 +16,31 @@ from groot_ros.ros.lifecycle_node import IMAGE_QOS, GrootNode, ParameterSpec, ru
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
-    'source': ParameterSpec('sdk', "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video on disk"),
-    'camera_name': ParameterSpec('zed', 'prefix of the topics: NAME/image and NAME/camera_info; with both eyes NAME/left/... and NAME/right/...'),
+    'source': ParameterSpec(
+        'sdk',
+        "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video on disk",
+    ),
+    'camera_name': ParameterSpec(
+        'zed',
+        'prefix of the topics: NAME/image and NAME/camera_info; with both eyes NAME/left/... and NAME/right/...',
+    ),
     'serial_number': ParameterSpec(0, 'serial number of the ZED, 0 for the only one, for source sdk'),
     'device': ParameterSpec('/dev/video0', 'V4L2 device, for source uvc'),
-    'calibration_file': ParameterSpec('', 'SN<serial>.conf of the ZED, to rectify the images of source uvc; empty leaves them raw'),
+    'calibration_file': ParameterSpec(
+        '', 'SN<serial>.conf of the ZED, to rectify the images of source uvc; empty leaves them raw'
+    ),
     'file': ParameterSpec('', 'path of a video, for source file'),
     'host': ParameterSpec('127.0.0.1', 'address of sim_cell, for source sim'),
     'resolution': ParameterSpec('HD720', 'resolution of one eye: HD2K, HD1080, HD720 or VGA'),
     'fps': ParameterSpec(30.0, 'frame rate: 15, 30, 60 or 100, as the resolution offers', 1.0, 100.0),
     'eye': ParameterSpec('left', "'left', 'right' or 'both'"),
     'depth': ParameterSpec(False, 'publish NAME/depth too (32FC1, m), for source sdk; costs the GPU'),
-    'frozen_s': ParameterSpec(2.0, 'open the camera anew when its image has not changed for so long, s; 0 never', 0.0, 60.0),
-    'connect_timeout_s': ParameterSpec(15.0, 'how long to wait for the first frame before giving up, s', 1.0, 600.0),
+    'frozen_s': ParameterSpec(
+        2.0, 'open the camera anew when its image has not changed for so long, s; 0 never', 0.0, 60.0
+    ),
+    'connect_timeout_s': ParameterSpec(
+        15.0, 'how long to wait for the first frame before giving up, s', 1.0, 600.0
+    ),
 }
 
 
@@ -36,13 +49,23 @@ class CameraDriver(GrootNode):
 
     def __init__(self) -> None:
         super().__init__('camera_driver', PARAMETERS)
-        self._settings = CameraSettings(**{field.name: self.parameter(field.name) for field in fields(CameraSettings)})
+        self._settings = CameraSettings(
+            **{field.name: self.parameter(field.name) for field in fields(CameraSettings)}
+        )
         eyes = EYES.get(self._settings.eye, ())
         self._name = name = self.parameter('camera_name')
         prefixes = {eye: f'{name}/{eye}' if len(eyes) > 1 else name for eye in eyes}
-        self._images = {eye: self.create_publisher(Image, f'{prefix}/image', IMAGE_QOS) for eye, prefix in prefixes.items()}
-        self._infos = {eye: self.create_publisher(CameraInfo, f'{prefix}/camera_info', IMAGE_QOS) for eye, prefix in prefixes.items()}
-        self._depth = self.create_publisher(Image, f'{name}/depth', IMAGE_QOS) if self._settings.depth else None
+        self._images = {
+            eye: self.create_publisher(Image, f'{prefix}/image', IMAGE_QOS)
+            for eye, prefix in prefixes.items()
+        }
+        self._infos = {
+            eye: self.create_publisher(CameraInfo, f'{prefix}/camera_info', IMAGE_QOS)
+            for eye, prefix in prefixes.items()
+        }
+        self._depth = (
+            self.create_publisher(Image, f'{name}/depth', IMAGE_QOS) if self._settings.depth else None
+        )
         self._meter = StreamMeter(f'{name}/image', self._settings.fps)
         self._seen = False
         self._loss = ''
@@ -100,7 +123,9 @@ class CameraDriver(GrootNode):
 
 
 def _image_message(header: Header, image: np.ndarray, encoding: str) -> Image:
-    message = Image(header=header, height=image.shape[0], width=image.shape[1], encoding=encoding, step=image.strides[0])
+    message = Image(
+        header=header, height=image.shape[0], width=image.shape[1], encoding=encoding, step=image.strides[0]
+    )
     pixels = array.array('B')  # the only type that the setter takes without looking at every byte
     pixels.frombytes(image)
     message.data = pixels

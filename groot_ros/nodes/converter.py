@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """converter: makes datasets, as a node with an action, as a node that converts what a recorder finishes, or once like `groot-ros convert`."""
 
 import argparse
@@ -26,7 +27,9 @@ from groot_ros.ros.lifecycle_node import GrootNode, ParameterSpec, run_node
 from groot_ros.sampling.stream_monitor import Health
 
 PARAMETERS = {
-    'embodiment': ParameterSpec('ur5e_robotiq_zed', 'embodiment of goals that name none: a name, or the path of a YAML file'),
+    'embodiment': ParameterSpec(
+        'ur5e_robotiq_zed', 'embodiment of goals that name none: a name, or the path of a YAML file'
+    ),
     'workers': ParameterSpec(1, 'episodes to convert at the same time'),
 }
 _LOOK_S, _TELL_S = 2.0, 0.2
@@ -98,12 +101,19 @@ class ConverterNode(GrootNode):
         self._ended: Future | None = None
         self._goal_handle: ServerGoalHandle | None = None
         self._convert_action = ActionServer(
-            self, ConvertEpisodes, '~/convert', self._on_convert, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT
+            self,
+            ConvertEpisodes,
+            '~/convert',
+            self._on_convert,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
         self.create_timer(_TELL_S, self._follow)
         if watching is not None:
             self.create_timer(_LOOK_S, self._look)
-            self.get_logger().info(f'Every episode that is finished in {watching.folder} goes to {watching.output}.')
+            self.get_logger().info(
+                f'Every episode that is finished in {watching.folder} goes to {watching.output}.'
+            )
 
     def end(self) -> None:
         """Stops between two episodes; what is done is kept for the next run."""
@@ -120,7 +130,11 @@ class ConverterNode(GrootNode):
     def _on_goal(self, goal: ConvertEpisodes.Goal) -> GoalResponse:
         busy = not self.active or self._work is not None
         if busy:
-            self.warn('A goal was refused: a conversion runs already.' if self.active else 'A goal was refused: the node is not active.')
+            self.warn(
+                'A goal was refused: a conversion runs already.'
+                if self.active
+                else 'A goal was refused: the node is not active.'
+            )
         return GoalResponse.REJECT if busy else GoalResponse.ACCEPT
 
     async def _on_convert(self, handle: ServerGoalHandle) -> ConvertEpisodes.Result:
@@ -129,10 +143,22 @@ class ConverterNode(GrootNode):
             if self._work is not None:
                 raise GrootRosError('A conversion runs already.')
             embodiment = load_embodiment(goal.embodiment or self.parameter('embodiment'))
-            embodiment = embodiment.at_fps(goal.fps) if goal.fps and goal.fps != embodiment.fps else embodiment
-            existing = OutputMode.APPEND if goal.append else OutputMode.OVERWRITE if goal.overwrite else OutputMode.REFUSE
+            embodiment = (
+                embodiment.at_fps(goal.fps) if goal.fps and goal.fps != embodiment.fps else embodiment
+            )
+            existing = (
+                OutputMode.APPEND
+                if goal.append
+                else OutputMode.OVERWRITE
+                if goal.overwrite
+                else OutputMode.REFUSE
+            )
             options = ConversionOptions(
-                skip_bad=goal.skip_bad, keep_failed=goal.keep_failed, task=goal.task, workers=self.parameter('workers'), existing=existing
+                skip_bad=goal.skip_bad,
+                keep_failed=goal.keep_failed,
+                task=goal.task,
+                workers=self.parameter('workers'),
+                existing=existing,
             )
         except GrootRosError as error:
             handle.abort()
@@ -144,7 +170,13 @@ class ConverterNode(GrootNode):
         self._ended = self._goal_handle = None
         result.success, result.message = work.report is not None, work.message()
         result.episodes, result.rows = (work.report.episodes, work.report.rows) if work.report else (0, 0)
-        (handle.canceled if handle.is_cancel_requested else handle.succeed if result.success else handle.abort)()
+        (
+            handle.canceled
+            if handle.is_cancel_requested
+            else handle.succeed
+            if result.success
+            else handle.abort
+        )()
         return result
 
     def _begin(self, work: _Work) -> None:
@@ -158,7 +190,11 @@ class ConverterNode(GrootNode):
         if self._goal_handle is not None:
             work.stopped = work.stopped or self._goal_handle.is_cancel_requested
             rate = work.rows / max(time.monotonic() - work.began_s, 1e-9)
-            self._goal_handle.publish_feedback(ConvertEpisodes.Feedback(done=work.done, total=work.total, rows=work.rows, rows_per_second=rate))
+            self._goal_handle.publish_feedback(
+                ConvertEpisodes.Feedback(
+                    done=work.done, total=work.total, rows=work.rows, rows_per_second=rate
+                )
+            )
         if self._thread.is_alive():
             return
         self._work = None
@@ -177,7 +213,14 @@ class ConverterNode(GrootNode):
         if fresh:
             self._seen.update(fresh)
             existing = OutputMode.APPEND if watching.output.exists() else OutputMode.REFUSE
-            self._begin(_Work(fresh, watching.output, watching.embodiment, replace(watching.options, existing=existing, skip_bad=True)))
+            self._begin(
+                _Work(
+                    fresh,
+                    watching.output,
+                    watching.embodiment,
+                    replace(watching.options, existing=existing, skip_bad=True),
+                )
+            )
 
 
 def parser() -> argparse.ArgumentParser:
@@ -191,9 +234,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument('sources', nargs='*', metavar='SOURCE', help='what to convert once')
-    command.add_argument('--watch', type=Path, metavar='DIR', help='folder that a recorder writes episodes into')
+    command.add_argument(
+        '--watch', type=Path, metavar='DIR', help='folder that a recorder writes episodes into'
+    )
     command.add_argument('--output', type=Path, help='folder of the dataset')
-    command.add_argument('--json', type=Path, metavar='FILE', help='with sources: write what was done to a file')
+    command.add_argument(
+        '--json', type=Path, metavar='FILE', help='with sources: write what was done to a file'
+    )
     add_conversion_options(command)
     return command
 

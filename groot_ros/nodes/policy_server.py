@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """policy_server: plays a policy's chunks as policy/tcp_delta on an absolute time grid. Nothing moves before ~/enable."""
 
 import json
@@ -30,7 +31,16 @@ from groot_ros.policies.observation_builder import ObservationBuilder, Observati
 from groot_ros.policies.policy import Policy
 from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
 from groot_ros.policies.shadow import Shadow
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, stamp_to_ns, to_time_msg
+from groot_ros.ros.lifecycle_node import (
+    COMMAND_QOS,
+    STATUS_QOS,
+    STREAM_QOS,
+    GrootNode,
+    ParameterSpec,
+    run_node,
+    stamp_to_ns,
+    to_time_msg,
+)
 from groot_ros.ros.messages import chunk_message, delta_message, figures_message, pose_from_msg, shown
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
@@ -40,36 +50,60 @@ from groot_ros.video.frame import stamp_in
 PARAMETERS = {
     'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
     'backend': ParameterSpec(
-        'replay', 'replay (an episode of a dataset), gr00t or lerobot (a checkpoint), remote (a model server), hold, or scripted (a fault)'
+        'replay',
+        'replay (an episode of a dataset), gr00t or lerobot (a checkpoint), remote (a model server), hold, or scripted (a fault)',
     ),
     'dataset': ParameterSpec('', 'folder of the dataset, for replay'),
     'episode': ParameterSpec(0, 'episode of the dataset, counted from 0, for replay'),
-    'replay_settle_s': ParameterSpec(1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0),
+    'replay_settle_s': ParameterSpec(
+        1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0
+    ),
     'checkpoint': ParameterSpec('', 'folder of the checkpoint, for gr00t and lerobot'),
-    'python': ParameterSpec('', "the Python that has the model's libraries, such as /opt/gr00t/.venv/bin/python; empty for this one"),
+    'python': ParameterSpec(
+        '',
+        "the Python that has the model's libraries, such as /opt/gr00t/.venv/bin/python; empty for this one",
+    ),
     'device': ParameterSpec('', 'where the model runs, such as cuda:0; empty for the GPU where there is one'),
     'embodiment_tag': ParameterSpec('new_embodiment', 'embodiment tag of the checkpoint, for gr00t'),
     'data_config': ParameterSpec('', 'MODULE:CLASS of the data config, for gr00t checkpoints of N1.5'),
     'host': ParameterSpec('127.0.0.1', 'address of the server, for remote'),
     'port': ParameterSpec(5555, 'port of the server, for remote'),
-    'gr00t_version': ParameterSpec('n1.7', 'release of GR00T whose wire the server speaks: n1.5, n1.6 or n1.7'),
+    'gr00t_version': ParameterSpec(
+        'n1.7', 'release of GR00T whose wire the server speaks: n1.5, n1.6 or n1.7'
+    ),
     'timeout_s': ParameterSpec(2.0, 'longest time for an answer, s', 0.05, 60.0),
-    'fault': ParameterSpec('', 'what goes wrong, for scripted: late, empty, not_a_number, jumping, shape, hanging or crashing'),
+    'fault': ParameterSpec(
+        '', 'what goes wrong, for scripted: late, empty, not_a_number, jumping, shape, hanging or crashing'
+    ),
     'shadow': ParameterSpec(False, 'compare the policy with what the operator does, and command nothing'),
-    'shadow_report': ParameterSpec('', 'file that the comparison is written to at the end (.json; a plot lies beside it)'),
+    'shadow_report': ParameterSpec(
+        '', 'file that the comparison is written to at the end (.json; a plot lies beside it)'
+    ),
     'task': ParameterSpec('', 'what the policy is told to do'),
     'command_hz': ParameterSpec(0.0, 'commands a second; 0 for one each row', 0.0, 125.0),
     'n_action_steps': ParameterSpec(0, 'steps of a chunk that are used at most; 0 for all'),
     'inference_interval_s': ParameterSpec(0.4, 'time between two requests, s', 0.02, 10.0),
     'blend_s': ParameterSpec(0.15, 'time over which a new chunk takes over, s', 0.0, 1.0),
-    'temporal_ensemble_coeff': ParameterSpec(0.0, 'above 0: all chunks that overlap are averaged, older ones with less weight', 0.0, 5.0),
-    'stop_distance_m': ParameterSpec(0.02, 'distance within which the motion runs out when no chunk comes, m', 0.0, 0.1),
-    'robot_action_latency_s': ParameterSpec(0.13, 'commands lie so far ahead, for the lag of the arm behind its target, s', 0.0, 0.5),
-    'gripper_action_latency_s': ParameterSpec(0.0, 'openings lie so far ahead, for the lag of the gripper, s', 0.0, 0.5),
+    'temporal_ensemble_coeff': ParameterSpec(
+        0.0, 'above 0: all chunks that overlap are averaged, older ones with less weight', 0.0, 5.0
+    ),
+    'stop_distance_m': ParameterSpec(
+        0.02, 'distance within which the motion runs out when no chunk comes, m', 0.0, 0.1
+    ),
+    'robot_action_latency_s': ParameterSpec(
+        0.13, 'commands lie so far ahead, for the lag of the arm behind its target, s', 0.0, 0.5
+    ),
+    'gripper_action_latency_s': ParameterSpec(
+        0.0, 'openings lie so far ahead, for the lag of the gripper, s', 0.0, 0.5
+    ),
     'max_lead_m': ParameterSpec(0.08, 'largest distance of the target from the measured pose, m', 0.005, 0.3),
     'max_speed_m_s': ParameterSpec(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0),
-    'max_observation_age_s': ParameterSpec(0.3, 'a stream that is silent for longer stops the policy, s', 0.02, 5.0),
-    'min_speed_scaling': ParameterSpec(0.05, 'below this share of the speed slider the policy waits', 0.0, 1.0),
+    'max_observation_age_s': ParameterSpec(
+        0.3, 'a stream that is silent for longer stops the policy, s', 0.02, 5.0
+    ),
+    'min_speed_scaling': ParameterSpec(
+        0.05, 'below this share of the speed slider the policy waits', 0.0, 1.0
+    ),
 }
 SCHEDULE = (
     'n_action_steps',
@@ -81,7 +115,19 @@ SCHEDULE = (
     'gripper_action_latency_s',
     'max_lead_m',
 )
-_CHOICE = ('backend', 'episode', 'host', 'port', 'gr00t_version', 'timeout_s', 'fault', 'python', 'device', 'embodiment_tag', 'data_config')
+_CHOICE = (
+    'backend',
+    'episode',
+    'host',
+    'port',
+    'gr00t_version',
+    'timeout_s',
+    'fault',
+    'python',
+    'device',
+    'embodiment_tag',
+    'data_config',
+)
 _FRESH_NS, _LOOK_S, _STATUS_S, _LOADED_S, _MAX_CHUNK_S = 500_000_000, 0.5, 0.2, 0.05, 4.0
 # About so often it looks for answers between two commands.
 _LOOK_AGAIN_S = 0.007
@@ -134,7 +180,14 @@ class PolicyServer(GrootNode):
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(LoadPolicy, '~/load', self._on_load)
-        self._run_action = ActionServer(self, RunPolicy, '~/run', self._on_run, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT)
+        self._run_action = ActionServer(
+            self,
+            RunPolicy,
+            '~/run',
+            self._on_run,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
         self.create_timer(_LOADED_S, self._look_after_loading)
         self.create_timer(_STATUS_S, self._publish_status)
         self._load(self._chosen())
@@ -159,7 +212,14 @@ class PolicyServer(GrootNode):
             errors = self._shadow.evaluation.as_dict()['keys']
             values |= {f'mean error of {name}': f'{figures["mae"]:.5g}' for name, figures in errors.items()}
         level = int(status.state in (PolicyStatus.STOPPED, PolicyStatus.PAUSED))
-        return [Health('policy', level, f'{_TEXT[status.state]}{": " if status.reason else ""}{status.reason}', values)]
+        return [
+            Health(
+                'policy',
+                level,
+                f'{_TEXT[status.state]}{": " if status.reason else ""}{status.reason}',
+                values,
+            )
+        ]
 
     def _chosen(self, **other: object) -> PolicyChoice:
         """What the parameters choose, or `other` where it is given."""
@@ -171,7 +231,10 @@ class PolicyServer(GrootNode):
         self._loading = f'loading {choice.path or choice.backend}'
         seen = self._observer.observe(self.now_ns(), self._task) if self._observer is not None else None
         log = self.get_logger().info
-        self._loader.start(partial(make_policy, choice, self._embodiment, log), None if isinstance(seen, ObservationUnavailable) else seen)
+        self._loader.start(
+            partial(make_policy, choice, self._embodiment, log),
+            None if isinstance(seen, ObservationUnavailable) else seen,
+        )
 
     def _look_after_loading(self) -> None:
         if (made := self._loader.poll()) is None:
@@ -182,18 +245,31 @@ class PolicyServer(GrootNode):
         elif isinstance(made, Policy):
             self._change(made)
         elif self._asker is None:
-            self.fail(str(made) if isinstance(made, GrootRosError) else f'The policy could not be made: {type(made).__name__}: {made}')
+            self.fail(
+                str(made)
+                if isinstance(made, GrootRosError)
+                else f'The policy could not be made: {type(made).__name__}: {made}'
+            )
         else:
-            self._refuse(f'{type(made).__name__}: {made}' if not isinstance(made, GrootRosError) else str(made))
+            self._refuse(
+                f'{type(made).__name__}: {made}' if not isinstance(made, GrootRosError) else str(made)
+            )
 
     def _set_up(self, policy: Policy) -> None:
         """With the first policy: its rows set the grid of time."""
         row_s, max_observation_age_s = self._row_s(policy), self.parameter('max_observation_age_s')
         self._asker = InferenceWorker(policy, self.parameter('timeout_s'))
         shadow = self.parameter('shadow')
-        self._observer = ObservationBuilder(self._embodiment, max_observation_age_s, policy.spec.steps, row_s, _MAX_CHUNK_S if shadow else 1.0)
+        self._observer = ObservationBuilder(
+            self._embodiment, max_observation_age_s, policy.spec.steps, row_s, _MAX_CHUNK_S if shadow else 1.0
+        )
         if policy.spec.observes:
-            self._watch = StreamWatch(self, self._embodiment.model_copy(update={'extra_topics': ()}), self._on_message, lambda topic, count: None)
+            self._watch = StreamWatch(
+                self,
+                self._embodiment.model_copy(update={'extra_topics': ()}),
+                self._on_message,
+                lambda topic, count: None,
+            )
             self.create_timer(_LOOK_S, self._watch.follow_publishers)
         if shadow:
             if not policy.spec.observes:
@@ -204,7 +280,9 @@ class PolicyServer(GrootNode):
             return
         schedule = ScheduleSettings(row_s, **{name: self.parameter(name) for name in SCHEDULE})
         period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
-        settings = RunnerSettings(period_ns, self.parameter('max_speed_m_s'), self.parameter('replay_settle_s'))
+        settings = RunnerSettings(
+            period_ns, self.parameter('max_speed_m_s'), self.parameter('replay_settle_s')
+        )
         self._player = PolicyRunner(self._asker, self._observer, schedule, settings, self._on_answer)
         looks = max(round(period_ns / 1e9 / _LOOK_AGAIN_S), 1)
         self._timer = self.create_timer(period_ns / looks / 1e9, self._tick)
@@ -219,8 +297,13 @@ class PolicyServer(GrootNode):
             reason = 'the shadow compares one policy: start it anew'
         elif self._row_s(policy) != player.scheduler.settings.period_s:
             reason = f'{policy.spec.name} has {1 / self._row_s(policy):g} rows a second, and {1 / player.scheduler.settings.period_s:g} are played'
-        elif policy.spec.steps != player.policy.spec.steps or policy.spec.observes != player.policy.spec.observes:
-            reason = f'{policy.spec.name} sees other steps than {player.policy.spec.name}: start the node anew'
+        elif (
+            policy.spec.steps != player.policy.spec.steps
+            or policy.spec.observes != player.policy.spec.observes
+        ):
+            reason = (
+                f'{policy.spec.name} sees other steps than {player.policy.spec.name}: start the node anew'
+            )
         elif policy.spec.ends and self._state in _AT_WORK:
             reason = f'{policy.spec.name} begins elsewhere: end the run first'
         else:
@@ -237,7 +320,9 @@ class PolicyServer(GrootNode):
 
     def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         if self._observer is not None:
-            self._observer.add(topic, stamp_in(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic]))
+            self._observer.add(
+                topic, stamp_in(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic])
+            )
 
     def _on_target(self, message: PoseStamped) -> None:
         self._target, self._target_ns = pose_from_msg(message), stamp_to_ns(message.header.stamp)
@@ -254,7 +339,9 @@ class PolicyServer(GrootNode):
         if self._state not in _AT_WORK:
             return
         if message.state != RobotStatus.ENABLED:
-            self._enter(PolicyStatus.STOPPED, f'the arm is not enabled ({message.reason or message.safety_mode_text})')
+            self._enter(
+                PolicyStatus.STOPPED, f'the arm is not enabled ({message.reason or message.safety_mode_text})'
+            )
         elif reason := self._reason_to_wait():
             if self._state == PolicyStatus.RUNNING:
                 self._enter(PolicyStatus.PAUSED, reason)
@@ -290,7 +377,11 @@ class PolicyServer(GrootNode):
         if self._loader.busy:
             response.success, response.message = False, f'it is {self._loading} already'
             return response
-        given = {name: getattr(request, name) for name in ('backend', 'path', 'host', 'port') if getattr(request, name)}
+        given = {
+            name: getattr(request, name)
+            for name in ('backend', 'path', 'host', 'port')
+            if getattr(request, name)
+        }
         self._load(self._chosen(episode=request.episode, **given))
         response.success, response.message = True, f'{self._loading}; policy_status says how it goes'
         return response
@@ -306,13 +397,23 @@ class PolicyServer(GrootNode):
             result.message = reason
             return result
         run = self._run = _Run(handle, time.monotonic() + (goal.time_limit or float('inf')), Future())
-        succeeded = self.create_subscription(Bool, goal.success_topic, self._on_success, COMMAND_QOS) if goal.success_topic else None
+        succeeded = (
+            self.create_subscription(Bool, goal.success_topic, self._on_success, COMMAND_QOS)
+            if goal.success_topic
+            else None
+        )
         outcome, result.message = await run.ended
         result.success = outcome in (PolicyStatus.DONE, PolicyStatus.READY)
         if succeeded is not None:
             self.destroy_subscription(succeeded)
         self._run = None
-        (handle.canceled if handle.is_cancel_requested else handle.succeed if result.success else handle.abort)()
+        (
+            handle.canceled
+            if handle.is_cancel_requested
+            else handle.succeed
+            if result.success
+            else handle.abort
+        )()
         return result
 
     def _on_success(self, message: Bool) -> None:
@@ -380,7 +481,10 @@ class PolicyServer(GrootNode):
         if taken.targets is None or self._player is None:
             self.warn(f'A chunk was not taken: {taken.problem}.')
             return
-        self.publish(self._chunks, chunk_message(taken.answer, taken.targets, self._player.scheduler.settings.period_s, taken.taken))
+        self.publish(
+            self._chunks,
+            chunk_message(taken.answer, taken.targets, self._player.scheduler.settings.period_s, taken.taken),
+        )
 
     def _report(self, shadow: Shadow) -> None:
         if not shadow.evaluation.chunks:
@@ -411,7 +515,13 @@ class PolicyServer(GrootNode):
             reason = self._why_not()
             state = PolicyStatus.IDLE if reason else PolicyStatus.READY
         status = figures_message(figures)
-        status.state, status.reason, status.policy, status.task, status.loading = state, reason, self._policy_name(), self._task, self._loading
+        status.state, status.reason, status.policy, status.task, status.loading = (
+            state,
+            reason,
+            self._policy_name(),
+            self._task,
+            self._loading,
+        )
         status.header.stamp = to_time_msg(self.now_ns())
         return status
 

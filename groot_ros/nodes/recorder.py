@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """recorder: serialized messages in, one bag an episode out, judged at its end; episodes are controlled by services and an action."""
 
 import importlib.util
@@ -38,13 +39,21 @@ _NOT_RECORDING = 'No episode is being recorded: start one first.'
 PARAMETERS = {
     'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
     'output_dir': ParameterSpec('episodes', 'folder that the episodes go into'),
-    'video': ParameterSpec('h264', "'h264': one frame a row; 'jpeg' or 'raw': every frame, larger, for other frame rates later"),
+    'video': ParameterSpec(
+        'h264', "'h264': one frame a row; 'jpeg' or 'raw': every frame, larger, for other frame rates later"
+    ),
     'hardware_encoder': ParameterSpec(True, 'use a hardware H.264 encoder where one answers'),
-    'keyframe_interval_s': ParameterSpec(0.5, 'time between keyframes, s: short ones make random access in training fast', 0.05, 10.0),
+    'keyframe_interval_s': ParameterSpec(
+        0.5, 'time between keyframes, s: short ones make random access in training fast', 0.05, 10.0
+    ),
     'jpeg_quality': ParameterSpec(90, 'quality of jpeg, 1 to 100'),
     'depth': ParameterSpec('png', "depth images among extra_topics: 'png' (16 bit, mm) or 'raw'"),
-    'quality_thresholds': ParameterSpec('', 'YAML with thresholds other than those of config/quality_thresholds.yaml'),
-    'tasks_file': ParameterSpec('', 'YAML with the tasks to show and how often (tasks: [{text: ..., count: 20}])'),
+    'quality_thresholds': ParameterSpec(
+        '', 'YAML with thresholds other than those of config/quality_thresholds.yaml'
+    ),
+    'tasks_file': ParameterSpec(
+        '', 'YAML with the tasks to show and how often (tasks: [{text: ..., count: 20}])'
+    ),
     'min_free_gb': ParameterSpec(2.0, 'an episode does not begin with less on the disk, GB', 0.0, 1e6),
     'page': ParameterSpec(True, 'write report.html with plots beside each bag, in a process of low priority'),
     'cues': ParameterSpec('none', "tell the operator what happens: 'none', 'bell' or 'speech'"),
@@ -59,7 +68,11 @@ class Recorder(GrootNode):
         self._embodiment = load_embodiment(self.parameter('embodiment'))
         self._recording_settings = self._make_settings()
         self._thresholds = load_thresholds(self.parameter('quality_thresholds'))
-        self._tasks = load_tasks(Path(self.parameter('tasks_file')).expanduser()) if self.parameter('tasks_file') else []
+        self._tasks = (
+            load_tasks(Path(self.parameter('tasks_file')).expanduser())
+            if self.parameter('tasks_file')
+            else []
+        )
         self._cues = OperatorFeedback(self.parameter('cues'))
         self._watch = StreamWatch(self, self._embodiment, self._on_message, self._on_lost)
         self._recording: EpisodeRecording | None = None
@@ -77,7 +90,12 @@ class Recorder(GrootNode):
         self.create_service(SetBool, '~/pause', self._on_pause)
         self.create_service(Preflight, '~/preflight', self._on_preflight)
         self._record_action = ActionServer(
-            self, RecordEpisode, '~/record', self._on_record, goal_callback=self._on_goal, cancel_callback=lambda _: CancelResponse.ACCEPT
+            self,
+            RecordEpisode,
+            '~/record',
+            self._on_record,
+            goal_callback=self._on_goal,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
         self.create_timer(_LOOK_S, self._watch.follow_publishers)
         self.create_timer(_WATCH_S, self._end_what_failed)
@@ -88,7 +106,9 @@ class Recorder(GrootNode):
         self._folder = EpisodeFolder(Path(self.parameter('output_dir')).expanduser())
         self._write_speed = self._folder.write_speed()
         if self.parameter('page') and importlib.util.find_spec('matplotlib') is None:
-            self.warn('No report.html is written: matplotlib is not installed (pip install "groot_ros[report]", or page:=false).')
+            self.warn(
+                'No report.html is written: matplotlib is not installed (pip install "groot_ros[report]", or page:=false).'
+            )
         self._announce()
 
     def end(self) -> None:
@@ -107,7 +127,10 @@ class Recorder(GrootNode):
         now_ns = time.time_ns()
         found = [self._watch.meter(topic).health(now_ns) for topic in self._watch.needed]
         recording, problems = self._recording, self._problems()
-        values = {'free on the disk (GB)': f'{self._folder.free_bytes() / 1e9:.1f}', 'disk takes (MB/s)': f'{self._write_speed / 1e6:.0f}'}
+        values = {
+            'free on the disk (GB)': f'{self._folder.free_bytes() / 1e9:.1f}',
+            'disk takes (MB/s)': f'{self._write_speed / 1e6:.0f}',
+        }
         if recording is not None:
             values |= {
                 'rows': str(recording.trace.rows), 'filled': str(recording.trace.filled), 'waiting messages': str(recording.waiting),
@@ -119,11 +142,15 @@ class Recorder(GrootNode):
     def _make_settings(self) -> RecordingSettings:
         video, depth = self.parameter('video'), self.parameter('depth')
         if video not in VIDEO_FORMATS:
-            raise GrootRosError(f'The video format {video!r} is not known: use one of {", ".join(VIDEO_FORMATS)}.')
+            raise GrootRosError(
+                f'The video format {video!r} is not known: use one of {", ".join(VIDEO_FORMATS)}.'
+            )
         if depth not in ('png', 'raw'):
             raise GrootRosError(f"The depth format {depth!r} is not known: use 'png' or 'raw'.")
         codec = fastest_codec() if video == 'h264' and self.parameter('hardware_encoder') else 'libx264'
-        return RecordingSettings(video, codec, self.parameter('keyframe_interval_s'), self.parameter('jpeg_quality'), depth)
+        return RecordingSettings(
+            video, codec, self.parameter('keyframe_interval_s'), self.parameter('jpeg_quality'), depth
+        )
 
     def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         if self._recording is not None and topic in self._recording.trace.streams:
@@ -136,21 +163,40 @@ class Recorder(GrootNode):
 
     def _view(self) -> RecorderSnapshot:
         types = self._watch.types | self._watch.unknown
-        return RecorderSnapshot(types, self._watch.publishers(), self._watch.figures(time.time_ns()), self._folder.free_bytes(), self._write_speed)
+        return RecorderSnapshot(
+            types,
+            self._watch.publishers(),
+            self._watch.figures(time.time_ns()),
+            self._folder.free_bytes(),
+            self._write_speed,
+        )
 
     def _problems(self) -> list[str]:
         """While idle, why no episode can begin; while recording, what goes wrong now."""
-        found = preflight(self._embodiment, self._recording_settings, self._view(), self.parameter('min_free_gb') * 1e9)
-        found += [f'{topic} came as {self._watch.types[topic]} and now as {kind}: start the recorder again' for topic, kind in self._watch.changed.items()]
+        found = preflight(
+            self._embodiment, self._recording_settings, self._view(), self.parameter('min_free_gb') * 1e9
+        )
+        found += [
+            f'{topic} came as {self._watch.types[topic]} and now as {kind}: start the recorder again'
+            for topic, kind in self._watch.changed.items()
+        ]
         recording = self._recording
         if recording is None:
             return found
         if recording.behind_s > _BEHIND_S:
-            found.append(f'writing falls behind, by {recording.behind_s:.1f} s now: fewer cameras, or a smaller picture')
+            found.append(
+                f'writing falls behind, by {recording.behind_s:.1f} s now: fewer cameras, or a smaller picture'
+            )
         if recording.trace.overflows:
             found.append(f'writing fell behind too far: {recording.trace.overflows} messages were lost')
-        if not recording.trace.rows and not recording.paused and time.monotonic() - self._began_s > _ROWS_BEGIN_S:
-            found.append(f'no row yet: nothing came of {", ".join(recording.missing()) or "the reference camera"}')
+        if (
+            not recording.trace.rows
+            and not recording.paused
+            and time.monotonic() - self._began_s > _ROWS_BEGIN_S
+        ):
+            found.append(
+                f'no row yet: nothing came of {", ".join(recording.missing()) or "the reference camera"}'
+            )
         return found
 
     def _on_preflight(self, request: Preflight.Request, response: Preflight.Response) -> Preflight.Response:
@@ -159,11 +205,16 @@ class Recorder(GrootNode):
             problems = self._problems()
         else:
             problems = ['an episode is being recorded', *self._problems()]
-        response.success, response.message = not problems, '; '.join(problems) or 'green: an episode can begin'
+        response.success, response.message = (
+            not problems,
+            '; '.join(problems) or 'green: an episode can begin',
+        )
         response.streams = self._stream_health()
         return response
 
-    def _on_start(self, request: StartEpisode.Request, response: StartEpisode.Response) -> StartEpisode.Response:
+    def _on_start(
+        self, request: StartEpisode.Request, response: StartEpisode.Response
+    ) -> StartEpisode.Response:
         try:
             response.episode = self._start(request.task.strip(), request.operator_name, request.force)
             response.success, response.message = True, f'recording {response.episode}: {self._task}'
@@ -192,7 +243,9 @@ class Recorder(GrootNode):
             'video': self._recording_settings.video, 'version': __version__, 'forced': problems,
         }  # fmt: skip
         self._path, self._task, self._operator_name = self._folder.next_path(), task, operator
-        self._recording = EpisodeRecording(self._path, self._embodiment, dict(self._watch.types), info, namespace, self._recording_settings)
+        self._recording = EpisodeRecording(
+            self._path, self._embodiment, dict(self._watch.types), info, namespace, self._recording_settings
+        )
         self._began_s, self._said = time.monotonic(), set()
         self.get_logger().info(f'Recording {self._path.name}: {task}')
         self._cues.give('recording')
@@ -231,10 +284,16 @@ class Recorder(GrootNode):
         if recording is None:
             response.success, response.message = False, _NOT_RECORDING
         elif recording.paused == request.data:
-            response.success, response.message = False, 'It is paused already.' if request.data else 'It is not paused.'
+            response.success, response.message = (
+                False,
+                'It is paused already.' if request.data else 'It is not paused.',
+            )
         else:
             recording.pause(request.data, time.time_ns())
-            response.success, response.message = True, 'paused: nothing is recorded' if request.data else 'recording goes on, as a new segment'
+            response.success, response.message = (
+                True,
+                'paused: nothing is recorded' if request.data else 'recording goes on, as a new segment',
+            )
             self._cues.give('paused' if request.data else 'recording')
         self._publish_status()
         return response
@@ -296,7 +355,9 @@ class Recorder(GrootNode):
             recording.finish({'outcome': outcome, 'notes': notes})
         except (GrootRosError, OSError) as error:
             torn = not (self._path / 'metadata.yaml').exists()
-            mending = f'; stop the recorder, make room, and run `groot-ros recover {self._path}`' if torn else ''
+            mending = (
+                f'; stop the recorder, make room, and run `groot-ros recover {self._path}`' if torn else ''
+            )
             failure = f'{self._path.name} holds what came before a fault: {error}{mending}'
         info = {'task': self._task, 'outcome': outcome}
         verdict = judge(recording.trace, self._thresholds, info, self._path.name, failure)
@@ -312,7 +373,16 @@ class Recorder(GrootNode):
         self._saved += 1
         try:
             verdict.save(self._path)
-            self._folder.add(IndexEntry(verdict.episode, verdict.task, verdict.outcome, verdict.verdict, verdict.rows, verdict.duration_s))
+            self._folder.add(
+                IndexEntry(
+                    verdict.episode,
+                    verdict.task,
+                    verdict.outcome,
+                    verdict.verdict,
+                    verdict.rows,
+                    verdict.duration_s,
+                )
+            )
         except OSError as error:
             self.warn(f'{VERDICT_FILE} of {verdict.episode} could not be written: {error.strerror}.')
         if not self.context.ok():
@@ -325,16 +395,32 @@ class Recorder(GrootNode):
         self._cues.give(f'{verdict.outcome}, {verdict.verdict}')
         self._announce()
         if self.parameter('page') and not verdict.failure:
-            command = [sys.executable, '-m', 'groot_ros.cli', 'inspect', str(self._path), '--report', str(self._path / REPORT_FILE)]
-            thresholds = ['--thresholds', self.parameter('quality_thresholds')] if self.parameter('quality_thresholds') else []
+            command = [
+                sys.executable,
+                '-m',
+                'groot_ros.cli',
+                'inspect',
+                str(self._path),
+                '--report',
+                str(self._path / REPORT_FILE),
+            ]
+            thresholds = (
+                ['--thresholds', self.parameter('quality_thresholds')]
+                if self.parameter('quality_thresholds')
+                else []
+            )
             quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
             self._pages = [page for page in self._pages if page.poll() is None]
-            self._pages.append(subprocess.Popen([*command, *thresholds], preexec_fn=_yield_to_others, **quiet))
+            self._pages.append(
+                subprocess.Popen([*command, *thresholds], preexec_fn=_yield_to_others, **quiet)
+            )
 
     def _announce(self) -> None:
         """Tells the next task of the list."""
         if progress := next_task(self._tasks, self._folder.done()):
-            self.get_logger().info(f'Next: {progress.task.text} ({progress.done} of {progress.task.count} done)')
+            self.get_logger().info(
+                f'Next: {progress.task.text} ({progress.done} of {progress.task.count} done)'
+            )
             self._cues.give(f'next: {progress.task.text}')
         elif self._tasks:
             self.get_logger().info('The task list is done.')
@@ -343,17 +429,28 @@ class Recorder(GrootNode):
     def _publish_status(self) -> None:
         if not self.active:
             return
-        status, recording = EpisodeStatus(task=self._task, saved=self._saved, verdict=self._last_verdict), self._recording
+        status, recording = (
+            EpisodeStatus(task=self._task, saved=self._saved, verdict=self._last_verdict),
+            self._recording,
+        )
         status.header.stamp = self.get_clock().now().to_msg()
         status.episode = self._path.name if self._path else ''
         status.disk_free = float(self._folder.free_bytes())
         status.problems = self._problems()
         if progress := next_task(self._tasks, self._folder.done()):
-            status.next_task, status.next_task_done, status.next_task_wanted = progress.task.text, progress.done, progress.task.count
+            status.next_task, status.next_task_done, status.next_task_wanted = (
+                progress.task.text,
+                progress.done,
+                progress.task.count,
+            )
         if recording is not None:
             status.state = EpisodeStatus.PAUSED if recording.paused else EpisodeStatus.RECORDING
             status.rows, status.filled = recording.trace.rows, recording.trace.filled
-            status.encoder_lag, status.queue, status.lost = recording.max_encoder_lag_s, recording.waiting, recording.trace.lost
+            status.encoder_lag, status.queue, status.lost = (
+                recording.max_encoder_lag_s,
+                recording.waiting,
+                recording.trace.lost,
+            )
             self._warn_of(status.problems)
         status.streams = self._stream_health()
         self.publish(self._status, status)
@@ -371,8 +468,17 @@ class Recorder(GrootNode):
     def _stream_health(self) -> list[StreamHealth]:
         found, traces = [], self._recording.trace.streams if self._recording is not None else {}
         for topic, figures in self._watch.figures(time.time_ns()).items():
-            health = StreamHealth(topic=topic, rate=figures.rate_hz, expected_rate=self._embodiment.expected_hz(topic), age=figures.age_s)
-            health.jitter, health.max_gap, health.problem = figures.jitter_s, figures.max_gap_s, figures.problem
+            health = StreamHealth(
+                topic=topic,
+                rate=figures.rate_hz,
+                expected_rate=self._embodiment.expected_hz(topic),
+                age=figures.age_s,
+            )
+            health.jitter, health.max_gap, health.problem = (
+                figures.jitter_s,
+                figures.max_gap_s,
+                figures.problem,
+            )
             if topic in traces:
                 health.received, health.lost = len(traces[topic].stamps_ns), traces[topic].lost
             found.append(health)

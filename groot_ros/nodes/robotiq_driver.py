@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """robotiq_driver: publishes the gripper's state and follows the opening of the commands that the arm's gate let through."""
 
 import math
@@ -8,15 +9,28 @@ from std_srvs.srv import Trigger
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.robotiq.gripper import FAULTS, GripperReading, GripperSettings, Robotiq
 from groot_ros.msg import GripperState, TcpDelta
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, to_time_msg
+from groot_ros.ros.lifecycle_node import (
+    COMMAND_QOS,
+    STREAM_QOS,
+    GrootNode,
+    ParameterSpec,
+    run_node,
+    to_time_msg,
+)
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
-    'connection': ParameterSpec('urcap', "'urcap': the robot's port 63352; 'modbus': a USB adapter of the gripper's own"),
+    'connection': ParameterSpec(
+        'urcap', "'urcap': the robot's port 63352; 'modbus': a USB adapter of the gripper's own"
+    ),
     'robot_ip': ParameterSpec('192.168.1.100', 'address of the robot whose Robotiq URCap serves port 63352'),
     'device': ParameterSpec('/dev/ttyUSB0', 'serial port, for connection modbus'),
-    'connect_timeout_s': ParameterSpec(15.0, 'how long to wait for the gripper before giving up, s', 1.0, 600.0),
-    'activate_on_start': ParameterSpec(True, 'activate a gripper that is not: the fingers then move through their travel'),
+    'connect_timeout_s': ParameterSpec(
+        15.0, 'how long to wait for the gripper before giving up, s', 1.0, 600.0
+    ),
+    'activate_on_start': ParameterSpec(
+        True, 'activate a gripper that is not: the fingers then move through their travel'
+    ),
     'rate_hz': ParameterSpec(50.0, 'rate of gripper/state, Hz', 5.0, 60.0),
     'open_count': ParameterSpec(3, 'POS register of the open gripper, as ~/calibrate says'),
     'closed_count': ParameterSpec(228, 'POS register of the closed gripper, as ~/calibrate says'),
@@ -31,9 +45,13 @@ class RobotiqDriver(GrootNode):
     def __init__(self) -> None:
         super().__init__('robotiq_driver', PARAMETERS)
         if self.parameter('connection') not in ('urcap', 'modbus'):
-            raise GrootRosError(f"The connection {self.parameter('connection')!r} is not known: use 'urcap' or 'modbus'.")
+            raise GrootRosError(
+                f"The connection {self.parameter('connection')!r} is not known: use 'urcap' or 'modbus'."
+            )
         if self.parameter('open_count') == self.parameter('closed_count'):
-            raise GrootRosError('open_count and closed_count are the same: call ~/calibrate with the defaults and write down what it says.')
+            raise GrootRosError(
+                'open_count and closed_count are the same: call ~/calibrate with the defaults and write down what it says.'
+            )
         self._publisher = self.create_publisher(GripperState, 'gripper/state', STREAM_QOS)
         self._meter = StreamMeter('gripper/state', self.parameter('rate_hz'))
         self._reading: GripperReading | None = None
@@ -45,8 +63,19 @@ class RobotiqDriver(GrootNode):
     def open(self) -> None:
         """Connects, and activates the gripper where needed and wanted."""
         self._began_s = time.monotonic()
-        keys = ('connection', 'device', 'rate_hz', 'open_count', 'closed_count', 'speed', 'force', 'activate_on_start')
-        settings = GripperSettings(host=self.parameter('robot_ip'), **{key: self.parameter(key) for key in keys})
+        keys = (
+            'connection',
+            'device',
+            'rate_hz',
+            'open_count',
+            'closed_count',
+            'speed',
+            'force',
+            'activate_on_start',
+        )
+        settings = GripperSettings(
+            host=self.parameter('robot_ip'), **{key: self.parameter(key) for key in keys}
+        )
         self._gripper = Robotiq(settings, self._on_reading, self._on_loss)
 
     def close(self) -> None:
@@ -59,7 +88,14 @@ class RobotiqDriver(GrootNode):
         found = [self._meter.health(self.now_ns())]
         if self._reading is not None:
             text = _fault_text(self._reading.fault)
-            found.append(Health('gripper', 2 if text else 0, text or 'ready', {'position': f'{self._reading.position:.3f}'}))
+            found.append(
+                Health(
+                    'gripper',
+                    2 if text else 0,
+                    text or 'ready',
+                    {'position': f'{self._reading.position:.3f}'},
+                )
+            )
         return found
 
     def _on_command(self, message: TcpDelta) -> None:
@@ -67,7 +103,11 @@ class RobotiqDriver(GrootNode):
             self._gripper.move(message.opening)
 
     def _on_activate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        problem = self._gripper.activate() if self.active and self._gripper is not None else 'the driver is not active'
+        problem = (
+            self._gripper.activate()
+            if self.active and self._gripper is not None
+            else 'the driver is not active'
+        )
         response.success, response.message = not problem, problem or 'activated'
         return response
 
@@ -77,7 +117,10 @@ class RobotiqDriver(GrootNode):
             return response
         problem, found = self._gripper.calibrate(), self._gripper.settings
         counts = f'open_count: {found.open_count}, closed_count: {found.closed_count}'
-        response.success, response.message = not problem, problem or f'in force now; to keep it write into the parameter file: {counts}'
+        response.success, response.message = (
+            not problem,
+            problem or f'in force now; to keep it write into the parameter file: {counts}',
+        )
         return response
 
     def _on_reading(self, reading: GripperReading) -> None:
@@ -85,7 +128,9 @@ class RobotiqDriver(GrootNode):
             self.warn(f'The gripper reports: {_fault_text(reading.fault)}.')
         self._reading = reading
         self._meter.note(reading.stamp_ns, reading.stamp_ns)
-        message = GripperState(position=reading.position, target=reading.target, moving=reading.moving, current=reading.current_a)
+        message = GripperState(
+            opening=reading.position, target=reading.target, moving=reading.moving, current=reading.current_a
+        )
         message.object_detected, message.fault = reading.object_detected, reading.fault
         message.fault_text = _fault_text(reading.fault)
         message.header.stamp, message.header.frame_id = to_time_msg(reading.stamp_ns), 'gripper'

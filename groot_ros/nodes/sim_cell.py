@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """sim_cell: the simulated robot, gripper and camera behind their real protocols; its node, which only reports, is a process beside."""
 
 import argparse
@@ -22,13 +23,34 @@ def parser() -> argparse.ArgumentParser:
         description='A MuJoCo UR5e with a two-finger gripper and a camera behind RTDE (30004), dashboard (29999), scripts (30001-30003), '
         'the Robotiq URCap socket (63352), frames (40001) and test hooks (40000).',
     )
-    parser.add_argument('--host', default='127.0.0.1', help='loopback address to serve on; 127.0.0.2 runs a second cell beside the first')
-    parser.add_argument('--fps', type=float, default=20.0, help='frames per second of the camera (default 20)')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='loopback address to serve on; 127.0.0.2 runs a second cell beside the first',
+    )
+    parser.add_argument(
+        '--fps', type=float, default=20.0, help='frames per second of the camera (default 20)'
+    )
     parser.add_argument('--no-camera', action='store_true', help='serve no camera, for machines without EGL')
-    parser.add_argument('--no-diagnostics', action='store_true', help='do not report the lateness of the ticks on /diagnostics')
-    parser.add_argument('--robot-model', default='UR5', help='what the dashboard says, such as UR10 (default UR5, which a UR5e says too)')
-    parser.add_argument('--polyscope', default='5.13.1', metavar='VERSION', help='software version of the controller; 3.x is a CB3 (default 5.13.1)')
-    parser.add_argument('--truth', type=Path, help='file for the true state at every tick (sim/ground_truth.py reads it)')
+    parser.add_argument(
+        '--no-diagnostics',
+        action='store_true',
+        help='do not report the lateness of the ticks on /diagnostics',
+    )
+    parser.add_argument(
+        '--robot-model',
+        default='UR5',
+        help='what the dashboard says, such as UR10 (default UR5, which a UR5e says too)',
+    )
+    parser.add_argument(
+        '--polyscope',
+        default='5.13.1',
+        metavar='VERSION',
+        help='software version of the controller; 3.x is a CB3 (default 5.13.1)',
+    )
+    parser.add_argument(
+        '--truth', type=Path, help='file for the true state at every tick (sim/ground_truth.py reads it)'
+    )
     return parser
 
 
@@ -49,10 +71,23 @@ class SimCellNode(GrootNode):
             self.finished = True
         if not self._newest:
             return []
-        names = ('lateness p50 (ms)', 'lateness p90 (ms)', 'lateness p99 (ms)', 'largest lateness (ms)', 'times it gave up catching up')
+        names = (
+            'lateness p50 (ms)',
+            'lateness p90 (ms)',
+            'lateness p99 (ms)',
+            'largest lateness (ms)',
+            'times it gave up catching up',
+        )
         late = self._newest[2] > _LATE_MS or self._newest[4] > 0
         values = {name: f'{value:g}' for name, value in zip(names, self._newest, strict=True)}
-        return [Health('ticks', int(late), 'late: this machine is too busy, or real-time priority is missing' if late else 'on time', values)]
+        return [
+            Health(
+                'ticks',
+                int(late),
+                'late: this machine is too busy, or real-time priority is missing' if late else 'on time',
+                values,
+            )
+        ]
 
 
 def report(figures: Connection) -> None:
@@ -72,7 +107,14 @@ def main() -> int:
     try:
         model = Model(options.robot_model, _version(options.polyscope))
         reporter = None if options.no_diagnostics else _start_node()
-        SimCell(options.host, options.fps, options.truth, camera=not options.no_camera, model=model, report=reporter).run()
+        SimCell(
+            options.host,
+            options.fps,
+            options.truth,
+            camera=not options.no_camera,
+            model=model,
+            report=reporter,
+        ).run()
     except GrootRosError as error:
         print(f'error: {error}', file=sys.stderr, flush=True)
         return 1

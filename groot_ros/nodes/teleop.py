@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """teleop: turns an operator's input into teleop/tcp_delta, and buttons into calls of the recorder and the arm's driver."""
 
 import time
@@ -9,7 +10,15 @@ from sensor_msgs.msg import Joy
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import EpisodeStatus, RobotStatus, TcpDelta
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, to_time_msg
+from groot_ros.ros.lifecycle_node import (
+    COMMAND_QOS,
+    STATUS_QOS,
+    STREAM_QOS,
+    GrootNode,
+    ParameterSpec,
+    run_node,
+    to_time_msg,
+)
 from groot_ros.ros.service_clients import ServiceClients
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.sim.nodes.scripted_operator import ScriptedOperator
@@ -24,14 +33,27 @@ TOPICS = {'joy': 'joy', 'spacenav': 'spacenav/joy'}
 
 PARAMETERS = {
     'source': ParameterSpec('keyboard', f"'scripted' (sim_cell's own operator) or one of {', '.join(MAPS)}"),
-    'map': ParameterSpec('', "name in config/teleop, or path, of the map; empty takes the source's; 'game_controller' fits game_controller_node"),
+    'map': ParameterSpec(
+        '',
+        "name in config/teleop, or path, of the map; empty takes the source's; 'game_controller' fits game_controller_node",
+    ),
     'joy_topic': ParameterSpec('', 'topic of sensor_msgs/Joy; empty takes joy, or spacenav/joy'),
     'rate_hz': ParameterSpec(40.0, 'rate of teleop/tcp_delta, Hz', 10.0, 125.0),
-    'task': ParameterSpec('', 'what the demonstrations show, in words; needed to start an episode by a button'),
+    'task': ParameterSpec(
+        '', 'what the demonstrations show, in words; needed to start an episode by a button'
+    ),
     'operator_name': ParameterSpec('', 'name written into each episode'),
-    'home_joints_rad': ParameterSpec([-1.5708, -1.5708, -1.5708, -1.5708, 1.5708, 0.0], 'where the home button drives to, in a straight line, rad'),
-    'tcp_offset': ParameterSpec([0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP as in ur5e_driver, UR x y z rx ry rz in m and rad'),
-    'phone_host': ParameterSpec('127.0.0.1', "address to serve the phone's page on; a phone needs this machine's address in its network"),
+    'home_joints_rad': ParameterSpec(
+        [-1.5708, -1.5708, -1.5708, -1.5708, 1.5708, 0.0],
+        'where the home button drives to, in a straight line, rad',
+    ),
+    'tcp_offset': ParameterSpec(
+        [0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP as in ur5e_driver, UR x y z rx ry rz in m and rad'
+    ),
+    'phone_host': ParameterSpec(
+        '127.0.0.1',
+        "address to serve the phone's page on; a phone needs this machine's address in its network",
+    ),
     'phone_port': ParameterSpec(4443, "port of the phone's page"),
     'sim_host': ParameterSpec('127.0.0.1', 'address of sim_cell, for source scripted'),
     'episodes': ParameterSpec(3, 'how many demonstrations the scripted operator records before it rests'),
@@ -58,7 +80,9 @@ class JoyTopic:
     def _on_joy(self, message: Joy) -> None:
         axes = {str(i): float(value) for i, value in enumerate(message.axes)}
         axes |= {f'button{i}': float(value) for i, value in enumerate(message.buttons)}
-        self._raw = DeviceState(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(message.buttons) if down))
+        self._raw = DeviceState(
+            time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(message.buttons) if down)
+        )
 
 
 class Teleop(GrootNode):
@@ -67,7 +91,9 @@ class Teleop(GrootNode):
     def __init__(self) -> None:
         super().__init__('teleop', PARAMETERS)
         if self.parameter('source') not in (*MAPS, 'scripted'):
-            raise GrootRosError(f"The teleop source {self.parameter('source')!r} is not known: use 'scripted', {', '.join(MAPS)}.")
+            raise GrootRosError(
+                f"The teleop source {self.parameter('source')!r} is not known: use 'scripted', {', '.join(MAPS)}."
+            )
         self._period_s = 1.0 / self.parameter('rate_hz')
         self._operator: ManualOperator | ScriptedOperator | None = None
         self._map: TeleopMap | None = None
@@ -80,7 +106,12 @@ class Teleop(GrootNode):
         self._targets = None
         self._episode = EpisodeStatus.IDLE
         self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
-        self.create_subscription(EpisodeStatus, 'episode_status', lambda message: setattr(self, '_episode', message.state), STATUS_QOS)
+        self.create_subscription(
+            EpisodeStatus,
+            'episode_status',
+            lambda message: setattr(self, '_episode', message.state),
+            STATUS_QOS,
+        )
         self.create_timer(self._period_s, self._tick)
 
     def open(self) -> None:
@@ -93,7 +124,9 @@ class Teleop(GrootNode):
             return
         self._map = load_map(self.parameter('map') or MAPS[self.parameter('source')])
         home = forward(np.array(self.parameter('home_joints_rad')), np.array(self.parameter('tcp_offset')))
-        self._operator = ManualOperator(self._device(self._map), TeleopMapper(self._map), self._period_s, home)
+        self._operator = ManualOperator(
+            self._device(self._map), TeleopMapper(self._map), self._period_s, home
+        )
         self.get_logger().info(f'{self._map.name}: {self._map.help}')
 
     def end(self) -> None:
@@ -107,7 +140,9 @@ class Teleop(GrootNode):
 
     def diagnose(self) -> list[Health]:
         """Whether the operator commands."""
-        return [Health('operator', 0, 'commands' if self._held else 'rests', {'source': self.parameter('source')})]
+        return [
+            Health('operator', 0, 'commands' if self._held else 'rests', {'source': self.parameter('source')})
+        ]
 
     def _device(self, chosen: TeleopMap) -> InputDevice:
         source = self.parameter('source')
@@ -121,7 +156,12 @@ class Teleop(GrootNode):
         if source == 'phone':
             from groot_ros.teleop.phone import Phone
 
-            return Phone(self.parameter('phone_host'), self.parameter('phone_port'), chosen.linear_speed_m_s, chosen.angular_speed_rad_s)
+            return Phone(
+                self.parameter('phone_host'),
+                self.parameter('phone_port'),
+                chosen.linear_speed_m_s,
+                chosen.angular_speed_rad_s,
+            )
         from groot_ros.teleop.keyboard import Keyboard
 
         return Keyboard()
@@ -155,7 +195,9 @@ class Teleop(GrootNode):
         if not self.active or self._operator is None:
             return
         if isinstance(self._operator, ManualOperator):
-            self._obey(self._operator.step(self._target, time.monotonic(), self._state == RobotStatus.FREEDRIVE))
+            self._obey(
+                self._operator.step(self._target, time.monotonic(), self._state == RobotStatus.FREEDRIVE)
+            )
         elif self._state == RobotStatus.ENABLED and self._target is not None:
             try:
                 self._publish(self._operator.step(self._target))
@@ -203,7 +245,9 @@ class Teleop(GrootNode):
         following_ns = self._stamp_ns + period_ns
         self._stamp_ns = following_ns if abs(now_ns - following_ns) < period_ns else now_ns
         self._sequence += 1
-        message = TcpDelta(source='teleop', sequence=self._sequence, opening=step.opening, duration=self._period_s)
+        message = TcpDelta(
+            source='teleop', sequence=self._sequence, opening=step.opening, duration=self._period_s
+        )
         message.translation, message.rotation = step.delta[:3], step.delta[3:]
         message.header.stamp, message.header.frame_id = to_time_msg(self._stamp_ns), 'base'
         self.publish(self._deltas, message)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ur5e_driver: publishes the arm's state and lets commands through the gate to the servo loop."""
 
 import threading
@@ -15,9 +16,25 @@ from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.geometry import pose_from_rotvec
 from groot_ros.hardware.realtime import NODE_PRIORITY, set_realtime_priority
 from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
-from groot_ros.hardware.ur5e.modes import EMERGENCY_STOPS, PLAYING, PROTECTIVE_STOP, ROBOT_MODES, SAFETY_MODES, stop_reason
+from groot_ros.hardware.ur5e.modes import (
+    EMERGENCY_STOPS,
+    PLAYING,
+    PROTECTIVE_STOP,
+    ROBOT_MODES,
+    SAFETY_MODES,
+    stop_reason,
+)
 from groot_ros.msg import RobotStatus, TcpDelta
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, GrootNode, ParameterSpec, run_node, stamp_to_ns, to_time_msg
+from groot_ros.ros.lifecycle_node import (
+    COMMAND_QOS,
+    STATUS_QOS,
+    STREAM_QOS,
+    GrootNode,
+    ParameterSpec,
+    run_node,
+    stamp_to_ns,
+    to_time_msg,
+)
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
@@ -88,7 +105,9 @@ class Ur5eDriver(GrootNode):
     def open(self) -> None:
         """Starts the processes that own ur_rtde. Nothing is uploaded to the robot, and nothing moves."""
         self._began_s = time.monotonic()
-        self._arm = Ur5e(self._settings(), self._on_state, self._on_beat, self._on_state_loss, self._on_control_loss)
+        self._arm = Ur5e(
+            self._settings(), self._on_state, self._on_beat, self._on_state_loss, self._on_control_loss
+        )
 
     def end(self) -> None:
         """Slows the arm down and refuses commands."""
@@ -107,14 +126,31 @@ class Ur5eDriver(GrootNode):
         found = [self._meter.health(self.now_ns())]
         if state is not None:
             fault = stop_reason(int(state['robot_mode']), int(state['safety_mode']))
-            found.append(Health('robot', 2 if fault else 0, fault or 'ready', {'speed scaling': f'{state["speed_scaling"]:.2f}'}))
+            found.append(
+                Health(
+                    'robot',
+                    2 if fault else 0,
+                    fault or 'ready',
+                    {'speed scaling': f'{state["speed_scaling"]:.2f}'},
+                )
+            )
         if beat is not None:
-            values = {'cycle p99 (ms)': f'{beat["cycle_ms_p99"]:.3f}', 'longest cycle (ms)': f'{beat["cycle_ms_max"]:.3f}'}
+            values = {
+                'cycle p99 (ms)': f'{beat["cycle_ms_p99"]:.3f}',
+                'longest cycle (ms)': f'{beat["cycle_ms_max"]:.3f}',
+            }
             late = beat['cycle_ms_p99'] > 2e3 / self.parameter('servo_rate_hz')
             found.append(Health('servo loop', int(late), 'late' if late else 'on time', values))
         counts = {key: str(value) for key, value in vars(gate.counters).items()}
         stopped = gate.state is GateState.STOPPED
-        found.append(Health('commands', int(stopped), gate.reason or f'{gate.state.name.lower()}, {gate.source or "nobody"} commands', counts))
+        found.append(
+            Health(
+                'commands',
+                int(stopped),
+                gate.reason or f'{gate.state.name.lower()}, {gate.source or "nobody"} commands',
+                counts,
+            )
+        )
         return found
 
     def _settings(self) -> Ur5eSettings:
@@ -138,14 +174,26 @@ class Ur5eDriver(GrootNode):
             'max_step_rad',
         )
         arrays = ('workspace_min_m', 'workspace_max_m', 'joint_lower_rad', 'joint_upper_rad')
-        limits = Limits(**{key: np.array(self.parameter(key)) for key in arrays}, **{key: self.parameter(key) for key in numbers})
-        settings = GateSettings(**{key: self.parameter(key) for key in ('command_timeout_s', 'max_command_age_s', 'command_delay_s')})
+        limits = Limits(
+            **{key: np.array(self.parameter(key)) for key in arrays},
+            **{key: self.parameter(key) for key in numbers},
+        )
+        settings = GateSettings(
+            **{
+                key: self.parameter(key)
+                for key in ('command_timeout_s', 'max_command_age_s', 'command_delay_s')
+            }
+        )
         return CommandGate(limits, np.array(self.parameter('tcp_offset')), settings)
 
     def _on_state(self, state: np.void) -> None:
         stamp_ns = self._robot_clock.stamp_ns(float(state['robot_time_s']), int(state['arrival_ns']))
         stamp = to_time_msg(stamp_ns)
-        message = JointState(name=list(JOINT_NAMES), position=state['joint_positions'].tolist(), velocity=state['joint_velocities'].tolist())
+        message = JointState(
+            name=list(JOINT_NAMES),
+            position=state['joint_positions'].tolist(),
+            velocity=state['joint_velocities'].tolist(),
+        )
         message.header.stamp, message.header.frame_id = stamp, _FRAME
         self.publish(self._joints, message)
         self.publish(self._pose, _pose_message(stamp, state['tcp_pose']))
@@ -177,14 +225,18 @@ class Ur5eDriver(GrootNode):
             self._leave_motion(f'no state from the robot: {reason}')
             never = self._newest is None
         if never and time.monotonic() - self._began_s > self.parameter('connect_timeout_s'):
-            self.fail(f'No UR5e answers at {self.parameter("robot_ip")} ({reason}): check robot_ip, the cable and that the robot is on.')
+            self.fail(
+                f'No UR5e answers at {self.parameter("robot_ip")} ({reason}): check robot_ip, the cable and that the robot is on.'
+            )
         self.warn(f'Lost the state of the arm at {self.parameter("robot_ip")}: {reason}. Connecting again.')
 
     def _on_control_loss(self, reason: str) -> None:
         with self._lock:
             self._beat = None
             self._leave_motion(f'the servo loop was lost: {reason}')
-        self.warn(f'Lost the servo loop: {reason}. Starting it again; the watchdog on the robot stops the arm.')
+        self.warn(
+            f'Lost the servo loop: {reason}. Starting it again; the watchdog on the robot stops the arm.'
+        )
 
     def _fault(self) -> str:
         """Why the newest state forbids motion, or ''; needs the lock."""
@@ -207,7 +259,9 @@ class Ur5eDriver(GrootNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         problem = self._enable() if request.data else self._disable()
         response.success = not problem
-        response.message = problem or ('enabled: commands move the arm' if request.data else 'disabled: the arm holds')
+        response.message = problem or (
+            'enabled: commands move the arm' if request.data else 'disabled: the arm holds'
+        )
         self._publish_status()
         return response
 
@@ -244,7 +298,11 @@ class Ur5eDriver(GrootNode):
         """Waits for a state that the robot sent after it took over TCP and payload."""
         with self._news:
             wanted = self._states + _SETTLED_STATES
-            return '' if self._news.wait_for(lambda: self._states >= wanted, _SETTLE_S) else 'the robot stopped sending its state'
+            return (
+                ''
+                if self._news.wait_for(lambda: self._states >= wanted, _SETTLE_S)
+                else 'the robot stopped sending its state'
+            )
 
     def _ready(self) -> str:
         with self._lock:
@@ -269,7 +327,10 @@ class Ur5eDriver(GrootNode):
             problem = 'commands move the arm: disable it first'
         else:
             problem = self._ready() or self._hand_over()
-        response.success, response.message = not problem, problem or ('a hand may guide the arm' if request.data else 'the arm holds')
+        response.success, response.message = (
+            not problem,
+            problem or ('a hand may guide the arm' if request.data else 'the arm holds'),
+        )
         self._publish_status()
         return response
 
@@ -283,7 +344,10 @@ class Ur5eDriver(GrootNode):
 
     def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         problem = self._recover()
-        response.success, response.message = not problem, problem or 'recovered: the arm holds until it is enabled'
+        response.success, response.message = (
+            not problem,
+            problem or 'recovered: the arm holds until it is enabled',
+        )
         self._publish_status()
         return response
 
@@ -305,7 +369,9 @@ class Ur5eDriver(GrootNode):
         now_s = time.monotonic()
         start_s = now_s + (stamp_to_ns(message.header.stamp) - self.now_ns()) / 1e9
         delta = np.concatenate([message.translation, message.rotation])
-        command = DeltaCommand(message.source, message.sequence, start_s, message.duration, delta, message.opening)
+        command = DeltaCommand(
+            message.source, message.sequence, start_s, message.duration, delta, message.opening
+        )
         with self._lock:
             before = self._gate.source
             if message.released:
@@ -314,7 +380,9 @@ class Ur5eDriver(GrootNode):
                 return
             source = self._gate.source
         if source != before:
-            self.get_logger().info(f'{source} commands the arm.' if source else f'{before} lets go: the arm holds.')
+            self.get_logger().info(
+                f'{source} commands the arm.' if source else f'{before} lets go: the arm holds.'
+            )
             self._publish_status()
 
     def _let_through(self, command: DeltaCommand, message: TcpDelta, now_s: float) -> bool:
@@ -322,7 +390,9 @@ class Ur5eDriver(GrootNode):
         try:
             waypoint = self._gate.offer(command, now_s)
         except RefusedError as error:
-            self.get_logger().warning(f'Refused a command of {message.source}: {error}.', throttle_duration_sec=2.0)
+            self.get_logger().warning(
+                f'Refused a command of {message.source}: {error}.', throttle_duration_sec=2.0
+            )
             return False
         if self._gate.state is GateState.ENABLED and self._arm is not None:
             self._arm.move(waypoint)
@@ -342,7 +412,11 @@ class Ur5eDriver(GrootNode):
         """On every change, and once a second."""
         with self._lock:
             state, gate = self._newest, self._gate
-            modes = () if state is None else (int(state['safety_mode']), int(state['robot_mode']), int(state['runtime_state']))
+            modes = (
+                ()
+                if state is None
+                else (int(state['safety_mode']), int(state['robot_mode']), int(state['runtime_state']))
+            )
             connected = state is not None and time.monotonic() - self._last_data_s < _FRESH_S
             key = (gate.state, gate.source, gate.reason, connected, round(time.monotonic()), *modes)
             if key == self._published:
@@ -353,12 +427,24 @@ class Ur5eDriver(GrootNode):
 
     def _status_message(self, connected: bool) -> RobotStatus:
         gate, state = self._gate, self._newest
-        status = RobotStatus(connected=connected, state=int(gate.state), source=gate.source, reason=gate.reason, **vars(gate.counters))
+        status = RobotStatus(
+            connected=connected,
+            state=int(gate.state),
+            source=gate.source,
+            reason=gate.reason,
+            **vars(gate.counters),
+        )
         status.header.stamp, status.header.frame_id = self.get_clock().now().to_msg(), _FRAME
         if state is not None:
             status.robot_mode, status.safety_mode = int(state['robot_mode']), int(state['safety_mode'])
-            status.robot_mode_text, status.safety_mode_text = ROBOT_MODES.get(status.robot_mode, ''), SAFETY_MODES.get(status.safety_mode, '')
-            status.runtime_state, status.speed_scaling = int(state['runtime_state']), float(state['speed_scaling'])
+            status.robot_mode_text, status.safety_mode_text = (
+                ROBOT_MODES.get(status.robot_mode, ''),
+                SAFETY_MODES.get(status.safety_mode, ''),
+            )
+            status.runtime_state, status.speed_scaling = (
+                int(state['runtime_state']),
+                float(state['speed_scaling']),
+            )
             status.program_running = status.runtime_state == PLAYING
             status.protective_stopped = status.safety_mode == PROTECTIVE_STOP
             status.emergency_stopped = status.safety_mode in EMERGENCY_STOPS
@@ -367,7 +453,9 @@ class Ur5eDriver(GrootNode):
 
 def _pose_message(stamp, pose6: np.ndarray) -> PoseStamped:
     x, y, z, qx, qy, qz, qw = pose_from_rotvec(pose6).tolist()
-    message = PoseStamped(pose=Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw)))
+    message = PoseStamped(
+        pose=Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    )
     message.header.stamp, message.header.frame_id = stamp, _FRAME
     return message
 

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies behind one interface: infer(observation) -> chunk, reset(), spec."""

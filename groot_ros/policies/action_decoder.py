@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a model answers, in any representation, as one thing: target poses and openings, a step each."""
 
 from dataclasses import dataclass
@@ -40,8 +41,12 @@ def decode_actions(action: dict[str, Array], embodiment: Embodiment, anchor: Arr
     else:
         kinds = {field.kind: field.name for field in embodiment.action if field.is_derived}
         if len(kinds) < 2:
-            raise InvalidActionError(f'the embodiment {embodiment.name} gives no pose of the tool: its actions cannot be commanded as deltas')
-        deltas = np.hstack([_part(action, kinds[kind], 3, steps) for kind in ('delta_position', 'delta_rotation')])
+            raise InvalidActionError(
+                f'the embodiment {embodiment.name} gives no pose of the tool: its actions cannot be commanded as deltas'
+            )
+        deltas = np.hstack(
+            [_part(action, kinds[kind], 3, steps) for kind in ('delta_position', 'delta_rotation')]
+        )
         poses = integrate_deltas(anchor, deltas)[1:]
     gripper = gripper_key(embodiment)
     openings = _part(action, gripper, 1, steps)[:, 0] if gripper in action else np.full(steps, np.nan)
@@ -65,7 +70,9 @@ def gripper_key(embodiment: Embodiment) -> str:
 def _steps(action: dict[str, Array]) -> int:
     lengths = {name: np.shape(values)[:1] for name, values in action.items()}
     if len(set(lengths.values())) > 1:
-        raise InvalidActionError(f'its actions have different numbers of steps: {", ".join(f"{name} {length}" for name, length in lengths.items())}')
+        raise InvalidActionError(
+            f'its actions have different numbers of steps: {", ".join(f"{name} {length}" for name, length in lengths.items())}'
+        )
     return next(iter(lengths.values()), (0,))[0] if lengths else 0
 
 
@@ -75,7 +82,9 @@ def _part(action: dict[str, Array], name: str, size: int, steps: int) -> Array:
     values = np.asarray(action[name], float)
     values = values[:, None] if values.ndim == 1 and size == 1 else values
     if values.shape != (steps, size):
-        raise InvalidActionError(f'its action {name} has the shape {values.shape} where ({steps}, {size}) is wanted')
+        raise InvalidActionError(
+            f'its action {name} has the shape {values.shape} where ({steps}, {size}) is wanted'
+        )
     if not np.isfinite(values).all():
         raise InvalidActionError(f'its action {name} is NaN or infinite')
     return values

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies are made in a thread of their own: a model takes minutes to load, and the robot's node has other things to do meanwhile."""
 
 import queue

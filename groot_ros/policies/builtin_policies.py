@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies that need no model: one that holds, and one that fails in a chosen way, for tests of what follows."""
 
 import time
@@ -20,7 +21,9 @@ class HoldPolicy(Policy):
     def __init__(self, embodiment: Embodiment, horizon: int = HORIZON) -> None:
         self.spec = PolicySpec('hold', horizon, observes=False)
         gripper = gripper_key(embodiment)
-        self._parts = {name: part.stop - part.start for name, part in embodiment.action_slices.items() if name != gripper}
+        self._parts = {
+            name: part.stop - part.start for name, part in embodiment.action_slices.items() if name != gripper
+        }
 
     def infer(self, observation: Observation) -> dict[str, Array]:
         """Steps of nothing."""
@@ -30,10 +33,19 @@ class HoldPolicy(Policy):
 class ScriptedPolicy(HoldPolicy):
     """Moves slowly along x, and from the `after`-th request on fails as `fault` says."""
 
-    def __init__(self, embodiment: Embodiment, fault: str = '', after: int = 5, late_s: float = 1.5, hang_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        fault: str = '',
+        after: int = 5,
+        late_s: float = 1.5,
+        hang_s: float = 30.0,
+    ) -> None:
         super().__init__(embodiment)
         if fault not in FAULTS:
-            raise GrootRosError(f'There is no fault {fault!r}: choose one of {", ".join(filter(None, FAULTS))}.')
+            raise GrootRosError(
+                f'There is no fault {fault!r}: choose one of {", ".join(filter(None, FAULTS))}.'
+            )
         self.spec = PolicySpec(f'scripted {fault}'.rstrip(), HORIZON, observes=False)
         self.late_s, self.hang_s = late_s, hang_s
         self._fault, self._after, self._asked = FAULTS[fault], after, 0
@@ -63,7 +75,9 @@ def _hanging(policy: ScriptedPolicy, chunk: dict[str, Array]) -> dict[str, Array
 
 
 def _not_a_number(policy: ScriptedPolicy, chunk: dict[str, Array]) -> dict[str, Array]:
-    return {name: np.where(np.arange(len(values))[:, None] == 7, np.nan, values) for name, values in chunk.items()}
+    return {
+        name: np.where(np.arange(len(values))[:, None] == 7, np.nan, values) for name, values in chunk.items()
+    }
 
 
 def _jumping(policy: ScriptedPolicy, chunk: dict[str, Array]) -> dict[str, Array]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a checkpoint folder says of itself, read without the libraries that made it."""
 
 import json
@@ -41,16 +42,24 @@ class Checkpoint:
 
     def lines(self, embodiment: Embodiment) -> list[str]:
         """A table beside the embodiment, for people."""
-        rows = [f'{self.path.name}: {self.release}, for the backend {self.backend}{", tag " if self.tag else ""}{self.tag}']
+        rows = [
+            f'{self.path.name}: {self.release}, for the backend {self.backend}{", tag " if self.tag else ""}{self.tag}'
+        ]
         has = _fields(embodiment)
         for kind, modality in self.modalities.items():
             steps = modality.delta_indices
-            rows.append(f'{kind}: {"steps " + str(steps) if len(steps) < 4 else f"{len(steps)} steps, {steps[0]} to {steps[-1]}"}')
+            rows.append(
+                f'{kind}: {"steps " + str(steps) if len(steps) < 4 else f"{len(steps)} steps, {steps[0]} to {steps[-1]}"}'
+            )
             for number, name in enumerate(modality.keys):
                 size = self.sizes.get(kind, {}).get(name, '?')
                 config = modality.actions[number] if number < len(modality.actions) else {}
-                how = ' '.join(str(config[part]).lower() for part in ('rep', 'type', 'format') if config.get(part))
-                rows.append(f'  {name:34} {size!s:>8}  {how:28} {has[kind].get(name, "NOT IN THE EMBODIMENT")}')
+                how = ' '.join(
+                    str(config[part]).lower() for part in ('rep', 'type', 'format') if config.get(part)
+                )
+                rows.append(
+                    f'  {name:34} {size!s:>8}  {how:28} {has[kind].get(name, "NOT IN THE EMBODIMENT")}'
+                )
         return [*rows, *(f'  {note}' for note in self.notes)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,7 +71,15 @@ class Checkpoint:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a model's configuration."""
-    return any(_inside(folder, name) for name in ('processor_config.json', 'policy_preprocessor.json', 'experiment_cfg/metadata.json', 'config.json'))
+    return any(
+        _inside(folder, name)
+        for name in (
+            'processor_config.json',
+            'policy_preprocessor.json',
+            'experiment_cfg/metadata.json',
+            'config.json',
+        )
+    )
 
 
 def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
@@ -75,7 +92,9 @@ def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
         return _gr00t(folder, processor, config, tag)
     if metadata := _inside(folder, 'experiment_cfg/metadata.json'):
         return _gr00t_n1_5(folder, metadata, tag)
-    raise GrootRosError(f'{folder} is no checkpoint of GR00T or LeRobot: it has no processor_config.json, no experiment_cfg and no config.json of LeRobot.')
+    raise GrootRosError(
+        f'{folder} is no checkpoint of GR00T or LeRobot: it has no processor_config.json, no experiment_cfg and no config.json of LeRobot.'
+    )
 
 
 def _inside(folder: Path, name: str) -> Path | None:
@@ -98,7 +117,9 @@ def _chosen(tags: dict[str, Any], tag: str, path: Path) -> dict[str, Any]:
     for name, content in tags.items():
         if name.lower() == tag.lower():
             return content
-    raise GrootRosError(f'{path} has no embodiment tag {tag}: it has {", ".join(tags) or "none"}; choose one with --tag.')
+    raise GrootRosError(
+        f'{path} has no embodiment tag {tag}: it has {", ".join(tags) or "none"}; choose one with --tag.'
+    )
 
 
 def _gr00t(folder: Path, processor: Path, config: dict[str, Any], tag: str) -> Checkpoint:
@@ -110,8 +131,13 @@ def _gr00t(folder: Path, processor: Path, config: dict[str, Any], tag: str) -> C
     sizes = {}
     if statistics.is_file():
         numbers = _chosen(_json(statistics), tag, statistics)
-        sizes = {kind: {name: len(values['min']) for name, values in numbers.get(kind, {}).items()} for kind in ('state', 'action')}
-    release = {'Gr00tN1d7Processor': 'GR00T N1.7', 'Gr00tN1d6Processor': 'GR00T N1.6'}.get(content.get('processor_class', ''), 'GR00T')
+        sizes = {
+            kind: {name: len(values['min']) for name, values in numbers.get(kind, {}).items()}
+            for kind in ('state', 'action')
+        }
+    release = {'Gr00tN1d7Processor': 'GR00T N1.7', 'Gr00tN1d6Processor': 'GR00T N1.6'}.get(
+        content.get('processor_class', ''), 'GR00T'
+    )
     known = ('use_percentiles', 'clip_outliers', 'shortest_image_edge', 'crop_fraction', 'max_action_horizon')
     notes = [f'{name}: {kwargs[name]}' for name in known if name in kwargs]
     notes += [f'model: {config["model_name"]}'] if 'model_name' in config else []
@@ -119,22 +145,41 @@ def _gr00t(folder: Path, processor: Path, config: dict[str, Any], tag: str) -> C
 
 
 def _modality(content: dict[str, Any]) -> Modality:
-    return Modality(list(content.get('delta_indices', [0])), list(content.get('modality_keys', [])), list(content.get('action_configs') or []))
+    return Modality(
+        list(content.get('delta_indices', [0])),
+        list(content.get('modality_keys', [])),
+        list(content.get('action_configs') or []),
+    )
 
 
 def _gr00t_n1_5(folder: Path, metadata: Path, tag: str) -> Checkpoint:
     statistics = _chosen(_json(metadata), tag, metadata).get('statistics', {})
-    sizes = {kind: {name: len(values['min']) for name, values in statistics.get(kind, {}).items()} for kind in ('state', 'action')}
+    sizes = {
+        kind: {name: len(values['min']) for name, values in statistics.get(kind, {}).items()}
+        for kind in ('state', 'action')
+    }
     keys = {kind: Modality([0], list(sizes[kind])) for kind in ('state', 'action')}
-    notes = ['keys and steps are those of its data config, which the checkpoint does not hold: serve it with --data-config MODULE:CLASS']
-    return Checkpoint(folder, 'gr00t', 'GR00T N1.5', tag, {}, sizes, [*(f'{kind}: {", ".join(keys[kind].keys)}' for kind in keys), *notes])
+    notes = [
+        'keys and steps are those of its data config, which the checkpoint does not hold: serve it with --data-config MODULE:CLASS'
+    ]
+    return Checkpoint(
+        folder,
+        'gr00t',
+        'GR00T N1.5',
+        tag,
+        {},
+        sizes,
+        [*(f'{kind}: {", ".join(keys[kind].keys)}' for kind in keys), *notes],
+    )
 
 
 def _lerobot(folder: Path, config: dict[str, Any]) -> Checkpoint:
     inputs, outputs = config['input_features'] or {}, config.get('output_features') or {}
     seen = list(range(1 - int(config.get('n_obs_steps') or 1), 1))
     steps = int(config.get('n_action_steps') or config.get('chunk_size') or config.get('horizon') or 1)
-    cameras = {name: feature['shape'] for name, feature in inputs.items() if name.startswith('observation.images.')}
+    cameras = {
+        name: feature['shape'] for name, feature in inputs.items() if name.startswith('observation.images.')
+    }
     modalities = {
         'video': Modality(seen, list(cameras)),
         'state': Modality(seen, [name for name in inputs if name == 'observation.state']),
@@ -154,7 +199,11 @@ def _lerobot(folder: Path, config: dict[str, Any]) -> Checkpoint:
 
 def _lerobot_mismatches(checkpoint: Checkpoint, embodiment: Embodiment) -> list[str]:
     features = {camera.feature for camera in embodiment.cameras}
-    found = [f'video {name} is not among {", ".join(sorted(features))}' for name in checkpoint.modalities['video'].keys if name not in features]
+    found = [
+        f'video {name} is not among {", ".join(sorted(features))}'
+        for name in checkpoint.modalities['video'].keys
+        if name not in features
+    ]
     for kind, size in (('state', embodiment.state_size), ('action', embodiment.action_size)):
         for name, has in checkpoint.sizes[kind].items():
             if has != size:
@@ -166,7 +215,11 @@ def _fields(embodiment: Embodiment) -> dict[str, dict[str, str]]:
     """What the embodiment has under each name, in words."""
     states = {name: f'{part.stop - part.start} numbers' for name, part in embodiment.state_slices.items()}
     actions = {name: f'{part.stop - part.start} numbers' for name, part in embodiment.action_slices.items()}
-    pose = {name: f'made of the pose, {size} numbers' for name, size in _POSE_SIZES.items()} if 'pose' in {field.field for field in embodiment.state} else {}
+    pose = (
+        {name: f'made of the pose, {size} numbers' for name, size in _POSE_SIZES.items()}
+        if 'pose' in {field.field for field in embodiment.state}
+        else {}
+    )
     cameras = {camera.name: f'{camera.width}x{camera.height}' for camera in embodiment.cameras}
     return {
         'video': cameras | {camera.feature: cameras[camera.name] for camera in embodiment.cameras},

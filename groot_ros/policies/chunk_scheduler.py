@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chunks of a policy as a motion in time: what has passed is dropped, seams are blended on SE(3), an end is run out to a stop. Pure numpy.
 
 Times are seconds of one clock. Step k of a chunk, counted from 0, is the pose to be reached at `observed_s + (k + 1) * period_s`.
@@ -155,7 +156,11 @@ class ChunkScheduler:
         A reply that was given up counts as one that took so long, so that a model that has become slower is waited for again.
         """
         latencies_s = self.figures.latencies_s
-        return 1.5 * self.figures.latency_s(0.95) + self.settings.margin_s if len(latencies_s) >= _SOME else np.inf
+        return (
+            1.5 * self.figures.latency_s(0.95) + self.settings.margin_s
+            if len(latencies_s) >= _SOME
+            else np.inf
+        )
 
     def lost(self, now_s: float) -> None:
         """The reply will not come: the next request may go out."""
@@ -164,7 +169,15 @@ class ChunkScheduler:
         self._requested_s = None
         self.figures.late += 1
 
-    def add(self, poses: Array, openings: Array, observed_s: float, now_s: float, next_s: float | None = None, last: bool = False) -> float | None:
+    def add(
+        self,
+        poses: Array,
+        openings: Array,
+        observed_s: float,
+        now_s: float,
+        next_s: float | None = None,
+        last: bool = False,
+    ) -> float | None:
         """Takes a chunk: target poses (H, 7) and openings (H,) of an observation; the `last` one ends where it ends.
 
         Returns when it begins: at its observation, or, where the arm has stood still meanwhile so that no step has passed, with the next
@@ -178,14 +191,22 @@ class ChunkScheduler:
             observed_s = (now_s if next_s is None else next_s) + settings.robot_action_latency_s
         count = min(len(poses), settings.n_action_steps) if settings.n_action_steps else len(poses)
         times_s = observed_s + settings.period_s * np.arange(count + 1)
-        chunk = Chunk(times_s, np.vstack([self.target(observed_s), poses[:count]]), np.asarray(openings[:count], float))
+        chunk = Chunk(
+            times_s, np.vstack([self.target(observed_s), poses[:count]]), np.asarray(openings[:count], float)
+        )
         passed = int(np.searchsorted(times_s[1:], now_s, side='right'))
-        figures.chunks, figures.steps, figures.dropped = figures.chunks + 1, figures.steps + count, figures.dropped + passed
+        figures.chunks, figures.steps, figures.dropped = (
+            figures.chunks + 1,
+            figures.steps + count,
+            figures.dropped + passed,
+        )
         if passed >= count:
             figures.late += 1
             return None
         if count > 2:
-            figures.second_differences_m.append(float(np.abs(np.diff(chunk.poses[1:, :3], n=2, axis=0)).mean()))
+            figures.second_differences_m.append(
+                float(np.abs(np.diff(chunk.poses[1:, :3], n=2, axis=0)).mean())
+            )
         if self._chunks:
             figures.seams.append(self._seam(chunk, now_s))
         self._chunks.append((now_s, self._run_out(chunk, 0.0 if last else self.settings.stop_distance_m)))
@@ -218,17 +239,26 @@ class ChunkScheduler:
         """From chunk to chunk, each taking over within `blend_s` of its arrival."""
         come = [number for number, (since_s, _) in enumerate(self._chunks) if since_s <= time_s] or [0]
         # What has taken over wholly hides everything before it.
-        first = max((number for number in come if self._chunks[number][0] + self.settings.blend_s <= time_s), default=0)
+        first = max(
+            (number for number in come if self._chunks[number][0] + self.settings.blend_s <= time_s),
+            default=0,
+        )
         pose = self._chunks[first][1].pose(time_s)
         for number in come:
             if number > first:
                 since_s, chunk = self._chunks[number]
-                pose = interpolate_pose(pose, chunk.pose(time_s), _smooth((time_s - since_s) / self.settings.blend_s))
+                pose = interpolate_pose(
+                    pose, chunk.pose(time_s), _smooth((time_s - since_s) / self.settings.blend_s)
+                )
         return pose
 
     def _averaged(self, time_s: float) -> Array:
         """The mean on SE(3) of all chunks that reach a time, the newest first."""
-        alive = [chunk for since_s, chunk in self._chunks if since_s <= time_s and chunk.end_s - self._tail_s > time_s] or [self._chunks[-1][1]]
+        alive = [
+            chunk
+            for since_s, chunk in self._chunks
+            if since_s <= time_s and chunk.end_s - self._tail_s > time_s
+        ] or [self._chunks[-1][1]]
         poses = [chunk.pose(time_s) for chunk in reversed(alive)]
         weights = np.exp(-self.settings.temporal_ensemble_coeff * np.arange(len(poses)))
         mean, total = poses[0], weights[0]
@@ -243,7 +273,9 @@ class ChunkScheduler:
         old, new = self.target(now_s + step_s)[:3] - before[:3], chunk.pose(now_s + step_s)[:3] - after[:3]
         lengths = float(np.linalg.norm(old) * np.linalg.norm(new))
         turn = float(np.arccos(np.clip(old @ new / lengths, -1.0, 1.0))) if lengths > 1e-12 else 0.0
-        return ChunkTransition(float(np.linalg.norm(after[:3] - before[:3])), angle_between(before, after), turn)
+        return ChunkTransition(
+            float(np.linalg.norm(after[:3] - before[:3])), angle_between(before, after), turn
+        )
 
     @property
     def _tail_s(self) -> float:

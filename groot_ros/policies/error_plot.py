@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plot of open-loop errors: one panel an action, one line a policy, over the steps of a chunk."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Open-loop evaluation: a policy sees the rows of a dataset, and its chunks are compared with what was recorded after them."""
 
 import json
@@ -34,7 +35,10 @@ class Errors:
     def as_dict(self) -> dict[str, Any]:
         """MSE and MAE, over all and for each step."""
         squares, absolutes = np.array(self.squares), np.array(self.absolutes)
-        by_step = {'mse_by_step': squares.mean(axis=0).tolist(), 'mae_by_step': absolutes.mean(axis=0).tolist()}
+        by_step = {
+            'mse_by_step': squares.mean(axis=0).tolist(),
+            'mae_by_step': absolutes.mean(axis=0).tolist(),
+        }
         return {'mse': float(squares.mean()), 'mae': float(absolutes.mean()), **by_step}
 
 
@@ -55,7 +59,11 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
-        return {'policy': self.policy, 'chunks': self.chunks, 'keys': {name: errors.as_dict() for name, errors in self.keys.items()}}
+        return {
+            'policy': self.policy,
+            'chunks': self.chunks,
+            'keys': {name: errors.as_dict() for name, errors in self.keys.items()},
+        }
 
     def lines(self) -> list[str]:
         """A table for people."""
@@ -67,7 +75,12 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, dataset: Path, embodiment: Embodiment, episodes: Iterable[int], every: int = 8, tell: Callable[[], object] = lambda: None
+    policy: Policy,
+    dataset: Path,
+    embodiment: Embodiment,
+    episodes: Iterable[int],
+    every: int = 8,
+    tell: Callable[[], object] = lambda: None,
 ) -> Evaluation:
     """Asks at every so manieth row, as if the robot stood there; `tell` is called after each answer.
 
@@ -79,11 +92,15 @@ def evaluate(
         table = _table(dataset, episode, embodiment)
         actions = column_to_array(table, 'action')
         starts = _starts(len(actions), policy.spec.horizon, every)
-        for row, observation in zip(starts, _observations(dataset, episode, embodiment, table, starts, policy.spec.steps), strict=True):
+        for row, observation in zip(
+            starts, _observations(dataset, episode, embodiment, table, starts, policy.spec.steps), strict=True
+        ):
             result.note(policy.infer(observation), actions[row:], embodiment.action_slices)
             tell()
     if not result.chunks:
-        raise GrootRosError(f'No episode of {dataset} holds {policy.spec.horizon} rows, a whole chunk of {policy.spec.name}.')
+        raise GrootRosError(
+            f'No episode of {dataset} holds {policy.spec.horizon} rows, a whole chunk of {policy.spec.name}.'
+        )
     return result
 
 
@@ -95,7 +112,10 @@ def check_dataset(dataset: Path, embodiment: Embodiment, episodes: Iterable[int]
 
 def chunks_in(dataset: Path, episodes: Iterable[int], horizon: int, every: int) -> int:
     """How many chunks `evaluate` compares."""
-    return sum(len(_starts(pq.read_metadata(data_file(dataset, episode)).num_rows, horizon, every)) for episode in episodes)
+    return sum(
+        len(_starts(pq.read_metadata(data_file(dataset, episode)).num_rows, horizon, every))
+        for episode in episodes
+    )
 
 
 def _starts(rows: int, horizon: int, every: int) -> list[int]:
@@ -109,17 +129,24 @@ def _table(dataset: Path, episode: int, embodiment: Embodiment):
     table = pq.read_table(path)
     sizes = {name: column_to_array(table, name).shape[1] for name in ('observation.state', 'action')}
     if sizes != {'observation.state': embodiment.state_size, 'action': embodiment.action_size}:
-        raise GrootRosError(f'{dataset} has other rows than the embodiment {embodiment.name}: name the one it was made with.')
+        raise GrootRosError(
+            f'{dataset} has other rows than the embodiment {embodiment.name}: name the one it was made with.'
+        )
     return table
 
 
-def _observations(dataset: Path, episode: int, embodiment: Embodiment, table, rows: list[int], steps: tuple[int, ...]) -> Iterator[Observation]:
+def _observations(
+    dataset: Path, episode: int, embodiment: Embodiment, table, rows: list[int], steps: tuple[int, ...]
+) -> Iterator[Observation]:
     """What a policy would have seen at rows; before the first row of an episode that row is seen again."""
     states, times_s = column_to_array(table, 'observation.state'), column_to_array(table, 'timestamp')
     texts = _texts(dataset)
     tasks = [texts.get(index, '') for index in table['task_index'].to_pylist()]
     wanted = sorted({max(row + step, 0) for row in rows for step in (0, *steps)})
-    films = {camera.name: read_frames(video_file(dataset, camera.feature, episode), wanted) for camera in embodiment.cameras}
+    films = {
+        camera.name: read_frames(video_file(dataset, camera.feature, episode), wanted)
+        for camera in embodiment.cameras
+    }
     seen: dict[int, Observation] = {}
     for row in wanted:
         images = {name: next(film) for name, film in films.items()}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which policy, as an operator names it, and the making of it."""
 
 import os
@@ -41,7 +42,9 @@ class ManagedModelPolicy(Policy):
         self._process = process
         process.wait()
         settings = process.settings
-        client = Client(settings.host, process.port, settings.gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), timeout_s)
+        client = Client(
+            settings.host, process.port, settings.gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), timeout_s
+        )
         try:
             self._remote = RemotePolicy(client, embodiment, settings.gr00t_version, process.name)
         except GrootRosError:
@@ -77,19 +80,35 @@ def make_policy(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[
     """
     if choice.backend == 'replay':
         if not choice.path:
-            raise GrootRosError('The backend replay needs the parameter dataset: give the folder of a converted dataset.')
+            raise GrootRosError(
+                'The backend replay needs the parameter dataset: give the folder of a converted dataset.'
+            )
         return ReplayPolicy(Path(choice.path).expanduser(), choice.episode, embodiment)
     if choice.backend == 'remote':
-        client = Client(choice.host, choice.port, choice.gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), choice.timeout_s)
+        client = Client(
+            choice.host,
+            choice.port,
+            choice.gr00t_version,
+            os.environ.get(TOKEN_VARIABLE, ''),
+            choice.timeout_s,
+        )
         return RemotePolicy(client, embodiment, choice.gr00t_version)
     if choice.backend in BACKENDS:
         checkpoint = str(Path(choice.path).expanduser()) if choice.path else ''
         settings = ModelSettings(
-            choice.backend, checkpoint, choice.python, choice.device, choice.embodiment_tag, choice.data_config, gr00t_version=choice.gr00t_version
+            choice.backend,
+            checkpoint,
+            choice.python,
+            choice.device,
+            choice.embodiment_tag,
+            choice.data_config,
+            gr00t_version=choice.gr00t_version,
         )
         return ManagedModelPolicy(ModelProcess(settings, embodiment, on_line), embodiment, choice.timeout_s)
     if choice.backend == 'hold':
         return HoldPolicy(embodiment)
     if choice.backend == 'scripted':
         return ScriptedPolicy(embodiment, choice.fault)
-    raise GrootRosError(f'The policy backend {choice.backend!r} is not known: use replay, remote, {", ".join(BACKENDS)}, hold or scripted.')
+    raise GrootRosError(
+        f'The policy backend {choice.backend!r} is not known: use replay, remote, {", ".join(BACKENDS)}, hold or scripted.'
+    )

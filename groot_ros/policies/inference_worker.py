@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One request at a time in a thread of its own, so that no answer, late or never, disturbs the commands."""
 
 import queue
@@ -53,7 +54,13 @@ class InferenceWorker:
         if self._asked is not None and time.monotonic() - self._asked[1] > self._timeout_s:
             observation, asked_s = self._asked
             self._asked = None
-            return InferenceResult(observation, asked_s, time.monotonic(), {}, f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s')
+            return InferenceResult(
+                observation,
+                asked_s,
+                time.monotonic(),
+                {},
+                f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s',
+            )
         return None
 
     def forget(self) -> None:
@@ -75,7 +82,11 @@ class InferenceWorker:
                 if reset:
                     self.policy.reset()
                 action = self.policy.infer(observation)
-            except Exception as error:  # whatever a model raises must stop the arm in order, and not this thread
+            except (
+                Exception
+            ) as error:  # whatever a model raises must stop the arm in order, and not this thread
                 problem = str(error) or type(error).__name__
             self._done = number
-            self._answers.put((number, InferenceResult(observation, asked_s, time.monotonic(), action, problem)))
+            self._answers.put(
+                (number, InferenceResult(observation, asked_s, time.monotonic(), action, problem))
+            )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies of this package behind the wire, for trying a set-up without a model."""
 
 import time
@@ -14,7 +15,9 @@ from groot_ros.policies.policy import Observation, Policy
 class LocalBackend:
     """Answers for a policy as a model with the embodiment's own rows would."""
 
-    def __init__(self, policy: Policy, embodiment: Embodiment, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, policy: Policy, embodiment: Embodiment, clock_ns: Callable[[], int] = time.time_ns
+    ) -> None:
         self._policy, self._embodiment, self._clock_ns = policy, embodiment, clock_ns
         self.name = policy.spec.name
 
@@ -32,7 +35,9 @@ class LocalBackend:
         """Nothing: it looks at no picture."""
         return {}
 
-    def get_action(self, observation: dict[str, Any], options: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_action(
+        self, observation: dict[str, Any], options: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The policy's steps at the time of the request."""
         action = self._policy.infer(Observation(self._clock_ns(), np.zeros(0)))
         return {name: np.asarray(values, np.float32)[None] for name, values in action.items()}, {}

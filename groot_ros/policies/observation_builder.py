@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Observations of a running robot, sampled as the recorder samples rows: the newest tick that every stream covers."""
 
 from collections import deque
@@ -28,14 +29,21 @@ class ObservationBuilder:
     """
 
     def __init__(
-        self, embodiment: Embodiment, max_observation_age_s: float = 0.3, steps: tuple[int, ...] = (0,), period_s: float = 0.0, kept_s: float = 1.0
+        self,
+        embodiment: Embodiment,
+        max_observation_age_s: float = 0.3,
+        steps: tuple[int, ...] = (0,),
+        period_s: float = 0.0,
+        kept_s: float = 1.0,
     ) -> None:
         self.embodiment = embodiment
         self._steps, self._row_ns = steps, round((period_s or 1.0 / embodiment.fps) * 1e9)
         self._stale_ns = round(max_observation_age_s * 1e9)
         self._kept_ns = round(kept_s * 1e9) + self._stale_ns - min(steps) * self._row_ns
         self._sampler = RowSampler(embodiment)
-        self._frames: dict[str, deque[tuple[int, Any]]] = {camera.topic: deque() for camera in embodiment.cameras}
+        self._frames: dict[str, deque[tuple[int, Any]]] = {
+            camera.topic: deque() for camera in embodiment.cameras
+        }
         self._latencies_ns = {camera.topic: round(camera.latency_s * 1e9) for camera in embodiment.cameras}
 
     def add(self, topic: str, stamp_ns: int, message: Any) -> None:
@@ -50,7 +58,10 @@ class ObservationBuilder:
 
     def observe(self, now_ns: int, task: str) -> Observation | ObservationUnavailable:
         """The newest whole tick, or what is missing or stale; nothing is ever filled in."""
-        if lacking := [*self._sampler.missing(), *(topic for topic, frames in self._frames.items() if not frames)]:
+        if lacking := [
+            *self._sampler.missing(),
+            *(topic for topic, frames in self._frames.items() if not frames),
+        ]:
             return ObservationUnavailable(f'nothing has come on {", ".join(dict.fromkeys(lacking))}')
         tick_ns = self._newest_tick()
         if tick_ns is None or now_ns - tick_ns > self._stale_ns:
@@ -69,7 +80,9 @@ class ObservationBuilder:
         if not self._sampler.covers(int(ticks_ns[-1])):
             return None
         try:
-            return build_rows(self.embodiment, self._sampler.sample_all([int(tick) for tick in ticks_ns])).actions
+            return build_rows(
+                self.embodiment, self._sampler.sample_all([int(tick) for tick in ticks_ns])
+            ).actions
         except MissingSampleError as error:
             return ObservationUnavailable(str(error))
 

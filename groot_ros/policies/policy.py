@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interface of a policy, whatever runs behind it."""
 
 from abc import ABC, abstractmethod

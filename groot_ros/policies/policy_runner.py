@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plays a policy: asks it, schedules its chunks, and gives the deltas to command on an absolute grid of time. Knows no ROS.
 
 All times are those of one clock in ns, given by the caller, so that a run can be repeated exactly without waiting for it.
@@ -166,7 +167,13 @@ class PolicyRunner:
         row_s = self.scheduler.settings.period_s
         follower, poses = MinJerkTrajectory(target, row_s), []
         opening = float(policy.infer(Observation(0, policy.start_state))[gripper_key(self.embodiment)][0, 0])
-        follower.follow([MinJerkMove(policy.start_state[self.embodiment.pose_part], opening, self._settings.replay_settle_s)])
+        follower.follow(
+            [
+                MinJerkMove(
+                    policy.start_state[self.embodiment.pose_part], opening, self._settings.replay_settle_s
+                )
+            ]
+        )
         while not follower.done:
             follower.step()
             poses.append(follower.pose)
@@ -186,7 +193,12 @@ class PolicyRunner:
 
     def _ask(self, now_ns: int, task: str) -> None:
         now_s = self._seconds(now_ns)
-        if now_ns < self._ask_from_ns or self._ended or self._asker.busy or not self.scheduler.wants_request(now_s):
+        if (
+            now_ns < self._ask_from_ns
+            or self._ended
+            or self._asker.busy
+            or not self.scheduler.wants_request(now_s)
+        ):
             return
         if self.approaching:
             self.scheduler.flush(self._commanded)
@@ -206,7 +218,10 @@ class PolicyRunner:
         """Tells for real-time chunking what will have been carried out of the chunk of `follows_ns`, which began at `began_s`."""
         settings, observed_s = self.scheduler.settings, self._seconds(seen.tick_ns + self._shift_ns)
         expected_s = now_s + self.scheduler.figures.latency_s(settings.latency_share) - observed_s
-        seen.follows_ns, seen.elapsed_steps = follows_ns, max(round((observed_s - began_s) / settings.period_s), 0)
+        seen.follows_ns, seen.elapsed_steps = (
+            follows_ns,
+            max(round((observed_s - began_s) / settings.period_s), 0),
+        )
         seen.frozen_steps = int(np.ceil(expected_s / settings.period_s))
 
     def _take(self, answer: InferenceResult, now_s: float) -> None:
@@ -221,7 +236,9 @@ class PolicyRunner:
                 self._on_answer(ChunkResult(answer, problem=self._problem))
             return
         last = self._ended = spec.ends and len(targets.poses) < spec.horizon
-        began_s = self.scheduler.add(targets.poses, targets.openings, observed_s, now_s, self._seconds(self._next_ns), last)
+        began_s = self.scheduler.add(
+            targets.poses, targets.openings, observed_s, now_s, self._seconds(self._next_ns), last
+        )
         if began_s is not None:
             self._follows = answer.observation.tick_ns, began_s
             if not spec.observes:
@@ -235,7 +252,11 @@ class PolicyRunner:
         if not len(targets.poses):
             self._ended = self.policy.spec.ends
             raise InvalidActionError('' if self._ended else 'it gave no step')
-        steps = np.linalg.norm(np.diff(targets.poses[:, :3], axis=0), axis=1) if len(targets.poses) > 1 else np.zeros(1)
+        steps = (
+            np.linalg.norm(np.diff(targets.poses[:, :3], axis=0), axis=1)
+            if len(targets.poses) > 1
+            else np.zeros(1)
+        )
         speed_m_s = steps.max() / self.scheduler.settings.period_s
         if speed_m_s > self._settings.max_speed_m_s:
             raise InvalidActionError(f'step {int(steps.argmax()) + 1} moves at {speed_m_s:.2f} m/s')
@@ -245,7 +266,9 @@ class PolicyRunner:
         now_s = self._seconds(tick_ns)
         if self.scheduler.starved(now_s) and not self.approaching:
             self.done = self._ended
-            self.over = '' if self.done else f'no chunk came in time{": " if self._problem else ""}{self._problem}'
+            self.over = (
+                '' if self.done else f'no chunk came in time{": " if self._problem else ""}{self._problem}'
+            )
             return None
         pose, value = self.scheduler.sample(now_s + self.period_s, measured)
         delta = deltas_between(np.array([self._commanded, pose]))[0]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A policy behind GR00T's wire: what it wants is compared with the embodiment before anything is asked."""
 
 from collections import OrderedDict
@@ -23,13 +24,19 @@ _KINDS = ('video', 'state', 'action', 'language')
 class RemotePolicy(Policy):
     """Asks a server of a gr00t_version. Raises PolicyError where it does not answer, or wants other rows than the embodiment's."""
 
-    def __init__(self, client: Client, embodiment: Embodiment, gr00t_version: str = 'n1.7', name: str = '') -> None:
+    def __init__(
+        self, client: Client, embodiment: Embodiment, gr00t_version: str = 'n1.7', name: str = ''
+    ) -> None:
         if gr00t_version not in FLAVOURS:
-            raise PolicyError(f'There is no gr00t_version {gr00t_version!r}: choose one of {", ".join(FLAVOURS)}.')
+            raise PolicyError(
+                f'There is no gr00t_version {gr00t_version!r}: choose one of {", ".join(FLAVOURS)}.'
+            )
         self._client, self._embodiment, self._flavour = client, embodiment, gr00t_version
         self._modalities, facts = _told(client, gr00t_version)
         if problems := mismatches(self._modalities, embodiment):
-            raise PolicyError(f'The model at {client.address} does not fit the embodiment {embodiment.name}: {"; ".join(problems)}.')
+            raise PolicyError(
+                f'The model at {client.address} does not fit the embodiment {embodiment.name}: {"; ".join(problems)}.'
+            )
         self._sizes = {str(camera): tuple(size) for camera, size in facts.get('image_sizes', {}).items()}
         self._numbers: OrderedDict[int, Any] = OrderedDict()
         wanted = self._modalities
@@ -49,12 +56,16 @@ class RemotePolicy(Policy):
             reply = self._client.request('get_action', data, observation.patience_s)
         action, info = reply if isinstance(reply, (list, tuple)) and len(reply) == 2 else (reply, {})
         if not isinstance(action, dict):
-            raise PolicyError(f'The server at {self._client.address} answered with {type(action).__name__} instead of actions.')
+            raise PolicyError(
+                f'The server at {self._client.address} answered with {type(action).__name__} instead of actions.'
+            )
         if isinstance(info, dict) and 'chunk' in info:
             self._numbers[observation.tick_ns] = info['chunk']
             while len(self._numbers) > _NUMBERS_KEPT:
                 self._numbers.popitem(last=False)
-        return {str(name).removeprefix('action.'): _unbatched(name, values) for name, values in action.items()}
+        return {
+            str(name).removeprefix('action.'): _unbatched(name, values) for name, values in action.items()
+        }
 
     def reset(self) -> None:
         """Tells the server, where its release knows that."""
@@ -71,7 +82,13 @@ class RemotePolicy(Policy):
         number = self._numbers.get(observation.follows_ns) if observation.follows_ns is not None else None
         if number is None:
             return None
-        return {'follows': {'chunk': number, 'elapsed_steps': observation.elapsed_steps, 'frozen_steps': observation.frozen_steps}}
+        return {
+            'follows': {
+                'chunk': number,
+                'elapsed_steps': observation.elapsed_steps,
+                'frozen_steps': observation.frozen_steps,
+            }
+        }
 
     def _nested(self, observation: Observation) -> dict[str, Any]:
         wanted = self._modalities
@@ -85,8 +102,14 @@ class RemotePolicy(Policy):
         wanted = self._modalities
         return {
             # N1.5 takes pictures only in the size that it was trained with.
-            **{f'video.{name}': self._pictures(observation, name, whole=True) for name in wanted['video'].keys},
-            **{f'state.{name}': self._states(observation, name).astype(float) for name in wanted['state'].keys},
+            **{
+                f'video.{name}': self._pictures(observation, name, whole=True)
+                for name in wanted['video'].keys
+            },
+            **{
+                f'state.{name}': self._states(observation, name).astype(float)
+                for name in wanted['state'].keys
+            },
             **{name: [observation.task] for name in wanted['language'].keys},
         }
 
@@ -95,7 +118,9 @@ class RemotePolicy(Policy):
         pictures = [observation.at(step).images[name] for step in self._modalities['video'].delta_indices]
         if whole and name not in self._sizes:
             return np.stack(pictures)
-        return np.stack([_resized(picture, self._sizes.get(name) or _small_size(picture)) for picture in pictures])
+        return np.stack(
+            [_resized(picture, self._sizes.get(name) or _small_size(picture)) for picture in pictures]
+        )
 
     def _states(self, observation: Observation, name: str) -> Array:
         """States (steps, size) of a key."""
@@ -107,12 +132,20 @@ class RemotePolicy(Policy):
 
 def mismatches(modalities: dict[str, Modality], embodiment: Embodiment) -> list[str]:
     """What a model wants or gives that the embodiment has not, each field named."""
-    cameras, states = {camera.name for camera in embodiment.cameras}, {field.name for field in embodiment.state}
+    cameras, states = (
+        {camera.name for camera in embodiment.cameras},
+        {field.name for field in embodiment.state},
+    )
     actions = {field.name for field in embodiment.action}
     poses = {EEF_9D} if any(field.field == 'pose' for field in embodiment.state) else set()
     absolute = {*poses, *({EEF_6D} if poses else set())}
     found = []
-    for kind, known in (('video', cameras), ('state', states | poses), ('action', actions | absolute), ('language', {embodiment.language})):
+    for kind, known in (
+        ('video', cameras),
+        ('state', states | poses),
+        ('action', actions | absolute),
+        ('language', {embodiment.language}),
+    ):
         for name in modalities[kind].keys:
             if name not in known:
                 found.append(f'{kind} {name} is not among {", ".join(sorted(known))}')
@@ -125,7 +158,9 @@ def mismatches(modalities: dict[str, Modality], embodiment: Embodiment) -> list[
         found.append(f'action gives the steps {steps}, and they must count from 0')
     for name, config in zip(modalities['action'].keys, modalities['action'].actions, strict=False):
         if str(config.get('rep', '')).lower() == 'relative' and name not in absolute:
-            found.append(f'action {name} is relative to the state, which is taken for {", ".join(sorted(absolute)) or "no action of this embodiment"} only')
+            found.append(
+                f'action {name} is relative to the state, which is taken for {", ".join(sorted(absolute)) or "no action of this embodiment"} only'
+            )
     if not ({EEF_9D, EEF_6D} & set(modalities['action'].keys)):
         derived = [field.name for field in embodiment.action if field.is_derived]
         found += [f'action {name} is missing' for name in derived if name not in modalities['action'].keys]
@@ -136,10 +171,17 @@ def _told(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], dict
     """The modalities, and what a server of ours says besides."""
     reply = client.request('get_modality_config')
     if not isinstance(reply, dict) or not all(isinstance(reply.get(kind), Modality) for kind in _KINDS):
-        raise PolicyError(f'The server at {client.address} does not tell its modalities: is it of another release than {gr00t_version}?')
+        raise PolicyError(
+            f'The server at {client.address} does not tell its modalities: is it of another release than {gr00t_version}?'
+        )
     # N1.5 writes the kind before each name.
     modalities = {
-        kind: Modality(reply[kind].delta_indices, [name.removeprefix(f'{kind}.') for name in reply[kind].keys], reply[kind].actions) for kind in _KINDS
+        kind: Modality(
+            reply[kind].delta_indices,
+            [name.removeprefix(f'{kind}.') for name in reply[kind].keys],
+            reply[kind].actions,
+        )
+        for kind in _KINDS
     }
     return modalities, {name: value for name, value in reply.items() if name not in _KINDS}
 

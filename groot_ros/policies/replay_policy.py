@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plays the recorded actions of one episode of a dataset, so that what was converted moves the robot."""
 
 import json
@@ -20,7 +21,9 @@ class ReplayPolicy(Policy):
         info = _info(dataset)
         path = data_file(dataset, episode)
         if not path.is_file():
-            raise GrootRosError(f'{dataset} has no episode {episode}: it has {info.get("total_episodes")}, counted from 0.')
+            raise GrootRosError(
+                f'{dataset} has no episode {episode}: it has {info.get("total_episodes")}, counted from 0.'
+            )
         table = pq.read_table(path, columns=['observation.state', 'action'])
         self.states = np.array(table['observation.state'].to_pylist(), float)
         self.actions = np.array(table['action'].to_pylist(), float)
@@ -29,7 +32,9 @@ class ReplayPolicy(Policy):
                 f'Episode {episode} of {dataset} has {self.states.shape[1]} states and {self.actions.shape[1]} actions, '
                 f'the embodiment {embodiment.name} {embodiment.state_size} and {embodiment.action_size}: name the embodiment it was made with.'
             )
-        self.spec = PolicySpec(f'replay of {dataset.name} episode {episode}', horizon, observes=False, ends=True)
+        self.spec = PolicySpec(
+            f'replay of {dataset.name} episode {episode}', horizon, observes=False, ends=True
+        )
         self.fps = float(info['fps'])
         self._slices = embodiment.action_slices
         self._began_ns: int | None = None
@@ -56,4 +61,6 @@ def _info(dataset: Path) -> dict:
     try:
         return json.loads((dataset / 'meta' / 'info.json').read_text())
     except (OSError, ValueError) as error:
-        raise GrootRosError(f'{dataset} is not a dataset: its meta/info.json cannot be read ({error}).') from error
+        raise GrootRosError(
+            f'{dataset} is not a dataset: its meta/info.json cannot be read ({error}).'
+        ) from error

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shadow mode: a policy sees what the operator sees, commands nothing, and its chunks are compared with what the operator did."""
 
 from collections import deque
@@ -12,7 +13,13 @@ from groot_ros.policies.observation_builder import ObservationBuilder, Observati
 class Shadow:
     """Call `tick` often. The errors of a chunk are known when its last step has passed."""
 
-    def __init__(self, asker: InferenceWorker, observer: ObservationBuilder, period_s: float, inference_interval_s: float) -> None:
+    def __init__(
+        self,
+        asker: InferenceWorker,
+        observer: ObservationBuilder,
+        period_s: float,
+        inference_interval_s: float,
+    ) -> None:
         self.evaluation = Evaluation(asker.policy.spec.name)
         self.problem = ''
         self._asker, self._observer = asker, observer
@@ -44,7 +51,11 @@ class Shadow:
     def _compare(self, answer: InferenceResult) -> bool:
         """Whether it is done with, compared or not."""
         steps = max((len(values) for values in answer.action.values()), default=0)
-        recorded = self._observer.actions(answer.observation.tick_ns + self._row_ns * np.arange(steps + 1)) if steps else np.zeros((0, 0))
+        recorded = (
+            self._observer.actions(answer.observation.tick_ns + self._row_ns * np.arange(steps + 1))
+            if steps
+            else np.zeros((0, 0))
+        )
         if recorded is None:
             return False
         if isinstance(recorded, ObservationUnavailable):

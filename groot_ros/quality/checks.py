@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured of an episode: each check gives numbers, larger is worse unless said otherwise. Judged by quality/verdict.py."""
 
 from collections.abc import Callable, Iterator
@@ -114,7 +115,9 @@ def _drift(trace: EpisodeTrace) -> Measured:
     for topic in _row_streams(trace):
         stream = trace.streams[topic]
         delays = _delays_s(stream)
-        times_s = (np.array(stream.arrivals_ns, np.int64) - (stream.arrivals_ns[0] if len(delays) else 0)) / 1e9
+        times_s = (
+            np.array(stream.arrivals_ns, np.int64) - (stream.arrivals_ns[0] if len(delays) else 0)
+        ) / 1e9
         windows = (times_s // _DRIFT_WINDOW_S).astype(int)
         numbers = np.unique(windows)
         if len(numbers) < _DRIFT_WINDOWS:
@@ -177,13 +180,25 @@ def _tcp_speed(trace: EpisodeTrace) -> Measured:
         for segment in _segments(trace):
             positions = trace.states[segment][:, part.start : part.start + 3]
             if len(positions) > 1:
-                yield '', float(np.nanmax(np.linalg.norm(np.diff(positions, axis=0), axis=1), initial=0.0) * trace.embodiment.fps)
+                yield (
+                    '',
+                    float(
+                        np.nanmax(np.linalg.norm(np.diff(positions, axis=0), axis=1), initial=0.0)
+                        * trace.embodiment.fps
+                    ),
+                )
 
 
 def _speeds(trace: EpisodeTrace, columns: list[int]) -> Measured:
     for segment in _segments(trace):
         if columns and len(segment) > 1:
-            yield '', float(np.nanmax(np.abs(np.diff(trace.states[segment][:, columns], axis=0)), initial=0.0) * trace.embodiment.fps)
+            yield (
+                '',
+                float(
+                    np.nanmax(np.abs(np.diff(trace.states[segment][:, columns], axis=0)), initial=0.0)
+                    * trace.embodiment.fps
+                ),
+            )
 
 
 def _idle_head(trace: EpisodeTrace) -> Measured:
@@ -199,7 +214,12 @@ def _idle_tail(trace: EpisodeTrace) -> Measured:
 def _gripper_still(trace: EpisodeTrace) -> Measured:
     for column in range(trace.commands.shape[1]):
         values = trace.commands[:, column]
-        yield '', float(np.nanmax(values) - np.nanmin(values) < _GRIPPER_MOVES) if np.isfinite(values).any() else 1.0
+        yield (
+            '',
+            float(np.nanmax(values) - np.nanmin(values) < _GRIPPER_MOVES)
+            if np.isfinite(values).any()
+            else 1.0,
+        )
 
 
 def _overrides(trace: EpisodeTrace) -> Measured:
@@ -266,7 +286,11 @@ def moving(trace: EpisodeTrace) -> np.ndarray:
 
 def _segments(trace: EpisodeTrace) -> list[np.ndarray]:
     """Indices of the rows of each stretch without a pause."""
-    return [np.flatnonzero(trace.segments == number) for number in np.unique(trace.segments)] if trace.rows else []
+    return (
+        [np.flatnonzero(trace.segments == number) for number in np.unique(trace.segments)]
+        if trace.rows
+        else []
+    )
 
 
 def _tick_steps_s(trace: EpisodeTrace) -> Array:
@@ -295,11 +319,17 @@ def _row_streams(trace: EpisodeTrace) -> list[str]:
 
 
 def _pose_parts(trace: EpisodeTrace) -> list[slice]:
-    return [trace.embodiment.state_slices[field.name] for field in trace.embodiment.state if field.field == 'pose']
+    return [
+        trace.embodiment.state_slices[field.name] for field in trace.embodiment.state if field.field == 'pose'
+    ]
 
 
 def _joint_columns(trace: EpisodeTrace) -> list[int]:
-    parts = [trace.embodiment.state_slices[f.name] for f in trace.embodiment.state if len(f.joints) > 1 and f.field == 'position']
+    parts = [
+        trace.embodiment.state_slices[f.name]
+        for f in trace.embodiment.state
+        if len(f.joints) > 1 and f.field == 'position'
+    ]
     return [column for part in parts for column in range(part.start, part.stop)]
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of an episode: verdict, reasons, plots and frames in one HTML file without links to elsewhere."""
 
 from pathlib import Path
@@ -23,7 +24,9 @@ _COLOURS = ('#2f6fb0', '#d1662a', '#18794e', '#8e4ec6', '#b58900', '#5c6b7a', '#
 
 def write_report(bag: EpisodeBag, trace: EpisodeTrace, verdict: Verdict, path: Path) -> None:
     """Writes the page of one episode."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2']))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2'])
+    )
     order = sorted(verdict.findings, key=lambda finding: -LEVELS.index(finding.level))
     page = environment.get_template('report.html.j2').render(
         verdict=verdict,
@@ -31,19 +34,27 @@ def write_report(bag: EpisodeBag, trace: EpisodeTrace, verdict: Verdict, path: P
         fps=f'{trace.embodiment.fps:g}',
         operator=bag.info.get('operator', ''),
         notes=bag.info.get('notes', ''),
-        findings=[{**vars(f), 'says': CHECKS[f.check].says, 'shown': shown(f.value, f.unit), 'bounds': _bounds(f)} for f in order],
+        findings=[
+            {**vars(f), 'says': CHECKS[f.check].says, 'shown': shown(f.value, f.unit), 'bounds': _bounds(f)}
+            for f in order
+        ],
         streams=[_stream(trace, topic) for topic in trace.streams],
         rates=_rates(trace),
         ages=_ages(trace),
         motion=_motion(trace),
         pictures=_brightness(trace),
-        cameras=[{'name': camera.name, 'frames': frame_strip(_frames(bag, camera))} for camera in trace.embodiment.cameras],
+        cameras=[
+            {'name': camera.name, 'frames': frame_strip(_frames(bag, camera))}
+            for camera in trace.embodiment.cameras
+        ],
     )
     path.write_text(page)
 
 
 def _bounds(finding: Any) -> str:
-    return ' / '.join('' if bound is None else shown(bound, finding.unit) for bound in (finding.warn, finding.fail))
+    return ' / '.join(
+        '' if bound is None else shown(bound, finding.unit) for bound in (finding.warn, finding.fail)
+    )
 
 
 def _stream(trace: EpisodeTrace, topic: str) -> dict[str, Any]:
@@ -64,11 +75,18 @@ def _seconds(trace: EpisodeTrace, stamps_ns: Any) -> np.ndarray:
 def _rates(trace: EpisodeTrace) -> str:
     figure, (steps, delays) = plt.subplots(1, 2, figsize=(11, 3.2), layout='constrained')
     wanted = [*trace.embodiment.row_topics, *(camera.topic for camera in trace.embodiment.cameras)]
-    for colour, topic in zip(_COLOURS * 3, [topic for topic in wanted if topic in trace.streams], strict=False):
+    for colour, topic in zip(
+        _COLOURS * 3, [topic for topic in wanted if topic in trace.streams], strict=False
+    ):
         stream = trace.streams[topic]
         times_s = _seconds(trace, stream.stamps_ns)
         steps.plot(times_s[1:], np.diff(times_s) * 1e3, color=colour, linewidth=0.9, label=topic)
-        delays.plot(times_s, (np.array(stream.arrivals_ns, np.int64) - np.array(stream.stamps_ns, np.int64)) / 1e6, color=colour, linewidth=0.9)
+        delays.plot(
+            times_s,
+            (np.array(stream.arrivals_ns, np.int64) - np.array(stream.stamps_ns, np.int64)) / 1e6,
+            color=colour,
+            linewidth=0.9,
+        )
     steps.set(ylabel='step between stamps [ms]', xlabel='time [s]', yscale='symlog')
     steps.legend(frameon=False, fontsize=8)
     delays.set(ylabel='arrival after stamp [ms]', xlabel='time [s]')
@@ -81,7 +99,9 @@ def _ages(trace: EpisodeTrace) -> str:
     for colour, (column, field) in zip(_COLOURS * 3, enumerate(trace.embodiment.state), strict=False):
         ages.plot(times_s, trace.ages_s[:, column] * 1e3, color=colour, linewidth=0.9, label=field.name)
     for colour, (column, camera) in zip(_COLOURS * 3, enumerate(trace.embodiment.cameras), strict=False):
-        frames.plot(times_s, trace.frame_ages_s[:, column] * 1e3, color=colour, linewidth=0.9, label=camera.name)
+        frames.plot(
+            times_s, trace.frame_ages_s[:, column] * 1e3, color=colour, linewidth=0.9, label=camera.name
+        )
     ages.set(ylabel='age of the nearest sample [ms]', xlabel='time [s]', ylim=(0, None))
     frames.set(ylabel='frame after tick [ms]', xlabel='time [s]')
     for axes in (ages, frames):
@@ -91,7 +111,9 @@ def _ages(trace: EpisodeTrace) -> str:
 
 def _motion(trace: EpisodeTrace) -> str:
     fields = trace.embodiment.state
-    figure, panels = plt.subplots(len(fields), 1, figsize=(11, 1.7 * len(fields)), layout='constrained', sharex=True, squeeze=False)
+    figure, panels = plt.subplots(
+        len(fields), 1, figsize=(11, 1.7 * len(fields)), layout='constrained', sharex=True, squeeze=False
+    )
     times_s = _seconds(trace, trace.ticks_ns)
     for panel, field in zip(panels[:, 0], fields, strict=True):
         values = trace.states[:, trace.embodiment.state_slices[field.name]]
@@ -126,7 +148,9 @@ def _frames(bag: EpisodeBag, camera: CameraField) -> list[np.ndarray]:
     for index, message in enumerate(bag.messages({camera.topic: connection})):
         if message.type == VIDEO_TYPE:
             video = message.decode()
-            frame = decoder.decode(message.log_ns, video.data.tobytes())  # each one, since they build on each other
+            frame = decoder.decode(
+                message.log_ns, video.data.tobytes()
+            )  # each one, since they build on each other
         elif index in wanted:
             frame = decode_frame(message.decode())
         if index in wanted:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an episode left behind, as numbers: stamps, arrivals, rows, looks of frames. Filled while recording, or from a bag."""
 
 from array import array
@@ -75,7 +76,12 @@ class EpisodeTrace:
         self.robot = RobotTrace()
         self.overflows = self.regressions = self.extra_frames = self.late = 0
         self._ticks_ns, self._segments, self._filled = array('q'), array('i'), array('b')
-        self._states, self._ages_s, self._frame_ages_s, self._commands = array('d'), array('d'), array('d'), array('d')
+        self._states, self._ages_s, self._frame_ages_s, self._commands = (
+            array('d'),
+            array('d'),
+            array('d'),
+            array('d'),
+        )
         self._brightness, self._repeated = array('d'), array('b')
 
     def message(self, topic: str, stamp_ns: int, arrival_ns: int) -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trace of a bag: from the rows of our recorder, or from the messages of any other."""
 
 from typing import Any
@@ -19,7 +20,9 @@ def embodiment_of(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
         return load_embodiment(name_or_path)
     if text := bag.info.get('embodiment'):
         return parse_embodiment(text, f'in {bag.path}')
-    raise GrootRosError(f'The bag {bag.path} does not say what robot it is of: name its embodiment with --embodiment.')
+    raise GrootRosError(
+        f'The bag {bag.path} does not say what robot it is of: name its embodiment with --embodiment.'
+    )
 
 
 def load_trace(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
@@ -32,7 +35,11 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     counts = bag.info.get('counts', {})
     trace = EpisodeTrace(embodiment, list(counts.get('topics', {})))
     namespace = str(bag.info.get('namespace', '/'))
-    stamps = {f'{camera.topic}/{suffix}': camera.topic for camera in embodiment.cameras for suffix in (STAMP_TOPIC, 'compressed')}
+    stamps = {
+        f'{camera.topic}/{suffix}': camera.topic
+        for camera in embodiment.cameras
+        for suffix in (STAMP_TOPIC, 'compressed')
+    }
     ours = {camera.video_topic for camera in embodiment.cameras} | {'episode_info', 'episode_event'}
     for message in bag.all_messages():
         topic = message.topic.removeprefix(namespace)
@@ -56,7 +63,9 @@ def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     looks = {camera.topic: FrameStats() for camera in embodiment.cameras}
 
     def note(row: SampledRow) -> None:
-        brightness, repeated = zip(*(looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True)
+        brightness, repeated = zip(
+            *(looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True
+        )
         trace.row(row_message(row, list(brightness), list(repeated)))
 
     maker = RowBuilder(embodiment, note)
@@ -73,7 +82,9 @@ def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
         maker.resolve(message.log_ns)
     trace.regressions = maker.regressions
     if not trace.rows:
-        raise GrootRosError(f'The bag {bag.path} gives no row: {", ".join(maker.missing()) or "its streams do not overlap"} has nothing.')
+        raise GrootRosError(
+            f'The bag {bag.path} gives no row: {", ".join(maker.missing()) or "its streams do not overlap"} has nothing.'
+        )
     return trace
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The verdict on an episode: every measurement against its thresholds, as verdict.json."""
 
 import json
@@ -68,7 +69,9 @@ class Verdict:
     def reasons(self) -> list[str]:
         """Why it is not a pass, the worst first."""
         failed = [self.failure] if self.failure else []
-        return failed + [finding.text for level in ('fail', 'warn') for finding in self.findings if finding.level == level]
+        return failed + [
+            finding.text for level in ('fail', 'warn') for finding in self.findings if finding.level == level
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -84,16 +87,26 @@ class Verdict:
 def load_thresholds(path: str = '') -> Thresholds:
     """Those of config/quality_thresholds.yaml, changed by a file of the same form. Raises GrootRosError naming what is wrong with it."""
     shipped = read_yaml(share_directory() / 'config' / 'quality_thresholds.yaml', 'The file of thresholds')
-    own = checked(Thresholds, (read_yaml(Path(path), 'The file of thresholds') or {}) if path else {}, f'The file of thresholds {path}')
+    own = checked(
+        Thresholds,
+        (read_yaml(Path(path), 'The file of thresholds') or {}) if path else {},
+        f'The file of thresholds {path}',
+    )
     if unknown := set(own.root) - set(CHECKS):
-        raise GrootRosError(f'{path} names {", ".join(sorted(unknown))}, which is no check: the checks are {", ".join(CHECKS)}.')
+        raise GrootRosError(
+            f'{path} names {", ".join(sorted(unknown))}, which is no check: the checks are {", ".join(CHECKS)}.'
+        )
     return Thresholds.model_validate({**shipped, **own.model_dump()})
 
 
-def judge(trace: EpisodeTrace, thresholds: Thresholds, info: dict[str, Any], episode: str, failure: str = '') -> Verdict:
+def judge(
+    trace: EpisodeTrace, thresholds: Thresholds, info: dict[str, Any], episode: str, failure: str = ''
+) -> Verdict:
     """The verdict on a trace; `info` is what the bag says of the episode, `failure` what ended the recording early."""
     findings = [
-        _finding(name, subject, value, thresholds.root.get(name, Bounds())) for name, check in CHECKS.items() for subject, value in check.measure(trace)
+        _finding(name, subject, value, thresholds.root.get(name, Bounds()))
+        for name, check in CHECKS.items()
+        for subject, value in check.measure(trace)
     ]
     worst = max((LEVELS.index(finding.level) for finding in findings), default=0)
     return Verdict(
@@ -114,7 +127,14 @@ def judge(trace: EpisodeTrace, thresholds: Thresholds, info: dict[str, Any], epi
 def _finding(name: str, subject: str, value: float, bounds: Bounds) -> Finding:
     check = CHECKS[name]
     value = float(value) if math.isfinite(value) else 1e9
-    level = next((level for level in ('fail', 'warn') if _beyond(value, getattr(bounds, level), check.smaller_is_worse)), 'pass')
+    level = next(
+        (
+            level
+            for level in ('fail', 'warn')
+            if _beyond(value, getattr(bounds, level), check.smaller_is_worse)
+        ),
+        'pass',
+    )
     limit = '' if level == 'pass' else f' (bound {bounds.fail if level == "fail" else bounds.warn:g})'
     text = f'{f"{subject}: " if subject else ""}{check.says}: {shown(value, check.unit)}{limit}'
     return Finding(level, name, subject, value, check.unit, bounds.warn, bounds.fail, text)

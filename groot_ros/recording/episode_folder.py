@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The folder of episodes: numbering that goes on after a restart, one recorder at a time, an index of what there is."""
 
 import fcntl
@@ -45,16 +46,24 @@ class EpisodeFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock: TextIO = (path / _LOCK).open('w')
         except OSError as error:
-            raise GrootRosError(f'Episodes cannot be written to {path} ({error.strerror}): choose another output_dir.') from error
+            raise GrootRosError(
+                f'Episodes cannot be written to {path} ({error.strerror}): choose another output_dir.'
+            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise GrootRosError(f'Another recorder writes to {path}: stop it, or choose another output_dir.') from error
+            raise GrootRosError(
+                f'Another recorder writes to {path}: stop it, or choose another output_dir.'
+            ) from error
         self.entries = _read_index(path)
 
     def next_path(self) -> Path:
         """Folder of the next episode, one number above the highest that ever stood here."""
-        numbers = [int(path.name[len(_PREFIX) :][:6]) for path in self.path.glob(f'{_PREFIX}[0-9]*') if path.name[len(_PREFIX) :][:6].isdigit()]
+        numbers = [
+            int(path.name[len(_PREFIX) :][:6])
+            for path in self.path.glob(f'{_PREFIX}[0-9]*')
+            if path.name[len(_PREFIX) :][:6].isdigit()
+        ]
         return self.path / f'{_PREFIX}{max(numbers, default=-1) + 1:06d}'
 
     def discard(self, path: Path) -> None:
@@ -117,7 +126,11 @@ def is_being_recorded(folder: Path) -> bool:
 
 def finished_bags(folder: Path) -> list[Path]:
     """Bags of a folder that nobody writes any more, by name: our recorder lists them when their verdict is made."""
-    bags = sorted(path.parent for path in folder.glob('*/metadata.yaml') if not path.parent.name.endswith(LEFT_BY_RECOVERY))
+    bags = sorted(
+        path.parent
+        for path in folder.glob('*/metadata.yaml')
+        if not path.parent.name.endswith(LEFT_BY_RECOVERY)
+    )
     if not is_being_recorded(folder):
         return bags
     listed = {entry.name for entry in _read_index(folder)}
@@ -129,13 +142,24 @@ def _read_index(path: Path) -> list[IndexEntry]:
     try:
         found = [IndexEntry(**entry) for entry in json.loads((path / INDEX_FILE).read_text())['episodes']]
     except (OSError, ValueError, KeyError, TypeError):
-        found = [entry for file in sorted(path.glob(f'{_PREFIX}*/verdict.json')) if (entry := _entry_of(file)) is not None]
+        found = [
+            entry
+            for file in sorted(path.glob(f'{_PREFIX}*/verdict.json'))
+            if (entry := _entry_of(file)) is not None
+        ]
     return [entry for entry in found if (path / entry.name / 'metadata.yaml').is_file()]
 
 
 def _entry_of(file: Path) -> IndexEntry | None:
     try:
         verdict = json.loads(file.read_text())
-        return IndexEntry(file.parent.name, verdict['task'], verdict['outcome'], verdict['verdict'], verdict['rows'], verdict['duration_s'])
+        return IndexEntry(
+            file.parent.name,
+            verdict['task'],
+            verdict['outcome'],
+            verdict['verdict'],
+            verdict['rows'],
+            verdict['duration_s'],
+        )
     except (OSError, ValueError, KeyError):
         return None

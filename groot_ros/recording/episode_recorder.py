@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One episode while it is recorded: messages in, bag out, rows sampled and video encoded at the tick. Imports no ROS."""
 
 import queue
@@ -27,7 +28,15 @@ from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.trace import EpisodeTrace, FrameStats
 from groot_ros.sampling.row_builder import RowBuilder, SampledRow
-from groot_ros.video.frame import COMPRESSED_TYPE, IMAGE_TYPE, Frame, decode_frame, depth_png, is_depth, stamp_in
+from groot_ros.video.frame import (
+    COMPRESSED_TYPE,
+    IMAGE_TYPE,
+    Frame,
+    decode_frame,
+    depth_png,
+    is_depth,
+    stamp_in,
+)
 from groot_ros.video.h264 import H264Encoder
 
 VIDEO_FORMATS = ('h264', 'jpeg', 'raw')
@@ -64,7 +73,11 @@ class EpisodeRecording:
         namespace: str = '/',
         settings: RecordingSettings | None = None,
     ) -> None:
-        self.embodiment, self.namespace, self.settings = embodiment, namespace, settings or RecordingSettings()
+        self.embodiment, self.namespace, self.settings = (
+            embodiment,
+            namespace,
+            settings or RecordingSettings(),
+        )
         self.trace = EpisodeTrace(embodiment, list(topic_types))
         self.failure: Exception | None = None
         self.paused = False
@@ -73,7 +86,11 @@ class EpisodeRecording:
         self._stamped = {topic: has_header(kind) for topic, kind in topic_types.items()}
         self._maker = RowBuilder(embodiment, self._write_row)
         self._cameras = {camera.topic: camera for camera in embodiment.cameras}
-        self._encoders = {camera.topic: self._encoder(camera) for camera in embodiment.cameras} if self.settings.video == 'h264' else {}
+        self._encoders = (
+            {camera.topic: self._encoder(camera) for camera in embodiment.cameras}
+            if self.settings.video == 'h264'
+            else {}
+        )
         # FFmpeg works without the interpreter's lock, so several cameras are encoded beside each other.
         self._pool = ThreadPoolExecutor(len(self._encoders)) if len(self._encoders) > 1 else None
         self._looks = {camera.topic: FrameStats() for camera in embodiment.cameras}
@@ -139,12 +156,23 @@ class EpisodeRecording:
         return self.trace
 
     def _encoder(self, camera: CameraField) -> H264Encoder:
-        return H264Encoder(camera.width, camera.height, self.embodiment.fps, self.settings.keyframe_interval_s, self.settings.codec)
+        return H264Encoder(
+            camera.width,
+            camera.height,
+            self.embodiment.fps,
+            self.settings.keyframe_interval_s,
+            self.settings.codec,
+        )
 
     def _counts(self) -> dict[str, Any]:
         trace = self.trace
         topics = {
-            topic: {'received': len(stream.stamps_ns), 'lost': stream.lost, 'rate_hz': stream.rate_hz, 'max_gap_ns': stream.max_gap_ns}
+            topic: {
+                'received': len(stream.stamps_ns),
+                'lost': stream.lost,
+                'rate_hz': stream.rate_hz,
+                'max_gap_ns': stream.max_gap_ns,
+            }
             for topic, stream in trace.streams.items()
         }
         max_age_s = float(trace.ages_s.max()) if trace.rows else 0.0
@@ -171,7 +199,11 @@ class EpisodeRecording:
                 self._writer.flush()
         except Exception as error:  # kept for `finish`, which raises it in the caller's thread
             known = isinstance(error, (GrootRosError, OSError))
-            self.failure = error if known else GrootRosError(f'a message could not be worked on ({type(error).__name__}: {error})')
+            self.failure = (
+                error
+                if known
+                else GrootRosError(f'a message could not be worked on ({type(error).__name__}: {error})')
+            )
             self._drain()
 
     def _drain(self) -> None:
@@ -181,7 +213,9 @@ class EpisodeRecording:
     def _write_event(self, now_ns: int, kind: str, text: str = '') -> None:
         if kind == 'resumed':
             self._maker.new_segment()
-        self._writer.write(f'{self.namespace}{EVENT_TOPIC}', EVENT_TYPE, now_ns, event_message(now_ns, kind, text))
+        self._writer.write(
+            f'{self.namespace}{EVENT_TOPIC}', EVENT_TYPE, now_ns, event_message(now_ns, kind, text)
+        )
 
     def _take(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         kind = self._types[topic]
@@ -208,7 +242,11 @@ class EpisodeRecording:
         if self.settings.video == 'raw' or (self.settings.video == 'jpeg' and kind == COMPRESSED_TYPE):
             self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
         elif self.settings.video == 'jpeg':
-            jpeg = compressed_message(message.header, f'{message.encoding}; jpeg compressed bgr8', frame.jpeg(self.settings.jpeg_quality))
+            jpeg = compressed_message(
+                message.header,
+                f'{message.encoding}; jpeg compressed bgr8',
+                frame.jpeg(self.settings.jpeg_quality),
+            )
             self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_TYPE, arrival_ns, jpeg)
         else:
             stamp = serialized(message.header, HEADER_TYPE)
@@ -218,7 +256,9 @@ class EpisodeRecording:
         """An image beside the cameras of the rows, such as depth."""
         message = typestore().deserialize_cdr(cdr, IMAGE_TYPE)
         if self.settings.depth == 'png' and is_depth(message.encoding):
-            png = compressed_message(message.header, f'{message.encoding}; png compressed 16UC1', depth_png(message))
+            png = compressed_message(
+                message.header, f'{message.encoding}; png compressed 16UC1', depth_png(message)
+            )
             self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_TYPE, arrival_ns, png)
         else:
             self._writer.write(self.namespace + topic, IMAGE_TYPE, arrival_ns, cdr)
@@ -231,10 +271,19 @@ class EpisodeRecording:
         def encode(topic: str) -> bytes:
             return self._encoders[topic].encode(row.frames[topic], keyframe)
 
-        for topic, access_unit in zip(topics, self._pool.map(encode, topics) if self._pool else map(encode, topics), strict=True):
+        for topic, access_unit in zip(
+            topics, self._pool.map(encode, topics) if self._pool else map(encode, topics), strict=True
+        ):
             camera = self._cameras[topic]
-            self._writer.write(self.namespace + camera.video_topic, VIDEO_TYPE, stamp_ns, video_message(row.frames[topic].stamp_ns, camera.name, access_unit))
-        brightness, repeated = zip(*(self._looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True)
+            self._writer.write(
+                self.namespace + camera.video_topic,
+                VIDEO_TYPE,
+                stamp_ns,
+                video_message(row.frames[topic].stamp_ns, camera.name, access_unit),
+            )
+        brightness, repeated = zip(
+            *(self._looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True
+        )
         message = row_message(row, brightness, repeated)
         self._writer.write(f'{self.namespace}row', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))
         self.trace.row(message)
@@ -243,10 +292,16 @@ class EpisodeRecording:
 
 def check_types(embodiment: Embodiment, topic_types: dict[str, str]) -> list[str]:
     """Why topics of these types cannot be recorded, a sentence each."""
-    problems = [f'{topic} is of type {kind}, which groot_ros does not know' for topic, kind in topic_types.items() if not _is_known(kind)]
+    problems = [
+        f'{topic} is of type {kind}, which groot_ros does not know'
+        for topic, kind in topic_types.items()
+        if not _is_known(kind)
+    ]
     for camera in embodiment.cameras:
         if (kind := topic_types.get(camera.topic, IMAGE_TYPE)) not in (IMAGE_TYPE, COMPRESSED_TYPE):
-            problems.append(f'{camera.topic} is of type {kind}, and a camera must be {IMAGE_TYPE} or {COMPRESSED_TYPE}')
+            problems.append(
+                f'{camera.topic} is of type {kind}, and a camera must be {IMAGE_TYPE} or {COMPRESSED_TYPE}'
+            )
     for field in [*embodiment.state, *(source for _, source, _ in embodiment.commands)]:
         kind = topic_types.get(field.topic, '')
         if _is_known(kind) and not _has_field(kind, field.field):

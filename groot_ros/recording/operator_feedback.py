@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OperatorFeedback for an operator whose eyes are on the arm."""
 
 import shutil
@@ -19,7 +20,9 @@ class OperatorFeedback:
         self._bell = kind == 'bell'
         self._speaker = next(filter(None, map(shutil.which, _SPEAKERS)), None) if kind == 'speech' else None
         if kind == 'speech' and self._speaker is None:
-            raise GrootRosError('Nothing here can speak: install speech-dispatcher or espeak-ng, or set cues to bell.')
+            raise GrootRosError(
+                'Nothing here can speak: install speech-dispatcher or espeak-ng, or set cues to bell.'
+            )
 
     def give(self, text: str) -> None:
         """Tells the operator; never waits for the end of a sentence."""

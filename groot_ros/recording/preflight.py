@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What speaks against beginning an episode now. Empty is green."""
 
 from dataclasses import dataclass, field
@@ -22,25 +23,39 @@ class RecorderSnapshot:
     write_speed: float = float('inf')
 
 
-def preflight(embodiment: Embodiment, settings: RecordingSettings, view: RecorderSnapshot, min_free_bytes: float) -> list[str]:
+def preflight(
+    embodiment: Embodiment, settings: RecordingSettings, view: RecorderSnapshot, min_free_bytes: float
+) -> list[str]:
     """Every reason against beginning an episode, a clause each."""
     needed = [*embodiment.row_topics, *(camera.topic for camera in embodiment.cameras)]
     absent = [topic for topic in needed if topic not in view.types]
     problems = [f'nothing publishes {", ".join(absent)}: start its driver'] if absent else []
     problems += check_types(embodiment, view.types)
-    problems += [f'{topic} has {count} publishers: stop all but one' for topic, count in view.publishers.items() if topic in needed and count > 1]
+    problems += [
+        f'{topic} has {count} publishers: stop all but one'
+        for topic, count in view.publishers.items()
+        if topic in needed and count > 1
+    ]
     for topic in needed:
         if topic in view.types and (figures := view.figures.get(topic)) is not None and figures.level > 1:
             problems.append(f'{topic}: {figures.problem}')
     if view.free_bytes < min_free_bytes:
-        problems.append(f'{view.free_bytes / 1e9:.1f} GB are free on the disk, less than {min_free_bytes / 1e9:g} GB: make room')
+        problems.append(
+            f'{view.free_bytes / 1e9:.1f} GB are free on the disk, less than {min_free_bytes / 1e9:g} GB: make room'
+        )
     if view.write_speed < (needs := _WRITE_RESERVE * bytes_per_second(embodiment, settings)):
-        problems.append(f'the disk takes {view.write_speed / 1e6:.0f} MB/s where {needs / 1e6:.0f} MB/s are needed: choose another output_dir, or video h264')
+        problems.append(
+            f'the disk takes {view.write_speed / 1e6:.0f} MB/s where {needs / 1e6:.0f} MB/s are needed: choose another output_dir, or video h264'
+        )
     return problems
 
 
 def bytes_per_second(embodiment: Embodiment, settings: RecordingSettings) -> float:
     """About what an episode writes, for a picture of much detail."""
-    share = {'h264': _H264_BYTES_PER_PIXEL, 'jpeg': _JPEG_BYTES_PER_PIXEL, 'raw': _RAW_BYTES_PER_PIXEL}[settings.video]
-    pixels = sum(camera.width * camera.height * embodiment.expected_hz(camera.topic) for camera in embodiment.cameras)
+    share = {'h264': _H264_BYTES_PER_PIXEL, 'jpeg': _JPEG_BYTES_PER_PIXEL, 'raw': _RAW_BYTES_PER_PIXEL}[
+        settings.video
+    ]
+    pixels = sum(
+        camera.width * camera.height * embodiment.expected_hz(camera.topic) for camera in embodiment.cameras
+    )
     return share * pixels + _STATE_BYTES_S

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The list of tasks that an operator works through: what to show, and how often."""
 
 from dataclasses import dataclass
@@ -41,5 +42,7 @@ def next_task(tasks: list[Task], done: dict[str, int]) -> TaskProgress | None:
 
     Going round the list keeps the data even, should the day end early.
     """
-    lacking = [TaskProgress(task, done.get(task.text, 0)) for task in tasks if done.get(task.text, 0) < task.count]
+    lacking = [
+        TaskProgress(task, done.get(task.text, 0)) for task in tasks if done.get(task.text, 0) < task.count
+    ]
     return min(lacking, key=lambda progress: progress.done / progress.task.count, default=None)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plots and pictures for HTML pages that stand alone: everything is embedded."""
 
 import base64

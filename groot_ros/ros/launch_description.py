@@ -1,13 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launch descriptions of the profiles in processes.py: every launch/*.launch.py is one call of `describe`."""
 
 from dataclasses import fields
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from groot_ros.bringup.profiles import Options, Process, build_processes, parameter_files
-from launch import LaunchContext, LaunchDescription
 
 
 def describe(profile: str, **defaults: object) -> LaunchDescription:
@@ -19,14 +20,18 @@ def describe(profile: str, **defaults: object) -> LaunchDescription:
         )
         for option in fields(Options)
     ]  # fmt: skip
-    return LaunchDescription([*arguments, OpaqueFunction(function=lambda context: _nodes(profile, _options(context)))])
+    return LaunchDescription(
+        [*arguments, OpaqueFunction(function=lambda context: _nodes(profile, _options(context)))]
+    )
 
 
 def _options(context: LaunchContext) -> Options:
     values = {}
     for option in fields(Options):
         text = LaunchConfiguration(option.name).perform(context)
-        values[option.name] = text.lower() == 'true' if isinstance(option.default, bool) else type(option.default)(text)
+        values[option.name] = (
+            text.lower() == 'true' if isinstance(option.default, bool) else type(option.default)(text)
+        )
     return Options(**values)
 
 
@@ -40,7 +45,10 @@ def _node(process: Process, options: Options) -> Node:
         executable=process.executable,
         name=process.node_name,
         namespace=options.namespace,
-        parameters=[*parameter_files(process, options), *([process.parameters] if process.parameters else [])],
+        parameters=[
+            *parameter_files(process, options),
+            *([process.parameters] if process.parameters else []),
+        ],
         arguments=process.arguments,
         output='screen',
         on_exit=Shutdown(reason=f'{process.executable} ended'),

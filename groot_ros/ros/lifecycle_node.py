@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every node shares: life cycle, parameters with descriptions, /diagnostics, QoS, and a main that ends cleanly."""
 
 import os
@@ -30,7 +31,9 @@ COMMAND_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 # Some seconds of history: what a busy receiver missed can be sent again after the middleware's next heartbeat (3 s in Fast DDS).
 STREAM_QOS = QoSProfile(depth=2000, reliability=ReliabilityPolicy.RELIABLE)
 IMAGE_QOS = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
-STATUS_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+STATUS_QOS = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
 _DIAGNOSTICS_S = 1.0
 _SHARED_MEMORY, _SHARED_MEMORY_BYTES = '/dev/shm', 1 << 30
 _PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
@@ -46,7 +49,9 @@ class ParameterSpec:
     highest: float | None = None
 
 
-AUTOSTART = ParameterSpec(True, 'configure and activate at the start; false leaves that to a lifecycle manager')
+AUTOSTART = ParameterSpec(
+    True, 'configure and activate at the start; false leaves that to a lifecycle manager'
+)
 
 
 class GrootNode(LifecycleNode):
@@ -161,7 +166,9 @@ class GrootNode(LifecycleNode):
     def _declare(self, name: str, parameter: ParameterSpec) -> Any:
         descriptor = ParameterDescriptor(description=parameter.description, read_only=True)
         if parameter.lowest is not None and parameter.highest is not None:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=parameter.lowest, to_value=parameter.highest)]
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=parameter.lowest, to_value=parameter.highest)
+            ]
         return self.declare_parameter(name, parameter.default, descriptor).value
 
     def _publish_diagnostics(self) -> None:
@@ -170,7 +177,9 @@ class GrootNode(LifecycleNode):
         for health in self.diagnose() if self.active else [Health('life cycle', 1, 'not active', {})]:
             values = [KeyValue(key=key, value=value) for key, value in health.values.items()]
             name = f'{self.get_fully_qualified_name()}: {health.part}'
-            message.status.append(DiagnosticStatus(level=bytes([health.level]), name=name, message=health.text, values=values))
+            message.status.append(
+                DiagnosticStatus(level=bytes([health.level]), name=name, message=health.text, values=values)
+            )
         if message.status:
             self._diagnostics.publish(message)
 
@@ -220,7 +229,10 @@ def configure_fastdds_profile() -> None:
 
     Not where shared memory is scarce, as in a container with Docker's 64 MiB: a segment that cannot be filled ends in SIGBUS.
     """
-    if not any(name in os.environ for name in _PROFILE_VARIABLES) and _free_shared_memory() > _SHARED_MEMORY_BYTES:
+    if (
+        not any(name in os.environ for name in _PROFILE_VARIABLES)
+        and _free_shared_memory() > _SHARED_MEMORY_BYTES
+    ):
         os.environ[_PROFILE_VARIABLES[0]] = str(share_directory() / 'config' / 'fastdds.xml')
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the policy server says, as messages."""
 
 import numpy as np
@@ -20,7 +21,9 @@ def delta_message(command: Command, period_s: float) -> TcpDelta:
     return message
 
 
-def chunk_message(answer: InferenceResult, targets: DecodedActions, period_s: float, taken: bool) -> ActionChunk:
+def chunk_message(
+    answer: InferenceResult, targets: DecodedActions, period_s: float, taken: bool
+) -> ActionChunk:
     """A chunk as it was understood."""
     message = ActionChunk(period=period_s, latency=answer.answered_s - answer.asked_s, taken=taken)
     message.header.stamp, message.header.frame_id = to_time_msg(answer.observation.tick_ns), 'base'

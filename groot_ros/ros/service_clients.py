@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The services of the recorder and of the arm's driver, as the node teleop calls them: never waiting, always telling the answer."""
 
 from rclpy.node import Node

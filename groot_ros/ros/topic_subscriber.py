@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder's subscriptions: they follow what is published, take bytes as they come, and know how each stream flows."""
 
 import importlib
@@ -24,7 +25,13 @@ class StreamWatch:
     `on_message` gets topic, arrival in ns and bytes, `on_lost` topic and how many the middleware lost.
     """
 
-    def __init__(self, node: Node, embodiment: Embodiment, on_message: Callable[[str, int, bytes], None], on_lost: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        embodiment: Embodiment,
+        on_message: Callable[[str, int, bytes], None],
+        on_lost: Callable[[str, int], None],
+    ) -> None:
         self._node, self._on_message, self._on_lost = node, on_message, on_lost
         self.needed = [*embodiment.row_topics, *(camera.topic for camera in embodiment.cameras)]
         self.wanted = list(dict.fromkeys([*self.needed, *embodiment.extra_topics]))
@@ -48,7 +55,9 @@ class StreamWatch:
                         self._terms[topic] = terms
                         self._subscribe(topic, kind, offered)
                 else:
-                    self.changed[topic] = kind  # the middleware keeps a topic's type for the life of a process
+                    self.changed[topic] = (
+                        kind  # the middleware keeps a topic's type for the life of a process
+                    )
 
     def publishers(self) -> dict[str, int]:
         """How many publishers each needed topic has."""
@@ -73,9 +82,13 @@ class StreamWatch:
             return
         # A subscription asks for what its publisher offers; asking for more would receive nothing.
         profile = QoSProfile(depth=_DEPTH, reliability=offered.reliability, durability=offered.durability)
-        events = SubscriptionEventCallbacks(message_lost=lambda event: self._on_lost(topic, event.total_count_change))
+        events = SubscriptionEventCallbacks(
+            message_lost=lambda event: self._on_lost(topic, event.total_count_change)
+        )
         take = partial(self._take, topic)
-        self._subscriptions[topic] = self._node.create_subscription(message_class, topic, take, profile, raw=True, event_callbacks=events)
+        self._subscriptions[topic] = self._node.create_subscription(
+            message_class, topic, take, profile, raw=True, event_callbacks=events
+        )
         self.types[topic], self._stamped[topic] = kind, has_header(kind)
 
     def _take(self, topic: str, cdr: bytes) -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RowTable out of messages as they come: ticks, state, and the frame of each camera. The recorder and the readers of bags share it."""
 
 from collections import deque
@@ -102,7 +103,11 @@ class RowBuilder:
     @property
     def regressions(self) -> int:
         """Messages left out because their stamps went back."""
-        return self._regressions + self._sampler.regressions + sum(frames.regressions for frames in self._cameras.values())
+        return (
+            self._regressions
+            + self._sampler.regressions
+            + sum(frames.regressions for frames in self._cameras.values())
+        )
 
     @property
     def extra_frames(self) -> int:
@@ -150,7 +155,9 @@ class RowBuilder:
         self._begin()
 
     def _complete(self, tick_ns: int) -> bool:
-        return self._sampler.covers(tick_ns) and all(frames.covers(tick_ns) for frames in self._cameras.values())
+        return self._sampler.covers(tick_ns) and all(
+            frames.covers(tick_ns) for frames in self._cameras.values()
+        )
 
     def _make(self, tick: Tick, late: bool) -> None:
         try:
@@ -158,7 +165,10 @@ class RowBuilder:
             state, commands, ages_s = sample.state, sample.commands, sample.ages_s
         except MissingSampleError:
             # The tick stays in the bag, since its frame does; the converter names what was missing.
-            state, ages_s = np.full(self.embodiment.state_size, np.nan), np.full(len(self.embodiment.state), np.inf)
+            state, ages_s = (
+                np.full(self.embodiment.state_size, np.nan),
+                np.full(len(self.embodiment.state), np.inf),
+            )
             commands = np.full(self.embodiment.commands_size, np.nan)
         frames = {topic: frames.nearest(tick.stamp_ns) for topic, frames in self._cameras.items()}
         self._on_row(SampledRow(tick, self._rows, self._segment, state, commands, ages_s, late, frames))
@@ -169,6 +179,8 @@ class RowBuilder:
         step_ns, known = stamp_ns - self._last_frame_ns, self._last_frame_ns
         self._last_frame_ns = stamp_ns
         if known and step_ns < -_CLOCK_SET_NS:
-            raise GrootRosError(f'the stamps of {topic} went back by {-step_ns / 1e9:.1f} s: the clock was set')
+            raise GrootRosError(
+                f'the stamps of {topic} went back by {-step_ns / 1e9:.1f} s: the clock was set'
+            )
         if known and step_ns > _MAX_GAP_NS:
             raise GrootRosError(f'{topic} had no frame for {step_ns / 1e9:.1f} s')

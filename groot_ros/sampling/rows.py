@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RowTable of an embodiment: states sampled at ticks, and actions made of successive states. Used wherever rows are made."""
 
 from dataclasses import dataclass, field
@@ -78,7 +79,11 @@ class RowSampler:
 
     def missing(self) -> list[str]:
         """Topics, with their fields, that have given nothing so far."""
-        return [f'{source.topic} ({source.field})' for source, stream in [*self._state, *self._commands] if not stream.covers(0)]
+        return [
+            f'{source.topic} ({source.field})'
+            for source, stream in [*self._state, *self._commands]
+            if not stream.covers(0)
+        ]
 
     @property
     def regressions(self) -> int:
@@ -99,7 +104,9 @@ class RowSampler:
             if (held := stream.sample(tick_ns)) is None:
                 raise MissingSampleError(_too_old(source, tick_ns, None))
             commands.append(held.value)
-        return TickSample(tick_ns, np.concatenate(values), np.concatenate([*commands, np.zeros(0)]), np.array(ages))
+        return TickSample(
+            tick_ns, np.concatenate(values), np.concatenate([*commands, np.zeros(0)]), np.array(ages)
+        )
 
     def sample_all(self, ticks_ns: list[int]) -> list[TickSample]:
         """The same at many ticks."""
@@ -109,7 +116,9 @@ class RowSampler:
         if None in found or np.max(ages) > self.embodiment.max_age_s * 1e9:
             return [self.sample(tick_ns) for tick_ns in ticks_ns]  # which names the stream and the tick
         states = np.hstack([values for values, _ in filter(None, found[: len(self._state)])])
-        commands = np.hstack([*(values for values, _ in filter(None, found[len(self._state) :])), np.zeros((len(ticks), 0))])
+        commands = np.hstack(
+            [*(values for values, _ in filter(None, found[len(self._state) :])), np.zeros((len(ticks), 0))]
+        )
         ages_s = np.stack(ages, axis=1) / 1e9
         return [TickSample(*row) for row in zip(ticks_ns, states, commands, ages_s, strict=True)]
 
@@ -126,12 +135,20 @@ def build_rows(embodiment: Embodiment, samples: list[TickSample]) -> RowTable:
     """
     if len(samples) < 2:
         raise GrootRosError(f'{len(samples)} samples make no row: at least two are needed.')
-    states, commands = np.array([sample.state for sample in samples]), np.array([sample.commands for sample in samples])
-    ticks_ns, ages_s = np.array([sample.tick_ns for sample in samples[:-1]]), np.array([sample.ages_s for sample in samples[:-1]])
+    states, commands = (
+        np.array([sample.state for sample in samples]),
+        np.array([sample.commands for sample in samples]),
+    )
+    ticks_ns, ages_s = (
+        np.array([sample.tick_ns for sample in samples[:-1]]),
+        np.array([sample.ages_s for sample in samples[:-1]]),
+    )
     return rows_between(embodiment, states, commands, commands[1:], ticks_ns, ages_s)
 
 
-def rows_between(embodiment: Embodiment, states: Array, commands: Array, given: Array, ticks_ns: np.ndarray, ages_s: Array) -> RowTable:
+def rows_between(
+    embodiment: Embodiment, states: Array, commands: Array, given: Array, ticks_ns: np.ndarray, ages_s: Array
+) -> RowTable:
     """n rows of n + 1 states and commands, where `given` (n, C) is what each row takes of its commands as they are.
 
     Quaternions keep their sign from row to row. Differences are from each tick to the next.
@@ -164,7 +181,9 @@ def _extract(message: Any, source: Source) -> Array:
         values, names = getattr(message, source.field), list(message.name)
         missing = [joint for joint in source.joints if joint not in names]
         if missing or len(values) != len(names):
-            raise GrootRosError(f'{source.topic} has no {source.field} of {", ".join(missing) or "its joints"}; it names {", ".join(names)}.')
+            raise GrootRosError(
+                f'{source.topic} has no {source.field} of {", ".join(missing) or "its joints"}; it names {", ".join(names)}.'
+            )
         return np.array([values[names.index(joint)] for joint in source.joints], float)
     if source.field == 'pose':
         position, rotation = message.pose.position, message.pose.orientation
@@ -191,10 +210,21 @@ def _stream(source: Source) -> Stream:
     return Stream(source.sample, latency_ns=round(source.latency_s * 1e9))
 
 
-def _action(embodiment: Embodiment, action: ActionField, states: Array, commands: Array, given: Array, slices: dict[str, slice]) -> Array:
+def _action(
+    embodiment: Embodiment,
+    action: ActionField,
+    states: Array,
+    commands: Array,
+    given: Array,
+    slices: dict[str, slice],
+) -> Array:
     if not action.is_derived:
         return given[:, slices[action.name]]
-    deltas = deltas_between(commands[:, slices[action.name]] if action.name in slices else states[:, embodiment.state_slices[action.of]])
+    deltas = deltas_between(
+        commands[:, slices[action.name]]
+        if action.name in slices
+        else states[:, embodiment.state_slices[action.of]]
+    )
     return deltas[:, :3] if action.kind == 'delta_position' else deltas[:, 3:]
 
 
@@ -203,7 +233,10 @@ def _eef_9d(embodiment: Embodiment, states: Array, commands: Array) -> dict[str,
     if not embodiment.eef_9d:
         return {}
     poses = states[:, embodiment.state_slices[embodiment.eef_9d]]
-    targets = next((commands[:, part] for action, _, part in embodiment.commands if action.kind == 'delta_position'), poses)
+    targets = next(
+        (commands[:, part] for action, _, part in embodiment.commands if action.kind == 'delta_position'),
+        poses,
+    )
     return {STATE_9D: pose_to_eef_9d(poses[:-1]), ACTION_9D: pose_to_eef_9d(targets[1:])}
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sampling at ticks: the recorder, the converter and the policy server all use these classes, so that rows agree to the bit."""
 
 import math

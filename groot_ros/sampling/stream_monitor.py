@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rate, jitter, age and gaps of a stream as it flows, for /diagnostics and for the recorder."""
 
 from collections import deque
@@ -81,7 +82,10 @@ class StreamMeter:
         if silent_s > max(5.0 / self.expected_hz, _SILENT_S):
             return 2, f'silent for {silent_s:.1f} s'
         if abs(found.age_s) > _CLOCK_S:
-            return 2, f'stamped {abs(found.age_s):.1f} s in the {"past" if found.age_s > 0 else "future"}: its clock is not this one'
+            return (
+                2,
+                f'stamped {abs(found.age_s):.1f} s in the {"past" if found.age_s > 0 else "future"}: its clock is not this one',
+            )
         if (steps_s <= 0).any():
             return 1, 'stamps went back'
         if len(steps_s) < _MIN_STEPS:

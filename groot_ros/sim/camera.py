@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cell's camera: a process that renders the poses it is sent and streams the frames over TCP (sim/ports.py)."""
 
 import socket
@@ -57,7 +58,9 @@ def _listen(host: str) -> socket.socket:
     try:
         listener = socket.create_server((host, CAMERA_PORT))
     except OSError as error:
-        raise GrootRosError(f'The simulated camera cannot listen on {host}:{CAMERA_PORT} ({error.strerror}).') from error
+        raise GrootRosError(
+            f'The simulated camera cannot listen on {host}:{CAMERA_PORT} ({error.strerror}).'
+        ) from error
     listener.setblocking(False)
     return listener
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera of sim_cell, by TCP."""
 
 import socket
@@ -23,7 +24,9 @@ class SimCamera:
         try:
             self._socket = socket.create_connection((settings.host, port), timeout=_SILENT_S)
         except OSError as error:
-            raise GrootRosError(f'No simulated camera answers on {self._where} ({error}): start the cell with `groot-ros up sim`.') from error
+            raise GrootRosError(
+                f'No simulated camera answers on {self._where} ({error}): start the cell with `groot-ros up sim`.'
+            ) from error
 
     def frames(self) -> Iterator[Frame]:
         """Frames until the cell ends."""
@@ -47,7 +50,9 @@ class SimCamera:
             try:
                 received = self._socket.recv_into(view[filled:])
             except OSError as error:
-                raise GrootRosError(f'The simulated camera on {self._where} fell silent ({error}).') from error
+                raise GrootRosError(
+                    f'The simulated camera on {self._where} fell silent ({error}).'
+                ) from error
             if received == 0:
                 raise GrootRosError(f'The simulated camera on {self._where} closed the connection.')
             filled += received

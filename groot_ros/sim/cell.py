@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cell's process: a 500 Hz loop of physics, controller and servers. Started by nodes/sim_cell.py and by tests."""
 
 import gc
@@ -74,7 +75,9 @@ class SimCell:
         os.environ.setdefault('MUJOCO_GL', 'egl')
         context = multiprocessing.get_context('spawn')
         self._camera_pipe, theirs = context.Pipe()
-        self._camera = context.Process(target=run_camera, args=(theirs, host, 640, 480), daemon=True, name='camera')
+        self._camera = context.Process(
+            target=run_camera, args=(theirs, host, 640, 480), daemon=True, name='camera'
+        )
         self._camera.start()
         theirs.close()
         try:
@@ -149,7 +152,11 @@ class SimCell:
         self._camera_pipe.send_bytes(np.int64(stamp_ns).tobytes() + self.physics.data.qpos.tobytes())
 
     def _lateness(self) -> list[float]:
-        return [*self.lateness.percentiles_ms([50, 90, 99]).round(3).tolist(), round(self.lateness.max_ms, 3), self.resyncs]
+        return [
+            *self.lateness.percentiles_ms([50, 90, 99]).round(3).tolist(),
+            round(self.lateness.max_ms, 3),
+            self.resyncs,
+        ]
 
     def _hooks(self) -> dict:
         controller, rtde = self.controller, self._rtde

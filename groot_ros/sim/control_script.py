@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Behaviour of the control script that ur_rtde uploads, told by its registers (facts: rtde_control.script of ur_rtde 1.6)."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulated UR controller: modes, safety, program state, registers and set-points. The servers read and command it."""
 
 import time
@@ -8,10 +9,27 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from groot_ros.geometry import Array, matrix_from_pose, pose_from_rotvec
-from groot_ros.hardware.ur5e.modes import EMERGENCY_STOP, NORMAL, PAUSED, PLAYING, POWER_OFF, PROTECTIVE_STOP, RUNNING, STOPPED
+from groot_ros.hardware.ur5e.modes import (
+    EMERGENCY_STOP,
+    NORMAL,
+    PAUSED,
+    PLAYING,
+    POWER_OFF,
+    PROTECTIVE_STOP,
+    RUNNING,
+    STOPPED,
+)
 from groot_ros.sim.physics import Joints
 from groot_ros.sim.scene import STEP_S, TCP_OFFSET
-from groot_ros.sim.trajectories import Motion, Path, ServoMotion, Setpoint, StopMotion, UnreachableError, limited_step
+from groot_ros.sim.trajectories import (
+    Motion,
+    Path,
+    ServoMotion,
+    Setpoint,
+    StopMotion,
+    UnreachableError,
+    limited_step,
+)
 from groot_ros.ur5e_kinematics import forward, inverse_flange, jacobian
 
 UNLOCK_AFTER_S = 5.0
@@ -43,7 +61,9 @@ class Program:
 class Controller:
     """State of the arm and what runs on it. Time is robot time: `ticks` of 2 ms since the start."""
 
-    def __init__(self, joints: Array, model: Model | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, joints: Array, model: Model | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.model = model or Model()
         self.ticks = 0
         self.setpoint = Setpoint(joints.copy())
@@ -90,7 +110,9 @@ class Controller:
         """Joint angles of a TCP pose x y z rx ry rz (6,), nearest to `near` or to the present target; raises UnreachableError."""
         transform = np.eye(4)
         transform[:3, :3], transform[:3, 3] = Rotation.from_rotvec(pose6[3:]).as_matrix(), pose6[:3]
-        joints = inverse_flange(transform @ self._flange_from_tcp, self.setpoint.positions if near is None else near)
+        joints = inverse_flange(
+            transform @ self._flange_from_tcp, self.setpoint.positions if near is None else near
+        )
         if joints is None:
             raise UnreachableError
         return joints

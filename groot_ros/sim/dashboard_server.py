@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dashboard server of a UR controller, port 29999: one line in, one line out.
 
 https://www.universal-robots.com/articles/ur/dashboard-server/dashboard-server-e-series-port-29999/
@@ -5,7 +6,16 @@ https://www.universal-robots.com/articles/ur/dashboard-server/dashboard-server-e
 
 from collections.abc import Callable
 
-from groot_ros.hardware.ur5e.modes import IDLE, NORMAL, PAUSED, PLAYING, POWER_OFF, ROBOT_MODES, RUNNING, SAFETY_MODES
+from groot_ros.hardware.ur5e.modes import (
+    IDLE,
+    NORMAL,
+    PAUSED,
+    PLAYING,
+    POWER_OFF,
+    ROBOT_MODES,
+    RUNNING,
+    SAFETY_MODES,
+)
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.sockets import Connection, TcpServer
 
@@ -59,7 +69,9 @@ class DashboardServer(TcpServer):
 
     def _program_state(self) -> str:
         name = self.controller.program.name if self.controller.program else '<unnamed>'
-        return f'{ {PLAYING: "PLAYING", PAUSED: "PAUSED"}.get(self.controller.runtime_state, "STOPPED") } {name}'
+        return (
+            f'{ {PLAYING: "PLAYING", PAUSED: "PAUSED"}.get(self.controller.runtime_state, "STOPPED") } {name}'
+        )
 
     def _stop(self) -> str:
         self.controller.stop_program()
@@ -87,7 +99,9 @@ class DashboardServer(TcpServer):
         return 'Powering off'
 
     def _brake_release(self) -> str:
-        self.controller.robot_mode = RUNNING if self.controller.robot_mode == IDLE else self.controller.robot_mode
+        self.controller.robot_mode = (
+            RUNNING if self.controller.robot_mode == IDLE else self.controller.robot_mode
+        )
         return 'Brake releasing'
 
     def _unlock(self) -> str:

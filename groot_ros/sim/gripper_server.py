@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Robotiq URCap socket, port 63352: SET and GET lines, and the gripper's registers behind them."""
 
 from groot_ros.sim.scene import STEP_S, STROKE_M
@@ -99,7 +100,9 @@ class GripperServer(TcpServer):
 
     def _set(self, words: list[str]) -> bool:
         pairs = list(zip(words[::2], words[1::2], strict=False))
-        if len(words) % 2 or any(name not in _SETTABLE or not value.lstrip('-').isdigit() for name, value in pairs):
+        if len(words) % 2 or any(
+            name not in _SETTABLE or not value.lstrip('-').isdigit() for name, value in pairs
+        ):
             return False
         for name, value in pairs:
             self.gripper.set(name, int(value))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator's own record of every tick, for judging what the drivers and the recorder made of it."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How late the ticks of the simulated controller were."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps the MuJoCo cell: computed-torque joint tracking, force-limited fingers, cube and truth. Used by sim/cell.py."""
 
 from dataclasses import dataclass
@@ -91,4 +92,6 @@ class Physics:
         for qpos, dof in zip(self._finger_qpos, self._finger_dofs, strict=True):
             press = _FINGER_STIFFNESS_N_M * (target - middle) - _FINGER_DAMPING_N_S_M * self.data.qvel[dof]
             couple = 4 * _FINGER_STIFFNESS_N_M * (middle - self.data.qpos[qpos])
-            self.data.qfrc_applied[dof] = np.clip(press, -force_n, force_n) + couple + self.data.qfrc_bias[dof]
+            self.data.qfrc_applied[dof] = (
+                np.clip(press, -force_n, force_n) + couple + self.data.qfrc_bias[dof]
+            )

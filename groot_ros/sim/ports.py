@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cell's own ports, and how its camera sends a frame: GRCF, width and height (uint32), stamp in ns (uint64), RGB bytes."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RTDE, protocol version 2, as a UR controller serves it on port 30004.
 
 https://www.universal-robots.com/articles/ur/interface-communication/real-time-data-exchange-rtde-guide/
@@ -16,7 +17,11 @@ from groot_ros.sim.rtde_variables import INPUT_TYPES, OUTPUTS, STRUCT_OF_TYPE, R
 from groot_ros.sim.sockets import Connection, TcpServer
 
 CONTROL_RATE_HZ = 500.0
-_DIGITAL_OUTPUTS = {'standard': 0, 'configurable': 8, 'tool': 16}  # and the lowest bit of each in actual_digital_output_bits
+_DIGITAL_OUTPUTS = {
+    'standard': 0,
+    'configurable': 8,
+    'tool': 16,
+}  # and the lowest bit of each in actual_digital_output_bits
 
 
 @dataclass
@@ -75,7 +80,15 @@ class RtdeServer(TcpServer):
     def prepare(self) -> None:
         """Packs the controller's present state for each client whose rate asks for it on this tick."""
         self._ready = [
-            (connection, _package('U', client.output_format.pack(1, *(value for read in client.output_readers for value in read(self.controller)))))
+            (
+                connection,
+                _package(
+                    'U',
+                    client.output_format.pack(
+                        1, *(value for read in client.output_readers for value in read(self.controller))
+                    ),
+                ),
+            )
             for connection, client in self._clients.items()
             if client.started and client.output_format and self.controller.ticks % client.every_ticks == 0
         ]
@@ -112,7 +125,11 @@ class RtdeServer(TcpServer):
 
     def _every_ticks(self, frequency_hz: float) -> int:
         fastest_hz = self.controller.model.rate_hz
-        return max(round(CONTROL_RATE_HZ / min(frequency_hz, fastest_hz)), 1) if frequency_hz > 0 else round(CONTROL_RATE_HZ / fastest_hz)
+        return (
+            max(round(CONTROL_RATE_HZ / min(frequency_hz, fastest_hz)), 1)
+            if frequency_hz > 0
+            else round(CONTROL_RATE_HZ / fastest_hz)
+        )
 
     def _set_up_inputs(self, connection: Connection, client: Client, payload: bytes) -> None:
         names = _names(payload)
@@ -121,7 +138,9 @@ class RtdeServer(TcpServer):
         if usable:
             client.input_recipes.append(names)
             self._owners.update(dict.fromkeys(names, connection))
-        _reply(connection, 'I', bytes([len(client.input_recipes) if usable else 0]) + ','.join(types).encode())
+        _reply(
+            connection, 'I', bytes([len(client.input_recipes) if usable else 0]) + ','.join(types).encode()
+        )
 
     def _input_type(self, name: str, connection: Connection) -> str:
         if self._owners.get(name, connection) is not connection:
@@ -158,7 +177,9 @@ class RtdeServer(TcpServer):
             self.controller.speed_slider = float(inputs['speed_slider_fraction'])  # type: ignore[arg-type]
         for kind, shift in _DIGITAL_OUTPUTS.items():
             if f'{kind}_digital_output' in names:
-                mask, bits = (int(inputs.get(f'{kind}_digital_output{end}', 0)) << shift for end in ('_mask', ''))  # type: ignore[arg-type]
+                mask, bits = (
+                    int(inputs.get(f'{kind}_digital_output{end}', 0)) << shift for end in ('_mask', '')
+                )  # type: ignore[arg-type]
                 self.controller.digital_outputs = self.controller.digital_outputs & ~mask | bits & mask
         for channel in (0, 1):
             name = f'standard_analog_output_{channel}'
@@ -167,7 +188,9 @@ class RtdeServer(TcpServer):
 
     def _note_servo_target(self, program: ControlScript) -> None:
         """Keeps when the newest servo target came: the controller's end of a latency measurement."""
-        target = [self.controller.inputs.get(f'input_double_register_{i + program.offset}', 0.0) for i in range(6)]
+        target = [
+            self.controller.inputs.get(f'input_double_register_{i + program.offset}', 0.0) for i in range(6)
+        ]
         if program.servoing and not np.array_equal(target, self.servo_target):
             self.servo_target, self.servo_arrival_ns = np.array(target), time.time_ns()
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The RTDE variables of the simulated controller: names, types and how each is read. Used by sim/rtde_server.py."""
 
 from collections.abc import Callable, Sequence
@@ -88,8 +89,14 @@ def _output_registers() -> dict[str, tuple[str, Reader]]:
     for i in range(48):
         found[f'output_int_register_{i}'] = ('INT32', _one(lambda c, i=i: c.output_ints[i]))
         found[f'output_double_register_{i}'] = ('DOUBLE', _one(lambda c, i=i: c.output_doubles[i]))
-        found[f'input_int_register_{i}'] = ('INT32', _one(lambda c, i=i: c.inputs.get(f'input_int_register_{i}', 0)))
-        found[f'input_double_register_{i}'] = ('DOUBLE', _one(lambda c, i=i: c.inputs.get(f'input_double_register_{i}', 0.0)))
+        found[f'input_int_register_{i}'] = (
+            'INT32',
+            _one(lambda c, i=i: c.inputs.get(f'input_int_register_{i}', 0)),
+        )
+        found[f'input_double_register_{i}'] = (
+            'DOUBLE',
+            _one(lambda c, i=i: c.inputs.get(f'input_double_register_{i}', 0.0)),
+        )
     return found
 
 

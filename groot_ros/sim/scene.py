@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The MuJoCo model of the cell: a UR5e of primitive shapes, a two-finger gripper, a table, a cube, a bin and a camera."""
 
 import numpy as np
@@ -16,20 +17,39 @@ STEP_S = 0.002
 
 # Masses and centres of mass in the DH frame of each link: see the DH parameter page named in kinematics.py.
 _MASSES_KG = (3.761, 8.058, 2.846, 1.37, 1.3, 0.365)
-_CENTRES_M = ((0, -0.02561, 0.00193), (0.2125, 0, 0.11336), (0.15, 0, 0.0265), (0, -0.0018, 0.01634), (0, 0.0018, 0.01634), (0, 0, -0.001159))
+_CENTRES_M = (
+    (0, -0.02561, 0.00193),
+    (0.2125, 0, 0.11336),
+    (0.15, 0, 0.0265),
+    (0, -0.0018, 0.01634),
+    (0, 0.0018, 0.01634),
+    (0, 0, -0.001159),
+)
 
 # Shapes of each link in the frame its joint turns: capsules and cylinders as (kind, from, to, radius, colour).
 _GREY, _BLUE = '0.75 0.76 0.78 1', '0.36 0.55 0.72 1'
 _SHAPES = (
-    (('cylinder', (0, 0, 0.02), (0, 0, 0.2), 0.06, _GREY), ('cylinder', (0, -0.07, 0.1625), (0, -0.02, 0.1625), 0.058, _BLUE)),
+    (
+        ('cylinder', (0, 0, 0.02), (0, 0, 0.2), 0.06, _GREY),
+        ('cylinder', (0, -0.07, 0.1625), (0, -0.02, 0.1625), 0.058, _BLUE),
+    ),
     (
         ('cylinder', (0, 0, 0.07), (0, 0, 0.18), 0.058, _BLUE),
         ('capsule', (-0.02, 0, 0.138), (-0.405, 0, 0.138), 0.047, _GREY),
         ('cylinder', (-0.425, 0, 0.07), (-0.425, 0, 0.18), 0.05, _BLUE),
     ),
-    (('cylinder', (0, 0, -0.03), (0, 0, 0.07), 0.048, _GREY), ('capsule', (-0.02, 0, 0.01), (-0.375, 0, 0.01), 0.038, _GREY)),
-    (('cylinder', (0, 0, -0.035), (0, 0, 0.09), 0.038, _BLUE), ('cylinder', (0, 0, 0.09), (0, 0, 0.18), 0.037, _GREY)),
-    (('cylinder', (0, 0, -0.04), (0, 0, 0.055), 0.037, _BLUE), ('cylinder', (0, 0, 0.055), (0, 0, 0.14), 0.036, _GREY)),
+    (
+        ('cylinder', (0, 0, -0.03), (0, 0, 0.07), 0.048, _GREY),
+        ('capsule', (-0.02, 0, 0.01), (-0.375, 0, 0.01), 0.038, _GREY),
+    ),
+    (
+        ('cylinder', (0, 0, -0.035), (0, 0, 0.09), 0.038, _BLUE),
+        ('cylinder', (0, 0, 0.09), (0, 0, 0.18), 0.037, _GREY),
+    ),
+    (
+        ('cylinder', (0, 0, -0.04), (0, 0, 0.055), 0.037, _BLUE),
+        ('cylinder', (0, 0, 0.055), (0, 0, 0.14), 0.036, _GREY),
+    ),
     (('cylinder', (0, 0, 0.055), (0, 0, 0.0996), 0.034, _GREY),),
 )
 
@@ -71,8 +91,13 @@ def _bin_xml() -> str:
     half, wall, height = BIN_SIZE_M / 2, 0.006, 0.035
     colour = 'rgba="0.2 0.42 0.3 1"'
     walls = [(half, 0, wall, half), (-half, 0, wall, half), (0, half, half, wall), (0, -half, half, wall)]
-    boxes = [f'<geom class="solid" type="box" size="{sx} {sy} {height}" pos="{x + dx} {y + dy} {height}" {colour}/>' for dx, dy, sx, sy in walls]
-    return '\n    '.join([f'<geom class="solid" type="box" size="{half} {half} 0.003" pos="{x} {y} 0.003" {colour}/>', *boxes])
+    boxes = [
+        f'<geom class="solid" type="box" size="{sx} {sy} {height}" pos="{x + dx} {y + dy} {height}" {colour}/>'
+        for dx, dy, sx, sy in walls
+    ]
+    return '\n    '.join(
+        [f'<geom class="solid" type="box" size="{half} {half} 0.003" pos="{x} {y} 0.003" {colour}/>', *boxes]
+    )
 
 
 def _arm_xml() -> str:
@@ -80,7 +105,9 @@ def _arm_xml() -> str:
     parent = (0.0, 0.0, 0.0)
     for link in range(6):
         position = '0 0 0' if link == 0 else f'{DH_A_M[link - 1]} 0 {DH_D_M[link - 1]}'
-        opening.append(f'<body name="link{link + 1}" pos="{position}" euler="{parent[0]} 0 0">{_link_xml(link)}')
+        opening.append(
+            f'<body name="link{link + 1}" pos="{position}" euler="{parent[0]} 0 0">{_link_xml(link)}'
+        )
         closing.append('</body>')
         parent = (DH_ALPHA_RAD[link],)
     flange = f'<body name="gripper" pos="0 0 {DH_D_M[5]}">{_gripper_xml()}</body>'
@@ -94,10 +121,13 @@ def _link_xml(link: int) -> str:
     centre = turn @ np.array(_CENTRES_M[link], float) + [DH_A_M[link], 0, DH_D_M[link]]
     length = abs(DH_A_M[link]) or 0.1
     across = mass * (3 * radius**2 + length**2) / 12
-    joint = f'<joint name="{JOINT_NAMES[link]}" axis="0 0 1" range="-6.2832 6.2832" armature="0.1" damping="1"/>'
+    joint = (
+        f'<joint name="{JOINT_NAMES[link]}" axis="0 0 1" range="-6.2832 6.2832" armature="0.1" damping="1"/>'
+    )
     inertial = f'<inertial pos="{centre[0]} {centre[1]} {centre[2]}" mass="{mass}" diaginertia="{mass * radius**2 / 2} {across} {across}"/>'
     shapes = ''.join(
-        f'<geom type="{kind}" fromto="{" ".join(map(str, (*start, *end)))}" size="{size}" rgba="{colour}"/>' for kind, start, end, size, colour in _SHAPES[link]
+        f'<geom type="{kind}" fromto="{" ".join(map(str, (*start, *end)))}" size="{size}" rgba="{colour}"/>'
+        for kind, start, end, size, colour in _SHAPES[link]
     )
     return joint + inertial + shapes
 

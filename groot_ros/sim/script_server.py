@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The script ports of a UR controller, 30001 to 30003: URScript text in. State streams are not sent on them."""
 
 from groot_ros.sim.control_script import program_of

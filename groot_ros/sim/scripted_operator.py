@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An operator that knows the simulated cell: picks the cube and places it in the bin, from random starts. Pure numpy."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Non-blocking TCP servers that one loop serves between ticks. Each protocol of the cell is a subclass of TcpServer."""
 
 import select

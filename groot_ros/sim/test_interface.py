@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tests and the scripted operator may ask of the cell beyond a real robot's protocols: JSON lines on port 40000."""
 
 import json
@@ -75,5 +76,7 @@ def _connect(host: str, deadline_s: float) -> socket.socket:
             return socket.create_connection((host, HOOK_PORT), timeout=2.0)
         except OSError as error:
             if time.monotonic() > deadline_s:
-                raise GrootRosError(f'No sim_cell answers on {host}:{HOOK_PORT} ({error}): start it with `groot-ros up sim`.') from error
+                raise GrootRosError(
+                    f'No sim_cell answers on {host}:{HOOK_PORT} ({error}): start it with `groot-ros up sim`.'
+                ) from error
         time.sleep(0.2)

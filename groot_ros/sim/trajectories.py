@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Set-point generators of the simulated controller: each gives the next joint target, 2 ms at a time."""
 
 from dataclasses import dataclass, field
@@ -133,7 +134,9 @@ class JointPath(Path):
 class PosePath(Path):
     """movel from a pose (7,) to another; speed in m/s and acceleration in m/s^2 of the TCP."""
 
-    def __init__(self, start: Array, end: Array, tcp_offset: Array, speed_m_s: float, acceleration_m_s2: float) -> None:
+    def __init__(
+        self, start: Array, end: Array, tcp_offset: Array, speed_m_s: float, acceleration_m_s2: float
+    ) -> None:
         super().__init__(float(np.linalg.norm(end[:3] - start[:3])) or 0.1, speed_m_s, acceleration_m_s2)
         self.start, self.end, self.tcp_offset = start, end, tcp_offset
 

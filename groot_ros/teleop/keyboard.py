@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The keyboard of a terminal as an input device: a terminal tells presses and repeats, but no releases."""
 
 import contextlib
@@ -13,7 +14,16 @@ from groot_ros.errors import GrootRosError
 from groot_ros.teleop.mapping import DeviceState
 
 HOLD_S = 0.12
-_NAMES = {' ': 'space', '\r': 'enter', '\n': 'enter', '\x7f': 'backspace', '\x1b[A': 'up', '\x1b[B': 'down', '\x1b[C': 'right', '\x1b[D': 'left'}
+_NAMES = {
+    ' ': 'space',
+    '\r': 'enter',
+    '\n': 'enter',
+    '\x7f': 'backspace',
+    '\x1b[A': 'up',
+    '\x1b[B': 'down',
+    '\x1b[C': 'right',
+    '\x1b[D': 'left',
+}
 
 
 class Keyboard:
@@ -22,7 +32,9 @@ class Keyboard:
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
         if not os.isatty(self._descriptor):
-            raise GrootRosError('The keyboard needs a terminal of its own: ros2 run groot_ros teleop --ros-args -p source:=keyboard')
+            raise GrootRosError(
+                'The keyboard needs a terminal of its own: ros2 run groot_ros teleop --ros-args -p source:=keyboard'
+            )
         self._before = termios.tcgetattr(self._descriptor)
         tty.setcbreak(self._descriptor)
         self._pressed: dict[str, float] = {}

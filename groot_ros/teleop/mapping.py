@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an operator's device says becomes a TCP velocity, a dead-man and events, by a map in config/teleop/*.yaml."""
 
 from collections.abc import Mapping
@@ -14,7 +15,20 @@ from groot_ros.geometry import Array
 from groot_ros.resources import share_directory
 
 DIRECTIONS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
-EVENTS = ('gripper', 'start', 'save', 'fail', 'discard', 'redo', 'pause', 'home', 'enable', 'stop', 'recover', 'freedrive')
+EVENTS = (
+    'gripper',
+    'start',
+    'save',
+    'fail',
+    'discard',
+    'redo',
+    'pause',
+    'home',
+    'enable',
+    'stop',
+    'recover',
+    'freedrive',
+)
 STALE_S = 0.15
 _UNTURNED = np.array([0, 0, 0, 0, 0, 0, 1.0])
 
@@ -98,7 +112,9 @@ class TeleopMapper:
         return OperatorCommand(velocity if held else np.zeros(6), held, events)
 
     def _velocity(self, raw: DeviceState, attitude: Array) -> Array:
-        deflection = np.array([sum(self._deflection(raw, term) for term in self.map.axes.get(name, [])) for name in DIRECTIONS])
+        deflection = np.array(
+            [sum(self._deflection(raw, term) for term in self.map.axes.get(name, [])) for name in DIRECTIONS]
+        )
         scale = self.map.slow_share if self.map.slow and self.map.slow in raw.buttons else 1.0
         speeds = np.repeat([self.map.linear_speed_m_s, self.map.angular_speed_rad_s], 3)
         velocity = np.clip(deflection, -1, 1) * speeds * scale

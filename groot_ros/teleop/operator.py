@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A person with a device: turns mapped input into the steps that the node teleop publishes. Imports no ROS."""
 
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ class ManualOperator:
     def step(self, target: Array | None, now_s: float, guided: bool = False) -> OperatorStep:
         """The step from the robot's target pose (7,), None while that is not known; `guided` where a hand moves the arm."""
         raw = self._device.read()
-        command = self._mapper.update(raw, now_s) if target is None else self._mapper.update(raw, now_s, target)
+        command = (
+            self._mapper.update(raw, now_s) if target is None else self._mapper.update(raw, now_s, target)
+        )
         if 'gripper' in command.events and (command.held or guided):
             self.opening = 1.0 if self.opening == 0.0 else 0.0
         home_button = self._mapper.map.buttons.get('home', '')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A phone's pose in space through the library teleop (WebXR): while its button is held the TCP follows it."""
 
 import threading
@@ -46,6 +47,10 @@ class Phone:
         here = pose_from_matrix(np.asarray(pose, float))
         velocity = np.zeros(6)
         if 'move' in buttons and self._last is not None:
-            velocity = deltas_between(np.array([self._last[1], here]))[0] / max(now_s - self._last[0], _FASTEST_S)
+            velocity = deltas_between(np.array([self._last[1], here]))[0] / max(
+                now_s - self._last[0], _FASTEST_S
+            )
         self._last = (now_s, here) if 'move' in buttons else None
-        self._raw = DeviceState(now_s, dict(zip(DIRECTIONS, (velocity / self._speeds).tolist(), strict=True)), frozenset(buttons))
+        self._raw = DeviceState(
+            now_s, dict(zip(DIRECTIONS, (velocity / self._speeds).tolist(), strict=True)), frozenset(buttons)
+        )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A 3Dconnexion SpaceMouse without ROS nodes, through the library pyspacemouse."""
 
 import threading
@@ -47,4 +48,6 @@ class SpaceMouse:
             if state.t != last:
                 last = state.t
                 axes = {name: float(getattr(state, name)) for name in DIRECTIONS}
-                self._raw = DeviceState(time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(state.buttons) if down))
+                self._raw = DeviceState(
+                    time.monotonic(), axes, frozenset(str(i) for i, down in enumerate(state.buttons) if down)
+                )

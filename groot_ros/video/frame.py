@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images of ROS messages as arrays, without copying where the layout allows it. Imports no ROS."""
 
 import struct
@@ -62,12 +63,20 @@ class Frame:
         inner = (max(round(self.size[0] * scale), 1), max(round(self.size[1] * scale), 1))
         x, y = (width - inner[0]) // 2, (height - inner[1]) // 2
         canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[y : y + inner[1], x : x + inner[0]] = cv2.resize(self.bgr(), inner, interpolation=cv2.INTER_AREA)
+        canvas[y : y + inner[1], x : x + inner[0]] = cv2.resize(
+            self.bgr(), inner, interpolation=cv2.INTER_AREA
+        )
         return Frame(self.stamp_ns, canvas, 'bgr24')
 
     def i420(self) -> np.ndarray:
         """Planar YUV 4:2:0 (height * 3 / 2, width), BT.601 limited range; OpenCV needs a sixth of the time of FFmpeg's scaler."""
-        return cv2.cvtColor(*((self.pixels, _TO_I420[self.format]) if self.format in _TO_I420 else (self.bgr(), cv2.COLOR_BGR2YUV_I420)))
+        return cv2.cvtColor(
+            *(
+                (self.pixels, _TO_I420[self.format])
+                if self.format in _TO_I420
+                else (self.bgr(), cv2.COLOR_BGR2YUV_I420)
+            )
+        )
 
     def jpeg(self, quality: int) -> np.ndarray:
         """The picture as JPEG, bytes (n,) uint8."""
@@ -86,7 +95,9 @@ def decode_frame(message: Any) -> Frame:
     if not hasattr(message, 'encoding'):
         return Frame(stamp_ns, _decompressed(message), 'bgr24')
     if message.encoding not in _COLOURS:
-        raise GrootRosError(f'Images of encoding {message.encoding!r} cannot be recorded as video: set the camera to {", ".join(_COLOURS)}.')
+        raise GrootRosError(
+            f'Images of encoding {message.encoding!r} cannot be recorded as video: set the camera to {", ".join(_COLOURS)}.'
+        )
     pixel_format, channels = _COLOURS[message.encoding]
     return Frame(stamp_ns, _pixels(message, channels, np.uint8), pixel_format)
 
@@ -100,7 +111,9 @@ def depth_png(message: Any) -> np.ndarray:
     """A depth image as 16-bit PNG, bytes (n,) uint8; distances in m (32FC1) become mm, unknown ones 0."""
     depth = _pixels(message, 1, _DEPTHS[message.encoding])[:, :, 0]
     if depth.dtype == np.float32:
-        depth = np.clip(np.nan_to_num(depth * 1e3, nan=0.0, posinf=0.0, neginf=0.0), 0, 65535).astype(np.uint16)
+        depth = np.clip(np.nan_to_num(depth * 1e3, nan=0.0, posinf=0.0, neginf=0.0), 0, 65535).astype(
+            np.uint16
+        )
     return cv2.imencode('.png', depth, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
 
 
@@ -108,8 +121,12 @@ def _pixels(message: Any, channels: int, kind: type) -> np.ndarray:
     width = np.dtype(kind).itemsize
     data = np.frombuffer(message.data, np.uint8)
     if message.step < message.width * channels * width or len(data) < message.height * message.step:
-        raise GrootRosError(f'An image of {message.width}x{message.height} came with {len(data)} bytes: its camera driver is broken.')
-    rows = data[: message.height * message.step].reshape(message.height, message.step)[:, : message.width * channels * width]
+        raise GrootRosError(
+            f'An image of {message.width}x{message.height} came with {len(data)} bytes: its camera driver is broken.'
+        )
+    rows = data[: message.height * message.step].reshape(message.height, message.step)[
+        :, : message.width * channels * width
+    ]
     rows = rows if width == 1 else np.ascontiguousarray(rows).view(kind)
     return rows.reshape(message.height, message.width, channels)
 
@@ -117,5 +134,7 @@ def _pixels(message: Any, channels: int, kind: type) -> np.ndarray:
 def _decompressed(message: Any) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise GrootRosError(f'A compressed image of format {message.format!r} cannot be decoded: its camera driver is broken, or it is no picture.')
+        raise GrootRosError(
+            f'A compressed image of format {message.format!r} cannot be decoded: its camera driver is broken, or it is no picture.'
+        )
     return pixels

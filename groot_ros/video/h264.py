@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """H.264 access units, one a row: encoded while recording, and decoded again. `mp4.py` puts them into files."""
 
 from fractions import Fraction
@@ -17,17 +18,36 @@ _START_CODE, _NAL_KIND, _SLICE, _IDR = b'\x00\x00\x01', 0x1F, 1, 5
 # One access unit for each frame at once, and no frame that refers to a later one.
 _OPTIONS = {
     'libx264': {'preset': 'ultrafast', 'tune': 'zerolatency', 'crf': '21', 'bf': '0', 'sc_threshold': '0'},
-    'h264_nvenc': {'preset': 'p4', 'tune': 'ull', 'rc': 'constqp', 'qp': '20', 'bf': '0', 'delay': '0', 'zerolatency': '1', 'forced-idr': '1'},
-    'h264_qsv': {'preset': 'veryfast', 'global_quality': '20', 'bf': '0', 'async_depth': '1', 'forced_idr': '1'},
+    'h264_nvenc': {
+        'preset': 'p4',
+        'tune': 'ull',
+        'rc': 'constqp',
+        'qp': '20',
+        'bf': '0',
+        'delay': '0',
+        'zerolatency': '1',
+        'forced-idr': '1',
+    },
+    'h264_qsv': {
+        'preset': 'veryfast',
+        'global_quality': '20',
+        'bf': '0',
+        'async_depth': '1',
+        'forced_idr': '1',
+    },
 }
 
 
 class H264Encoder:
     """Encodes frames to Annex B access units: no B-frames, one out for each in, a keyframe every `keyframe_interval_s`."""
 
-    def __init__(self, width: int, height: int, fps: float, keyframe_interval_s: float = 0.5, codec: str = _SOFTWARE) -> None:
+    def __init__(
+        self, width: int, height: int, fps: float, keyframe_interval_s: float = 0.5, codec: str = _SOFTWARE
+    ) -> None:
         if width % 2 or height % 2:
-            raise GrootRosError(f'H.264 video of {width}x{height} is not possible: both must be even, crop the picture or record it as jpeg.')
+            raise GrootRosError(
+                f'H.264 video of {width}x{height} is not possible: both must be even, crop the picture or record it as jpeg.'
+            )
         self._size = (width, height)
         self._context = av.CodecContext.create(codec, 'w')
         self._context.width, self._context.height, self._context.pix_fmt = width, height, 'yuv420p'
@@ -83,9 +103,13 @@ class H264Decoder:
         try:
             frames = self._context.decode(av.Packet(access_unit))
         except av.FFmpegError as error:
-            raise GrootRosError(f'A video frame cannot be decoded ({error}): the recording is damaged.') from error
+            raise GrootRosError(
+                f'A video frame cannot be decoded ({error}): the recording is damaged.'
+            ) from error
         if len(frames) != 1:
-            raise GrootRosError(f'A video packet holds {len(frames)} frames: the recording is not one frame a row.')
+            raise GrootRosError(
+                f'A video packet holds {len(frames)} frames: the recording is not one frame a row.'
+            )
         return Frame(stamp_ns, frames[0].to_ndarray(format='rgb24'), 'rgb24')
 
 

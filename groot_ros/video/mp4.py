@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MP4 files whose frame k stands at k / fps: copied of access units, encoded of pictures, cut and read."""
 
 import io
@@ -17,8 +18,18 @@ from groot_ros.video.h264 import is_keyframe
 
 # Encoder and its options for each codec; a keyframe every half second lets training seek and keeps files small.
 CODECS = {
-    'h264': ('libx264', {'preset': 'ultrafast', 'tune': 'zerolatency', 'crf': '21', 'bf': '0', 'sc_threshold': '0'}),
-    'hevc': ('libx265', {'preset': 'ultrafast', 'crf': '24', 'x265-params': 'bframes=0:scenecut=0:log-level=error:pools=1:frame-threads=1'}),
+    'h264': (
+        'libx264',
+        {'preset': 'ultrafast', 'tune': 'zerolatency', 'crf': '21', 'bf': '0', 'sc_threshold': '0'},
+    ),
+    'hevc': (
+        'libx265',
+        {
+            'preset': 'ultrafast',
+            'crf': '24',
+            'x265-params': 'bframes=0:scenecut=0:log-level=error:pools=1:frame-threads=1',
+        },
+    ),
     'av1': ('libsvtav1', {'preset': '9', 'crf': '30', 'svtav1-params': 'pred-struct=1:lp=1'}),
 }
 _KEYFRAME_S = 0.5
@@ -71,7 +82,9 @@ class Mp4Copier:
     def __init__(self, path: Path, fps: float) -> None:
         self.frames = 0
         self._path, self._fps = path, fps
-        self._time_base = 1 / Fraction(fps).limit_denominator(1001)  # the file's own is another once its header is written
+        self._time_base = 1 / Fraction(fps).limit_denominator(
+            1001
+        )  # the file's own is another once its header is written
         self._container: Any = None
         self._stream: Any = None
 
@@ -98,7 +111,9 @@ class Mp4Copier:
                 self._container = av.open(str(self._path), 'w', format='mp4')
                 self._stream = _template(source, self._container, self._fps)
         except (av.FFmpegError, IndexError) as error:
-            raise GrootRosError(f'A video does not begin with a whole picture ({error}): the recording is damaged.') from error
+            raise GrootRosError(
+                f'A video does not begin with a whole picture ({error}): the recording is damaged.'
+            ) from error
 
 
 def write_mp4(access_units: Iterable[bytes], path: Path, fps: float) -> int:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """For recordings in a form of one's own: give each episode as arrays, and get the dataset that a bag would have given.
 
     episodes = (ArrayEpisode({'q': joints, 'actions': targets, 'front': pictures}, task='open the drawer') for joints, ... in my_files)
@@ -13,7 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from groot_ros.dataset.convert import ConversionOptions, ConversionReport, check_options, make_writer, recipe_of
+from groot_ros.dataset.convert import (
+    ConversionOptions,
+    ConversionReport,
+    check_options,
+    make_writer,
+    recipe_of,
+)
 from groot_ros.dataset.convert_source import read_episodes, write_part
 from groot_ros.dataset.sources.segment import EpisodeMetadata, encoded
 from groot_ros.dataset.sources.table import Table, frames_of, table_stretch
@@ -31,7 +38,12 @@ class ArrayEpisode:
     name: str = ''
 
 
-def convert_arrays(episodes: Iterable[ArrayEpisode], output: Path, embodiment: Embodiment, options: ConversionOptions | None = None) -> ConversionReport:
+def convert_arrays(
+    episodes: Iterable[ArrayEpisode],
+    output: Path,
+    embodiment: Embodiment,
+    options: ConversionOptions | None = None,
+) -> ConversionReport:
     """Writes a dataset of episodes, one after another, so that only one has to be in memory. Raises GrootRosError for one that is unfit."""
     options, report = options or ConversionOptions(), ConversionReport(output)
     check_options(embodiment, options)
@@ -41,7 +53,14 @@ def convert_arrays(episodes: Iterable[ArrayEpisode], output: Path, embodiment: E
             table = _ArrayTable(episode, episode.name or f'episode {index}')
             folder = writer.parts / f'{index:06d}'
             folder.mkdir(parents=True, exist_ok=True)
-            part = write_part(folder, table.where, [table_stretch(table, embodiment, options.codec)], recipe, embodiment, table.fingerprint())
+            part = write_part(
+                folder,
+                table.where,
+                [table_stretch(table, embodiment, options.codec)],
+                recipe,
+                embodiment,
+                table.fingerprint(),
+            )
             for written in read_episodes(part, embodiment):
                 writer.add_episode(written)
             report.episodes += part.episodes

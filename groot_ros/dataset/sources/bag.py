@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stretches of a bag: as our recorder recorded them, or made of the messages of any recorder."""
 
 from collections import deque
@@ -27,7 +28,9 @@ _BATCH = 4096
 _RATE_TOLERANCE = 0.02
 
 
-def bag_stretches(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> list[Segment]:
+def bag_stretches(
+    bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]
+) -> list[Segment]:
     """The episodes of a bag; `folder` takes videos that have to be made, `ranges` choose parts of the bag.
 
     Those of our recorder at its own rate are taken as they are, others are made anew. Raises GrootRosError for a bag that is unfit.
@@ -43,14 +46,18 @@ def read_samples(bag: EpisodeBag, embodiment: Embodiment) -> list[TickSample]:
     return [sample for span in recorded_spans(bag, embodiment) for sample in span]
 
 
-def recorded_spans(bag: EpisodeBag, embodiment: Embodiment, films: dict[str, '_Film'] | None = None) -> Iterator[list[TickSample]]:
+def recorded_spans(
+    bag: EpisodeBag, embodiment: Embodiment, films: dict[str, '_Film'] | None = None
+) -> Iterator[list[TickSample]]:
     """State and commands at each tick of the recorder, a list between two pauses; `films` take the pictures of some topics meanwhile.
 
     Raises MissingSampleError where a stream has a gap.
     """
     films = films or {}
     wanted = [*embodiment.row_topics, 'row', EVENT_TOPIC, *films]
-    connections = {topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted}
+    connections = {
+        topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted
+    }
     kinds = {topic: connection.msgtype for topic, connection in connections.items() if topic not in films}
     sampling, ticks = _Sampling(embodiment, kinds), 0
     for message in bag.messages(connections):
@@ -136,7 +143,9 @@ class _Decoded(_Film):
 class _Nearest(_Film):
     """Pictures as the camera sent them: the one nearest to each tick."""
 
-    def __init__(self, path: Path, write: Callable[[Path], Mp4Copier | Mp4Encoder], camera: CameraField) -> None:
+    def __init__(
+        self, path: Path, write: Callable[[Path], Mp4Copier | Mp4Encoder], camera: CameraField
+    ) -> None:
         super().__init__(path, write)
         self._frames, self._ticks = FrameBuffer(camera), deque[int]()
 
@@ -223,7 +232,9 @@ class _VideoStretch(Segment):
 
 
 def _recorded(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str) -> Iterator[Segment]:
-    films = {camera.video_topic: _film(bag, embodiment, camera, folder, codec) for camera in embodiment.cameras}
+    films = {
+        camera.video_topic: _film(bag, embodiment, camera, folder, codec) for camera in embodiment.cameras
+    }
     spans = list(recorded_spans(bag, embodiment, films))
     for film in films.values():
         film.close()
@@ -250,7 +261,10 @@ def _film(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField, folder: 
 def _fits(bag: EpisodeBag, embodiment: Embodiment, camera: CameraField) -> bool:
     """Whether a camera was recorded in the embodiment's size."""
     message = next(bag.messages({camera.topic: bag.connections(embodiment)[camera.video_topic]}), None)
-    return message is not None and H264Decoder().decode(0, read_access_unit(message)).size == (camera.width, camera.height)
+    return message is not None and H264Decoder().decode(0, read_access_unit(message)).size == (
+        camera.width,
+        camera.height,
+    )
 
 
 @dataclass
@@ -267,7 +281,9 @@ class _Span:
 class _Maker:
     """Makes stretches of rows: encodes each camera's frame at once, so that no picture is kept."""
 
-    def __init__(self, bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> None:
+    def __init__(
+        self, bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]
+    ) -> None:
         self.spans: list[_Span] = []
         self._bag, self._embodiment, self._folder, self._codec = bag, embodiment, folder, codec
         self._ranges = ranges
@@ -275,11 +291,15 @@ class _Maker:
 
     def add(self, row: SampledRow) -> None:
         """Takes the next row. Raises GrootRosError for one without its state."""
-        chosen = next((part for part in self._ranges if part.start_ns <= row.tick.stamp_ns < part.end_ns), None)
+        chosen = next(
+            (part for part in self._ranges if part.start_ns <= row.tick.stamp_ns < part.end_ns), None
+        )
         if self._ranges and chosen is None:
             return
         if np.isinf(row.ages_s).any():
-            raise GrootRosError(f'The bag {self._bag.path} lacks its state at the tick {row.tick.stamp_ns / 1e9:.3f} s: a stream has a gap there.')
+            raise GrootRosError(
+                f'The bag {self._bag.path} lacks its state at the tick {row.tick.stamp_ns / 1e9:.3f} s: a stream has a gap there.'
+            )
         if (row.segment, chosen) != self._place:
             self._place = (row.segment, chosen)
             self._begin(chosen.task if chosen else '')
@@ -292,8 +312,14 @@ class _Maker:
     def _begin(self, task: str) -> None:
         self.close()
         fps, number = self._embodiment.fps, len(self.spans)
-        videos = {camera.name: self._folder / f'made_{number}_{camera.name}.mp4' for camera in self._embodiment.cameras}
-        encoders = {c.name: Mp4Encoder(videos[c.name], c.width, c.height, fps, self._codec) for c in self._embodiment.cameras}
+        videos = {
+            camera.name: self._folder / f'made_{number}_{camera.name}.mp4'
+            for camera in self._embodiment.cameras
+        }
+        encoders = {
+            c.name: Mp4Encoder(videos[c.name], c.width, c.height, fps, self._codec)
+            for c in self._embodiment.cameras
+        }
         self.spans.append(_Span([], encoders, videos, task))
 
     def close(self) -> None:
@@ -302,36 +328,55 @@ class _Maker:
             encoder.close()
 
 
-def _made(bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]) -> Iterator[Segment]:
+def _made(
+    bag: EpisodeBag, embodiment: Embodiment, folder: Path, codec: str, ranges: list[TimeRange]
+) -> Iterator[Segment]:
     made = _Maker(bag, embodiment, folder, codec, ranges)
     try:
         rows = _feed(bag, embodiment, made)
     except GrootRosError as error:
         text = str(error)
-        raise GrootRosError(text if str(bag.path) in text else f'The bag {bag.path} cannot be converted: {text.rstrip(".")}.') from error
+        raise GrootRosError(
+            text if str(bag.path) in text else f'The bag {bag.path} cannot be converted: {text.rstrip(".")}.'
+        ) from error
     finally:
         made.close()
     if not made.spans:
         missing = ', '.join(rows.missing())
-        why = f'{missing} has nothing' if missing else 'its streams do not overlap, or no time range meets them'
+        why = (
+            f'{missing} has nothing' if missing else 'its streams do not overlap, or no time range meets them'
+        )
         raise GrootRosError(f'The bag {bag.path} gives no row: {why}.')
     for span in made.spans:
         if len(span.samples) > 1:
             facts = _facts(bag)
             facts.task = span.task or facts.task
             frames = {name: encoder.frames for name, encoder in span.encoders.items()}
-            yield _VideoStretch(_rows(bag, embodiment, span.samples), facts, span.videos, frames, embodiment.fps)
+            yield _VideoStretch(
+                _rows(bag, embodiment, span.samples), facts, span.videos, frames, embodiment.fps
+            )
 
 
 def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowBuilder:
     """Hands the messages of a bag to a row maker, and its rows to `made`."""
     connections = bag.source_connections(embodiment)
-    if problems := check_types(embodiment, {t: c.msgtype for t, c in connections.items() if c.msgtype not in (VIDEO_TYPE, EVENT_TYPE)}):
+    if problems := check_types(
+        embodiment,
+        {t: c.msgtype for t, c in connections.items() if c.msgtype not in (VIDEO_TYPE, EVENT_TYPE)},
+    ):
         raise GrootRosError('; '.join(problems))
-    videos = {camera.topic for camera in embodiment.cameras if connections[camera.topic].msgtype == VIDEO_TYPE}
+    videos = {
+        camera.topic for camera in embodiment.cameras if connections[camera.topic].msgtype == VIDEO_TYPE
+    }
     # Stamps of video in our bags are corrected already.
-    sources = tuple(camera.model_copy(update={'latency_s': 0.0}) if camera.topic in videos else camera for camera in embodiment.cameras)
-    rows, frames = RowBuilder(embodiment.model_copy(update={'cameras': sources}), made.add), _Frames(embodiment, videos)
+    sources = tuple(
+        camera.model_copy(update={'latency_s': 0.0}) if camera.topic in videos else camera
+        for camera in embodiment.cameras
+    )
+    rows, frames = (
+        RowBuilder(embodiment.model_copy(update={'cameras': sources}), made.add),
+        _Frames(embodiment, videos),
+    )
     for message in bag.messages(connections):
         if message.type == EVENT_TYPE:
             if message.decode().kind == 'resumed':
@@ -362,7 +407,9 @@ class _Frames:
         size = self._sizes.setdefault(message.topic, frame.size)
         if frame.size != size:
             change = f'{size[0]}x{size[1]} to {frame.size[0]}x{frame.size[1]}'
-            raise GrootRosError(f'{message.topic} changes from {change}: take the parts of one size with --ranges')
+            raise GrootRosError(
+                f'{message.topic} changes from {change}: take the parts of one size with --ranges'
+            )
         return frame
 
     def _decoded(self, message: BagMessage) -> Frame:
@@ -375,7 +422,9 @@ class _Frames:
 
 def _check_stamp(topic: str, stamp_ns: int) -> None:
     if not stamp_ns:
-        raise GrootRosError(f'{topic} comes with a stamp of zero: its driver does not stamp, so nobody knows when it was measured')
+        raise GrootRosError(
+            f'{topic} comes with a stamp of zero: its driver does not stamp, so nobody knows when it was measured'
+        )
 
 
 def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) -> RowTable:
@@ -387,10 +436,15 @@ def _rows(bag: EpisodeBag, embodiment: Embodiment, samples: list[TickSample]) ->
             'set fps in the embodiment, or the camera, to the same rate.'
         )
     rows = build_rows(embodiment, samples)
-    for kind, values, slices in (('state', rows.states, embodiment.state_slices), ('action', rows.actions, embodiment.action_slices)):
+    for kind, values, slices in (
+        ('state', rows.states, embodiment.state_slices),
+        ('action', rows.actions, embodiment.action_slices),
+    ):
         for name, part in slices.items():
             if len(bad := np.flatnonzero(~np.isfinite(values[:, part]).all(axis=1))):
-                raise GrootRosError(f'The bag {bag.path} cannot be converted: {kind} {name} is NaN or infinite at row {bad[0]}.')
+                raise GrootRosError(
+                    f'The bag {bag.path} cannot be converted: {kind} {name} is NaN or infinite at row {bad[0]}.'
+                )
     return rows
 
 

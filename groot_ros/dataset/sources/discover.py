@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds what can be converted: bags, demonstrations in HDF5 files, episodes of LeRobot datasets; here or in object storage."""
 
 import contextlib
@@ -43,7 +44,9 @@ def find_recordings(sources: list[str]) -> list[Recording]:
     for source in sources:
         found = _remote_bags(source) if _is_remote(source) else _local_items(Path(source))
         if not found:
-            raise GrootRosError(f'{source} holds no bag (no metadata.yaml or .mcap file), HDF5 file or LeRobot dataset: give the folder with the data.')
+            raise GrootRosError(
+                f'{source} holds no bag (no metadata.yaml or .mcap file), HDF5 file or LeRobot dataset: give the folder with the data.'
+            )
         items += found
     return list(dict.fromkeys(items))
 
@@ -65,7 +68,9 @@ def fetched(item: Recording) -> Iterator[Path]:
         try:
             files.get(f'{place}/', f'{folder / posixpath.basename(place)}/', recursive=True)
         except Exception as error:  # each storage raises its own
-            raise GrootRosError(f'{item.location} cannot be fetched ({error}): is the storage there, and may you read it?') from error
+            raise GrootRosError(
+                f'{item.location} cannot be fetched ({error}): is the storage there, and may you read it?'
+            ) from error
         yield folder / posixpath.basename(place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -89,7 +94,9 @@ def need_h5py() -> None:
 
 def _local_items(path: Path) -> list[Recording]:
     if not path.exists():
-        raise GrootRosError(f'{path} does not exist: give a bag, an HDF5 file, a LeRobot dataset, or a folder of them.')
+        raise GrootRosError(
+            f'{path} does not exist: give a bag, an HDF5 file, a LeRobot dataset, or a folder of them.'
+        )
     if path.is_file():
         return _demonstrations(path) if path.suffix in _HDF5_SUFFIXES else []
     datasets = [info.parents[1] for info in sorted(path.rglob('meta/info.json'))]
@@ -99,7 +106,9 @@ def _local_items(path: Path) -> list[Recording]:
             continue
         if file.suffix in _HDF5_SUFFIXES and file.is_file():
             found[file] = _demonstrations(file)
-        elif (file.suffix == '.mcap' or file.name == 'metadata.yaml') and file.parent.suffix not in LEFT_BY_RECOVERY:
+        elif (
+            file.suffix == '.mcap' or file.name == 'metadata.yaml'
+        ) and file.parent.suffix not in LEFT_BY_RECOVERY:
             found[file.parent] = [Recording('bag', str(file.parent))]
     return [item for place in sorted(found) for item in found[place]]
 
@@ -113,9 +122,13 @@ def _demonstrations(file: Path) -> list[Recording]:
             group = opened.get(_DEMONSTRATIONS)
             names = list(group) if isinstance(group, h5py.Group) else []
     except OSError as error:
-        raise GrootRosError(f'{file} cannot be read as HDF5 ({error}): it is damaged, or something else.') from error
+        raise GrootRosError(
+            f'{file} cannot be read as HDF5 ({error}): it is damaged, or something else.'
+        ) from error
     if not names:
-        raise GrootRosError(f'{file} has no group `{_DEMONSTRATIONS}` of demonstrations, as Isaac Lab and Mimic write it.')
+        raise GrootRosError(
+            f'{file} has no group `{_DEMONSTRATIONS}` of demonstrations, as Isaac Lab and Mimic write it.'
+        )
     return [Recording('hdf5', str(file), name) for name in sorted(names, key=_by_number)]
 
 
@@ -128,9 +141,15 @@ def _episodes(folder: Path) -> list[Recording]:
     try:
         version = json.loads((folder / 'meta/info.json').read_text()).get('codebase_version', '')
         lines = (folder / 'meta/episodes.jsonl').read_text().splitlines()
-        return [Recording('lerobot', str(folder), str(json.loads(line)['episode_index'])) for line in lines if line.strip()]
+        return [
+            Recording('lerobot', str(folder), str(json.loads(line)['episode_index']))
+            for line in lines
+            if line.strip()
+        ]
     except FileNotFoundError as error:
-        raise GrootRosError(f'{folder} is a LeRobot dataset of {version or "an unknown version"}, and v2.0 and v2.1 can be converted.') from error
+        raise GrootRosError(
+            f'{folder} is a LeRobot dataset of {version or "an unknown version"}, and v2.0 and v2.1 can be converted.'
+        ) from error
     except (ValueError, KeyError, OSError) as error:
         raise GrootRosError(f'The dataset {folder} cannot be read ({error}).') from error
 
@@ -141,7 +160,9 @@ def _is_remote(location: str) -> bool:
 
 def _file_system(location: str):
     if importlib.util.find_spec('fsspec') is None:
-        raise GrootRosError(f'{location} needs fsspec, and the package of its storage: pip install "groot_ros[storage]" s3fs.')
+        raise GrootRosError(
+            f'{location} needs fsspec, and the package of its storage: pip install "groot_ros[storage]" s3fs.'
+        )
     import fsspec
 
     try:
@@ -153,5 +174,11 @@ def _file_system(location: str):
 def _remote_bags(source: str) -> list[Recording]:
     files, place = _file_system(source)
     scheme = source.split('://')[0]
-    folders = {posixpath.dirname(file) for file in files.find(place) if file.endswith(('.mcap', '/metadata.yaml'))}
-    return [Recording('bag', f'{scheme}://{folder}') for folder in sorted(folders) if not folder.endswith(LEFT_BY_RECOVERY)]
+    folders = {
+        posixpath.dirname(file) for file in files.find(place) if file.endswith(('.mcap', '/metadata.yaml'))
+    }
+    return [
+        Recording('bag', f'{scheme}://{folder}')
+        for folder in sorted(folders)
+        if not folder.endswith(LEFT_BY_RECOVERY)
+    ]

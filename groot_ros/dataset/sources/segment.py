@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stretch: what becomes one episode of a dataset. Its rows, where it comes from, and how its videos are written."""
 
 from collections.abc import Iterable

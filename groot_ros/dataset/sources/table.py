@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes that lie in tables already: demonstrations in HDF5 (Isaac Lab, Mimic), episodes of LeRobot v2 datasets with other columns."""
 
 import hashlib
@@ -52,7 +53,11 @@ class Table(AbstractContextManager):
 
 def open_table(item: Recording, path: Path, embodiment: Embodiment) -> Table:
     """The table behind an item whose file lies at `path`. Raises GrootRosError for one that cannot be read."""
-    return _Demonstration(item, path, embodiment) if item.kind == 'hdf5' else _LerobotEpisode(item, path, embodiment)
+    return (
+        _Demonstration(item, path, embodiment)
+        if item.kind == 'hdf5'
+        else _LerobotEpisode(item, path, embodiment)
+    )
 
 
 @dataclass
@@ -65,7 +70,9 @@ class TableSegment(Segment):
 
     def write_video(self, camera: CameraField, path: Path, first: int, count: int) -> int:
         """Of the rows from `first` on."""
-        return self.table.write_video(camera, path, slice(first, first + count), self.embodiment.fps, self.codec)
+        return self.table.write_video(
+            camera, path, slice(first, first + count), self.embodiment.fps, self.codec
+        )
 
 
 def table_stretch(table: Table, embodiment: Embodiment, codec: str) -> TableSegment:
@@ -75,14 +82,22 @@ def table_stretch(table: Table, embodiment: Embodiment, codec: str) -> TableSegm
     commands = _stacked(table, embodiment, [source for _, source, _ in embodiment.commands])
     count = len(states)
     if commands.shape[1] and len(commands) != count:
-        raise GrootRosError(f'{table.where} has {count} states and {len(commands)} actions: the file is damaged.')
+        raise GrootRosError(
+            f'{table.where} has {count} states and {len(commands)} actions: the file is damaged.'
+        )
     commands = commands if commands.shape[1] else np.zeros((count, 0))
     if embodiment.eef_9d or any(field.is_derived for field in embodiment.action):
         given = commands[:-1]
     else:  # every row has its action already, so that the last one needs no successor
-        given, states, commands = commands, np.vstack([states, states[-1:]]), np.vstack([commands, commands[-1:]])
+        given, states, commands = (
+            commands,
+            np.vstack([states, states[-1:]]),
+            np.vstack([commands, commands[-1:]]),
+        )
     ticks_ns = np.round(np.arange(len(given)) * 1e9 / embodiment.fps).astype(np.int64)
-    rows = rows_between(embodiment, states, commands, given, ticks_ns, np.zeros((len(given), len(embodiment.state))))
+    rows = rows_between(
+        embodiment, states, commands, given, ticks_ns, np.zeros((len(given), len(embodiment.state)))
+    )
     if embodiment.reward and embodiment.reward != OUTCOME:
         rows.more[REWARD] = _numbers(table, embodiment.reward).reshape(count, -1)[: len(rows), 0]
     return TableSegment(rows, table.facts, table, embodiment, codec)
@@ -91,21 +106,31 @@ def table_stretch(table: Table, embodiment: Embodiment, codec: str) -> TableSegm
 def _check_columns(table: Table, embodiment: Embodiment) -> None:
     sources = [*embodiment.state, *(source for _, source, _ in embodiment.commands), *embodiment.cameras]
     if not all(source.column for source in sources):
-        raise GrootRosError(f'The embodiment {embodiment.name} names no columns, it is for bags: choose another one for {table.where}.')
-    wanted = [source.column for source in sources] + [embodiment.reward] * (embodiment.reward not in ('', OUTCOME))
+        raise GrootRosError(
+            f'The embodiment {embodiment.name} names no columns, it is for bags: choose another one for {table.where}.'
+        )
+    wanted = [source.column for source in sources] + [embodiment.reward] * (
+        embodiment.reward not in ('', OUTCOME)
+    )
     if missing := [name for name in dict.fromkeys(wanted) if name not in table.columns]:
         raise GrootRosError(
             f'{table.where} lacks {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has '
             f'{", ".join(sorted(table.columns))}: mend `column` in the embodiment.'
         )
-    if any(camera.rate_hz and abs(camera.rate_hz / embodiment.fps - 1) > 1e-6 for camera in embodiment.cameras):
-        raise GrootRosError(f'{table.where} holds rows, which have no time between them: it cannot be converted at {embodiment.fps:g} rows a second.')
+    if any(
+        camera.rate_hz and abs(camera.rate_hz / embodiment.fps - 1) > 1e-6 for camera in embodiment.cameras
+    ):
+        raise GrootRosError(
+            f'{table.where} holds rows, which have no time between them: it cannot be converted at {embodiment.fps:g} rows a second.'
+        )
 
 
 def _stacked(table: Table, embodiment: Embodiment, sources: list[Source]) -> Array:
     columns = [_taken(table, embodiment, source) for source in sources]
     if len({len(column) for column in columns}) > 1:
-        lengths = ', '.join(f'{source.column} {len(column)}' for source, column in zip(sources, columns, strict=True))
+        lengths = ', '.join(
+            f'{source.column} {len(column)}' for source, column in zip(sources, columns, strict=True)
+        )
         raise GrootRosError(f'{table.where} has columns of different lengths: {lengths}.')
     if columns and len(columns[0]) < 2:
         raise GrootRosError(f'{table.where} has {len(columns[0])} rows: at least two are needed.')
@@ -117,7 +142,9 @@ def _taken(table: Table, embodiment: Embodiment, source: Source) -> Array:
     values = values.reshape(len(values), -1)
     names = embodiment.column_joint_names.get(source.column, ())
     if source.joints and len(names) != values.shape[1]:
-        raise GrootRosError(f'{table.where} has {values.shape[1]} numbers in {source.column}, and column_joint_names names {len(names)} joints.')
+        raise GrootRosError(
+            f'{table.where} has {values.shape[1]} numbers in {source.column}, and column_joint_names names {len(names)} joints.'
+        )
     indices = [names.index(joint) for joint in source.joints] or list(source.indices)
     if indices and max(indices) < values.shape[1]:
         values = values[:, indices]
@@ -135,13 +162,17 @@ def _numbers(table: Table, name: str) -> Array:
     try:
         return np.asarray(table.column(name), float)
     except (ValueError, TypeError) as error:
-        raise GrootRosError(f'{table.where} has a column {name} that is no table of numbers: its rows differ in length, or it holds text.') from error
+        raise GrootRosError(
+            f'{table.where} has a column {name} that is no table of numbers: its rows differ in length, or it holds text.'
+        ) from error
 
 
 def frames_of(pictures: Any, span: slice, where: str) -> Iterator[Frame]:
     """Frames of an array of RGB pictures, or of a dataset of HDF5, some at a time. Raises GrootRosError for another shape or type."""
     if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
-        raise GrootRosError(f'{where} has the shape {pictures.shape} and type {pictures.dtype}: pictures are (n, height, width, 3) uint8.')
+        raise GrootRosError(
+            f'{where} has the shape {pictures.shape} and type {pictures.dtype}: pictures are (n, height, width, 3) uint8.'
+        )
     for first in range(span.start, span.stop, _FRAMES_AT_ONCE):
         for picture in pictures[first : min(first + _FRAMES_AT_ONCE, span.stop)]:
             yield Frame(0, picture, 'rgb24')
@@ -159,7 +190,9 @@ class _Demonstration(Table):
         self._group = self._file['data'][item.entry]
         self._embodiment = embodiment
         self.columns: list[str] = []
-        self._group.visititems(lambda name, node: self.columns.append(name) if isinstance(node, h5py.Dataset) else None)
+        self._group.visititems(
+            lambda name, node: self.columns.append(name) if isinstance(node, h5py.Dataset) else None
+        )
         succeeded = self._group.attrs.get('success', True)
         self.facts = EpisodeMetadata(self._task(), 'success' if succeeded else 'failure')
 
@@ -182,7 +215,11 @@ class _Demonstration(Table):
             dataset = self._group[name]
             digest.update(f'{name} {dataset.shape} {dataset.dtype}'.encode())
             if dataset.ndim < 3:
-                digest.update(repr(dataset[()].tolist()).encode() if dataset.dtype.hasobject else np.ascontiguousarray(dataset[()]).tobytes())
+                digest.update(
+                    repr(dataset[()].tolist()).encode()
+                    if dataset.dtype.hasobject
+                    else np.ascontiguousarray(dataset[()]).tobytes()
+                )
         return digest.hexdigest()
 
     def _task(self) -> str:
@@ -192,7 +229,9 @@ class _Demonstration(Table):
                     text = attributes[key]
                     return self._text(text.decode() if isinstance(text, bytes) else str(text))
         try:
-            return self._embodiment.tasks.get(json.loads(self._file['data'].attrs.get('env_args', '{}')).get('env_name', ''), '')
+            return self._embodiment.tasks.get(
+                json.loads(self._file['data'].attrs.get('env_args', '{}')).get('env_name', ''), ''
+            )
         except (ValueError, AttributeError):
             return ''
 
@@ -209,14 +248,18 @@ class _LerobotEpisode(Table):
         info = self._read(path / 'meta/info.json', json.loads)
         if abs(float(info.get('fps', 0)) / embodiment.fps - 1) > 1e-6:
             said = f'the embodiment {embodiment.name} says {embodiment.fps:g}'
-            raise GrootRosError(f'{item.location} has {info.get("fps")} rows a second but {said}: set its fps.')
+            raise GrootRosError(
+                f'{item.location} has {info.get("fps")} rows a second but {said}: set its fps.'
+            )
         index = int(item.entry)
         place = {'episode_chunk': index // int(info.get('chunks_size', 1000)), 'episode_index': index}
         try:
             self._parquet = inside(path, info['data_path'].format(**place))
             self._table = pq.read_table(self._parquet)
             features = [name for name, feature in info['features'].items() if feature.get('dtype') == 'video']
-            self._videos = {name: inside(path, info['video_path'].format(**place, video_key=name)) for name in features}
+            self._videos = {
+                name: inside(path, info['video_path'].format(**place, video_key=name)) for name in features
+            }
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise GrootRosError(f'{self.where} cannot be read ({str(error).splitlines()[0]}).') from error
         self.columns = [*self._table.column_names, *self._videos]
@@ -232,7 +275,11 @@ class _LerobotEpisode(Table):
         try:
             with av.open(str(video)) as container:
                 stream = container.streams.video[0]
-                name, size, rate = stream.codec_context.codec.canonical_name, (stream.width, stream.height), float(stream.average_rate or 0)
+                name, size, rate = (
+                    stream.codec_context.codec.canonical_name,
+                    (stream.width, stream.height),
+                    float(stream.average_rate or 0),
+                )
             keyframes, in_order = find_keyframes(video)
             if name == codec and size == (camera.width, camera.height) and abs(rate / fps - 1) < 1e-3:
                 if count == self._table.num_rows and span.start == 0:
@@ -242,7 +289,9 @@ class _LerobotEpisode(Table):
                     return cut_mp4(video, path, span.start, count, fps)
             return encoded(self._frames(video, span), camera, path, fps, codec)
         except (OSError, av.FFmpegError, IndexError) as error:
-            raise GrootRosError(f'The video {video} cannot be decoded ({str(error).splitlines()[0]}).') from error
+            raise GrootRosError(
+                f'The video {video} cannot be decoded ({str(error).splitlines()[0]}).'
+            ) from error
 
     def fingerprint(self) -> str:
         """Of its files."""
@@ -261,17 +310,28 @@ class _LerobotEpisode(Table):
 
     def _task(self, index: int, embodiment: Embodiment) -> str:
         tasks = {record['task_index']: record['task'] for record in self._records('tasks.jsonl')}
-        own = tasks.get(self._table['task_index'][0].as_py()) if 'task_index' in self._table.column_names and self._table.num_rows else None
-        episode = next((record for record in self._records('episodes.jsonl') if record['episode_index'] == index), {})
+        own = (
+            tasks.get(self._table['task_index'][0].as_py())
+            if 'task_index' in self._table.column_names and self._table.num_rows
+            else None
+        )
+        episode = next(
+            (record for record in self._records('episodes.jsonl') if record['episode_index'] == index), {}
+        )
         texts = [own, *episode.get('tasks', [])]
         text = next((text for text in texts if text and text not in VALIDITIES), '')
         return embodiment.tasks.get(text, text)
 
     def _records(self, name: str) -> list[dict[str, Any]]:
-        return self._read(self._root / 'meta' / name, lambda text: [json.loads(line) for line in text.splitlines() if line.strip()])
+        return self._read(
+            self._root / 'meta' / name,
+            lambda text: [json.loads(line) for line in text.splitlines() if line.strip()],
+        )
 
     def _read(self, path: Path, parse: Callable[[str], Any]) -> Any:
         try:
             return parse(path.read_text())
         except (OSError, ValueError) as error:
-            raise GrootRosError(f'{self.where} cannot be read: {path.name} is missing or damaged ({error}).') from error
+            raise GrootRosError(
+                f'{self.where} cannot be read: {path.name} is missing or damaged ({error}).'
+            ) from error

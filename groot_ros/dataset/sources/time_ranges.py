@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes in a bag that holds several: by time ranges that a person wrote down, or by what our recorder said meanwhile."""
 
 from dataclasses import dataclass
@@ -52,12 +53,16 @@ class RangeEntry:
 
     def in_bag(self, bag: EpisodeBag) -> TimeRange:
         """The range in ROS time."""
-        return TimeRange(bag.start_ns + round(self.start_s * 1e9), bag.start_ns + round(self.end_s * 1e9), self.task)
+        return TimeRange(
+            bag.start_ns + round(self.start_s * 1e9), bag.start_ns + round(self.end_s * 1e9), self.task
+        )
 
 
 def load_ranges(path: Path) -> list[RangeEntry]:
     """The ranges of a YAML file like `ranges: [{bag: session_1, start_s: 2, end_s: 14.5, task: ...}]`. Raises GrootRosError naming what is wrong."""
-    entries = checked(_File, read_yaml(path, 'The file of time ranges'), f'The file of time ranges {path}').ranges
+    entries = checked(
+        _File, read_yaml(path, 'The file of time ranges'), f'The file of time ranges {path}'
+    ).ranges
     return [RangeEntry(**entry.model_dump()) for entry in entries]
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of one episode: its parquet columns, its annotations and its videos."""
 
 from collections.abc import Iterator
@@ -24,7 +25,11 @@ def check_episode(
     try:
         table = pq.read_table(inside(root, file))
     except (OSError, pa.ArrowException, ValueError) as error:
-        return None, [Finding(ERROR, file, f'cannot be read ({str(error).splitlines()[0]})', 'convert the episode again')]
+        return None, [
+            Finding(
+                ERROR, file, f'cannot be read ({str(error).splitlines()[0]})', 'convert the episode again'
+            )
+        ]
     facts = EpisodeColumns(file, table.num_rows, {}, {})
     findings = list(_check_length(facts, record))
     findings += _read_columns(table, info['features'], facts)
@@ -32,7 +37,9 @@ def check_episode(
     findings += _check_timestamps(facts, info)
     for key, feature in info['features'].items():
         if feature.get('dtype') == 'video' and _used(key, modality):
-            video = info.get('video_path', '').format(episode_chunk=index // size, episode_index=index, video_key=key)
+            video = info.get('video_path', '').format(
+                episode_chunk=index // size, episode_index=index, video_key=key
+            )
             findings += check_video(root, video, key, feature, facts, info.get('fps', 0))
     return facts, findings
 
@@ -40,7 +47,12 @@ def check_episode(
 def _check_length(facts: EpisodeColumns, record: dict[str, Any]) -> Iterator[Finding]:
     if record['length'] != facts.rows:
         what = 'the rest is never read' if record['length'] < facts.rows else 'the loader runs past the end'
-        yield Finding(ERROR, facts.file, f'has {facts.rows} rows, episodes.jsonl says {record["length"]}: {what}', 'mend the length')
+        yield Finding(
+            ERROR,
+            facts.file,
+            f'has {facts.rows} rows, episodes.jsonl says {record["length"]}: {what}',
+            'mend the length',
+        )
 
 
 def _read_columns(table: pa.Table, features: dict[str, Any], facts: EpisodeColumns) -> Iterator[Finding]:
@@ -48,35 +60,70 @@ def _read_columns(table: pa.Table, features: dict[str, Any], facts: EpisodeColum
         if 'float' not in str(feature.get('dtype')):
             continue
         if name not in table.column_names:
-            yield Finding(ERROR, facts.file, f'lacks the column {name} that info.json lists', 'convert the episode again')
+            yield Finding(
+                ERROR,
+                facts.file,
+                f'lacks the column {name} that info.json lists',
+                'convert the episode again',
+            )
             continue
         try:
             values = np.array(table[name].to_pylist(), float).reshape(table.num_rows, -1)
         except (ValueError, TypeError):
-            yield Finding(ERROR, facts.file, f'the vectors of {name} are not all of one length, or not numbers', 'convert the episode again')
+            yield Finding(
+                ERROR,
+                facts.file,
+                f'the vectors of {name} are not all of one length, or not numbers',
+                'convert the episode again',
+            )
             continue
         facts.columns[name] = values
         if values.shape[1] != int(feature['shape'][0]):
-            yield Finding(ERROR, facts.file, f'{name} has {values.shape[1]} numbers, info.json says {feature["shape"][0]}', 'mend info.json')
+            yield Finding(
+                ERROR,
+                facts.file,
+                f'{name} has {values.shape[1]} numbers, info.json says {feature["shape"][0]}',
+                'mend info.json',
+            )
         bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad):
-            yield Finding(ERROR, facts.file, f'{name} holds NaN or infinity in {len(bad)} rows', 'convert again, or leave it out', int(bad[0]))
+            yield Finding(
+                ERROR,
+                facts.file,
+                f'{name} holds NaN or infinity in {len(bad)} rows',
+                'convert again, or leave it out',
+                int(bad[0]),
+            )
 
 
-def _check_annotations(table: pa.Table, modality: dict[str, Any], facts: EpisodeColumns, tasks: dict[int, str]) -> Iterator[Finding]:
+def _check_annotations(
+    table: pa.Table, modality: dict[str, Any], facts: EpisodeColumns, tasks: dict[int, str]
+) -> Iterator[Finding]:
     for name, part in (modality.get('annotation') or {}).items():
         column = part.get('original_key', f'annotation.{name}')
         if column not in table.column_names:
             yield Finding(ERROR, facts.file, f'lacks the column {column}', 'convert the episode again')
             continue
         if not pa.types.is_integer(table[column].type):
-            yield Finding(ERROR, facts.file, f'{column} holds {table[column].type}, not indices into tasks.jsonl', 'write int64 indices')
+            yield Finding(
+                ERROR,
+                facts.file,
+                f'{column} holds {table[column].type}, not indices into tasks.jsonl',
+                'write int64 indices',
+            )
             continue
         indices = set(table[column].to_pylist()) - {None}
         if unknown := sorted(indices - set(tasks)):
-            yield Finding(ERROR, facts.file, f'{column} has index {unknown[0]}, which tasks.jsonl lacks', 'add the task')
+            yield Finding(
+                ERROR, facts.file, f'{column} has index {unknown[0]}, which tasks.jsonl lacks', 'add the task'
+            )
         elif 'validity' not in name and any(tasks[index] in VALIDITIES for index in indices):
-            yield Finding(ERROR, facts.file, f'{column} says {tasks[min(indices)]!r}, which is a validity and no task', 'mend the indices')
+            yield Finding(
+                ERROR,
+                facts.file,
+                f'{column} says {tasks[min(indices)]!r}, which is a validity and no task',
+                'mend the indices',
+            )
 
 
 def _check_timestamps(facts: EpisodeColumns, info: dict[str, Any]) -> Iterator[Finding]:
@@ -85,7 +132,12 @@ def _check_timestamps(facts: EpisodeColumns, info: dict[str, Any]) -> Iterator[F
     stamps, period_s = facts.columns['timestamp'][:, 0], 1 / info['fps']
     # NVIDIA's own sets begin one period after zero; more than that and N1.5 looks for frames that do not exist.
     if abs(stamps[0]) > 1.5 * period_s:
-        yield Finding(ERROR, facts.file, f'timestamps begin at {stamps[0]:.2f} s: GR00T N1.5 wants seconds since the start', 'write k / fps')
+        yield Finding(
+            ERROR,
+            facts.file,
+            f'timestamps begin at {stamps[0]:.2f} s: GR00T N1.5 wants seconds since the start',
+            'write k / fps',
+        )
         return
     off = np.flatnonzero(np.abs(stamps - stamps[0] - np.arange(facts.rows) * period_s) > _TIME_TOLERANCE_S)
     if len(off):
@@ -96,4 +148,6 @@ def _check_timestamps(facts: EpisodeColumns, info: dict[str, Any]) -> Iterator[F
 
 def _used(feature: str, modality: dict[str, Any]) -> bool:
     videos = modality.get('video') or {}
-    return feature in {part.get('original_key', f'observation.images.{name}') for name, part in videos.items()}
+    return feature in {
+        part.get('original_key', f'observation.images.{name}') for name, part in videos.items()
+    }

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a check found, and what checks need to know of an episode: shared by the modules that validate."""
 
 from dataclasses import dataclass

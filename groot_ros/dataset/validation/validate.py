@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks a dataset: what GR00T's loader refuses, and what it accepts silently though training would suffer."""
 
 import json
@@ -41,12 +42,19 @@ class ValidationReport:
         """The first finding of each kind, and how many more there are that differ in place and numbers only."""
         groups: dict[tuple[str, str, str], list[Finding]] = {}
         for finding in self.findings:
-            groups.setdefault((finding.severity, re.sub(r'[\d.]+', '', finding.problem), finding.mending), []).append(finding)
+            groups.setdefault(
+                (finding.severity, re.sub(r'[\d.]+', '', finding.problem), finding.mending), []
+            ).append(finding)
         return [(group[0], len(group) - 1) for group in groups.values()]
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
-        counts = {'errors': self.errors, 'warnings': self.warnings, 'episodes': self.episodes, 'rows': self.rows}
+        counts = {
+            'errors': self.errors,
+            'warnings': self.warnings,
+            'episodes': self.episodes,
+            'rows': self.rows,
+        }
         return {**counts, 'findings': [vars(finding) for finding in self.findings]}
 
 
@@ -66,7 +74,9 @@ class Meta:
 def validate(root: Path, horizon: int = 16, gr00t_version: str = 'n1.7') -> ValidationReport:
     """Looks at every file of a dataset. Raises GrootRosError where there is no dataset at `root` at all, or no such release of GR00T."""
     if gr00t_version not in GR00T_VERSIONS:
-        raise GrootRosError(f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.')
+        raise GrootRosError(
+            f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.'
+        )
     if not (root / 'meta').is_dir():
         raise GrootRosError(f'{root} is not a dataset: it has no folder meta.')
     report = ValidationReport()
@@ -75,11 +85,19 @@ def validate(root: Path, horizon: int = 16, gr00t_version: str = 'n1.7') -> Vali
         return report
     report.findings += _check_info(meta)
     report.findings += _check_modality(meta)
-    facts = [episode for record in meta.episodes if (episode := _episode(meta, record, report.findings)) is not None]
+    facts = [
+        episode
+        for record in meta.episodes
+        if (episode := _episode(meta, record, report.findings)) is not None
+    ]
     for episode in facts:
-        report.findings += check_motion(meta.modality, meta.embodiment, float(meta.info.get('fps') or 0), episode)
+        report.findings += check_motion(
+            meta.modality, meta.embodiment, float(meta.info.get('fps') or 0), episode
+        )
     report.findings += _check_language(meta)
-    report.findings += check_dataset_values(meta.info, meta.modality, meta.stats, facts, horizon, GR00T_VERSIONS[gr00t_version])
+    report.findings += check_dataset_values(
+        meta.info, meta.modality, meta.stats, facts, horizon, GR00T_VERSIONS[gr00t_version]
+    )
     report.findings += _check_leftovers(meta)
     report.episodes, report.rows = len(facts), sum(episode.rows for episode in facts)
     return report
@@ -95,10 +113,25 @@ def _read_meta(root: Path, findings: list[Finding]) -> Meta | None:
         return None
     for key in ('data_path', 'chunks_size', 'features'):
         if key not in parsed['info.json']:
-            findings.append(Finding(ERROR, 'meta/info.json', f'{key} is missing, which the loader reads', 'convert the dataset again'))
+            findings.append(
+                Finding(
+                    ERROR,
+                    'meta/info.json',
+                    f'{key} is missing, which the loader reads',
+                    'convert the dataset again',
+                )
+            )
             return None
     stats = parsed['stats.json'] or {}
-    return Meta(root, parsed['info.json'], parsed['modality.json'], parsed['episodes.jsonl'], parsed['tasks.jsonl'], stats, _noted_embodiment(root))
+    return Meta(
+        root,
+        parsed['info.json'],
+        parsed['modality.json'],
+        parsed['episodes.jsonl'],
+        parsed['tasks.jsonl'],
+        stats,
+        _noted_embodiment(root),
+    )
 
 
 def _noted_embodiment(root: Path) -> dict[str, Any]:
@@ -129,7 +162,9 @@ def _read_jsonl(path: Path, keys: tuple[str, ...], findings: list[Finding]) -> l
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
-        findings.append(Finding(ERROR, where, f'cannot be read ({error.strerror})', 'convert the dataset again'))
+        findings.append(
+            Finding(ERROR, where, f'cannot be read ({error.strerror})', 'convert the dataset again')
+        )
         return None
     records = []
     for number, line in enumerate(lines, 1):
@@ -139,7 +174,9 @@ def _read_jsonl(path: Path, keys: tuple[str, ...], findings: list[Finding]) -> l
                 raise ValueError(f'{", ".join(missing)} missing')
             records.append(record)
         except (ValueError, TypeError) as error:
-            problem = 'is blank, at which the loader stops' if not line.strip() else f'is not a record ({error})'
+            problem = (
+                'is blank, at which the loader stops' if not line.strip() else f'is not a record ({error})'
+            )
             findings.append(Finding(ERROR, where, f'line {number} {problem}', 'delete or mend the line'))
     return records
 
@@ -156,10 +193,20 @@ def _check_info(meta: Meta) -> Iterator[Finding]:
     if not isinstance(info.get('fps'), (int, float)) or info['fps'] <= 0:
         yield Finding(ERROR, where, f'fps is {info.get("fps")!r}', 'set it to the rate of the rows')
     if 'total_episodes' in info and info['total_episodes'] != len(meta.episodes):
-        yield Finding(ERROR, where, f'total_episodes is {info["total_episodes"]}, episodes.jsonl has {len(meta.episodes)}', 'convert again')
+        yield Finding(
+            ERROR,
+            where,
+            f'total_episodes is {info["total_episodes"]}, episodes.jsonl has {len(meta.episodes)}',
+            'convert again',
+        )
     total = sum(record['length'] for record in meta.episodes)
     if 'total_frames' in info and info['total_frames'] != total:
-        yield Finding(ERROR, where, f'total_frames is {info["total_frames"]}, the lengths add up to {total}', 'convert again')
+        yield Finding(
+            ERROR,
+            where,
+            f'total_frames is {info["total_frames"]}, the lengths add up to {total}',
+            'convert again',
+        )
     if not meta.episodes:
         yield Finding(ERROR, 'meta/episodes.jsonl', 'holds no episode', 'convert some bags')
     indices = [record['episode_index'] for record in meta.episodes]
@@ -181,11 +228,21 @@ def _check_modality(meta: Meta) -> Iterator[Finding]:
     for name, part in (meta.modality.get('video') or {}).items():
         column = part.get('original_key', f'observation.images.{name}')
         if features.get(column, {}).get('dtype') != 'video':
-            yield Finding(ERROR, where, f'video.{name} names {column}, which info.json has no video feature for', 'mend original_key')
+            yield Finding(
+                ERROR,
+                where,
+                f'video.{name} names {column}, which info.json has no video feature for',
+                'mend original_key',
+            )
     for name, part in (meta.modality.get('annotation') or {}).items():
         column = part.get('original_key', f'annotation.{name}')
         if column not in features:
-            yield Finding(ERROR, where, f'annotation.{name} names {column}, which info.json has no feature for', 'mend original_key')
+            yield Finding(
+                ERROR,
+                where,
+                f'annotation.{name} names {column}, which info.json has no feature for',
+                'mend original_key',
+            )
 
 
 def _check_language(meta: Meta) -> Iterator[Finding]:
@@ -193,7 +250,12 @@ def _check_language(meta: Meta) -> Iterator[Finding]:
     where, texts = 'meta/tasks.jsonl', [str(task['task']) for task in meta.tasks]
     for task, text in zip(meta.tasks, texts, strict=True):
         if not any(character.isalnum() for character in text):
-            yield Finding(WARNING, where, f'task {task["task_index"]} has no words, so a policy is told nothing', 'convert with --task')
+            yield Finding(
+                WARNING,
+                where,
+                f'task {task["task_index"]} has no words, so a policy is told nothing',
+                'convert with --task',
+            )
         if len(text) > _MAX_TEXT:
             problem = f'task {task["task_index"]} has {len(text)} characters, more than a model reads'
             yield Finding(WARNING, where, problem, f'write it in at most {_MAX_TEXT}')
@@ -206,12 +268,19 @@ def _check_language(meta: Meta) -> Iterator[Finding]:
 
 def _check_slice(where: str, name: str, part: dict, column: str, features: dict) -> Iterator[Finding]:
     if column not in features:
-        yield Finding(ERROR, where, f'{name} names {column}, which info.json has no feature for', 'mend original_key')
+        yield Finding(
+            ERROR, where, f'{name} names {column}, which info.json has no feature for', 'mend original_key'
+        )
         return
     size = int(features[column]['shape'][0])
     start, end = part.get('start'), part.get('end')
     if not (isinstance(start, int) and isinstance(end, int) and 0 <= start < end <= size):
-        yield Finding(ERROR, where, f'{name} is the slice {start} to {end} of {column}, which has {size} numbers', 'mend start and end')
+        yield Finding(
+            ERROR,
+            where,
+            f'{name} is the slice {start} to {end} of {column}, which has {size} numbers',
+            'mend start and end',
+        )
 
 
 def _check_leftovers(meta: Meta) -> Iterator[Finding]:
@@ -219,4 +288,9 @@ def _check_leftovers(meta: Meta) -> Iterator[Finding]:
               for r in meta.episodes}  # fmt: skip
     for path in sorted((meta.root / 'data').rglob('*.parquet')):
         if str(path.relative_to(meta.root)) not in listed:
-            yield Finding(WARNING, str(path.relative_to(meta.root)), 'is not listed in episodes.jsonl, so it is never read', 'delete it')
+            yield Finding(
+                WARNING,
+                str(path.relative_to(meta.root)),
+                'is not listed in episodes.jsonl, so it is never read',
+                'delete it',
+            )

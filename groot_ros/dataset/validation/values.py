@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks over all episodes: statistics, actions that never change, sizes, camera shapes, episodes that stand there twice."""
 
 import hashlib
@@ -15,7 +16,12 @@ _STATS_FILE = 'meta/stats.json'
 
 
 def check_dataset_values(
-    info: dict[str, Any], modality: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeColumns], horizon: int, gr00t_version: Gr00tVersion
+    info: dict[str, Any],
+    modality: dict[str, Any],
+    stats: dict[str, Any],
+    episodes: list[EpisodeColumns],
+    horizon: int,
+    gr00t_version: Gr00tVersion,
 ) -> list[Finding]:
     """Findings over all episodes; `episodes` holds those whose numbers could be read."""
     return [
@@ -28,13 +34,20 @@ def check_dataset_values(
     ]
 
 
-def _check_statistics(info: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeColumns]) -> Iterator[Finding]:
+def _check_statistics(
+    info: dict[str, Any], stats: dict[str, Any], episodes: list[EpisodeColumns]
+) -> Iterator[Finding]:
     for name, feature in info['features'].items():
         if 'float' not in str(feature.get('dtype')):
             continue
         columns = [episode.columns[name] for episode in episodes if name in episode.columns]
         if name not in stats:
-            yield Finding(ERROR, _STATS_FILE, f'has no statistics of {name}', 'convert again, or run gr00t/data/stats.py')
+            yield Finding(
+                ERROR,
+                _STATS_FILE,
+                f'has no statistics of {name}',
+                'convert again, or run gr00t/data/stats.py',
+            )
         elif columns and len({column.shape[1] for column in columns}) == 1:
             yield from _compare(name, stats[name], np.concatenate(columns))
 
@@ -46,31 +59,60 @@ def _compare(name: str, given: dict[str, Any], values: Array) -> Iterator[Findin
         numbers = np.atleast_1d(np.asarray(given.get(key, np.nan), float)).ravel()
         scale = np.maximum(np.abs(true['max']), np.abs(true['min'])) + 1e-6
         if numbers.shape != np.shape(true[key]) or not np.all(np.abs(numbers - true[key]) <= 1e-3 * scale):
-            yield Finding(ERROR, _STATS_FILE, f'{key} of {name} is not what the rows give', 'compute the statistics again')
+            yield Finding(
+                ERROR,
+                _STATS_FILE,
+                f'{key} of {name} is not what the rows give',
+                'compute the statistics again',
+            )
             return
 
 
 def _check_lengths(episodes: list[EpisodeColumns], horizon: int) -> Iterator[Finding]:
     for episode in episodes:
         if episode.rows < horizon:
-            yield Finding(ERROR, episode.file, f'has {episode.rows} rows, fewer than the horizon of {horizon}: no sample', 'leave it out')
+            yield Finding(
+                ERROR,
+                episode.file,
+                f'has {episode.rows} rows, fewer than the horizon of {horizon}: no sample',
+                'leave it out',
+            )
 
 
 def _check_sizes(modality: dict[str, Any], gr00t_version: Gr00tVersion, horizon: int) -> Iterator[Finding]:
     for group, largest in (('state', gr00t_version.state_size), ('action', gr00t_version.action_size)):
         parts = (modality.get(group) or {}).values()
-        size = sum(max(part.get('end', 0) - part.get('start', 0), 0) for part in parts if 'original_key' not in part)
+        size = sum(
+            max(part.get('end', 0) - part.get('start', 0), 0) for part in parts if 'original_key' not in part
+        )
         if size > largest:
-            yield Finding(ERROR, 'meta/modality.json', f'{group} has {size} numbers, this release of GR00T takes {largest}', 'leave some out')
+            yield Finding(
+                ERROR,
+                'meta/modality.json',
+                f'{group} has {size} numbers, this release of GR00T takes {largest}',
+                'leave some out',
+            )
     if horizon > gr00t_version.horizon:
-        yield Finding(ERROR, 'meta/info.json', f'chunks of {horizon} steps, this release of GR00T takes {gr00t_version.horizon}', 'give a smaller --horizon')
+        yield Finding(
+            ERROR,
+            'meta/info.json',
+            f'chunks of {horizon} steps, this release of GR00T takes {gr00t_version.horizon}',
+            'give a smaller --horizon',
+        )
 
 
 def _check_aspect(episodes: list[EpisodeColumns]) -> Iterator[Finding]:
-    ratios = {(key, round(width / height, 3)) for e in episodes for key, (height, width) in e.video_shapes.items()}
+    ratios = {
+        (key, round(width / height, 3)) for e in episodes for key, (height, width) in e.video_shapes.items()
+    }
     if len({ratio for _, ratio in ratios}) > 1:
         names = ', '.join(f'{key} {ratio}' for key, ratio in sorted(ratios))
-        yield Finding(ERROR, 'meta/info.json', f'the cameras differ in aspect ratio ({names}), which GR00T cannot stack', 'letterbox them')
+        yield Finding(
+            ERROR,
+            'meta/info.json',
+            f'the cameras differ in aspect ratio ({names}), which GR00T cannot stack',
+            'letterbox them',
+        )
 
 
 def _check_constant(modality: dict[str, Any], episodes: list[EpisodeColumns]) -> Iterator[Finding]:
@@ -98,8 +140,17 @@ def _check_constant(modality: dict[str, Any], episodes: list[EpisodeColumns]) ->
 def _check_duplicates(episodes: list[EpisodeColumns]) -> Iterator[Finding]:
     known: dict[bytes, str] = {}
     for episode in episodes:
-        columns = [episode.columns[name] for name in ('observation.state', 'action') if name in episode.columns]
-        digest = hashlib.sha256(b''.join(np.ascontiguousarray(column).tobytes() for column in columns)).digest()
+        columns = [
+            episode.columns[name] for name in ('observation.state', 'action') if name in episode.columns
+        ]
+        digest = hashlib.sha256(
+            b''.join(np.ascontiguousarray(column).tobytes() for column in columns)
+        ).digest()
         if columns and digest in known:
-            yield Finding(ERROR, episode.file, f'holds the same rows as {known[digest]}, which counts them twice', 'leave one of them out')
+            yield Finding(
+                ERROR,
+                episode.file,
+                f'holds the same rows as {known[digest]}, which counts them twice',
+                'leave one of them out',
+            )
         known.setdefault(digest, episode.file)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of one video: every frame is decoded, since training meets a damaged one only after hours."""
 
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ class _Video:
     brightness: float
 
 
-def check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeColumns, fps: float) -> Iterator[Finding]:
+def check_video(
+    root: Path, file: str, key: str, feature: dict, facts: EpisodeColumns, fps: float
+) -> Iterator[Finding]:
     """Findings of one camera of an episode; notes the size of its pictures."""
     try:
         video = _decoded(inside(root, file))
@@ -37,30 +40,67 @@ def check_video(root: Path, file: str, key: str, feature: dict, facts: EpisodeCo
         return
     facts.video_shapes[key] = (video.size[1], video.size[0])
     if video.frames != facts.rows:
-        yield Finding(ERROR, file, f'has {video.frames} frames for {facts.rows} rows, so frame and row do not belong together', 'convert again')
+        yield Finding(
+            ERROR,
+            file,
+            f'has {video.frames} frames for {facts.rows} rows, so frame and row do not belong together',
+            'convert again',
+        )
     yield from _check_form(file, video, feature, fps)
     if video.keyframe_gap > _KEYFRAME_FRAMES:
-        yield Finding(WARNING, file, f'has no keyframe for {video.keyframe_gap} frames, which makes random access slow', 'encode it again')
+        yield Finding(
+            WARNING,
+            file,
+            f'has no keyframe for {video.keyframe_gap} frames, which makes random access slow',
+            'encode it again',
+        )
     if not video.changes and video.frames > 1:
-        yield Finding(WARNING, file, 'shows the same picture throughout', 'look whether the camera was frozen, and leave the episode out')
+        yield Finding(
+            WARNING,
+            file,
+            'shows the same picture throughout',
+            'look whether the camera was frozen, and leave the episode out',
+        )
     if video.brightness < _DARK:
-        yield Finding(WARNING, file, 'is black', 'look whether the lens was covered, and leave the episode out')
+        yield Finding(
+            WARNING, file, 'is black', 'look whether the lens was covered, and leave the episode out'
+        )
 
 
 def _check_form(file: str, video: _Video, feature: dict, fps: float) -> Iterator[Finding]:
     width, height = video.size
     if [height, width] != list(feature['shape'][:2]):
-        yield Finding(ERROR, file, f'is {width}x{height}, info.json says {feature["shape"][1]}x{feature["shape"][0]}', 'mend info.json')
+        yield Finding(
+            ERROR,
+            file,
+            f'is {width}x{height}, info.json says {feature["shape"][1]}x{feature["shape"][0]}',
+            'mend info.json',
+        )
     if fps and abs(video.rate / fps - 1) > 0.01:
-        yield Finding(ERROR, file, f'runs at {video.rate:.2f} frames/s, info.json says {fps:g}', 'set fps to the rate that was recorded')
+        yield Finding(
+            ERROR,
+            file,
+            f'runs at {video.rate:.2f} frames/s, info.json says {fps:g}',
+            'set fps to the rate that was recorded',
+        )
     described = feature.get('info') or feature.get('video_info') or {}
     said = described.get('video.codec', video.codec)
     if said != video.codec:
         yield Finding(ERROR, file, f'is {video.codec}, info.json says {said}', 'mend info.json')
     if video.codec != 'h264':
-        yield Finding(WARNING, file, f'is {video.codec}, which not every installation of GR00T decodes', 'convert with --codec h264')
+        yield Finding(
+            WARNING,
+            file,
+            f'is {video.codec}, which not every installation of GR00T decodes',
+            'convert with --codec h264',
+        )
     if video.pixel_format not in ('yuv420p', 'yuvj420p'):
-        yield Finding(WARNING, file, f'has pixels of {video.pixel_format}, which not every decoder takes', 'convert it to yuv420p')
+        yield Finding(
+            WARNING,
+            file,
+            f'has pixels of {video.pixel_format}, which not every decoder takes',
+            'convert it to yuv420p',
+        )
 
 
 def _decoded(path: Path) -> _Video:

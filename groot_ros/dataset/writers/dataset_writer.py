@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the writers of LeRobot v2.1 and v3.0 have in common: numbers, tasks, columns, and a dataset that stands whole or not at all."""
 
 import contextlib
@@ -38,7 +39,13 @@ class DatasetWriter(ABC):
     """
 
     def __init__(
-        self, root: Path, embodiment: Embodiment, codec: str, existing: OutputMode = OutputMode.REFUSE, gr00t_version: str = '', horizon: int = 16
+        self,
+        root: Path,
+        embodiment: Embodiment,
+        codec: str,
+        existing: OutputMode = OutputMode.REFUSE,
+        gr00t_version: str = '',
+        horizon: int = 16,
     ) -> None:
         self.root, self.embodiment, self.codec = root, embodiment, codec
         self._release, self._horizon = gr00t_version, horizon
@@ -47,7 +54,9 @@ class DatasetWriter(ABC):
         self.parts = self._partial / 'parts'
         self._put_back()
         if root.exists() and existing is OutputMode.REFUSE:
-            raise GrootRosError(f'{root} exists already: choose another --output, extend it with --append, or replace it with --overwrite.')
+            raise GrootRosError(
+                f'{root} exists already: choose another --output, extend it with --append, or replace it with --overwrite.'
+            )
         if root.exists() and not (root / 'meta/info.json').is_file():
             raise GrootRosError(f'{root} is no dataset, and is left as it is: choose another --output.')
         try:
@@ -56,7 +65,9 @@ class DatasetWriter(ABC):
                     shutil.rmtree(left)
             (self._partial / 'meta').mkdir(parents=True)
         except OSError as error:
-            raise GrootRosError(f'The dataset cannot be written to {root.parent} ({error.strerror}): choose another --output.') from error
+            raise GrootRosError(
+                f'The dataset cannot be written to {root.parent} ({error.strerror}): choose another --output.'
+            ) from error
         self.known: set[str] = set()
         self.tasks: dict[str, int] = {}
         self.provenance: list[dict[str, Any]] = []
@@ -85,8 +96,16 @@ class DatasetWriter(ABC):
         validity = VALID if part.provenance.outcome == 'success' else INVALID
         table = self._table(part, self._task_index(part.task), self._task_index(validity))
         self._write_episode(part, table, [part.task, validity])
-        self.note_columns({name: part.rows.more[name] for name in (STATE_9D, ACTION_9D, REWARD) if name in part.rows.more})
-        self.note_columns({'observation.state': part.rows.states, 'action': part.rows.actions, 'timestamp': table['timestamp'].to_numpy()})
+        self.note_columns(
+            {name: part.rows.more[name] for name in (STATE_9D, ACTION_9D, REWARD) if name in part.rows.more}
+        )
+        self.note_columns(
+            {
+                'observation.state': part.rows.states,
+                'action': part.rows.actions,
+                'timestamp': table['timestamp'].to_numpy(),
+            }
+        )
         self.provenance.append({'episode_index': self.episodes, **vars(part.provenance)})
         self.lengths.append(table.num_rows)
 
@@ -97,7 +116,10 @@ class DatasetWriter(ABC):
         meta = self._partial / 'meta'
         self._write_meta(meta)
         write_json(meta / 'modality.json', modality(self.embodiment))
-        write_json(meta / 'conversion.json', {'embodiment': self.embodiment.model_dump(mode='json'), 'episodes': self.provenance})
+        write_json(
+            meta / 'conversion.json',
+            {'embodiment': self.embodiment.model_dump(mode='json'), 'episodes': self.provenance},
+        )
         shutil.rmtree(self.parts, ignore_errors=True)
         if self.root.exists():
             self.root.rename(self._before)
@@ -128,7 +150,9 @@ class DatasetWriter(ABC):
 
     def gr00t_statistics(self, features: dict[str, Any]) -> dict[str, Any]:
         """stats.json of GR00T, over all rows."""
-        found: dict[str, Any] = {name: statistics(np.concatenate(values)) for name, values in self._columns.items()}
+        found: dict[str, Any] = {
+            name: statistics(np.concatenate(values)) for name, values in self._columns.items()
+        }
         if self._release in RELEASES_WITH_FINGERPRINTS:
             found['__fingerprints__'] = fingerprints(features)
         return found
@@ -157,7 +181,9 @@ class DatasetWriter(ABC):
         }  # fmt: skip
         poses = {name: rows.more[name] for name in (STATE_9D, ACTION_9D) if name in rows.more}
         vectors = {'observation.state': rows.states, 'action': rows.actions, **poses}
-        outcome = {REWARD: rows.more[REWARD], DONE: np.arange(count) == count - 1} if REWARD in rows.more else {}
+        outcome = (
+            {REWARD: rows.more[REWARD], DONE: np.arange(count) == count - 1} if REWARD in rows.more else {}
+        )
         return pa.table({
             **{name: pa.array(list(values), pa.list_(pa.float64())) for name, values in vectors.items()},
             'timestamp': np.arange(count) / self.embodiment.fps,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files and features of a LeRobot v2.1 dataset in GR00T's flavour: where things lie and what info.json says of them."""
 
 import json
@@ -24,7 +25,9 @@ def data_file(root: Path, episode: int) -> Path:
 
 def video_file(root: Path, feature: str, episode: int) -> Path:
     """Video file of an episode and a camera, whose feature is such as observation.images.zed_camera."""
-    return root / VIDEO_PATH.format(episode_chunk=episode // CHUNK_SIZE, episode_index=episode, video_key=feature)
+    return root / VIDEO_PATH.format(
+        episode_chunk=episode // CHUNK_SIZE, episode_index=episode, video_key=feature
+    )
 
 
 def inside(root: Path, file: str) -> Path:
@@ -40,7 +43,10 @@ def modality(embodiment: Embodiment) -> dict[str, Any]:
     annotation, whole = embodiment.annotation, {'start': 0, 'end': 9}
     return {
         'state': {
-            **{name: {'start': part.start, 'end': part.stop} for name, part in embodiment.state_slices.items()},
+            **{
+                name: {'start': part.start, 'end': part.stop}
+                for name, part in embodiment.state_slices.items()
+            },
             **({EEF_9D: {**whole, 'original_key': STATE_9D}} if embodiment.eef_9d else {}),
         },
         'action': {
@@ -60,14 +66,31 @@ def features(embodiment: Embodiment, codec: str = 'h264') -> dict[str, Any]:
     scalar = {'shape': [1], 'names': None}
     annotation, nine = embodiment.annotation, {'dtype': 'float64', 'shape': [9], 'names': _NAMES_9D}
     return {
-        **{camera.feature: _video_feature(camera.width, camera.height, embodiment.fps, codec) for camera in embodiment.cameras},
-        'observation.state': {'dtype': 'float64', 'shape': [embodiment.state_size], 'names': _names(embodiment.state)},
+        **{
+            camera.feature: _video_feature(camera.width, camera.height, embodiment.fps, codec)
+            for camera in embodiment.cameras
+        },
+        'observation.state': {
+            'dtype': 'float64',
+            'shape': [embodiment.state_size],
+            'names': _names(embodiment.state),
+        },
         'action': {'dtype': 'float64', 'shape': [embodiment.action_size], 'names': _names(embodiment.action)},
         **({STATE_9D: nine, ACTION_9D: nine} if embodiment.eef_9d else {}),
-        **({REWARD: {'dtype': 'float64', **scalar}, DONE: {'dtype': 'bool', **scalar}} if embodiment.reward else {}),
+        **(
+            {REWARD: {'dtype': 'float64', **scalar}, DONE: {'dtype': 'bool', **scalar}}
+            if embodiment.reward
+            else {}
+        ),
         'timestamp': {'dtype': 'float64', **scalar},
-        **{f'annotation.{key}': {'dtype': 'int64', **scalar} for key in (annotation.task, annotation.validity)},
-        **{key: {'dtype': 'int64', **scalar} for key in ('frame_index', 'episode_index', 'index', 'task_index')},
+        **{
+            f'annotation.{key}': {'dtype': 'int64', **scalar}
+            for key in (annotation.task, annotation.validity)
+        },
+        **{
+            key: {'dtype': 'int64', **scalar}
+            for key in ('frame_index', 'episode_index', 'index', 'task_index')
+        },
     }
 
 
@@ -106,7 +129,12 @@ def _video_feature(width: int, height: int, fps: float, codec: str) -> dict[str,
         'video.fps': fps, 'video.height': height, 'video.width': width, 'video.channels': 3, 'video.codec': codec,
         'video.pix_fmt': 'yuv420p', 'video.is_depth_map': False, 'has_audio': False,
     }  # fmt: skip
-    return {'dtype': 'video', 'shape': [height, width, 3], 'names': ['height', 'width', 'channel'], 'info': description}
+    return {
+        'dtype': 'video',
+        'shape': [height, width, 3],
+        'names': ['height', 'width', 'channel'],
+        'info': description,
+    }
 
 
 def _names(fields: Iterable[Source]) -> list[str]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes LeRobot v3.0: many episodes a parquet file and a video, for LeRobot's own training. GR00T's own loader does not read it."""
 
 import json
@@ -38,28 +39,47 @@ class LeRobotV3Writer(DatasetWriter):
         super().__init__(*arguments)
 
     def _write_episode(self, part: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
-        videos = {feature: self._partial / 'waiting' / f'{self.episodes}_{feature}.mp4' for feature in part.videos}
+        videos = {
+            feature: self._partial / 'waiting' / f'{self.episodes}_{feature}.mp4' for feature in part.videos
+        }
         for feature, video in part.videos.items():
             link(video, videos[feature])
-        found = {name: episode_stats_with_quantiles(column_to_array(table, name)) for name in table.column_names}
+        found = {
+            name: episode_stats_with_quantiles(column_to_array(table, name)) for name in table.column_names
+        }
         self._waiting.append(_Episode(tasks[:1], table, videos, {**part.pictures, **found}))
 
     def _extend(self) -> None:
-        raise GrootRosError(f'The dataset {self.root} is extended in v2.1 only: convert everything again with --overwrite.')
+        raise GrootRosError(
+            f'The dataset {self.root} is extended in v2.1 only: convert everything again with --overwrite.'
+        )
 
     def _write_meta(self, meta: Path) -> None:
-        records = [{'episode_index': index, 'tasks': episode.tasks, 'length': episode.table.num_rows} for index, episode in enumerate(self._waiting)]
+        records = [
+            {'episode_index': index, 'tasks': episode.tasks, 'length': episode.table.num_rows}
+            for index, episode in enumerate(self._waiting)
+        ]
         self._write_data(records)
         for camera in self.embodiment.cameras:
             self._write_videos(camera.feature, records)
         for record, episode in zip(records, self._waiting, strict=True):
-            record |= {f'stats/{name}/{key}': values for name, found in episode.statistics.items() for key, values in found.items()}
+            record |= {
+                f'stats/{name}/{key}': values
+                for name, found in episode.statistics.items()
+                for key, values in found.items()
+            }
             record |= {'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0}
         self._write_parquet(pa.Table.from_pylist(records), 'meta/episodes', 0)
         pq.write_table(_tasks(self.tasks), meta / 'tasks.parquet')
         write_json(meta / 'info.json', self._info())
         names = self._waiting[0].statistics
-        write_json(meta / 'stats.json', {name: aggregate_stats([episode.statistics[name] for episode in self._waiting]) for name in names})
+        write_json(
+            meta / 'stats.json',
+            {
+                name: aggregate_stats([episode.statistics[name] for episode in self._waiting])
+                for name in names
+            },
+        )
         shutil.rmtree(self._partial / 'waiting', ignore_errors=True)
 
     def _info(self) -> dict[str, Any]:
@@ -80,10 +100,15 @@ class LeRobotV3Writer(DatasetWriter):
         groups = _groups([episode.table.nbytes for episode in self._waiting], _DATA_MB)
         first_row = 0
         for number, group in enumerate(groups):
-            self._write_parquet(pa.concat_tables([_fixed(self._waiting[index].table) for index in group]), 'data', number)
+            self._write_parquet(
+                pa.concat_tables([_fixed(self._waiting[index].table) for index in group]), 'data', number
+            )
             for index in group:
                 records[index] |= _place('data', number)
-                records[index] |= {'dataset_from_index': first_row, 'dataset_to_index': first_row + records[index]['length']}
+                records[index] |= {
+                    'dataset_from_index': first_row,
+                    'dataset_to_index': first_row + records[index]['length'],
+                }
                 first_row += records[index]['length']
 
     def _write_videos(self, feature: str, records: list[dict[str, Any]]) -> None:
@@ -95,8 +120,14 @@ class LeRobotV3Writer(DatasetWriter):
             frame = 0
             for index in group:
                 end = frame + records[index]['length']
-                times = {'from_timestamp': frame / self.embodiment.fps, 'to_timestamp': end / self.embodiment.fps}
-                records[index] |= {**_place(f'videos/{feature}', number), **{f'videos/{feature}/{key}': value for key, value in times.items()}}
+                times = {
+                    'from_timestamp': frame / self.embodiment.fps,
+                    'to_timestamp': end / self.embodiment.fps,
+                }
+                records[index] |= {
+                    **_place(f'videos/{feature}', number),
+                    **{f'videos/{feature}/{key}': value for key, value in times.items()},
+                }
                 frame = end
 
     def _write_parquet(self, table: pa.Table, folder: str, number: int) -> None:
@@ -143,5 +174,10 @@ def _tasks(tasks: dict[str, int]) -> pa.Table:
         {'name': name, 'field_name': name, 'pandas_type': kind, 'numpy_type': numpy, 'metadata': None}
         for name, kind, numpy in (('task_index', 'int64', 'int64'), ('task', 'unicode', 'object'))
     ]
-    described = {'index_columns': ['task'], 'column_indexes': [], 'columns': columns, 'pandas_version': '2.2.0'}
+    described = {
+        'index_columns': ['task'],
+        'column_indexes': [],
+        'columns': columns,
+        'pandas_version': '2.2.0',
+    }
     return table.replace_schema_metadata({'pandas': json.dumps(described)})

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """stats.json as GR00T computes it (over all rows, in float32, standard deviation with ddof 0, linear quantiles), and LeRobot's of each episode."""
 
 import hashlib
@@ -36,7 +37,12 @@ def statistics(values: Array) -> dict[str, list[float]]:
 def episode_statistics(values: Array) -> dict[str, list[float]]:
     """min, max, mean, std and count of each column of (n, D) or (n,) numbers, as meta/episodes_stats.jsonl of LeRobot v2.1 has them."""
     column = np.asarray(values, float).reshape(len(values), -1)
-    found = {'min': column.min(axis=0), 'max': column.max(axis=0), 'mean': column.mean(axis=0), 'std': column.std(axis=0)}
+    found = {
+        'min': column.min(axis=0),
+        'max': column.max(axis=0),
+        'mean': column.mean(axis=0),
+        'std': column.std(axis=0),
+    }
     return {**{key: numbers.tolist() for key, numbers in found.items()}, 'count': [len(column)]}
 
 
@@ -44,7 +50,10 @@ def episode_stats_with_quantiles(values: Array) -> dict[str, list[float]]:
     """The same and five quantiles, as LeRobot v3.0 has them of each episode."""
     column = np.asarray(values, float).reshape(len(values), -1)
     quantiles = np.quantile(column, list(_QUANTILES.values()), axis=0)
-    return {**episode_statistics(values), **{key: found.tolist() for key, found in zip(_QUANTILES, quantiles, strict=True)}}
+    return {
+        **episode_statistics(values),
+        **{key: found.tolist() for key, found in zip(_QUANTILES, quantiles, strict=True)},
+    }
 
 
 def aggregate_stats(episodes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -54,7 +63,12 @@ def aggregate_stats(episodes: list[dict[str, Any]]) -> dict[str, Any]:
     shares = (counts / counts.sum()).reshape(-1, *[1] * (arrays['mean'].ndim - 1))
     mean = (arrays['mean'] * shares).sum(axis=0)
     variance = ((arrays['std'] ** 2 + (arrays['mean'] - mean) ** 2) * shares).sum(axis=0)
-    found = {'min': arrays['min'].min(axis=0), 'max': arrays['max'].max(axis=0), 'mean': mean, 'std': np.sqrt(variance)}
+    found = {
+        'min': arrays['min'].min(axis=0),
+        'max': arrays['max'].max(axis=0),
+        'mean': mean,
+        'std': np.sqrt(variance),
+    }
     found |= {key: (arrays[key] * shares).sum(axis=0) for key in _QUANTILES}
     return {**{key: numbers.tolist() for key, numbers in found.items()}, 'count': [int(counts.sum())]}
 
@@ -62,10 +76,15 @@ def aggregate_stats(episodes: list[dict[str, Any]]) -> dict[str, Any]:
 def fingerprints(features: dict[str, Any]) -> dict[str, str]:
     """What GR00T N1.7 compares to know whether statistics are of these features."""
     floats = {name: feature for name, feature in features.items() if 'float' in feature['dtype']}
-    return {name: _hashed({'dtype': f['dtype'], 'feature': name, 'shape': f['shape']}) for name, f in floats.items()}
+    return {
+        name: _hashed({'dtype': f['dtype'], 'feature': name, 'shape': f['shape']})
+        for name, f in floats.items()
+    }
 
 
-def relative_statistics(episodes: list[tuple[Array, Array]], horizon: int, with_fingerprint: bool) -> dict[str, Any]:
+def relative_statistics(
+    episodes: list[tuple[Array, Array]], horizon: int, with_fingerprint: bool
+) -> dict[str, Any]:
     """relative_stats.json: of each step of a chunk (H, 9) the statistics of T_state^-1 T_target, over all rows with a whole chunk.
 
     `episodes` are poses of states and of actions, (n, 9) each, as XYZ_ROT6D.
@@ -88,7 +107,10 @@ def relative_statistics(episodes: list[tuple[Array, Array]], horizon: int, with_
 
 
 def _hashed(content: dict[str, Any]) -> str:
-    return 'sha256:' + hashlib.sha256(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
+    return (
+        'sha256:'
+        + hashlib.sha256(json.dumps(content, sort_keys=True, separators=(',', ':')).encode()).hexdigest()
+    )
 
 
 def image_stats(video: Path) -> dict[str, Any]:
@@ -99,6 +121,14 @@ def image_stats(video: Path) -> dict[str, Any]:
     """
     pictures = np.stack([image[::_PIXEL, ::_PIXEL] for image in read_keyframes(video, _PICTURES)])
     colours = pictures.reshape(-1, 3).astype(np.float32) / 255.0
-    found = {'min': colours.min(axis=0), 'max': colours.max(axis=0), 'mean': colours.mean(axis=0), 'std': colours.std(axis=0)}
+    found = {
+        'min': colours.min(axis=0),
+        'max': colours.max(axis=0),
+        'mean': colours.mean(axis=0),
+        'std': colours.std(axis=0),
+    }
     found |= dict(zip(_QUANTILES, np.quantile(colours, list(_QUANTILES.values()), axis=0), strict=True))
-    return {**{key: numbers.reshape(3, 1, 1).astype(float).tolist() for key, numbers in found.items()}, 'count': [len(pictures)]}
+    return {
+        **{key: numbers.reshape(3, 1, 1).astype(float).tolist() for key, numbers in found.items()},
+        'count': [len(pictures)],
+    }

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras behind one interface: `frames()` yields stamped RGB images of one eye or two. The sources are the camera_*.py beside this."""
 
 import zlib
@@ -81,7 +82,9 @@ class FrozenWatch:
         if fingerprint != self._print:
             self._print, self._since_ns = fingerprint, stamp_ns
         elif self.limit_s and stamp_ns - self._since_ns > self.limit_s * 1e9:
-            raise GrootRosError(f'The camera has sent the same image for {self.limit_s:g} s: it is frozen; opening it anew.')
+            raise GrootRosError(
+                f'The camera has sent the same image for {self.limit_s:g} s: it is frozen; opening it anew.'
+            )
 
 
 def check_mode(resolution: str, fps: float) -> tuple[int, int]:
@@ -90,7 +93,9 @@ def check_mode(resolution: str, fps: float) -> tuple[int, int]:
         raise GrootRosError(f'The resolution {resolution!r} is not one of a ZED: use {", ".join(MODES)}.')
     width, height, rates = MODES[resolution]
     if fps not in rates:
-        raise GrootRosError(f'A ZED has no {resolution} at {fps:g} frames per second: use {" or ".join(map(str, rates))}, or another resolution.')
+        raise GrootRosError(
+            f'A ZED has no {resolution} at {fps:g} frames per second: use {" or ".join(map(str, rates))}, or another resolution.'
+        )
     return width, height
 
 
@@ -111,4 +116,6 @@ def open_camera(settings: CameraSettings) -> Camera:
         from groot_ros.hardware.cameras.opencv import FileCamera, UvcCamera
 
         return UvcCamera(settings) if settings.source == 'uvc' else FileCamera(settings)
-    raise GrootRosError(f"The camera source {settings.source!r} is not known: use 'sdk', 'uvc', 'sim' or 'file'.")
+    raise GrootRosError(
+        f"The camera source {settings.source!r} is not known: use 'sdk', 'uvc', 'sim' or 'file'."
+    )

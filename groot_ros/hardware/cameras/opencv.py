@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cameras that PyAV reads: a ZED without its SDK as a V4L2 device with both eyes side by side, and a video file in real time."""
 
 import time
@@ -19,18 +20,31 @@ class UvcCamera:
 
     def __init__(self, settings: CameraSettings) -> None:
         width, height = check_mode(settings.resolution, settings.fps)
-        options = {'video_size': f'{2 * width}x{height}', 'framerate': f'{settings.fps:g}', 'input_format': 'yuyv422', 'timestamps': 'mono2abs'}
+        options = {
+            'video_size': f'{2 * width}x{height}',
+            'framerate': f'{settings.fps:g}',
+            'input_format': 'yuyv422',
+            'timestamps': 'mono2abs',
+        }
         try:
-            self._container = av.open(settings.device, format='video4linux2,v4l2', options=options, timeout=_OPEN_S)
+            self._container = av.open(
+                settings.device, format='video4linux2,v4l2', options=options, timeout=_OPEN_S
+            )
         except (av.FFmpegError, OSError) as error:
             raise GrootRosError(
                 f'The camera {settings.device} does not open at {2 * width}x{height}, {settings.fps:g} Hz ({error}): '
                 '`v4l2-ctl --list-devices` shows the cameras, and no other program may use it.'
             ) from error
-        self._rectifier = StereoRectifier(settings.calibration_file, settings.resolution) if settings.calibration_file else None
+        self._rectifier = (
+            StereoRectifier(settings.calibration_file, settings.resolution)
+            if settings.calibration_file
+            else None
+        )
         self._eyes, self._device = EYES[settings.eye], settings.device
         self._watch = FrozenWatch(settings.frozen_s)
-        self.intrinsics = {eye: self._rectifier.intrinsics(eye) for eye in self._eyes} if self._rectifier else {}
+        self.intrinsics = (
+            {eye: self._rectifier.intrinsics(eye) for eye in self._eyes} if self._rectifier else {}
+        )
 
     def frames(self) -> Iterator[Frame]:
         """Frames until the device goes away."""
@@ -80,7 +94,9 @@ class FileCamera:
         try:
             container = av.open(self._path)
         except (av.FFmpegError, OSError) as error:
-            raise GrootRosError(f'The video {self._path!r} cannot be read ({error}): give the parameter file the path of a video.') from error
+            raise GrootRosError(
+                f'The video {self._path!r} cannot be read ({error}): give the parameter file the path of a video.'
+            ) from error
         if not container.streams.video:
             raise GrootRosError(f'{self._path} holds no video.')
         return container

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ZED through Stereolabs' SDK: rectified images, stamped by TIME_REFERENCE.IMAGE."""
 
 import time
@@ -23,7 +24,9 @@ class ZedCamera:
         self._watch = FrozenWatch(settings.frozen_s)
         status = self._camera.open(self._parameters())
         if status != sl.ERROR_CODE.SUCCESS:
-            raise GrootRosError(f'The ZED camera does not open ({status}): check the USB 3 cable and that no other program uses it.')
+            raise GrootRosError(
+                f'The ZED camera does not open ({status}): check the USB 3 cable and that no other program uses it.'
+            )
         self.intrinsics = self._check_opened()
 
     def frames(self) -> Iterator[Frame]:
@@ -67,7 +70,9 @@ class ZedCamera:
 
     def _retrieve(self, view) -> np.ndarray:
         self._camera.retrieve_image(self._mat, view)
-        return np.ascontiguousarray(self._mat.get_data()[:, :, 2::-1])  # BGRA, in memory that the next grab overwrites
+        return np.ascontiguousarray(
+            self._mat.get_data()[:, :, 2::-1]
+        )  # BGRA, in memory that the next grab overwrites
 
     def _depth(self) -> np.ndarray:
         self._camera.retrieve_measure(self._mat, self._sl.MEASURE.DEPTH)
@@ -78,7 +83,11 @@ def _zed_sdk():
     try:
         import pyzed.sl as sl
     except ImportError as error:
-        other = 'another package of that name is installed (PyPI has one): pip uninstall pyzed; then ' if _other_pyzed() else ''
+        other = (
+            'another package of that name is installed (PyPI has one): pip uninstall pyzed; then '
+            if _other_pyzed()
+            else ''
+        )
         raise GrootRosError(
             f'The ZED SDK is not there for this Python (import pyzed.sl fails): {other}install the SDK and run its get_python_api.py.'
         ) from error

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rectifies the raw images of a ZED by its factory calibration file SN<serial>.conf, as the SDK does. Used by camera_video."""
 
 import configparser
@@ -26,8 +27,15 @@ class StereoRectifier:
             config.read_string(Path(path).expanduser().read_text())
             lenses = [_lens(config[f'{side}_CAM_{suffix}']) for side in ('LEFT', 'RIGHT')]
             stereo = config['STEREO']
-            translation = np.array([-stereo.getfloat('Baseline'), *(stereo.getfloat(f'{key}_{suffix}', 0.0) for key in ('TY', 'TZ'))])
-            rotation = cv2.Rodrigues(np.array([stereo.getfloat(f'{key}_{suffix}', 0.0) for key in ('RX', 'CV', 'RZ')]))[0]
+            translation = np.array(
+                [
+                    -stereo.getfloat('Baseline'),
+                    *(stereo.getfloat(f'{key}_{suffix}', 0.0) for key in ('TY', 'TZ')),
+                ]
+            )
+            rotation = cv2.Rodrigues(
+                np.array([stereo.getfloat(f'{key}_{suffix}', 0.0) for key in ('RX', 'CV', 'RZ')])
+            )[0]
         except (OSError, KeyError, TypeError, ValueError, configparser.Error) as error:
             raise GrootRosError(
                 f'The calibration file {path!r} does not hold a ZED at {resolution} ({error}): '
@@ -36,18 +44,30 @@ class StereoRectifier:
         size = MODES[resolution][:2]
         (left, left_bend), (right, right_bend) = lenses
         turns_and_projections = cv2.stereoRectify(
-            left, left_bend, right, right_bend, size, rotation, translation[:, None], flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
+            left,
+            left_bend,
+            right,
+            right_bend,
+            size,
+            rotation,
+            translation[:, None],
+            flags=cv2.CALIB_ZERO_DISPARITY,
+            alpha=0,
         )
         self._projections = dict(zip(('left', 'right'), turns_and_projections[2:4], strict=True))
         self._maps = {
             eye: cv2.initUndistortRectifyMap(matrix, bend, turn, self._projections[eye], size, cv2.CV_16SC2)
-            for eye, (matrix, bend), turn in zip(('left', 'right'), lenses, turns_and_projections[:2], strict=True)
+            for eye, (matrix, bend), turn in zip(
+                ('left', 'right'), lenses, turns_and_projections[:2], strict=True
+            )
         }
 
     def intrinsics(self, eye: str) -> Intrinsics:
         """Of the rectified image."""
         projection = self._projections[eye]
-        return Intrinsics(float(projection[0, 0]), float(projection[1, 1]), float(projection[0, 2]), float(projection[1, 2]))
+        return Intrinsics(
+            float(projection[0, 0]), float(projection[1, 1]), float(projection[0, 2]), float(projection[1, 2])
+        )
 
     def apply(self, eye: str, image: np.ndarray) -> np.ndarray:
         """The rectified image."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two ways to a Robotiq 2F gripper: the socket of the URCap on the robot, and Modbus RTU on its own USB adapter."""
 
 import contextlib
@@ -60,7 +61,9 @@ class UrcapSocket:
 
     def set(self, **registers: int) -> None:
         """Writes registers in one request."""
-        self._socket.sendall(('SET ' + ' '.join(f'{name} {value}' for name, value in registers.items()) + '\n').encode())
+        self._socket.sendall(
+            ('SET ' + ' '.join(f'{name} {value}' for name, value in registers.items()) + '\n').encode()
+        )
         if (reply := self._receive(3)) != b'ack':
             raise OSError(f'the gripper answered {reply!r} to SET')
 
@@ -84,7 +87,9 @@ class UrcapSocket:
         deadline_s = time.monotonic() + _ACTIVATION_S
         while self.get('STA') != [ACTIVE]:
             if time.monotonic() > deadline_s:
-                raise GrootRosError('The gripper did not activate within 8 s: look at its LED and power, and release emergency stops.')
+                raise GrootRosError(
+                    'The gripper did not activate within 8 s: look at its LED and power, and release emergency stops.'
+                )
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -121,7 +126,9 @@ class ModbusGripper:
             import pyrobotiqgripper
             from pymodbus.exceptions import ModbusException
         except ImportError as error:
-            raise GrootRosError('The connection modbus needs the library pyrobotiqgripper: pip install pyrobotiqgripper.') from error
+            raise GrootRosError(
+                'The connection modbus needs the library pyrobotiqgripper: pip install pyrobotiqgripper.'
+            ) from error
         self._errors = (pyrobotiqgripper.RobotiqGripperError, ModbusException, AttributeError)
         try:
             self._gripper = pyrobotiqgripper.RobotiqGripper(com_port=device)
@@ -135,7 +142,9 @@ class ModbusGripper:
         with self._as_os_error():
             self._gripper.readStatus(raiseOnFault=False)
             status = {name: int(value) for name, value in self._gripper.status(refreshStatus=False).items()}
-        return GripperRegisters(status['gPO'], status['gPR'], status['gOBJ'], status['gFLT'], status['gSTA'], 0.01 * status['gCU'])
+        return GripperRegisters(
+            status['gPO'], status['gPR'], status['gOBJ'], status['gFLT'], status['gSTA'], 0.01 * status['gCU']
+        )
 
     def go_to(self, count: int, speed: int, force: int) -> None:
         """Moves toward a position."""

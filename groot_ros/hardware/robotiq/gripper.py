@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Robotiq 2F gripper: one worker thread that sends the latest target and reads at a fixed rate."""
 
 import contextlib
@@ -9,7 +10,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from groot_ros.errors import GrootRosError
-from groot_ros.hardware.robotiq.connection import ACTIVE, GripperConnection, GripperRegisters, ModbusGripper, UrcapSocket
+from groot_ros.hardware.robotiq.connection import (
+    ACTIVE,
+    GripperConnection,
+    GripperRegisters,
+    ModbusGripper,
+    UrcapSocket,
+)
 
 FAULTS = {
     0: '', 5: 'waits for the activation to end', 7: 'not activated: call ~/activate', 8: 'over-temperature', 9: 'no communication for 1 s',
@@ -62,7 +69,12 @@ class Robotiq:
     It activates the gripper, which moves the fingers, once at the start and never by itself after a loss.
     """
 
-    def __init__(self, settings: GripperSettings, on_reading: Callable[[GripperReading], None], on_loss: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: GripperSettings,
+        on_reading: Callable[[GripperReading], None],
+        on_loss: Callable[[str], None],
+    ) -> None:
         self.settings = settings
         self._on_reading, self._on_loss = on_reading, on_loss
         self._wanted: float | None = None
@@ -150,7 +162,9 @@ class Robotiq:
         for count in (0, 255, 0):
             registers = self._travel(gripper, count)
             if registers.object_status != _AT_TARGET:
-                return 'the fingers met something, or did not arrive: clear the space between them and try again'
+                return (
+                    'the fingers met something, or did not arrive: clear the space between them and try again'
+                )
             ends.append(registers.position)
         if ends[1] - ends[2] < _MIN_TRAVEL_COUNTS:
             return f'the fingers read {ends[2]} open and {ends[1]} closed, too little travel for a 2F gripper'
@@ -177,7 +191,11 @@ class Robotiq:
         if self._wanted is None:
             return
         count = self._count(self._wanted)
-        if self._sent is None or abs(count - self._sent) > _DEADBAND_COUNTS or (count != self._sent and self._wanted in (0.0, 1.0)):
+        if (
+            self._sent is None
+            or abs(count - self._sent) > _DEADBAND_COUNTS
+            or (count != self._sent and self._wanted in (0.0, 1.0))
+        ):
             gripper.go_to(count, round(255 * self.settings.speed), round(255 * self.settings.force))
             self._sent = count
 
@@ -194,7 +212,9 @@ class Robotiq:
         ))  # fmt: skip
 
     def _count(self, opening: float) -> int:
-        return round(self.settings.closed_count + (self.settings.open_count - self.settings.closed_count) * opening)
+        return round(
+            self.settings.closed_count + (self.settings.open_count - self.settings.closed_count) * opening
+        )
 
     def _opening(self, count: int) -> float:
         share = (count - self.settings.closed_count) / (self.settings.open_count - self.settings.closed_count)

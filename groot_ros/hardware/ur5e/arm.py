@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The driver's side of the arm: two supervised processes that own ur_rtde, one for the state and one that commands."""
 
 import itertools
@@ -56,8 +57,20 @@ class Ur5e:
     ) -> None:
         self._numbers = itertools.count(1)
         package, values = 'groot_ros.hardware.ur5e', asdict(settings)
-        self._control = SupervisedProcess(f'{package}.servo_process', values, lambda data: on_beat(np.frombuffer(data, BEAT)[0]), on_control_loss, _SILENT_S)
-        self._state = SupervisedProcess(f'{package}.state_process', values, lambda data: on_state(np.frombuffer(data, STATE)[0]), on_state_loss, _SILENT_S)
+        self._control = SupervisedProcess(
+            f'{package}.servo_process',
+            values,
+            lambda data: on_beat(np.frombuffer(data, BEAT)[0]),
+            on_control_loss,
+            _SILENT_S,
+        )
+        self._state = SupervisedProcess(
+            f'{package}.state_process',
+            values,
+            lambda data: on_state(np.frombuffer(data, STATE)[0]),
+            on_state_loss,
+            _SILENT_S,
+        )
 
     def take_control(self) -> str:
         """Uploads the control script, sets TCP, payload and watchdog. Nothing moves."""

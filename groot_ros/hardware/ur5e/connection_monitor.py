@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Notices that a library lost a connection and made a new one behind our back. Used by the processes that own ur_rtde."""
 
 import contextlib

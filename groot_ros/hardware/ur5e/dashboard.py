@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the driver asks the robot's dashboard server: whether it is ready, and to recover from a stop. Used by ur5e_servo."""
 
 import contextlib
@@ -35,11 +36,17 @@ def check_ready(host: str, servo_rate_hz: float, ours_runs: bool) -> None:
         remote = _major(version) < 5 or client.isInRemoteControl()  # a CB3 knows no local control
         foreign = not ours_runs and client.running()
     if not model.startswith('UR5'):
-        raise RuntimeError(f'the robot says that it is a {model}; kinematics and limits here are those of a UR5e')
+        raise RuntimeError(
+            f'the robot says that it is a {model}; kinematics and limits here are those of a UR5e'
+        )
     if _major(version) < 5 and servo_rate_hz > _CB3_RATE_HZ:
-        raise RuntimeError(f'the controller runs {version}, a CB3 at 125 Hz: set servo_rate_hz and state_rate_hz to 125')
+        raise RuntimeError(
+            f'the controller runs {version}, a CB3 at 125 Hz: set servo_rate_hz and state_rate_hz to 125'
+        )
     if not mode.endswith('RUNNING'):
-        raise RuntimeError(f'the robot says "{mode}": call ~/recover, or switch it on and release the brakes on the teach pendant')
+        raise RuntimeError(
+            f'the robot says "{mode}": call ~/recover, or switch it on and release the brakes on the teach pendant'
+        )
     if not remote:
         raise RuntimeError('the robot is in local control: switch it to remote control on the teach pendant')
     if foreign:
@@ -54,7 +61,9 @@ def recover(host: str) -> None:
     """
     with dashboard(host) as client:
         if _major(client.polyscopeVersion()) >= 5 and not client.isInRemoteControl():
-            raise RuntimeError('the robot is in local control: switch it to remote control on the teach pendant')
+            raise RuntimeError(
+                'the robot is in local control: switch it to remote control on the teach pendant'
+            )
         safety = client.safetymode().rsplit(' ', 1)[-1]
         if 'EMERGENCY' in safety:
             raise RuntimeError('an emergency stop is pressed: release the button first')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ur5e_driver and the processes that own ur_rtde tell each other: fixed-size numpy records, no pickle."""
 
 import numpy as np
@@ -19,6 +20,8 @@ ORDER = np.dtype([('kind', 'u1'), ('number', 'u4'), ('start_s', 'f8'), ('end_s',
 """To ur5e_servo; times are in s of the monotonic clock, which processes of one machine share."""
 
 
-def order(kind: int, number: int = 0, start_s: float = 0.0, end_s: float = 0.0, pose=(0, 0, 0, 0, 0, 0, 1)) -> bytes:
+def order(
+    kind: int, number: int = 0, start_s: float = 0.0, end_s: float = 0.0, pose=(0, 0, 0, 0, 0, 0, 1)
+) -> bytes:
     """One ORDER record. `number` is not 0 where an answer is expected."""
     return np.array([(kind, number, start_s, end_s, pose)], ORDER).tobytes()

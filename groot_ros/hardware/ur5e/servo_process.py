@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process that commands the robot through ur_rtde's control interface: interpolates waypoints at 500 Hz into servoL.
 
 Started by hardware/ur5e/arm.py. ur_rtde can crash or hang (a reconnect ends in SIGSEGV, a call can wait for 300 s), so it never
@@ -16,7 +17,17 @@ from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
 from groot_ros.hardware.supervised_process import WorkerConnection, run_child
 from groot_ros.hardware.ur5e.connection_monitor import SocketWatch
 from groot_ros.hardware.ur5e.dashboard import check_ready, recover
-from groot_ros.hardware.ur5e.ipc import BEAT, BRAKE, END_FREEDRIVE, FREEDRIVE, HOLD, ORDER, RECOVER, TAKE_CONTROL, WAYPOINT
+from groot_ros.hardware.ur5e.ipc import (
+    BEAT,
+    BRAKE,
+    END_FREEDRIVE,
+    FREEDRIVE,
+    HOLD,
+    ORDER,
+    RECOVER,
+    TAKE_CONTROL,
+    WAYPOINT,
+)
 
 _RTDE_PORT = 30004
 _CONNECT_S, _CALL_S, _RECOVER_S = 8.0, 2.0, 20.0
@@ -78,7 +89,9 @@ class Arm:
             return
         self.setpoint = self._setpoints.advance(now_s)
         pose, period_s = rotvec_from_pose(self.setpoint).tolist(), self._period_s
-        if not self._control.servoL(pose, 0.0, 0.0, period_s, self._settings['lookahead_s'], self._settings['gain']):
+        if not self._control.servoL(
+            pose, 0.0, 0.0, period_s, self._settings['lookahead_s'], self._settings['gain']
+        ):
             self._setpoints = None
         elif self._braking:
             self._end_braking()
@@ -119,7 +132,9 @@ class Arm:
             answered = self._control.getTCPOffset()
             self._control.setWatchdog(_WATCHDOG_HZ)  # last: the calls above may wait for longer than it does
         if not np.allclose(answered, settings['tcp_offset'], atol=1e-4):
-            raise RuntimeError(f'the robot kept the TCP offset {np.round(answered, 4).tolist()} when told {settings["tcp_offset"]}')
+            raise RuntimeError(
+                f'the robot kept the TCP offset {np.round(answered, 4).tolist()} when told {settings["tcp_offset"]}'
+            )
 
     def _hold(self, order: np.void) -> None:
         """Begins to servo, at a pose that the robot itself has as its target."""
@@ -127,7 +142,9 @@ class Arm:
             raise RuntimeError('the control script does not run')
         self._braking = False
         self.setpoint = np.array(order['pose'])
-        self._setpoints = SetpointGenerator(time.monotonic(), order['pose'], self._settings['smoothing_s'], self._period_s)
+        self._setpoints = SetpointGenerator(
+            time.monotonic(), order['pose'], self._settings['smoothing_s'], self._period_s
+        )
 
     def _append(self, order: np.void) -> None:
         if self.servoing and self._setpoints is not None:
@@ -201,7 +218,11 @@ def work(end: WorkerConnection) -> None:
             arm.servo(time.monotonic())
             cycles.note(time.monotonic())
             if cycles.count % round(rate_hz / _BEAT_HZ) == 0:
-                end.send(np.array([(arm.servoing, arm.freedriving, arm.setpoint, cycles.count, *cycles.summary())], BEAT).tobytes())
+                end.send(
+                    np.array(
+                        [(arm.servoing, arm.freedriving, arm.setpoint, cycles.count, *cycles.summary())], BEAT
+                    ).tobytes()
+                )
             if cycles.count % round(rate_hz / _KICK_HZ) == 0:
                 arm.keep_alive()
             due_s = max(due_s + 1.0 / rate_hz, time.monotonic() - 5.0 / rate_hz)

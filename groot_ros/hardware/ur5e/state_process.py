@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The process that reads the robot's state through ur_rtde's receive interface. Started by hardware/ur5e/arm.py.
 
 It is apart from hardware/ur5e/servo_process.py, so that the state goes on when the control interface crashes, hangs or starts.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NVIDIA's own package: releases N1.6 and N1.7 (gr00t.policy), and N1.5 (gr00t.model.policy), which needs its data config again."""
 
 import importlib
@@ -22,7 +23,9 @@ def load(settings: dict[str, Any]) -> 'Gr00tBackend':
         from gr00t.policy.gr00t_policy import Gr00tPolicy
 
         resolve = getattr(EmbodimentTag, 'resolve', EmbodimentTag)
-        return Gr00tBackend(Gr00tPolicy(resolve(settings['embodiment_tag']), settings['checkpoint'], device=device), settings)
+        return Gr00tBackend(
+            Gr00tPolicy(resolve(settings['embodiment_tag']), settings['checkpoint'], device=device), settings
+        )
     return Gr00tBackend(_n1_5(settings, device), settings)
 
 
@@ -31,7 +34,9 @@ def _n1_5(settings: dict[str, Any], device: str) -> Any:
     from gr00t.model.policy import Gr00tPolicy
 
     if not settings['data_config']:
-        raise BackendError('A checkpoint of N1.5 does not hold its data config: name it with --data-config MODULE:CLASS.')
+        raise BackendError(
+            'A checkpoint of N1.5 does not hold its data config: name it with --data-config MODULE:CLASS.'
+        )
     config = load_data_config(settings['data_config'])
     return Gr00tPolicy(
         model_path=settings['checkpoint'], embodiment_tag=settings['embodiment_tag'], modality_config=config.modality_config(),
@@ -64,11 +69,15 @@ class Gr00tBackend:
         """N1.5 takes pictures only in the size that it was trained with; the others resize them. Neither takes a frozen prefix."""
         return {'image_sizes': self._sizes} if self._flat else {}
 
-    def get_action(self, observation: dict[str, Any], options: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_action(
+        self, observation: dict[str, Any], options: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Actions (1, H, size) in physical units; those relative to the state come as absolute ones."""
         if self._flat:
             action = self._policy.get_action(_flat(observation))
-            return {name.removeprefix('action.'): np.asarray(values)[None] for name, values in action.items()}, {}
+            return {
+                name.removeprefix('action.'): np.asarray(values)[None] for name, values in action.items()
+            }, {}
         action, info = self._policy.get_action(observation)
         return action, dict(info)
 
@@ -79,7 +88,10 @@ class Gr00tBackend:
 
 
 def _action(entry: Any) -> dict[str, Any]:
-    return {name: getattr(getattr(entry, name), 'name', getattr(entry, name)) for name in ('rep', 'type', 'format', 'state_key')}
+    return {
+        name: getattr(getattr(entry, name), 'name', getattr(entry, name))
+        for name in ('rep', 'type', 'format', 'state_key')
+    }
 
 
 def _flat(observation: dict[str, Any]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Policies of LeRobot: ACT, diffusion, SmolVLA, GR00T (N1.7 since 0.6, N1.5 up to 0.5.1) and whatever else gives chunks of actions."""
 
 import contextlib
@@ -44,7 +45,9 @@ def _processors(factory: Any, config: Any, folder: Path) -> tuple[Any, Any]:
     if not hasattr(factory, 'make_pre_post_processors'):
         return (lambda batch: batch), (lambda action: action)
     overrides = {'device_processor': {'device': config.device}}
-    return factory.make_pre_post_processors(config, pretrained_path=str(folder), preprocessor_overrides=overrides)
+    return factory.make_pre_post_processors(
+        config, pretrained_path=str(folder), preprocessor_overrides=overrides
+    )
 
 
 class LeRobotBackend:
@@ -52,7 +55,11 @@ class LeRobotBackend:
 
     def __init__(self, policy: Any, before: Any, after: Any, settings: dict[str, Any]) -> None:
         self._policy, self._before, self._after, self._rows = policy, before, after, settings['rows']
-        self._cameras = {name: self._rows['cameras'][name] for name in self._rows['cameras'] if self._rows['cameras'][name] in self._features}
+        self._cameras = {
+            name: self._rows['cameras'][name]
+            for name in self._rows['cameras']
+            if self._rows['cameras'][name] in self._features
+        }
         self._check()
         self._numbers = itertools.count(1)
         self._chunks: OrderedDict[int, Any] = OrderedDict()
@@ -79,7 +86,9 @@ class LeRobotBackend:
         sizes = {name: list(self._features[feature].shape[:0:-1]) for name, feature in self._cameras.items()}
         return {'image_sizes': sizes, 'real_time_chunking': self._continues}
 
-    def get_action(self, observation: dict[str, Any], options: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_action(
+        self, observation: dict[str, Any], options: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Actions (1, H, size) in physical units. `options` may hold `follows`: chunk, elapsed_steps and frozen_steps."""
         import torch
 
@@ -92,7 +101,9 @@ class LeRobotBackend:
         while len(self._chunks) > _CHUNKS_KEPT:
             self._chunks.popitem(last=False)
         self._horizon = actions.shape[1]
-        return {name: actions[..., start:stop] for name, (start, stop) in self._rows['action'].items()}, {'chunk': number}
+        return {name: actions[..., start:stop] for name, (start, stop) in self._rows['action'].items()}, {
+            'chunk': number
+        }
 
     def reset(self) -> None:
         """Begins anew."""
@@ -118,7 +129,9 @@ class LeRobotBackend:
         if not callable(getattr(policy, 'supports_rtc', None)) or not policy.supports_rtc():
             return False
         try:
-            inspect.signature(policy.predict_action_chunk).bind(None, inference_delay=0, prev_chunk_left_over=None)
+            inspect.signature(policy.predict_action_chunk).bind(
+                None, inference_delay=0, prev_chunk_left_over=None
+            )
         except TypeError:
             return False
         if getattr(policy.config, 'rtc_config', None) is None:
@@ -141,7 +154,11 @@ class LeRobotBackend:
 
     def _check(self) -> None:
         rows, wanted = self._rows, self._features
-        problems = [f'it wants the picture {name}' for name in wanted if name.startswith(_IMAGES) and name not in self._cameras.values()]
+        problems = [
+            f'it wants the picture {name}'
+            for name in wanted
+            if name.startswith(_IMAGES) and name not in self._cameras.values()
+        ]
         state = wanted.get(_STATE)
         action = self._policy.config.output_features.get(_ACTION)
         sizes = {'state': state.shape[0] if state else 0, 'action': action.shape[0] if action else 0}
@@ -151,4 +168,6 @@ class LeRobotBackend:
             if found != rows[f'{kind}_size'] and not (kind == 'state' and not state)
         ]
         if problems:
-            raise BackendError(f'The checkpoint does not fit the embodiment {rows["embodiment"]}: {"; ".join(problems)}.')
+            raise BackendError(
+                f'The checkpoint does not fit the embodiment {rows["embodiment"]}: {"; ".join(problems)}.'
+            )

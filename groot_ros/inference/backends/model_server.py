@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads a model, warms it up, and serves it. Run as a file by a model's own Python: `PYTHON model_server.py SETTINGS_JSON`.
 
 It says what it does as lines of JSON on its standard output, and ends when its standard input is closed, so that it never outlives
@@ -20,11 +21,15 @@ _WARM_UPS = 3
 def _import_package_only() -> None:
     """Makes this package importable, and nothing that lies beside it: those libraries are of another Python."""
     folder = Path(__file__).resolve().parents[2]
-    spec = importlib.util.spec_from_file_location('groot_ros', folder / '__init__.py', submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(
+        'groot_ros', folder / '__init__.py', submodule_search_locations=[str(folder)]
+    )
     package = importlib.util.module_from_spec(spec)
     sys.modules['groot_ros'] = package
     spec.loader.exec_module(package)
-    sys.path[:] = [place for place in sys.path if Path(place or '.').resolve() != Path(__file__).resolve().parent]
+    sys.path[:] = [
+        place for place in sys.path if Path(place or '.').resolve() != Path(__file__).resolve().parent
+    ]
 
 
 def _exit_when_parent_dies() -> None:
@@ -48,7 +53,13 @@ def _serve(settings: dict, say) -> None:
         served.get_action(observation, None)
         seconds = time.monotonic() - began_s
     served.reset()
-    server = Server(served, settings['host'], settings['port'], settings['gr00t_version'], os.environ.get(TOKEN_VARIABLE, ''))
+    server = Server(
+        served,
+        settings['host'],
+        settings['port'],
+        settings['gr00t_version'],
+        os.environ.get(TOKEN_VARIABLE, ''),
+    )
     say(ready=server.port, name=served.name, answer_s=round(seconds, 4))
     server.run()
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An observation to warm a model up with: pictures of grey, a state of rest."""
 
 from typing import Any
@@ -14,8 +15,14 @@ def example_observation(served: Any, rows: dict[str, Any]) -> dict[str, Any]:
     sizes = {**rows['image_sizes'], **served.facts().get('image_sizes', {})}
     video, state = wanted['video'], wanted['state']
     return {
-        'video': {name: np.full((1, len(video.delta_indices), *_shape(sizes.get(name))), 127, np.uint8) for name in video.keys},
-        'state': {name: np.full((1, len(state.delta_indices), rows['state_sizes'][name]), 0.1, np.float32) for name in state.keys},
+        'video': {
+            name: np.full((1, len(video.delta_indices), *_shape(sizes.get(name))), 127, np.uint8)
+            for name in video.keys
+        },
+        'state': {
+            name: np.full((1, len(state.delta_indices), rows['state_sizes'][name]), 0.1, np.float32)
+            for name in state.keys
+        },
         'language': {name: [['warm up']] for name in wanted['language'].keys},
     }
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the demo measures, each figure with its bound: computed from the bags, the dataset, the truth and the replay."""
 
 import time
@@ -75,7 +76,9 @@ def dataset_figures(root: Path, embodiment: Embodiment, episodes: int) -> list[M
     for index in range(episodes):
         columns = dataset_episode(root, index)
         rows = len(columns['timestamp'])
-        frame_faults += sum(abs(count_frames(video_file(root, camera.feature, index)) - rows) for camera in embodiment.cameras)
+        frame_faults += sum(
+            abs(count_frames(video_file(root, camera.feature, index)) - rows) for camera in embodiment.cameras
+        )
         time_faults += int(np.sum(columns['timestamp'] != np.arange(rows) / embodiment.fps))
         quaternions = columns['observation.state'][:, embodiment.pose_part][:, 3:]
         jumps += int(np.sum(np.sum(quaternions[1:] * quaternions[:-1], axis=1) < 0))
@@ -93,10 +96,22 @@ def recording_figures(bags: Path) -> list[Metric]:
     counts = [info['counts'] for info in bag_infos(bags)]
     return [
         Metric('ticks recorded', sum(c['ticks'] for c in counts), ''),
-        Metric('ticks without a camera frame of their own', sum(c['filled'] for c in counts), '', 0.05 * sum(c['ticks'] for c in counts)),
-        Metric('messages lost', sum(c['overflows'] + sum(t['lost'] for t in c['topics'].values()) for c in counts), '', 0),
+        Metric(
+            'ticks without a camera frame of their own',
+            sum(c['filled'] for c in counts),
+            '',
+            0.05 * sum(c['ticks'] for c in counts),
+        ),
+        Metric(
+            'messages lost',
+            sum(c['overflows'] + sum(t['lost'] for t in c['topics'].values()) for c in counts),
+            '',
+            0,
+        ),
         Metric('largest age of a state sample at its tick', max(c['max_age_ms'] for c in counts), 'ms', 100),
-        Metric('longest time from exposure to encoded row', max(c['max_encoder_lag_ms'] for c in counts), 'ms'),
+        Metric(
+            'longest time from exposure to encoded row', max(c['max_encoder_lag_ms'] for c in counts), 'ms'
+        ),
     ]
 
 
@@ -116,22 +131,38 @@ def truth_figures(bags: Path, truth_file: Path, embodiment: Embodiment, episodes
     for path in find_bags(bags)[:episodes]:
         with EpisodeBag(path) as bag:
             samples = read_samples(bag, embodiment)
-            live = np.array([row.decode().state for row in bag.messages({'row': bag.connections(embodiment)['row']})])
+            live = np.array(
+                [row.decode().state for row in bag.messages({'row': bag.connections(embodiment)['row']})]
+            )
         states = np.array([sample.state for sample in samples])
         parity += int(np.sum(live != states))
-        joint_errors, tcp_errors, delay_s = _against_truth(np.array([s.tick_ns for s in samples]), states, truth, embodiment)
+        joint_errors, tcp_errors, delay_s = _against_truth(
+            np.array([s.tick_ns for s in samples]), states, truth, embodiment
+        )
         joints.append(joint_errors)
         tcp.append(tcp_errors)
         delays.append(delay_s)
     return [
-        Metric('joint error against truth beyond 1 ms of motion, max', float(np.concatenate(joints).max()), 'rad', 1e-3),
-        Metric('TCP error against truth beyond 1 ms of motion, max', float(np.concatenate(tcp).max()) * 1e3, 'mm', 0.5),
+        Metric(
+            'joint error against truth beyond 1 ms of motion, max',
+            float(np.concatenate(joints).max()),
+            'rad',
+            1e-3,
+        ),
+        Metric(
+            'TCP error against truth beyond 1 ms of motion, max',
+            float(np.concatenate(tcp).max()) * 1e3,
+            'mm',
+            0.5,
+        ),
         Metric('delay of the state behind its stamp, mean', float(np.mean(delays)) * 1e3, 'ms', 1.0),
         Metric('numbers that differ between live rows and converted rows', parity, '', 0),
     ]
 
 
-def _against_truth(ticks_ns: np.ndarray, states: Array, truth: np.ndarray, embodiment: Embodiment) -> tuple[Array, Array, float]:
+def _against_truth(
+    ticks_ns: np.ndarray, states: Array, truth: np.ndarray, embodiment: Embodiment
+) -> tuple[Array, Array, float]:
     origin_ns = int(truth['stamp_ns'][0])
     times, known = ticks_ns - origin_ns, truth['stamp_ns'] - origin_ns
 
@@ -166,7 +197,10 @@ def conversion_figures(report: ConversionReport, bags: Path) -> list[Metric]:
 
 def validation_figures(report: ValidationReport) -> list[Metric]:
     """Findings of the validator."""
-    return [Metric('validation errors', report.errors, '', 0), Metric('validation warnings', report.warnings, '')]
+    return [
+        Metric('validation errors', report.errors, '', 0),
+        Metric('validation warnings', report.warnings, ''),
+    ]
 
 
 def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath) -> ReplayMatch:
@@ -176,7 +210,9 @@ def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath)
     """
     due_s = began_s + np.arange(len(recorded)) / fps
     lags_s = np.arange(0.0, _MAX_LAG_S, 1e-3)
-    costs = [np.linalg.norm(_positions_at(replay, due_s + lag) - recorded[:, :3], axis=1).mean() for lag in lags_s]
+    costs = [
+        np.linalg.norm(_positions_at(replay, due_s + lag) - recorded[:, :3], axis=1).mean() for lag in lags_s
+    ]
     lag_s = float(lags_s[int(np.argmin(costs))])
     replayed = np.array([_pose_at(replay, t) for t in due_s + lag_s])
     return ReplayMatch(
@@ -192,9 +228,23 @@ def replay_figures(match: ReplayMatch, placed: bool) -> list[Metric]:
     """How well the converted actions moved the arm along the recorded path."""
     return [
         Metric('constant lag of the replay', match.lag_s * 1e3, 'ms'),
-        Metric('replayed against recorded TCP path, mean distance', float(match.distances_m.mean()) * 1e3, 'mm', 3.0),
-        Metric('replayed against recorded TCP path, 95th percentile', float(np.quantile(match.distances_m, 0.95)) * 1e3, 'mm'),
-        Metric('replayed against recorded TCP attitude, mean angle', float(np.degrees(match.angles_rad.mean())), 'deg', 1.0),
+        Metric(
+            'replayed against recorded TCP path, mean distance',
+            float(match.distances_m.mean()) * 1e3,
+            'mm',
+            3.0,
+        ),
+        Metric(
+            'replayed against recorded TCP path, 95th percentile',
+            float(np.quantile(match.distances_m, 0.95)) * 1e3,
+            'mm',
+        ),
+        Metric(
+            'replayed against recorded TCP attitude, mean angle',
+            float(np.degrees(match.angles_rad.mean())),
+            'deg',
+            1.0,
+        ),
         Metric('replays that did not place the cube in the bin', float(not placed), '', 0),
     ]
 
@@ -206,4 +256,6 @@ def _positions_at(path: TimedPath, times_s: Array) -> Array:
 def _pose_at(path: TimedPath, time_s: float) -> Array:
     after = int(np.clip(np.searchsorted(path.times_s, time_s), 1, len(path.times_s) - 1))
     start_s, end_s = path.times_s[after - 1], path.times_s[after]
-    return interpolate_pose(path.poses[after - 1], path.poses[after], float(np.clip((time_s - start_s) / (end_s - start_s), 0, 1)))
+    return interpolate_pose(
+        path.poses[after - 1], path.poses[after], float(np.clip((time_s - start_s) / (end_s - start_s), 0, 1))
+    )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """report.html of the demo: figures, plots and frames in one file without links to elsewhere."""
 
 from dataclasses import dataclass
@@ -37,7 +38,9 @@ class DemoResult:
 
 def write_report(result: DemoResult, path: Path) -> None:
     """Writes one HTML file."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2']))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2'])
+    )
     episodes = [_episode(result, index, bag) for index, bag in enumerate(find_bags(result.bags))]
     page = environment.get_template('report.html.j2').render(
         good=all(figure.good for figure in result.figures),
@@ -71,7 +74,14 @@ def _episode(result: DemoResult, index: int, path: Path) -> dict[str, Any]:
     rows = len(dataset_episode(result.dataset, index)['timestamp'])
     topics = [{'topic': topic, **counts} for topic, counts in info['counts']['topics'].items()]
     frames = _frame_strip(video_file(result.dataset, result.embodiment.cameras[0].feature, index), rows)
-    return {'name': path.name, 'outcome': info['outcome'], 'task': info['task'], 'rows': rows, 'topics': topics, 'frames': frames}
+    return {
+        'name': path.name,
+        'outcome': info['outcome'],
+        'task': info['task'],
+        'rows': rows,
+        'topics': topics,
+        'frames': frames,
+    }
 
 
 def _frame_strip(video: Path, rows: int) -> str:
@@ -84,7 +94,9 @@ def _path_plot(match: ReplayMatch, fps: float) -> str:
     times_s = np.arange(len(match.recorded)) / fps
     for axis, (panel, name) in enumerate(zip(axes.flat, 'xyz', strict=False)):
         panel.plot(times_s, match.recorded[:, axis], color=_RECORDED, linewidth=2.5, label='recorded')
-        panel.plot(times_s, match.replayed[:, axis], color=_REPLAYED, linewidth=1.2, label='replayed, lag removed')
+        panel.plot(
+            times_s, match.replayed[:, axis], color=_REPLAYED, linewidth=1.2, label='replayed, lag removed'
+        )
         panel.set(ylabel=f'TCP {name} in base [m]', xlabel='time [s]')
     axes[0, 0].legend(frameon=False)
     axes[1, 1].plot(times_s, match.distances_m * 1e3, color=_REPLAYED)
@@ -96,7 +108,10 @@ def _rate_plot(result: DemoResult) -> str:
     figure, (intervals, ages) = plt.subplots(1, 2, figsize=(11, 3.2), layout='constrained')
     for path in find_bags(result.bags):
         with EpisodeBag(path) as bag:
-            rows = [message.decode() for message in bag.messages({'row': bag.connections(result.embodiment)['row']})]
+            rows = [
+                message.decode()
+                for message in bag.messages({'row': bag.connections(result.embodiment)['row']})
+            ]
         ticks_s = np.array([row.header.stamp.sec + row.header.stamp.nanosec / 1e9 for row in rows])
         intervals.plot(ticks_s[1:] - ticks_s[0], np.diff(ticks_s) * 1e3, label=path.name, linewidth=1)
         ages.plot(ticks_s - ticks_s[0], np.max([row.ages for row in rows], axis=1) * 1e3, linewidth=1)

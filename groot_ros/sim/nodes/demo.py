@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`groot-ros demo`: runs the whole loop in the simulated cell and judges it. Called by cli.py only."""
 
 import json
@@ -79,7 +80,9 @@ class Watcher:
             rclpy.spin_once(self.node, timeout_sec=0.1)
             self.cell.check()
             if time.monotonic() > deadline_s:
-                raise GrootRosError(f'{what} did not happen within {timeout_s:.0f} s: look at the messages above.')
+                raise GrootRosError(
+                    f'{what} did not happen within {timeout_s:.0f} s: look at the messages above.'
+                )
 
     def enable(self, service: str) -> None:
         """Calls an enable service until the answer is yes."""
@@ -126,12 +129,22 @@ def run_demo(output: Path, episodes: int, host: str) -> int:
     rclpy.init(args=[])
     try:
         with Cell('collect', options, quiet=True) as cell:
-            figures, replay = _run_stages(Watcher(rclpy.create_node('demo'), cell, embodiment), options, embodiment, output)
+            figures, replay = _run_stages(
+                Watcher(rclpy.create_node('demo'), cell, embodiment), options, embodiment, output
+            )
     finally:
         rclpy.try_shutdown()
     _stage('cell down, judging')
     figures += truth_figures(output / 'episodes', output / 'truth.bin', embodiment, episodes)
-    result = DemoResult(output / 'episodes', output / 'dataset', embodiment, figures, replay, _REPLAYED, time.monotonic() - started_s)
+    result = DemoResult(
+        output / 'episodes',
+        output / 'dataset',
+        embodiment,
+        figures,
+        replay,
+        _REPLAYED,
+        time.monotonic() - started_s,
+    )
     return _conclude(result, output)
 
 
@@ -140,17 +153,23 @@ def _prepare(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         if any(output.iterdir()) and not (output / _MARKER).exists():
-            raise GrootRosError(f'{output} is not empty and no earlier demo made it: choose another --output.')
+            raise GrootRosError(
+                f'{output} is not empty and no earlier demo made it: choose another --output.'
+            )
         for name in ('episodes', 'dataset'):
             shutil.rmtree(output / name, ignore_errors=True)
         for name in ('truth.bin', 'figures.json', 'report.html'):
             (output / name).unlink(missing_ok=True)
         (output / _MARKER).touch()
     except OSError as error:
-        raise GrootRosError(f'The demo cannot write to {output} ({error.strerror}): choose another --output.') from error
+        raise GrootRosError(
+            f'The demo cannot write to {output} ({error.strerror}): choose another --output.'
+        ) from error
 
 
-def _run_stages(watcher: Watcher, options: Options, embodiment: Embodiment, output: Path) -> tuple[list[Metric], Any]:
+def _run_stages(
+    watcher: Watcher, options: Options, embodiment: Embodiment, output: Path
+) -> tuple[list[Metric], Any]:
     watcher.listen()
     watcher.wait(lambda: watcher.flowing, _SERVICE_S, 'The start of every stream')
     _stage('cell up')
@@ -185,7 +204,9 @@ def _record(watcher: Watcher, hooks: CellHooks, episodes: int) -> list[Array]:
 
 def _convert(options: Options, embodiment: Embodiment) -> tuple[ConversionReport, ValidationReport]:
     # A laptop that renders and records at once may miss frames: the figures below judge them.
-    report = convert([Path(options.output_dir)], Path(options.dataset), embodiment, ConversionOptions(keep_failed=True))
+    report = convert(
+        [Path(options.output_dir)], Path(options.dataset), embodiment, ConversionOptions(keep_failed=True)
+    )
     _stage(f'{report.episodes} episodes, {report.rows} rows converted')
     validation = validate(Path(options.dataset))
     for finding in validation.findings:
@@ -194,17 +215,27 @@ def _convert(options: Options, embodiment: Embodiment) -> tuple[ConversionReport
     return report, validation
 
 
-def _replay(watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Embodiment, cube: Array) -> tuple[Any, bool]:
+def _replay(
+    watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Embodiment, cube: Array
+) -> tuple[Any, bool]:
     """Puts the cube back and plays the dataset's actions; returns the match of paths and whether the cube is in the bin."""
     hooks.place_cube(float(cube[0]), float(cube[1]), grasp_yaw(cube))
-    policy = next(process for process in build_processes('deploy', options) if process.executable == 'policy_server')
+    policy = next(
+        process for process in build_processes('deploy', options) if process.executable == 'policy_server'
+    )
     watcher.cell.start(policy)
     watcher.listen_to_motion()
     watcher.wait(lambda: bool(watcher.policy.policy), _SERVICE_S, 'The start of policy_server')
     watcher.enable('ur5e_driver/enable')
-    watcher.wait(lambda: watcher.policy.state == PolicyStatus.READY, _SERVICE_S, 'The readiness of policy_server')
+    watcher.wait(
+        lambda: watcher.policy.state == PolicyStatus.READY, _SERVICE_S, 'The readiness of policy_server'
+    )
     watcher.enable('policy_server/enable')
-    watcher.wait(lambda: watcher.policy.state in (PolicyStatus.DONE, PolicyStatus.STOPPED), _REPLAY_S, 'The end of the replay')
+    watcher.wait(
+        lambda: watcher.policy.state in (PolicyStatus.DONE, PolicyStatus.STOPPED),
+        _REPLAY_S,
+        'The end of the replay',
+    )
     if watcher.policy.state != PolicyStatus.DONE:
         raise GrootRosError(f'The replay was stopped before its end: {watcher.policy.reason}.')
     settled_s = time.monotonic() + _SETTLE_S
@@ -212,14 +243,18 @@ def _replay(watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Em
     recorded = dataset_episode(Path(options.dataset), _REPLAYED)['observation.state'][:, embodiment.pose_part]
     origin_ns = watcher.first_delta_ns
     times_s = np.array([(stamp_ns - origin_ns) / 1e9 for stamp_ns, _ in watcher.poses])
-    match = match_replay(recorded, embodiment.fps, 0.0, TimedPath(times_s, np.array([pose for _, pose in watcher.poses])))
+    match = match_replay(
+        recorded, embodiment.fps, 0.0, TimedPath(times_s, np.array([pose for _, pose in watcher.poses]))
+    )
     _stage(f'episode {_REPLAYED} replayed')
     return match, cube_in_bin(hooks.cube_pose())
 
 
 def _conclude(result: DemoResult, output: Path) -> int:
     """Prints the table, writes figures.json and report.html, and returns the exit code."""
-    (output / 'figures.json').write_text(json.dumps([figure.as_dict() for figure in result.figures], indent=2) + '\n')
+    (output / 'figures.json').write_text(
+        json.dumps([figure.as_dict() for figure in result.figures], indent=2) + '\n'
+    )
     write_report(result, output / 'report.html')
     print()
     for figure in result.figures:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scripted operator of the node teleop: records demonstrations in sim_cell by itself."""
 
 import time
@@ -32,7 +33,15 @@ class Phase(Enum):
 class ScriptedOperator:
     """Steps all the time while the arm is enabled; zero steps hold the arm. A refusal of the recorder raises GrootRosError."""
 
-    def __init__(self, services: ServiceClients, host: str, episodes: int, seed: int, operator_name: str, period_s: float) -> None:
+    def __init__(
+        self,
+        services: ServiceClients,
+        host: str,
+        episodes: int,
+        seed: int,
+        operator_name: str,
+        period_s: float,
+    ) -> None:
         self._client, self._operator_name, self._period_s = services, operator_name, period_s
         self._cell = CellHooks(host, _PATIENCE_S)
         self._rng = np.random.default_rng(seed)
@@ -66,7 +75,12 @@ class ScriptedOperator:
         elif self._phase is Phase.APPROACHING and follower.done:
             self._asked_s, self._phase = time.monotonic(), Phase.STARTING
         elif self._phase is Phase.STARTING and self._started():
-            follower.follow([MinJerkMove(follower.pose, 1.0, hold_s=0.3), *pick_and_place(self._cell.cube_pose(), self._rng)])
+            follower.follow(
+                [
+                    MinJerkMove(follower.pose, 1.0, hold_s=0.3),
+                    *pick_and_place(self._cell.cube_pose(), self._rng),
+                ]
+            )
             self._phase = Phase.SHOWING
         elif self._phase is Phase.SHOWING and follower.done:
             self._answer, self._phase = self._client.stop(cube_in_bin(self._cell.cube_pose())), Phase.SAVING

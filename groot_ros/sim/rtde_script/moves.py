@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The motion commands of ur_rtde's control script, by their numbers. Each returns what says when it has ended, or None when it has at once."""
 
 import re
@@ -44,12 +45,16 @@ class ScriptMotions:
 
     def watch_asynchronous(self) -> None:
         """Reports the end of an asynchronous motion."""
-        if self._asynchronous is not None and (self._asynchronous.done or self._controller.motion is not self._asynchronous):
+        if self._asynchronous is not None and (
+            self._asynchronous.done or self._controller.motion is not self._asynchronous
+        ):
             self._asynchronous = None
             self._registers.report_progress(-1)
 
     def _servo_j(self) -> None:
-        self._controller.servo(self._registers.doubles(0), self._registers.double(9), self._registers.double(10))
+        self._controller.servo(
+            self._registers.doubles(0), self._registers.double(9), self._registers.double(10)
+        )
 
     def _servo_l(self) -> None:
         pose6 = self._registers.doubles(0)
@@ -61,7 +66,9 @@ class ScriptMotions:
         self._controller.motion = SpeedMotion(self._registers.doubles(0), self._registers.double(6))
 
     def _speed_l(self) -> None:
-        self._controller.motion = SpeedMotion(self._registers.doubles(0), _FASTEST_RAMP, self._controller.tcp_offset)
+        self._controller.motion = SpeedMotion(
+            self._registers.doubles(0), _FASTEST_RAMP, self._controller.tcp_offset
+        )
 
     def _force_mode(self) -> None:
         if not isinstance(self._controller.motion, CompliantMotion):
@@ -96,7 +103,9 @@ class ScriptMotions:
 
     def _pose_path(self, end: Array) -> PosePath:
         self._controller.solve(rotvec_from_pose(end))
-        return PosePath(self._controller.target_pose(), end, self._controller.tcp_offset, *self._registers.doubles(6, 2))
+        return PosePath(
+            self._controller.target_pose(), end, self._controller.tcp_offset, *self._registers.doubles(6, 2)
+        )
 
     def _move_path(self) -> Finished:
         """The motions that ur_rtde wrote into the script, one after the other; blends are driven as stops."""
@@ -117,11 +126,16 @@ class ScriptMotions:
 
     def _jog(self) -> Finished:
         speed, feature = self._registers.doubles(0), self._registers.double(6)
-        frame = {_TOOL: rotvec_from_pose(self._controller.target_pose())[3:], _CUSTOM: self._registers.doubles(8)[3:]}.get(int(feature))
+        frame = {
+            _TOOL: rotvec_from_pose(self._controller.target_pose())[3:],
+            _CUSTOM: self._registers.doubles(8)[3:],
+        }.get(int(feature))
         if frame is not None:
             turn = Rotation.from_rotvec(frame)
             speed = np.concatenate([turn.apply(speed[:3]), turn.apply(speed[3:])])
-        self._controller.motion = SpeedMotion(speed, max(self._registers.double(7), 0.1), self._controller.tcp_offset)
+        self._controller.motion = SpeedMotion(
+            speed, max(self._registers.double(7), 0.1), self._controller.tcp_offset
+        )
         return None
 
     def _stop_jog(self) -> Finished:
@@ -157,7 +171,9 @@ class ScriptMotions:
 class PathFollower:
     """Drives the moves of a path in turn; called each tick, True when all are done."""
 
-    def __init__(self, controller: Controller, moves: list[tuple[str, str]], report: Callable[[int], None]) -> None:
+    def __init__(
+        self, controller: Controller, moves: list[tuple[str, str]], report: Callable[[int], None]
+    ) -> None:
         self._controller, self._moves, self._report = controller, moves, report
         self._current: Motion | None = None
         self._count = 0

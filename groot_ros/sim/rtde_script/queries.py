@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The questions and settings of ur_rtde's control script, by their numbers: kinematics, limits, payload, TCP, contact."""
 
 from collections.abc import Callable
@@ -58,7 +59,9 @@ class ScriptAnswers:
         self._registers.answer(rotvec_from_pose(self._controller.actual_pose()))
 
     def _forward_of(self) -> None:
-        self._registers.answer(rotvec_from_pose(forward(self._registers.doubles(0), self._registers.doubles(6))))
+        self._registers.answer(
+            rotvec_from_pose(forward(self._registers.doubles(0), self._registers.doubles(6)))
+        )
 
     def _pose_trans(self) -> None:
         first, second = (matrix_from_pose(pose_from_rotvec(self._registers.doubles(k))) for k in (0, 6))

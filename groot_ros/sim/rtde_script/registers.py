@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The registers through which ur_rtde and its control script talk: inputs d0.., i0.. and outputs, lower or upper range."""
 
 import numpy as np
@@ -45,4 +46,6 @@ class ScriptRegisters:
         self._writes = (self._writes + 1) % 128
         self._operations = (self._operations + (progress == 0)) % 128
         running = _RUNNING_BIT | progress if progress >= 0 else 0
-        self._controller.output_ints[self.offset + _PROGRESS_REGISTER] = self._operations << 24 | self._writes << 16 | running
+        self._controller.output_ints[self.offset + _PROGRESS_REGISTER] = (
+            self._operations << 24 | self._writes << 16 | running
+        )
