@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 from benchmark.common import options, report
 from groot_ros.control.device_clock import DeviceClock
 from groot_ros.geometry import angle_between, apply_delta, deltas_between, pose_from_rotvec
-from groot_ros.hardware.supervised_process import SupervisedProcess
+from groot_ros.hardware.worker_process import WorkerProcess
 from groot_ros.hardware.ur5e.arm import Ur5eSettings
 from groot_ros.hardware.ur5e.ipc import STATE
 from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, to_time_msg
@@ -200,7 +200,7 @@ def stamp_jitter() -> list[tuple[str, float, str]]:
     """Arrival of the state against the robot's clock, before and after the filter."""
     records: list[np.void] = []
     settings = vars(Ur5eSettings(host=HOST))
-    child = SupervisedProcess(
+    child = WorkerProcess(
         'groot_ros.hardware.ur5e.state_process',
         settings,
         lambda data: records.append(np.frombuffer(data, STATE)[0]),

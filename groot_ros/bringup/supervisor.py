@@ -2,7 +2,6 @@
 """`groot-ros up`: starts the processes of a profile, watches them, and stops them in order. Needs no `launch`."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -13,11 +12,11 @@ from dataclasses import dataclass, field
 
 from groot_ros.bringup.profiles import Options, Process, build_processes, parameter_files
 from groot_ros.errors import GrootRosError
+from groot_ros.supervised_process import describe_exit, die_with_parent
 
 _GRACE_S = 8.0
 _KILL_S = 3.0
 _READY_S = 30.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Cell:
             command_of(process, self.options),
             env={**os.environ, **self.environment},
             start_new_session=True,  # Ctrl-C must reach this process only, which then stops the others in order
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,  # a process that is left behind could move the robot
         )
         self._running.append((process, popen))
         if process.ready_at is not None:
@@ -78,13 +77,8 @@ class Cell:
         """Raises GrootRosError naming a process that has ended by itself."""
         for process, popen in self._running:
             if (code := popen.poll()) is not None:
-                how = (
-                    f'was killed by {signal.Signals(-code).name}'
-                    if code < 0
-                    else f'ended with exit code {code}'
-                )
                 raise GrootRosError(
-                    f'{process.executable} {how}: see its messages above; the other processes were stopped.'
+                    f'{process.executable} {describe_exit(code)}: see its messages above; the other processes were stopped.'
                 )
 
     def wait(self) -> None:
@@ -144,11 +138,6 @@ def command_of(process: Process, options: Options) -> list[str]:
 
 def _yaml_text(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
-
-
-def _die_with_parent() -> None:
-    # If this supervisor is killed outright, its processes must not stay behind to move a robot.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager

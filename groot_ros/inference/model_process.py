@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,10 +16,14 @@ from groot_ros.dataset.writers.features import EEF_9D
 from groot_ros.embodiment import Embodiment
 from groot_ros.policies.action_decoder import EEF_6D
 from groot_ros.policies.policy import PolicyError
+from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill
 
 HOST_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'
 BACKENDS = ('gr00t', 'lerobot')
-_FIRST_BACKOFF_S, _MAX_BACKOFF_S, _LONG_RUN_S, _END_S = 1.0, 30.0, 60.0, 5.0
+_FIRST_DELAY_S = 1.0
+_MAX_DELAY_S = 30.0
+_LONG_RUN_S = 60.0
+_END_S = 5.0
 
 
 @dataclass
@@ -54,7 +57,9 @@ class ModelProcess:
         self.name = settings.checkpoint
         self._state, self._trouble, self._port = threading.Condition(), 'it is loading', settings.port
         self._closing = threading.Event()
-        self._failed = self.was_killed = False
+        self._failed = False
+        self._was_ready = False
+        self.was_killed = False
         self._process: subprocess.Popen | None = None
         self._thread = threading.Thread(target=self._supervise, name='model', daemon=True)
         self._thread.start()
@@ -93,24 +98,19 @@ class ModelProcess:
         self._thread.join(_END_S)
 
     def _supervise(self) -> None:
-        backoff_s, was_ready = _FIRST_BACKOFF_S, False
-        while not self._closing.is_set():
-            began_s = time.monotonic()
-            ready, reason = self._run()
-            was_ready |= ready
-            if self._closing.is_set():
-                return
-            self.was_killed = ready and not reason
-            self._tell(reason or 'it was killed over the wire', failed=not was_ready)
-            self._on_line(f'The model ended: {reason or "killed over the wire"}.')
-            if self.was_killed or not was_ready:
-                return
-            backoff_s = (
-                _FIRST_BACKOFF_S
-                if time.monotonic() - began_s > _LONG_RUN_S
-                else min(2 * backoff_s, _MAX_BACKOFF_S)
-            )
-            self._closing.wait(backoff_s)
+        restart_with_backoff(self._run_and_report, self._closing, _FIRST_DELAY_S, _MAX_DELAY_S, _LONG_RUN_S)
+
+    def _run_and_report(self) -> bool:
+        """Runs the model until it ends; whether to start it again."""
+        ready, reason = self._run()
+        self._was_ready |= ready
+        if self._closing.is_set():
+            return False
+        self.was_killed = ready and not reason
+        reason = reason or 'a client asked it to end'
+        self._tell(reason, failed=not self._was_ready)
+        self._on_line(f'The model ended: {reason}.')
+        return self._was_ready and not self.was_killed
 
     def _run(self) -> tuple[bool, str]:
         """One life: whether it ever answered, and why it ended; nothing where it was told to."""
@@ -138,7 +138,8 @@ class ModelProcess:
         _end(process)
         if ready and process.returncode == 0:
             return True, ''
-        return ready, failed or f'exit code {process.returncode}{", " if last else ""}{"".join(last)}'
+        ended = ': '.join([f'it {describe_exit(process.returncode)}', *last])
+        return ready, failed or ended
 
     def _listen(self, process: subprocess.Popen) -> tuple[bool, str]:
         ready, failed = False, ''
@@ -201,8 +202,4 @@ def _end(process: subprocess.Popen) -> None:
     with contextlib.suppress(OSError):
         if process.stdin is not None:
             process.stdin.close()
-    try:
-        process.wait(_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    wait_or_kill(process, _END_S)

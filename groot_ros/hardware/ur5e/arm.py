@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from groot_ros.control.command_gate import Waypoint
-from groot_ros.hardware.supervised_process import SupervisedProcess
 from groot_ros.hardware.ur5e.ipc import (
     BEAT,
     BRAKE,
@@ -21,6 +20,7 @@ from groot_ros.hardware.ur5e.ipc import (
     WAYPOINT,
     order,
 )
+from groot_ros.hardware.worker_process import WorkerProcess
 
 _SILENT_S = 0.6
 _TAKE_CONTROL_S, _RECOVER_S, _CALL_S = 15.0, 25.0, 4.0
@@ -57,14 +57,14 @@ class Ur5e:
     ) -> None:
         self._numbers = itertools.count(1)
         package, values = 'groot_ros.hardware.ur5e', asdict(settings)
-        self._control = SupervisedProcess(
+        self._control = WorkerProcess(
             f'{package}.servo_process',
             values,
             lambda data: on_beat(np.frombuffer(data, BEAT)[0]),
             on_control_loss,
             _SILENT_S,
         )
-        self._state = SupervisedProcess(
+        self._state = WorkerProcess(
             f'{package}.state_process',
             values,
             lambda data: on_state(np.frombuffer(data, STATE)[0]),
@@ -79,7 +79,7 @@ class Ur5e:
     def hold(self, pose: np.ndarray) -> str:
         """Begins to servo, at the robot's own target pose (7,)."""
         number = next(self._numbers)
-        return self._control.ask(order(HOLD, number, pose=pose), number, _CALL_S)
+        return self._control.request(order(HOLD, number, pose=pose), number, _CALL_S)
 
     def move(self, waypoint: Waypoint) -> None:
         """Passes a waypoint on."""
@@ -104,4 +104,4 @@ class Ur5e:
 
     def _ask(self, kind: int, timeout_s: float) -> str:
         number = next(self._numbers)
-        return self._control.ask(order(kind, number), number, timeout_s)
+        return self._control.request(order(kind, number), number, timeout_s)

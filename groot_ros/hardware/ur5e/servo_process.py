@@ -14,7 +14,6 @@ from rtde_control import RTDEControlInterface
 from groot_ros.control.setpoints import SetpointGenerator
 from groot_ros.geometry import rotvec_from_pose
 from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
-from groot_ros.hardware.supervised_process import WorkerConnection, run_child
 from groot_ros.hardware.ur5e.connection_monitor import SocketWatch
 from groot_ros.hardware.ur5e.dashboard import check_ready, recover
 from groot_ros.hardware.ur5e.ipc import (
@@ -28,6 +27,7 @@ from groot_ros.hardware.ur5e.ipc import (
     TAKE_CONTROL,
     WAYPOINT,
 )
+from groot_ros.hardware.worker_process import WorkerConnection, run_worker
 
 _RTDE_PORT = 30004
 _CONNECT_S, _CALL_S, _RECOVER_S = 8.0, 2.0, 20.0
@@ -232,4 +232,4 @@ def work(end: WorkerConnection) -> None:
 
 
 if __name__ == '__main__':
-    run_child(work)
+    run_worker(work)

@@ -10,8 +10,8 @@ import numpy as np
 from rtde_receive import RTDEReceiveInterface
 
 from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
-from groot_ros.hardware.supervised_process import WorkerConnection, run_child
 from groot_ros.hardware.ur5e.ipc import STATE
+from groot_ros.hardware.worker_process import WorkerConnection, run_worker
 
 _VARIABLES = [
     'timestamp', 'actual_q', 'actual_qd', 'actual_TCP_pose', 'target_TCP_pose', 'target_q', 'speed_scaling', 'robot_mode',
@@ -71,4 +71,4 @@ def _state(receive: RTDEReceiveInterface, robot_time_s: float, arrival_ns: int) 
 
 
 if __name__ == '__main__':
-    run_child(work)
+    run_worker(work)
