@@ -22,7 +22,8 @@ from groot_ros.geometry import angle_between, apply_delta, deltas_between, pose_
 from groot_ros.hardware.worker_process import WorkerProcess
 from groot_ros.hardware.ur5e.arm import Ur5eSettings
 from groot_ros.hardware.ur5e.ipc import STATE
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, to_time_msg
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
+from groot_ros.ros.time import to_time_msg
 from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
 from groot_ros.sim.test_interface import CellHooks

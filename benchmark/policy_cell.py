@@ -21,7 +21,7 @@ from groot_ros.dataset.sources.arrays import ArrayEpisode, convert_arrays
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.geometry import Array, angle_between, apply_delta, interpolate_pose
 from groot_ros.policies.builtin_policies import FAULTS
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
 from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
 from groot_ros.sim.test_interface import CellHooks

@@ -15,7 +15,9 @@ from groot_ros.msg import GripperState
 from sensor_msgs.msg import Image, JointState
 
 from benchmark import signals
-from groot_ros.ros.lifecycle_node import IMAGE_QOS, STREAM_QOS, configure_fastdds_profile, to_time_msg
+from groot_ros.ros.fastdds import configure_fastdds_profile
+from groot_ros.ros.qos import IMAGE_QOS, STREAM_QOS
+from groot_ros.ros.time import to_time_msg
 
 
 class Publisher:

@@ -21,7 +21,7 @@ from groot_ros.bags.reader import EpisodeBag
 from groot_ros.embodiment import load_embodiment
 from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
 from groot_ros.resources import VERDICT_FILE
-from groot_ros.ros.lifecycle_node import STATUS_QOS
+from groot_ros.ros.qos import STATUS_QOS
 
 PAGE_BYTES, TICKS_PER_S = os.sysconf('SC_PAGE_SIZE'), os.sysconf('SC_CLK_TCK')
 SETTLE_S = 4.0

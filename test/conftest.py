@@ -24,7 +24,8 @@ from groot_ros.bags.message_types import time_message, typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.geometry import apply_delta
 from groot_ros.recording.episode_recorder import EpisodeRecording
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, to_time_msg
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
+from groot_ros.ros.time import to_time_msg
 from groot_ros.sim.test_interface import CellHooks
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 

@@ -12,7 +12,7 @@ from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STREAM_QOS
+from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
 
 
 def test_the_arm_moves_only_after_enable_and_stops_on_silence(driver, operator):

@@ -16,7 +16,8 @@ from std_srvs.srv import SetBool
 
 from groot_ros.inference.protocol import Modality
 from groot_ros.inference.server import Server
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, IMAGE_QOS, STATUS_QOS, to_time_msg
+from groot_ros.ros.qos import COMMAND_QOS, IMAGE_QOS, STATUS_QOS
+from groot_ros.ros.time import to_time_msg
 
 
 class Watched:

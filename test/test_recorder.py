@@ -18,7 +18,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
-from groot_ros.ros.lifecycle_node import IMAGE_QOS, STATUS_QOS, STREAM_QOS, to_time_msg
+from groot_ros.ros.qos import IMAGE_QOS, STATUS_QOS, STREAM_QOS
+from groot_ros.ros.time import to_time_msg
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 WIDTH, HEIGHT = 64, 48

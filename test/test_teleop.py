@@ -18,7 +18,7 @@ from sensor_msgs.msg import Joy
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import apply_delta
 from groot_ros.resources import share_directory
-from groot_ros.ros.lifecycle_node import COMMAND_QOS
+from groot_ros.ros.qos import COMMAND_QOS
 from groot_ros.teleop.keyboard import Keyboard, keys_of
 from groot_ros.teleop.mapping import DeviceState, TeleopMapper, load_map, response
 from groot_ros.teleop.operator import ManualOperator

@@ -12,7 +12,11 @@ from std_msgs.msg import Header
 
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.cameras.base import EYES, Camera, CameraSettings, Frame, Intrinsics, open_camera
-from groot_ros.ros.lifecycle_node import IMAGE_QOS, GrootNode, ParameterSpec, run_node, to_time_msg
+from groot_ros.ros.lifecycle_node import GrootNode
+from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.qos import IMAGE_QOS
+from groot_ros.ros.run import run_node
+from groot_ros.ros.time import to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
@@ -70,14 +74,14 @@ class CameraDriver(GrootNode):
         self._seen = False
         self._loss = ''
 
-    def open(self) -> None:
+    def configure(self) -> None:
         """Starts the thread that opens the camera."""
         self._closing = threading.Event()
         self._began_s = time.monotonic()
         self._thread = threading.Thread(target=self._work, name='camera', daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def cleanup(self) -> None:
         """Ends the thread, which releases the camera."""
         self._closing.set()
         self._thread.join(3.0)

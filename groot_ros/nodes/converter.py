@@ -23,7 +23,9 @@ from groot_ros.dataset.executors import ConversionInterrupted
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_folder import finished_bags
-from groot_ros.ros.lifecycle_node import GrootNode, ParameterSpec, run_node
+from groot_ros.ros.lifecycle_node import GrootNode
+from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.run import run_node
 from groot_ros.sampling.stream_monitor import Health
 
 PARAMETERS = {
@@ -115,7 +117,7 @@ class ConverterNode(GrootNode):
                 f'Every episode that is finished in {watching.folder} goes to {watching.output}.'
             )
 
-    def end(self) -> None:
+    def deactivate(self) -> None:
         """Stops between two episodes; what is done is kept for the next run."""
         if self._work is not None and self._thread is not None:
             self._work.stopped = True

@@ -31,17 +31,12 @@ from groot_ros.policies.observation_builder import ObservationBuilder, Observati
 from groot_ros.policies.policy import Policy
 from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
 from groot_ros.policies.shadow import Shadow
-from groot_ros.ros.lifecycle_node import (
-    COMMAND_QOS,
-    STATUS_QOS,
-    STREAM_QOS,
-    GrootNode,
-    ParameterSpec,
-    run_node,
-    stamp_to_ns,
-    to_time_msg,
-)
+from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.messages import chunk_message, delta_message, figures_message, pose_from_msg, shown
+from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
+from groot_ros.ros.run import run_node
+from groot_ros.ros.time import stamp_to_ns, to_time_msg
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
@@ -192,12 +187,12 @@ class PolicyServer(GrootNode):
         self.create_timer(_STATUS_S, self._publish_status)
         self._load(self._chosen())
 
-    def end(self) -> None:
+    def deactivate(self) -> None:
         """Stops commanding; the arm holds."""
         if self._state in _AT_WORK:
             self._enter(PolicyStatus.STOPPED, 'the policy server was stopped')
 
-    def close(self) -> None:
+    def cleanup(self) -> None:
         """Lets the policy go, and writes down what the shadow saw."""
         if self._asker is not None:
             self._asker.close()

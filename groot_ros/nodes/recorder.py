@@ -26,7 +26,10 @@ from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot, preflight
 from groot_ros.recording.task_list import load_tasks, next_task
 from groot_ros.resources import REPORT_FILE, VERDICT_FILE
-from groot_ros.ros.lifecycle_node import STATUS_QOS, GrootNode, ParameterSpec, run_node
+from groot_ros.ros.lifecycle_node import GrootNode
+from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.qos import STATUS_QOS
+from groot_ros.ros.run import run_node
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import Preflight, StartEpisode, StopEpisode
@@ -101,7 +104,7 @@ class Recorder(GrootNode):
         self.create_timer(_WATCH_S, self._end_what_failed)
         self.create_timer(_STATUS_S, self._publish_status)
 
-    def open(self) -> None:
+    def configure(self) -> None:
         """Takes the folder; raises GrootRosError where another recorder has it."""
         self._folder = EpisodeFolder(Path(self.parameter('output_dir')).expanduser())
         self._write_speed = self._folder.write_speed()
@@ -111,12 +114,12 @@ class Recorder(GrootNode):
             )
         self._announce()
 
-    def end(self) -> None:
+    def deactivate(self) -> None:
         """Saves an episode that still runs, so that nothing is lost."""
         if self._recording is not None:
             self._finish('interrupted', 'the recorder was stopped')
 
-    def close(self) -> None:
+    def cleanup(self) -> None:
         """Frees the folder."""
         for page in self._pages:
             page.terminate()

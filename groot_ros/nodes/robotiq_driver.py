@@ -9,14 +9,11 @@ from std_srvs.srv import Trigger
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.robotiq.gripper import FAULTS, GripperReading, GripperSettings, Robotiq
 from groot_ros.msg import GripperState, TcpDelta
-from groot_ros.ros.lifecycle_node import (
-    COMMAND_QOS,
-    STREAM_QOS,
-    GrootNode,
-    ParameterSpec,
-    run_node,
-    to_time_msg,
-)
+from groot_ros.ros.lifecycle_node import GrootNode
+from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
+from groot_ros.ros.run import run_node
+from groot_ros.ros.time import to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
@@ -60,7 +57,7 @@ class RobotiqDriver(GrootNode):
         self.create_service(Trigger, '~/activate', self._on_activate)
         self.create_service(Trigger, '~/calibrate', self._on_calibrate)
 
-    def open(self) -> None:
+    def configure(self) -> None:
         """Connects, and activates the gripper where needed and wanted."""
         self._began_s = time.monotonic()
         keys = (
@@ -78,7 +75,7 @@ class RobotiqDriver(GrootNode):
         )
         self._gripper = Robotiq(settings, self._on_reading, self._on_loss)
 
-    def close(self) -> None:
+    def cleanup(self) -> None:
         """Lets go of the connection; the gripper holds what it holds."""
         if self._gripper is not None:
             self._gripper.close()

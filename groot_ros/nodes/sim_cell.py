@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from groot_ros.errors import GrootRosError
-from groot_ros.ros.lifecycle_node import GrootNode, run_node
+from groot_ros.ros.lifecycle_node import GrootNode
+from groot_ros.ros.run import run_node
 from groot_ros.sampling.stream_monitor import Health
 
 _LATE_MS = 1.0

@@ -10,16 +10,12 @@ from sensor_msgs.msg import Joy
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import EpisodeStatus, RobotStatus, TcpDelta
-from groot_ros.ros.lifecycle_node import (
-    COMMAND_QOS,
-    STATUS_QOS,
-    STREAM_QOS,
-    GrootNode,
-    ParameterSpec,
-    run_node,
-    to_time_msg,
-)
+from groot_ros.ros.lifecycle_node import GrootNode
+from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
+from groot_ros.ros.run import run_node
 from groot_ros.ros.service_clients import ServiceClients
+from groot_ros.ros.time import to_time_msg
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.sim.nodes.scripted_operator import ScriptedOperator
 from groot_ros.teleop.mapping import DeviceState, TeleopMap, TeleopMapper, load_map
@@ -114,7 +110,7 @@ class Teleop(GrootNode):
         )
         self.create_timer(self._period_s, self._tick)
 
-    def open(self) -> None:
+    def configure(self) -> None:
         """Opens the device. Raises GrootRosError, with the mending, where that fails."""
         if self.parameter('source') == 'scripted':
             self._operator = ScriptedOperator(
@@ -129,11 +125,11 @@ class Teleop(GrootNode):
         )
         self.get_logger().info(f'{self._map.name}: {self._map.help}')
 
-    def end(self) -> None:
+    def deactivate(self) -> None:
         """Lets go of the arm."""
         self._let_go()
 
-    def close(self) -> None:
+    def cleanup(self) -> None:
         """Releases the device."""
         if self._operator is not None:
             self._operator.close()

@@ -25,16 +25,11 @@ from groot_ros.hardware.ur5e.modes import (
     stop_reason,
 )
 from groot_ros.msg import RobotStatus, TcpDelta
-from groot_ros.ros.lifecycle_node import (
-    COMMAND_QOS,
-    STATUS_QOS,
-    STREAM_QOS,
-    GrootNode,
-    ParameterSpec,
-    run_node,
-    stamp_to_ns,
-    to_time_msg,
-)
+from groot_ros.ros.lifecycle_node import GrootNode
+from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
+from groot_ros.ros.run import run_node
+from groot_ros.ros.time import stamp_to_ns, to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
@@ -102,19 +97,19 @@ class Ur5eDriver(GrootNode):
         self.create_timer(0.05, self._watch)
         self._arm: Ur5e | None = None
 
-    def open(self) -> None:
+    def configure(self) -> None:
         """Starts the processes that own ur_rtde. Nothing is uploaded to the robot, and nothing moves."""
         self._began_s = time.monotonic()
         self._arm = Ur5e(
             self._settings(), self._on_state, self._on_beat, self._on_state_loss, self._on_control_loss
         )
 
-    def end(self) -> None:
+    def deactivate(self) -> None:
         """Slows the arm down and refuses commands."""
         with self._lock:
             self._leave_motion('the driver was deactivated')
 
-    def close(self) -> None:
+    def cleanup(self) -> None:
         """Leaves the arm holding and the script stopped."""
         if self._arm is not None:
             self._arm.close()

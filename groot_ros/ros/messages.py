@@ -10,7 +10,7 @@ from groot_ros.policies.action_decoder import DecodedActions
 from groot_ros.policies.chunk_scheduler import ScheduleStats
 from groot_ros.policies.inference_worker import InferenceResult
 from groot_ros.policies.policy_runner import Command
-from groot_ros.ros.lifecycle_node import to_time_msg
+from groot_ros.ros.time import to_time_msg
 
 
 def delta_message(command: Command, period_s: float) -> TcpDelta:

@@ -25,7 +25,8 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import EpisodeStatus, PolicyStatus, TcpDelta
 from groot_ros.resources import share_directory
-from groot_ros.ros.lifecycle_node import COMMAND_QOS, STATUS_QOS, STREAM_QOS, stamp_to_ns
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
+from groot_ros.ros.time import stamp_to_ns
 from groot_ros.sim.demo.metrics import (
     Metric,
     TimedPath,
