@@ -375,7 +375,7 @@ class Operator:
 
     def release(self) -> None:
         self.sequence += 1
-        self._deltas.publish(TcpDelta(source='teleop', sequence=self.sequence, release=True))
+        self._deltas.publish(TcpDelta(source='teleop', sequence=self.sequence, released=True))
 
     def send(self, translation=(0.0, 0.0, 0.0), opening=float('nan'), duration=0.05) -> None:
         self.sequence += 1

@@ -69,7 +69,7 @@ def works_again(operator) -> bool:
     before = operator.position
     move(operator)
     moved = operator.until(lambda: operator.position[2] < before[2] - 0.04)
-    operator.released()
+    operator.release()
     return moved and operator.until(lambda: not operator.status.source)
 
 

@@ -107,7 +107,7 @@ def test_an_opening_out_of_its_range_is_refused(opening):
 def test_an_open_dead_man_holds_without_a_stop_and_lets_the_policy_in():
     made = gate()
     made.offer(command(), 10.0)
-    made.released('teleop')
+    made.release('teleop')
     assert made.source == ''
     assert not made.check_silence(20.0)
     made.offer(command(source='policy', start_s=20.0), 20.0)
@@ -173,7 +173,7 @@ def test_a_source_that_let_go_may_count_from_one_again():
     made.offer(command(sequence=7, source='policy'), 10.0)
     with pytest.raises(RefusedError, match='came twice or late'):
         made.offer(command(sequence=1, source='policy'), 10.0)
-    made.released('policy')
+    made.release('policy')
     made.offer(command(sequence=1, source='policy'), 10.0)
 
 

@@ -139,7 +139,7 @@ def test_the_operator_takes_over_and_gives_back(watched, operator, start_node):
 
     assert operator.until(taken)
     assert watched.status.reason == 'teleop commands the arm'
-    operator.released()
+    operator.release()
     assert watched.state(PolicyStatus.RUNNING)
     assert operator.until(lambda: operator.status.source == 'policy')
 

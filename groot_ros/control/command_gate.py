@@ -128,7 +128,7 @@ class CommandGate:
         if self.state is GateState.STOPPED:
             self.reason = reason
 
-    def released(self, source: str) -> None:
+    def release(self, source: str) -> None:
         """A source says that it lets go, as with an open dead-man: the arm holds, and another source may command at once.
 
         Its count of commands is forgotten with it: when its node is started again, that counts from 1.

@@ -370,7 +370,7 @@ class Ur5eDriver(GrootNode):
         with self._lock:
             before = self._gate.source
             if message.released:
-                self._gate.released(message.source)
+                self._gate.release(message.source)
             elif not self._let_through(command, message, now_s):
                 return
             source = self._gate.source
