@@ -279,3 +279,13 @@ def test_the_page_of_a_dataset_shows_every_dimension(dataset, tmp_path, capsys):
     assert page.count('data:image/') == 5
     assert 'action.gripper_command[0]' in page
     assert '0 errors' in page
+
+
+@pytest.mark.parametrize(('gr00t_version', 'errors'), [('n1.6', 1), ('n1.7', 0)])
+def test_a_report_after_a_conversion_is_for_the_gr00t_version_that_was_asked_for(
+    bags, tmp_path, capsys, gr00t_version, errors
+):
+    """N1.6 takes chunks of at most 16 steps, N1.7 of 40."""
+    asked = ['--gr00t-version', gr00t_version, '--horizon', '20', '--report', str(tmp_path / 'report.html')]
+    assert main(['convert', str(bags), '--output', str(tmp_path / 'set'), *asked]) == errors
+    assert f'{errors} errors' in capsys.readouterr().out

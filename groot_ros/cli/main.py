@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from groot_ros import __version__
 from groot_ros.bringup.profiles import PROFILES, Options
+from groot_ros.dataset.options import add_conversion_options, conversion_from_args
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.protocol import TOKEN_VARIABLE
 
@@ -116,86 +117,6 @@ def _add_convert(commands) -> None:
         help='then validate the dataset, and write its page (see groot-ros validate)',
     )
     command.set_defaults(run=_convert)
-
-
-def add_conversion_options(command: argparse.ArgumentParser) -> None:
-    """The options of a conversion, which the converter node takes too."""
-    command.add_argument(
-        '--embodiment',
-        default='ur5e_robotiq_zed',
-        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
-    )
-    command.add_argument(
-        '--fps',
-        type=float,
-        default=0.0,
-        help="rows a second, where not the embodiment's; other than recorded, video is encoded anew",
-    )
-    command.add_argument(
-        '--task',
-        default='',
-        help='language description for sources that do not say theirs, as bags of other recorders',
-    )
-    command.add_argument(
-        '--horizon',
-        type=int,
-        default=16,
-        help='shortest episode worth keeping, in rows: the action horizon (default 16)',
-    )
-    command.add_argument(
-        '--trim-idle',
-        type=float,
-        metavar='S',
-        help='leave at most S seconds in which nothing moves at both ends of an episode',
-    )
-    command.add_argument(
-        '--ranges',
-        type=Path,
-        metavar='FILE',
-        help='YAML with time ranges, each an episode, of bags that hold several',
-    )
-    command.add_argument(
-        '--keep-failed',
-        action='store_true',
-        help='take episodes whose verdict is fail (see groot-ros inspect)',
-    )
-    command.add_argument(
-        '--skip-bad', action='store_true', help='leave out what cannot be converted, and say which'
-    )
-    command.add_argument(
-        '--format',
-        default='v2.1',
-        help="v2.1, which GR00T reads, or v3.0 for LeRobot's own training (default v2.1)",
-    )
-    command.add_argument(
-        '--codec',
-        default='h264',
-        help='h264, hevc or av1; other than h264, video is always encoded anew (default h264)',
-    )
-    command.add_argument(
-        '--gr00t-version',
-        default='',
-        help='n1.6 or n1.7: also the statistics that only this release of GR00T reads; N1.5 stumbles over them',
-    )
-    command.add_argument(
-        '--append',
-        action='store_true',
-        help='extend the dataset at --output; what it holds already is not converted again',
-    )
-    command.add_argument(
-        '--overwrite', action='store_true', help='replace the dataset at --output, once the new one is whole'
-    )
-    command.add_argument(
-        '--workers',
-        type=int,
-        default=1,
-        help='episodes to convert at the same time (default 1); the dataset does not depend on it',
-    )
-    command.add_argument(
-        '--executor',
-        default='processes',
-        help='processes of this machine, or ray: tasks on the cluster of RAY_ADDRESS, else of this machine',
-    )
 
 
 def _add_validate(commands) -> None:
@@ -438,42 +359,6 @@ def _up(options: argparse.Namespace) -> int:
     )
 
 
-def conversion_from_args(options: argparse.Namespace):
-    """The embodiment and the settings that the options of a conversion say. Raises GrootRosError for options that exclude each other."""
-    from groot_ros.dataset.convert import ConversionOptions, OutputMode
-    from groot_ros.dataset.sources.time_ranges import load_ranges
-    from groot_ros.embodiment import load_embodiment
-
-    if options.append and options.overwrite:
-        raise GrootRosError('--append and --overwrite exclude each other.')
-    embodiment = load_embodiment(options.embodiment)
-    if options.fps and options.fps != embodiment.fps:
-        embodiment = embodiment.at_fps(options.fps)
-    taken = {
-        name: getattr(options, name)
-        for name in (
-            'horizon',
-            'skip_bad',
-            'keep_failed',
-            'task',
-            'workers',
-            'executor',
-            'format',
-            'codec',
-            'gr00t_version',
-        )
-    }
-    existing = (
-        OutputMode.APPEND
-        if options.append
-        else OutputMode.OVERWRITE
-        if options.overwrite
-        else OutputMode.REFUSE
-    )
-    ranges = tuple(load_ranges(options.ranges)) if options.ranges else ()
-    return embodiment, ConversionOptions(**taken, idle_s=options.trim_idle, existing=existing, ranges=ranges)
-
-
 def _convert(options: argparse.Namespace) -> int:
     from groot_ros.dataset.convert import convert
     from groot_ros.dataset.convert_source import ConversionResult
@@ -497,17 +382,19 @@ def _convert(options: argparse.Namespace) -> int:
         print(line)
     if options.json:
         options.json.write_text(json.dumps({**vars(report), 'output': str(report.output)}, indent=2) + '\n')
-    return _write_page(options.output, options.horizon, options.report) if options.report else 0
+    if not options.report:
+        return 0
+    return _write_report(options.output, options.horizon, chosen.gr00t_version, options.report)
 
 
-def _write_page(dataset: Path, horizon: int, page: Path) -> int:
+def _write_report(dataset: Path, horizon: int, gr00t_version: str, file: Path) -> int:
     _need_report('--report')
     from groot_ros.dataset.report import write_report
     from groot_ros.dataset.validation.validate import validate
 
-    report = validate(dataset, horizon)
-    write_report(dataset, report, page)
-    print(f'{report.errors} errors, {report.warnings} warnings: see {page}')
+    report = validate(dataset, horizon, gr00t_version or 'n1.7')
+    write_report(dataset, report, file)
+    print(f'{report.errors} errors, {report.warnings} warnings: see {file}')
     return 1 if report.errors else 0
 
 

@@ -15,11 +15,11 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 
 from groot_ros.action import ConvertEpisodes
-from groot_ros.cli.main import add_conversion_options, conversion_from_args
 from groot_ros.cli.main import main as command_line
 from groot_ros.dataset.convert import ConversionOptions, ConversionReport, OutputMode, convert
 from groot_ros.dataset.convert_source import ConversionResult
 from groot_ros.dataset.executors import ConversionInterrupted
+from groot_ros.dataset.options import add_conversion_options, conversion_from_args
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_folder import finished_bags

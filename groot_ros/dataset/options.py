@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command-line options of a conversion, shared by `groot-ros convert` and the converter node."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from groot_ros.dataset.convert import ConversionOptions, OutputMode
+    from groot_ros.embodiment import Embodiment
+
+_SAME_NAME = (
+    'horizon', 'skip_bad', 'keep_failed', 'task', 'workers', 'executor', 'format', 'codec', 'gr00t_version',
+)  # fmt: skip
+
+
+def add_conversion_options(command: ArgumentParser) -> None:
+    """Adds the options that say what is converted and how."""
+    _add_row_options(command)
+    _add_choice_options(command)
+    _add_output_options(command)
+
+
+def conversion_from_args(options: Namespace) -> 'tuple[Embodiment, ConversionOptions]':
+    """Returns the embodiment and the settings. Raises GrootRosError for options that exclude each other."""
+    # Imported here, so that `groot-ros --help` does not wait for PyAV and pyarrow.
+    from groot_ros.dataset.convert import ConversionOptions
+    from groot_ros.dataset.sources.time_ranges import load_ranges
+    from groot_ros.embodiment import load_embodiment
+
+    existing = _output_mode(options)
+    embodiment = load_embodiment(options.embodiment)
+    if options.fps and options.fps != embodiment.fps:
+        embodiment = embodiment.at_fps(options.fps)
+    ranges = tuple(load_ranges(options.ranges)) if options.ranges else ()
+    same = {name: getattr(options, name) for name in _SAME_NAME}
+    return embodiment, ConversionOptions(**same, idle_s=options.trim_idle, existing=existing, ranges=ranges)
+
+
+def _output_mode(options: Namespace) -> 'OutputMode':
+    from groot_ros.dataset.convert import OutputMode
+    from groot_ros.errors import GrootRosError
+
+    if options.append and options.overwrite:
+        raise GrootRosError('--append and --overwrite exclude each other: give one of them.')
+    if options.append:
+        return OutputMode.APPEND
+    return OutputMode.OVERWRITE if options.overwrite else OutputMode.REFUSE
+
+
+def _add_row_options(command: ArgumentParser) -> None:
+    command.add_argument(
+        '--embodiment',
+        default='ur5e_robotiq_zed',
+        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+    )
+    command.add_argument(
+        '--fps',
+        type=float,
+        default=0.0,
+        help="rows a second, if not the embodiment's; at another rate than recorded, video is encoded again",
+    )
+    command.add_argument(
+        '--task',
+        default='',
+        help='language description for sources that have none, such as bags of other recorders',
+    )
+    command.add_argument(
+        '--horizon',
+        type=int,
+        default=16,
+        help='minimum length of an episode in rows: the action horizon (default 16)',
+    )
+
+
+def _add_choice_options(command: ArgumentParser) -> None:
+    command.add_argument(
+        '--trim-idle',
+        type=float,
+        metavar='S',
+        help='keep at most S seconds of idle rows (nothing moves) at both ends of an episode',
+    )
+    command.add_argument(
+        '--ranges',
+        type=Path,
+        metavar='FILE',
+        help='YAML with time ranges, each an episode, of bags that hold several',
+    )
+    command.add_argument(
+        '--keep-failed',
+        action='store_true',
+        help='take episodes whose verdict is fail (see groot-ros inspect)',
+    )
+    command.add_argument(
+        '--skip-bad', action='store_true', help='leave out what cannot be converted, and report which'
+    )
+
+
+def _add_output_options(command: ArgumentParser) -> None:
+    command.add_argument(
+        '--format',
+        default='v2.1',
+        help="v2.1, which GR00T reads, or v3.0 for LeRobot's own training (default v2.1)",
+    )
+    command.add_argument(
+        '--codec',
+        default='h264',
+        help='h264, hevc or av1; other than h264, video is always encoded again (default h264)',
+    )
+    command.add_argument(
+        '--gr00t-version',
+        default='',
+        help='n1.6 or n1.7: also write the statistics that only this GR00T version reads; N1.5 fails on them',
+    )
+    command.add_argument(
+        '--append',
+        action='store_true',
+        help='extend the dataset at --output; episodes that it already has are not converted again',
+    )
+    command.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='replace the dataset at --output, once the new one is complete',
+    )
+    command.add_argument(
+        '--workers',
+        type=int,
+        default=1,
+        help='episodes to convert at the same time (default 1); the dataset does not depend on it',
+    )
+    command.add_argument(
+        '--executor',
+        default='processes',
+        help='processes of this machine, or ray: tasks on the cluster of RAY_ADDRESS, else of this machine',
+    )
