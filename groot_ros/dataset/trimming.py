@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Idle beginnings and ends of episodes: a policy that is trained on them learns to wait."""
+"""Finds idle rows at the beginning and end of an episode: a policy that is trained on them learns to wait."""
 
 import numpy as np
 
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import ActionField, Embodiment
 from groot_ros.geometry import Array
+from groot_ros.quality.motion import command_changes, moves_linearly, turns
 from groot_ros.sampling.rows import RowTable
-
-# Below these speeds nothing moves on purpose: m/s for positions, and rad/s or openings a second for everything else.
-STILL_M_S, STILL_S = 0.002, 0.02
 
 
 def moving_rows(embodiment: Embodiment, rows: RowTable) -> np.ndarray:
-    """Whether something is commanded in each row (n,): a delta of more than noise, or a command that changes."""
-    speeds = [
-        _speed(embodiment, name, rows.actions[:, part]) for name, part in embodiment.action_slices.items()
-    ]
-    return np.any(speeds, axis=0)
+    """Whether an action of each row commands motion, as defined in quality/motion.py: (n,) of bool."""
+    moving = np.zeros(len(rows), bool)
+    for field in embodiment.action:
+        values = rows.actions[:, embodiment.action_slices[field.name]]
+        moving |= _is_moving(field, values, embodiment.fps)
+    return moving
 
 
 def non_idle_range(embodiment: Embodiment, rows: RowTable, margin_s: float) -> tuple[int, int]:
-    """First row, and the one behind the last, that leave `margin_s` of idling at both ends; all rows where nothing ever moves."""
+    """First row to keep, and the one after the last row to keep; all rows if nothing moves.
+
+    `margin_s` of idle rows are kept at both ends.
+    """
     moving = np.flatnonzero(moving_rows(embodiment, rows))
     if not len(moving):
         return 0, len(rows)
@@ -28,8 +30,10 @@ def non_idle_range(embodiment: Embodiment, rows: RowTable, margin_s: float) -> t
     return max(int(moving[0]) - margin, 0), min(int(moving[-1]) + 1 + margin, len(rows))
 
 
-def _speed(embodiment: Embodiment, name: str, values: Array) -> np.ndarray:
-    field = next(field for field in embodiment.action if field.name == name)
-    changes = np.diff(values, axis=0, prepend=values[:1]) if field.absolute else values
-    limit = STILL_M_S if field.kind == 'delta_position' else STILL_S
-    return np.abs(changes).max(axis=1) * embodiment.fps > limit
+def _is_moving(field: ActionField, values: Array, fps: float) -> np.ndarray:
+    if field.kind == 'delta_position':
+        return moves_linearly(values, fps)
+    if field.kind == 'delta_rotation':
+        return turns(values, fps)
+    steps = np.diff(values, axis=0, prepend=values[:1]) if field.absolute else values
+    return command_changes(steps, fps)

@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 
 from groot_ros.geometry import Array
+from groot_ros.quality.motion import command_changes, moves_linearly, turns
 from groot_ros.quality.trace import EpisodeTrace, StreamTrace
 
 _BLACK = 8.0
-_STILL_M, _STILL_RAD = 0.0005, 0.002
 _GRIPPER_MOVES = 0.05
 _DRIFT_WINDOW_S, _DRIFT_WINDOWS, _DRIFT_HARMLESS_S, _DRIFT_ERRORS, _DRIFT_STEADY = 1.0, 10, 2e-3, 8.0, 0.5
 
@@ -165,7 +165,7 @@ def _black(trace: EpisodeTrace) -> Measured:
 
 
 def _frozen(trace: EpisodeTrace) -> Measured:
-    moves = moving(trace)
+    moves = moving_rows(trace)
     for column, camera in enumerate(trace.embodiment.cameras):
         if trace.rows:
             yield camera.name, _longest_run(trace.repeated[:, column] & moves) / trace.embodiment.fps
@@ -202,12 +202,12 @@ def _speeds(trace: EpisodeTrace, columns: list[int]) -> Measured:
 
 
 def _idle_head(trace: EpisodeTrace) -> Measured:
-    moves = np.flatnonzero(moving(trace))
+    moves = np.flatnonzero(moving_rows(trace))
     yield '', (moves[0] if len(moves) else trace.rows) / trace.embodiment.fps
 
 
 def _idle_tail(trace: EpisodeTrace) -> Measured:
-    moves = np.flatnonzero(moving(trace))
+    moves = np.flatnonzero(moving_rows(trace))
     yield '', (trace.rows - 1 - moves[-1] if len(moves) else trace.rows) / trace.embodiment.fps
 
 
@@ -270,18 +270,24 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def moving(trace: EpisodeTrace) -> np.ndarray:
-    """Whether joints, TCP or gripper differ from the row before, for each row (n,)."""
-    moves = np.zeros(trace.rows, bool)
+def moving_rows(trace: EpisodeTrace) -> np.ndarray:
+    """Whether joints, TCP or a command moved since the row before, as quality/motion.py defines it: (n,) of bool."""
+    moving = np.zeros(trace.rows, bool)
     if trace.rows < 2:
-        return moves
-    steps = np.abs(np.nan_to_num(np.diff(trace.states, axis=0)))
+        return moving
+    fps = trace.embodiment.fps
+    steps = np.diff(trace.states, axis=0)
     for part in _pose_parts(trace):
-        moves[1:] |= np.linalg.norm(steps[:, part.start : part.start + 3], axis=1) > _STILL_M
+        moving[1:] |= moves_linearly(steps[:, part.start : part.start + 3], fps)
     if columns := _joint_columns(trace):
-        moves[1:] |= (steps[:, columns] > _STILL_RAD).any(axis=1)
-    moves[1:] |= (np.abs(np.nan_to_num(np.diff(trace.commands, axis=0))) > _GRIPPER_MOVES).any(axis=1)
-    return moves
+        moving[1:] |= turns(steps[:, columns], fps)
+    command_steps = np.diff(trace.commands, axis=0)
+    for _, source, part in trace.embodiment.commands:
+        if source.field == 'pose':
+            moving[1:] |= moves_linearly(command_steps[:, part.start : part.start + 3], fps)
+        else:
+            moving[1:] |= command_changes(command_steps[:, part], fps)
+    return moving
 
 
 def _segments(trace: EpisodeTrace) -> list[np.ndarray]:
