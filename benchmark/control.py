@@ -19,9 +19,9 @@ from std_srvs.srv import SetBool, Trigger
 from benchmark.common import options, report
 from groot_ros.control.device_clock import DeviceClock
 from groot_ros.geometry import angle_between, apply_delta, deltas_between, pose_from_rotvec
-from groot_ros.hardware.worker_process import WorkerProcess
 from groot_ros.hardware.ur5e.arm import Ur5eSettings
 from groot_ros.hardware.ur5e.ipc import STATE
+from groot_ros.hardware.worker_process import WorkerProcess
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
 from groot_ros.ros.time import to_time_msg
 from groot_ros.sim.ground_truth import read_truth

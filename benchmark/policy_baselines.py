@@ -21,9 +21,9 @@ from groot_ros.msg import TcpDelta
 from rclpy.executors import ExternalShutdownException
 
 from benchmark.policy_model import HORIZON
+from groot_ros.errors import PolicyError
 from groot_ros.geometry import Array
 from groot_ros.inference.client import Client
-from groot_ros.policies.policy import PolicyError
 from groot_ros.ros.messages import pose_from_msg
 from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
 from groot_ros.ros.time import stamp_to_ns, to_time_msg

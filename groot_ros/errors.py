@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that a person can act on: one sentence that names the thing and the mending."""
+"""Errors that a person can act on: one sentence that names the thing and says what to do."""
 
 
 class GrootRosError(Exception):
@@ -8,3 +8,7 @@ class GrootRosError(Exception):
 
 class BackendError(GrootRosError):
     """A model backend cannot load or run its model; the text goes to the person who started it."""
+
+
+class PolicyError(GrootRosError):
+    """A policy cannot answer; the text says why and what to do."""

@@ -18,11 +18,12 @@ from hypothesis.extra import numpy as hnp
 from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
 from groot_ros.embodiment import load_embodiment
+from groot_ros.errors import PolicyError
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import FLAVOURS, Modality, WireError, pack, unpack
 from groot_ros.inference.server import Server
 from groot_ros.policies.local_backend import LocalBackend
-from groot_ros.policies.policy import Observation, PolicyError
+from groot_ros.policies.policy import Observation
 from groot_ros.policies.remote_policy import RemotePolicy, mismatches
 from groot_ros.policies.replay_policy import ReplayPolicy
 

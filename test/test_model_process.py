@@ -16,12 +16,12 @@ import pytest
 
 from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, PolicyError
 from groot_ros.inference.client import Client
 from groot_ros.inference.model_process import ModelProcess, ModelSettings
 from groot_ros.policies.checkpoint import read_checkpoint
 from groot_ros.policies.factory import PolicyChoice, make_policy
-from groot_ros.policies.policy import Observation, PolicyError
+from groot_ros.policies.policy import Observation
 
 EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
 
@@ -312,7 +312,9 @@ def test_a_model_in_its_own_process_answers_dies_and_comes_back(gr00t, tmp_path,
         pid = policy._process._process.pid
         os.kill(pid, signal.SIGKILL)
         assert eventually(lambda: 'SIGKILL' in policy.trouble())
-        with pytest.raises(PolicyError, match='GR00T checkpoint-10000 does not run: it was killed by SIGKILL'):
+        with pytest.raises(
+            PolicyError, match='GR00T checkpoint-10000 does not run: it was killed by SIGKILL'
+        ):
             policy.infer(seen())
         assert eventually(lambda: not policy.trouble())
         assert policy.infer(seen())['gripper_command'].shape == (16, 1)

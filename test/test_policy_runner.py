@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from groot_ros.embodiment import load_embodiment
+from groot_ros.errors import PolicyError
 from groot_ros.geometry import angle_between, apply_delta
 from groot_ros.policies.builtin_policies import FAULTS, HoldPolicy, ScriptedPolicy
 from groot_ros.policies.chunk_scheduler import ScheduleSettings
 from groot_ros.policies.inference_worker import InferenceResult
 from groot_ros.policies.observation_builder import ObservationBuilder
-from groot_ros.policies.policy import PolicyError
 from groot_ros.policies.policy_runner import PolicyRunner, RunnerSettings
 from groot_ros.policies.replay_policy import ReplayPolicy
 

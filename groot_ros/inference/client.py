@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import zmq
 
+from groot_ros.errors import PolicyError
 from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, WireError, pack, unpack
-from groot_ros.policies.policy import PolicyError
 
 
 class Client:

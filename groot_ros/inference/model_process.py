@@ -14,8 +14,8 @@ from typing import Any
 
 from groot_ros.dataset.writers.features import EEF_9D
 from groot_ros.embodiment import Embodiment
+from groot_ros.errors import PolicyError
 from groot_ros.policies.action_decoder import EEF_6D
-from groot_ros.policies.policy import PolicyError
 from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill
 
 HOST_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'

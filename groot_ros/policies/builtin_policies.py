@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from groot_ros.embodiment import Embodiment
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, PolicyError
 from groot_ros.geometry import Array
 from groot_ros.policies.action_decoder import gripper_key
-from groot_ros.policies.policy import Observation, Policy, PolicyError, PolicySpec
+from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 HORIZON = 16
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groot_ros.embodiment import Embodiment
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, PolicyError
 from groot_ros.inference.client import Client
 from groot_ros.inference.model_process import BACKENDS, ModelProcess, ModelSettings
 from groot_ros.inference.protocol import TOKEN_VARIABLE
 from groot_ros.policies.builtin_policies import HoldPolicy, ScriptedPolicy
-from groot_ros.policies.policy import Observation, Policy, PolicyError
+from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.remote_policy import RemotePolicy
 from groot_ros.policies.replay_policy import ReplayPolicy
 

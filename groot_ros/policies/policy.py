@@ -6,12 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-
-
-class PolicyError(GrootRosError):
-    """A policy that cannot answer; the text says why and what to do."""
 
 
 @dataclass

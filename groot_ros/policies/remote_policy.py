@@ -9,11 +9,12 @@ import numpy as np
 
 from groot_ros.dataset.writers.features import EEF_9D
 from groot_ros.embodiment import Embodiment
+from groot_ros.errors import PolicyError
 from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import FLAVOURS, Modality
 from groot_ros.policies.action_decoder import EEF_6D
-from groot_ros.policies.policy import Observation, Policy, PolicyError, PolicySpec
+from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 _SHORTEST_EDGE = 256
 _MAX_BACK = 60
