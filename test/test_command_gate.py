@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateState
-from groot_ros.control.limits import Limits, RefusedError, share_within
+from groot_ros.control.limits import Limits, RefusedError, max_share
 from groot_ros.control.setpoints import SetpointGenerator
 from groot_ros.geometry import angle_between, deltas_between
 from groot_ros.ur5e_kinematics import forward
@@ -30,7 +30,7 @@ def command(delta=(0.001, 0, 0, 0, 0, 0), sequence=1, source='teleop', start_s=1
 def refused(made, offered, match, now_s=10.0):
     before = made.target.copy()
     with pytest.raises(RefusedError, match=match):
-        made.offer(offered, now_s)
+        made.submit(offered, now_s)
     np.testing.assert_array_equal(made.target, before)
     assert made.counters.refused == 1
 
@@ -38,7 +38,7 @@ def refused(made, offered, match, now_s=10.0):
 def test_a_command_moves_the_target_by_its_delta():
     made = gate()
     before = made.target.copy()
-    waypoint = made.offer(command((0.002, -0.001, 0.003, 0, 0, 0.01)), 10.0)
+    waypoint = made.submit(command((0.002, -0.001, 0.003, 0, 0, 0.01)), 10.0)
     np.testing.assert_allclose(waypoint.pose[:3] - before[:3], [0.002, -0.001, 0.003], atol=1e-12)
     assert angle_between(before, waypoint.pose) == pytest.approx(0.01)
     np.testing.assert_allclose(waypoint.delta, [0.002, -0.001, 0.003, 0, 0, 0.01], atol=1e-12)
@@ -61,7 +61,7 @@ def test_stale_and_future_commands_are_refused(start_s, now_s):
 
 def test_a_command_that_comes_twice_is_refused():
     made = gate()
-    made.offer(command(sequence=5), 10.0)
+    made.submit(command(sequence=5), 10.0)
     refused(made, command(sequence=5), 'twice')
 
 
@@ -71,22 +71,22 @@ def test_an_unknown_source_is_refused():
 
 def test_teleop_overrides_the_policy_until_it_lets_go():
     made = gate()
-    made.offer(command(source='policy', sequence=1), 10.0)
-    made.offer(command(source='teleop', sequence=1), 10.05)
+    made.submit(command(source='policy', sequence=1), 10.0)
+    made.submit(command(source='teleop', sequence=1), 10.05)
     refused(made, command(source='policy', sequence=2, start_s=10.1), 'overrides', 10.1)
-    made.offer(command(source='policy', sequence=3, start_s=10.5), 10.5)
+    made.submit(command(source='policy', sequence=3, start_s=10.5), 10.5)
     assert made.source == 'policy'
 
 
 def test_silence_stops_and_needs_a_new_enable():
     made = gate()
-    made.offer(command(), 10.0)
-    assert not made.check_silence(10.2)
-    assert made.check_silence(10.3)
+    made.submit(command(), 10.0)
+    assert not made.check_timeout(10.2)
+    assert made.check_timeout(10.3)
     assert made.state is GateState.STOPPED
     refused(made, command(sequence=2, start_s=10.3), 'silent', 10.3)
     made.enable(forward(JOINTS, TCP), JOINTS)
-    made.offer(command(sequence=3, start_s=11.0), 11.0)
+    made.submit(command(sequence=3, start_s=11.0), 11.0)
 
 
 def test_a_pose_out_of_reach_is_refused():
@@ -106,11 +106,11 @@ def test_an_opening_out_of_its_range_is_refused(opening):
 
 def test_an_open_dead_man_holds_without_a_stop_and_lets_the_policy_in():
     made = gate()
-    made.offer(command(), 10.0)
+    made.submit(command(), 10.0)
     made.release('teleop')
     assert made.source == ''
-    assert not made.check_silence(20.0)
-    made.offer(command(source='policy', start_s=20.0), 20.0)
+    assert not made.check_timeout(20.0)
+    made.submit(command(source='policy', start_s=20.0), 20.0)
     assert made.source == 'policy'
 
 
@@ -127,10 +127,10 @@ def test_a_pose_that_is_none_or_lies_outside_the_box_cannot_be_enabled():
 def test_a_hand_that_guides_lets_only_the_gripper_be_commanded():
     made = gate()
     made.disable()
-    made.hand_over()
-    waypoint = made.offer(command((0.01, 0, 0, 0, 0, 0)), 10.0)
+    made.enter_freedrive()
+    waypoint = made.submit(command((0.01, 0, 0, 0, 0, 0)), 10.0)
     np.testing.assert_array_equal(waypoint.delta, np.zeros(6))
-    assert not made.check_silence(20.0)
+    assert not made.check_timeout(20.0)
 
 
 def test_a_joint_out_of_its_range_is_refused():
@@ -141,7 +141,7 @@ def test_a_joint_out_of_its_range_is_refused():
 
 def test_a_late_command_takes_as_long_as_it_was_to_take():
     made = gate()
-    waypoint = made.offer(command((0.02, 0, 0, 0, 0, 0), start_s=9.9), 10.0)
+    waypoint = made.submit(command((0.02, 0, 0, 0, 0, 0), start_s=9.9), 10.0)
     assert waypoint.start_s == 10.0
     assert waypoint.end_s - waypoint.start_s == pytest.approx(0.04)  # 0.02 m at 0.5 m/s
 
@@ -150,14 +150,14 @@ def test_commands_that_come_faster_than_real_time_are_refused_in_the_end():
     made = gate()
     with pytest.raises(RefusedError, match='faster'):
         for sequence in range(1, 20):
-            made.offer(command((0.02, 0, 0, 0, 0, 0), sequence), 10.0)
+            made.submit(command((0.02, 0, 0, 0, 0, 0), sequence), 10.0)
     assert made._end_s < 10.35
 
 
 def test_a_reversal_at_full_speed_first_comes_to_rest():
     made = gate()
-    made.offer(command((0.025, 0, 0, 0, 0, 0), 1), 10.0)
-    back = made.offer(command((-0.025, 0, 0, 0, 0, 0), 2, start_s=10.05), 10.05)
+    made.submit(command((0.025, 0, 0, 0, 0, 0), 1), 10.0)
+    back = made.submit(command((-0.025, 0, 0, 0, 0, 0), 2, start_s=10.05), 10.05)
     np.testing.assert_allclose(back.delta[:3], np.zeros(3), atol=1e-12)
     assert made.counters.clipped == 1
 
@@ -170,17 +170,17 @@ vectors = st.tuples(*[st.floats(-0.5, 0.5)] * 6).map(
 def test_a_source_that_let_go_may_count_from_one_again():
     """Its node was started again; a number that comes twice without that is refused."""
     made = gate()
-    made.offer(command(sequence=7, source='policy'), 10.0)
+    made.submit(command(sequence=7, source='policy'), 10.0)
     with pytest.raises(RefusedError, match='came twice or late'):
-        made.offer(command(sequence=1, source='policy'), 10.0)
+        made.submit(command(sequence=1, source='policy'), 10.0)
     made.release('policy')
-    made.offer(command(sequence=1, source='policy'), 10.0)
+    made.submit(command(sequence=1, source='policy'), 10.0)
 
 
 @given(vectors, st.lists(vectors, max_size=4))
 def test_the_share_keeps_every_change_of_velocity_within_the_full_speed(velocity, recent):
     limits = Limits()
-    share = share_within(velocity, recent, limits)
+    share = max_share(velocity, recent, limits)
     assert 0.0 <= share <= 1.0
     for earlier in recent:
         assert np.linalg.norm(share * velocity[:3] - earlier[:3]) <= limits.max_linear_speed_m_s + 1e-9
@@ -201,7 +201,7 @@ def test_no_sequence_of_commands_leaves_the_box_or_breaks_a_speed(commands, dura
     for sequence, delta in enumerate(commands, 1):
         before = made.target.copy()
         try:
-            after = made.offer(command(delta, sequence, start_s=now_s, duration_s=duration_s), now_s).pose
+            after = made.submit(command(delta, sequence, start_s=now_s, duration_s=duration_s), now_s).pose
         except RefusedError:
             after = made.target
         assert np.all(after[:3] >= limits.workspace_min_m - 1e-12)
@@ -238,7 +238,7 @@ def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_ma
             )
             sequence += 1
             try:
-                waypoint = made.offer(offered, now_s)
+                waypoint = made.submit(offered, now_s)
             except RefusedError:
                 continue
             setpoints.append(waypoint.start_s, waypoint.end_s, waypoint.pose)

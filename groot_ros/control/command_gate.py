@@ -10,11 +10,11 @@ import numpy as np
 from groot_ros.control.limits import (
     Limits,
     RefusedError,
-    joints_of_target,
-    limited_delta,
-    limited_target,
+    clip_delta,
+    clip_to_workspace,
+    max_share,
     min_duration_s,
-    share_within,
+    solve_joints,
 )
 from groot_ros.geometry import Array, deltas_between
 
@@ -110,7 +110,7 @@ class CommandGate:
         self.target, self.joints = target, joints
         self._change(GateState.ENABLED, '')
 
-    def hand_over(self) -> None:
+    def enter_freedrive(self) -> None:
         """Lets a hand guide the arm: commands pass their gripper opening only."""
         self._change(GateState.FREEDRIVE, '')
 
@@ -123,7 +123,7 @@ class CommandGate:
         if self.state in (GateState.ENABLED, GateState.FREEDRIVE):
             self._change(GateState.STOPPED, reason)
 
-    def explain(self, reason: str) -> None:
+    def set_stop_reason(self, reason: str) -> None:
         """A better reason for the present stop became known."""
         if self.state is GateState.STOPPED:
             self.reason = reason
@@ -138,12 +138,14 @@ class CommandGate:
         if self.source == source:
             self.source = ''
 
-    def offer(self, command: DeltaCommand, now_s: float) -> Waypoint:
+    def submit(self, command: DeltaCommand, now_s: float) -> Waypoint:
         """The waypoint of a command that may pass. Raises RefusedError, counted, for one that may not."""
         try:
-            self._judge(command, now_s)
+            self._check(command, now_s)
             waypoint, clipped = (
-                self._rest(now_s) if self.state is GateState.FREEDRIVE else self._pass(command, now_s)
+                self._hold_position(now_s)
+                if self.state is GateState.FREEDRIVE
+                else self._accept(command, now_s)
             )
         except RefusedError:
             self.counters.refused += 1
@@ -154,7 +156,7 @@ class CommandGate:
         self.counters.clipped += clipped
         return waypoint
 
-    def check_silence(self, now_s: float) -> bool:
+    def check_timeout(self, now_s: float) -> bool:
         """Stops where the commanding source has been silent too long; True on the call that stops."""
         if self.state is not GateState.ENABLED or not self.source:
             return False
@@ -171,7 +173,7 @@ class CommandGate:
         self._recent.clear()
         self._end_s = 0.0
 
-    def _judge(self, command: DeltaCommand, now_s: float) -> None:
+    def _check(self, command: DeltaCommand, now_s: float) -> None:
         if self.state not in (GateState.ENABLED, GateState.FREEDRIVE):
             raise RefusedError(f'the arm is not enabled: {self.reason}')
         if command.source not in (TELEOP, POLICY):
@@ -188,17 +190,17 @@ class CommandGate:
         ):
             raise RefusedError('teleop overrides the policy')
 
-    def _rest(self, now_s: float) -> tuple[Waypoint, bool]:
+    def _hold_position(self, now_s: float) -> tuple[Waypoint, bool]:
         return Waypoint(now_s, now_s, self.target, np.zeros(6)), False
 
-    def _pass(self, command: DeltaCommand, now_s: float) -> tuple[Waypoint, bool]:
-        delta, shortened = limited_delta(command.delta, command.duration_s, self.limits)
+    def _accept(self, command: DeltaCommand, now_s: float) -> tuple[Waypoint, bool]:
+        delta, shortened = clip_delta(command.delta, command.duration_s, self.limits)
         start_s, end_s = self._schedule(command, delta, now_s)
-        share = share_within(
+        share = max_share(
             delta / (end_s - start_s), self._velocities_since(start_s - self.limits.smoothing_s), self.limits
         )
-        target, boxed = limited_target(self.target, delta * share, self.limits)
-        self.joints = joints_of_target(target, self.joints, end_s - start_s, self.tcp_offset, self.limits)
+        target, boxed = clip_to_workspace(self.target, delta * share, self.limits)
+        self.joints = solve_joints(target, self.joints, end_s - start_s, self.tcp_offset, self.limits)
         passed = deltas_between(np.array([self.target, target]))[0]
         self.target, self._end_s = target, end_s
         self._recent.append((end_s, passed / (end_s - start_s)))

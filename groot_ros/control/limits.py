@@ -42,7 +42,7 @@ class Limits:
         )
 
 
-def limited_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:
+def clip_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:
     """The delta (6,) shortened to the largest step and speed, and whether that changed it.
 
     Translation and rotation keep their directions. Raises RefusedError for numbers that are not finite or a bad duration.
@@ -66,7 +66,7 @@ def min_duration_s(delta: Array, limits: Limits) -> float:
     return max(*map(float, lengths), 0.002)
 
 
-def share_within(velocity: Array, recent: Iterable[Array], limits: Limits) -> float:
+def max_share(velocity: Array, recent: Iterable[Array], limits: Limits) -> float:
     """Largest share, 0 to 1, of a TCP velocity (6,) that differs from each recent one by at most the full speed.
 
     With `smoothing_s` this bounds the acceleration: a reversal at full speed first comes to rest.
@@ -78,7 +78,7 @@ def share_within(velocity: Array, recent: Iterable[Array], limits: Limits) -> fl
     return min(shares)
 
 
-def limited_target(target: Array, delta: Array, limits: Limits) -> tuple[Array, bool]:
+def clip_to_workspace(target: Array, delta: Array, limits: Limits) -> tuple[Array, bool]:
     """The pose (7,) after a delta (6,), held inside the box, and whether the box changed it."""
     moved = apply_delta(target, delta)
     inside = np.clip(moved[:3], limits.workspace_min_m, limits.workspace_max_m)
@@ -86,9 +86,7 @@ def limited_target(target: Array, delta: Array, limits: Limits) -> tuple[Array, 
     return np.concatenate([inside, moved[3:]]), clipped
 
 
-def joints_of_target(
-    target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits
-) -> Array:
+def solve_joints(target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits) -> Array:
     """Joint angles (6,) of a target pose (7,), coming from `joints` (6,) within `duration_s`.
 
     Raises RefusedError where the pose is out of reach, near a singularity, outside a joint's range or too fast for it: on

@@ -23,7 +23,7 @@ class TrackingMonitor:
         """Forgets the path, as when servoing begins anew."""
         self._path.clear()
 
-    def told(self, time_s: float, position_m: Array) -> None:
+    def add_setpoint(self, time_s: float, position_m: Array) -> None:
         """Notes a set-point (3,)."""
         self._path.append((time_s, np.asarray(position_m, float)))
         while self._path[0][0] < time_s - self._memory_s:
@@ -41,6 +41,6 @@ class TrackingMonitor:
         shares = np.clip(np.sum((target_m - starts) * ways, axis=1) / lengths, 0.0, 1.0)
         return float(np.linalg.norm(starts + ways * shares[:, None] - target_m, axis=1).min())
 
-    def lost(self, target_m: Array) -> bool:
+    def has_diverged(self, target_m: Array) -> bool:
         """Whether the robot's target (3,) has left the path."""
         return self.distance_m(target_m) > self._tolerance_m

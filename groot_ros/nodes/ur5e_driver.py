@@ -83,7 +83,7 @@ class Ur5eDriver(GrootNode):
         self._robot_clock = DeviceClock()
         self._meter = StreamMeter('joint_states', self.parameter('state_rate_hz'))
         self._gate = self._make_gate()
-        self._following = TrackingMonitor()
+        self._tracking = TrackingMonitor()
         self._newest: np.void | None = None
         self._beat: np.void | None = None
         self._states = 0
@@ -201,14 +201,14 @@ class Ur5eDriver(GrootNode):
             if fault := self._fault():
                 self._leave_motion(fault)
                 if self._gate.reason == _SCRIPT_STOPPED:  # the state came later, and says why
-                    self._gate.explain(fault)
+                    self._gate.set_stop_reason(fault)
         self._publish_status()
 
     def _on_beat(self, beat: np.void) -> None:
         with self._lock:
             self._beat = beat.copy()
             if beat['servoing']:
-                self._following.told(time.monotonic(), beat['setpoint'][:3])
+                self._tracking.add_setpoint(time.monotonic(), beat['setpoint'][:3])
             if self._gate.state is GateState.ENABLED and not beat['servoing']:
                 self._leave_motion(_SCRIPT_STOPPED)
             if self._gate.state is GateState.FREEDRIVE and not beat['freedriving']:
@@ -238,7 +238,9 @@ class Ur5eDriver(GrootNode):
         assert self._newest is not None
         if fault := stop_reason(int(self._newest['robot_mode']), int(self._newest['safety_mode'])):
             return fault
-        if self._gate.state is GateState.ENABLED and self._following.lost(self._newest['target_pose'][:3]):
+        if self._gate.state is GateState.ENABLED and self._tracking.has_diverged(
+            self._newest['target_pose'][:3]
+        ):
             return 'the robot does not follow its set-points: another program may run on it'
         return ''
 
@@ -282,10 +284,10 @@ class Ur5eDriver(GrootNode):
             CommandGate(self._gate.limits, self._gate.tcp_offset).enable(pose, joints)
         except RefusedError as error:
             return str(error)
-        if problem := self._arm.hold(pose):
+        if problem := self._arm.start_servo(pose):
             return problem
         with self._lock:
-            self._following.reset()
+            self._tracking.reset()
             self._gate.enable(pose, joints)
         return ''
 
@@ -321,7 +323,7 @@ class Ur5eDriver(GrootNode):
         elif enabled:
             problem = 'commands move the arm: disable it first'
         else:
-            problem = self._ready() or self._hand_over()
+            problem = self._ready() or self._enter_freedrive()
         response.success, response.message = (
             not problem,
             problem or ('a hand may guide the arm' if request.data else 'the arm holds'),
@@ -329,12 +331,12 @@ class Ur5eDriver(GrootNode):
         self._publish_status()
         return response
 
-    def _hand_over(self) -> str:
+    def _enter_freedrive(self) -> str:
         assert self._arm is not None
         if problem := self._arm.freedrive(True):
             return problem
         with self._lock:
-            self._gate.hand_over()
+            self._gate.enter_freedrive()
         return ''
 
     def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -383,7 +385,7 @@ class Ur5eDriver(GrootNode):
     def _let_through(self, command: DeltaCommand, message: TcpDelta, now_s: float) -> bool:
         """Passes a command on where the gate lets it; needs the lock."""
         try:
-            waypoint = self._gate.offer(command, now_s)
+            waypoint = self._gate.submit(command, now_s)
         except RefusedError as error:
             self.get_logger().warning(
                 f'Refused a command of {message.source}: {error}.', throttle_duration_sec=2.0
@@ -397,7 +399,7 @@ class Ur5eDriver(GrootNode):
 
     def _watch(self) -> None:
         with self._lock:
-            if self._gate.check_silence(time.monotonic()):
+            if self._gate.check_timeout(time.monotonic()):
                 self.warn(f'Stopped: {self._gate.reason}.')
                 if self._arm is not None:
                     self._arm.brake()

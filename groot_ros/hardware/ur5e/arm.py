@@ -13,8 +13,8 @@ from groot_ros.hardware.ur5e.ipc import (
     BRAKE,
     END_FREEDRIVE,
     FREEDRIVE,
-    HOLD,
     RECOVER,
+    START_SERVO,
     STATE,
     TAKE_CONTROL,
     WAYPOINT,
@@ -76,10 +76,10 @@ class Ur5e:
         """Uploads the control script, sets TCP, payload and watchdog. Nothing moves."""
         return self._ask(TAKE_CONTROL, _TAKE_CONTROL_S)
 
-    def hold(self, pose: np.ndarray) -> str:
+    def start_servo(self, pose: np.ndarray) -> str:
         """Begins to servo, at the robot's own target pose (7,)."""
         number = next(self._numbers)
-        return self._control.request(order(HOLD, number, pose=pose), number, _CALL_S)
+        return self._control.request(order(START_SERVO, number, pose=pose), number, _CALL_S)
 
     def move(self, waypoint: Waypoint) -> None:
         """Passes a waypoint on."""

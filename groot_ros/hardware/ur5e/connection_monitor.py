@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 
-class SocketWatch:
+class ConnectionMonitor:
     """Knows this process's connections to `port` at the time it is made; `lost` tells when one ended or was replaced.
 
     ur_rtde's control interface reconnects by itself after a drop, endlessly, until it crashes, and never says so: a new socket

@@ -15,7 +15,7 @@ BEAT = np.dtype([
 ])  # fmt: skip
 """From ur5e_servo, 25 times a second; the cycle times are of the last second."""
 
-TAKE_CONTROL, HOLD, WAYPOINT, BRAKE, FREEDRIVE, END_FREEDRIVE, RECOVER = range(1, 8)
+TAKE_CONTROL, START_SERVO, WAYPOINT, BRAKE, FREEDRIVE, END_FREEDRIVE, RECOVER = range(1, 8)
 ORDER = np.dtype([('kind', 'u1'), ('number', 'u4'), ('start_s', 'f8'), ('end_s', 'f8'), ('pose', 'f8', 7)])
 """To ur5e_servo; times are in s of the monotonic clock, which processes of one machine share."""
 

@@ -14,16 +14,16 @@ from rtde_control import RTDEControlInterface
 from groot_ros.control.setpoints import SetpointGenerator
 from groot_ros.geometry import rotvec_from_pose
 from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
-from groot_ros.hardware.ur5e.connection_monitor import SocketWatch
+from groot_ros.hardware.ur5e.connection_monitor import ConnectionMonitor
 from groot_ros.hardware.ur5e.dashboard import check_ready, recover
 from groot_ros.hardware.ur5e.ipc import (
     BEAT,
     BRAKE,
     END_FREEDRIVE,
     FREEDRIVE,
-    HOLD,
     ORDER,
     RECOVER,
+    START_SERVO,
     TAKE_CONTROL,
     WAYPOINT,
 )
@@ -49,14 +49,14 @@ class Arm:
         self._end, self._settings = end, end.settings
         self._period_s = 1.0 / self._settings['servo_rate_hz']
         self._control: RTDEControlInterface | None = None
-        self._watch = SocketWatch(_RTDE_PORT)
+        self._watch = ConnectionMonitor(_RTDE_PORT)
         self._setpoints: SetpointGenerator | None = None
         self._braking = False
         self._resting_s = 0.0
         self.setpoint = _HOLDING
         self.freedriving = False
         self._obey: dict[int, Callable[[np.void], None]] = {
-            TAKE_CONTROL: self._take_control, HOLD: self._hold, WAYPOINT: self._append, BRAKE: self._brake,
+            TAKE_CONTROL: self._take_control, START_SERVO: self._start_servo, WAYPOINT: self._add_waypoint, BRAKE: self._brake,
             FREEDRIVE: self._freedrive, END_FREEDRIVE: self._end_freedrive, RECOVER: self._recover,
         }  # fmt: skip
 
@@ -121,7 +121,7 @@ class Arm:
         if self._control is None:
             with self._end.deadline('starting the control script', _CONNECT_S):
                 self._control = RTDEControlInterface(settings['host'], settings['servo_rate_hz'])
-            self._watch = SocketWatch(_RTDE_PORT)
+            self._watch = ConnectionMonitor(_RTDE_PORT)
         elif not self._control.isProgramRunning():
             with self._end.deadline('uploading the control script again', _CONNECT_S):
                 if not self._control.reuploadScript():
@@ -136,7 +136,7 @@ class Arm:
                 f'the robot kept the TCP offset {np.round(answered, 4).tolist()} when told {settings["tcp_offset"]}'
             )
 
-    def _hold(self, order: np.void) -> None:
+    def _start_servo(self, order: np.void) -> None:
         """Begins to servo, at a pose that the robot itself has as its target."""
         if self._control is None:
             raise RuntimeError('the control script does not run')
@@ -146,7 +146,7 @@ class Arm:
             time.monotonic(), order['pose'], self._settings['smoothing_s'], self._period_s
         )
 
-    def _append(self, order: np.void) -> None:
+    def _add_waypoint(self, order: np.void) -> None:
         if self.servoing and self._setpoints is not None:
             self._setpoints.append(float(order['start_s']), float(order['end_s']), order['pose'])
 
