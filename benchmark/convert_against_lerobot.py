@@ -13,7 +13,7 @@ import numpy as np
 from benchmark.bags import recorded
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.convert import convert
-from groot_ros.dataset.writers.dataset_writer import numbers_of
+from groot_ros.dataset.writers.dataset_writer import column_to_array
 from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.recording.episode_recorder import RecordingSettings
 
@@ -55,7 +55,7 @@ def frames_of(folder: Path, embodiment, dataset: Path) -> int:
     np.savez(
         folder / 'rows.npz',
         fps=embodiment.fps,
-        **{name: numbers_of(table, name) for name in ('observation.state', 'action')},
+        **{name: column_to_array(table, name) for name in ('observation.state', 'action')},
     )
     for camera in embodiment.cameras:
         with av.open(str(video_file(dataset, camera.feature, 0))) as container:

@@ -13,6 +13,14 @@ from groot_ros.resources import share_directory
 
 _FIELD_SIZES = {'pose': 7, 'quaternion': 4}
 OUTCOME = 'outcome'
+# Columns of a dataset's rows, and the key of the 9D pose in modality.json and in GR00T's answers.
+STATE_COLUMN = 'observation.state'
+ACTION_COLUMN = 'action'
+STATE_9D = 'observation.eef_9d'
+ACTION_9D = 'action.eef_9d'
+EEF_9D = 'eef_9d'
+REWARD = 'next.reward'
+DONE = 'next.done'
 
 
 class _Strict(BaseModel):

@@ -26,10 +26,10 @@ from groot_ros.dataset.sources.table import open_table, table_stretch
 from groot_ros.dataset.sources.time_ranges import RangeEntry
 from groot_ros.dataset.trimming import non_idle_range
 from groot_ros.dataset.writers.statistics import image_stats
-from groot_ros.embodiment import OUTCOME, Embodiment, parse_embodiment
+from groot_ros.embodiment import OUTCOME, REWARD, Embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.resources import VERDICT_FILE
-from groot_ros.sampling.rows import REWARD, RowTable
+from groot_ros.sampling.rows import RowTable
 
 _DONE = 'part.json'
 _ARRAYS = ('ticks_ns', 'states', 'actions', 'ages_s')

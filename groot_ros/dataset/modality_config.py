@@ -7,8 +7,7 @@ Steps that are differences to the row before are passed through as they stand: G
 import json
 from dataclasses import dataclass
 
-from groot_ros.dataset.writers.features import EEF_9D
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import EEF_9D, Embodiment
 from groot_ros.errors import GrootRosError
 
 

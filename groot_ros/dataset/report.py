@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 
 from groot_ros.dataset.validation.validate import ValidationReport
 from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.geometry import Array
 from groot_ros.reports.plots import frame_strip, plot
 from groot_ros.video.mp4 import read_keyframes
@@ -41,18 +42,18 @@ def write_report(root: Path, report: ValidationReport, path: Path) -> None:
         minutes=f'{lengths_s.sum() / 60:.1f}',
         tasks=Counter(task for episode in episodes for task in episode['tasks']).most_common(),
         lengths=_lengths(lengths_s),
-        state=_distributions(
-            columns['observation.state'], meta['stats']['observation.state'], meta['modality']['state']
+        state=_distributions(columns[STATE_COLUMN], meta['stats'][STATE_COLUMN], meta['modality']['state']),
+        action=_distributions(
+            columns[ACTION_COLUMN], meta['stats'][ACTION_COLUMN], meta['modality']['action']
         ),
-        action=_distributions(columns['action'], meta['stats']['action'], meta['modality']['action']),
-        steps=_steps(columns['action'], meta['modality']['action']),
+        steps=_steps(columns[ACTION_COLUMN], meta['modality']['action']),
         cameras=[
             {'name': name, 'frames': _frames(root, part['original_key'], episodes)}
             for name, part in meta['modality']['video'].items()
         ],
         ranges=[
-            *_ranges('state', meta['modality'], meta['stats']['observation.state']),
-            *_ranges('action', meta['modality'], meta['stats']['action']),
+            *_ranges('state', meta['modality'], meta['stats'][STATE_COLUMN]),
+            *_ranges('action', meta['modality'], meta['stats'][ACTION_COLUMN]),
         ],
     )
     path.write_text(page)
@@ -60,11 +61,11 @@ def write_report(root: Path, report: ValidationReport, path: Path) -> None:
 
 def _columns(root: Path, indices: list[int]) -> dict[str, Array]:
     tables = [
-        pq.read_table(data_file(root, index), columns=['observation.state', 'action']) for index in indices
+        pq.read_table(data_file(root, index), columns=[STATE_COLUMN, ACTION_COLUMN]) for index in indices
     ]
     return {
         name: np.concatenate([np.array(table[name].to_pylist(), float) for table in tables])
-        for name in ('observation.state', 'action')
+        for name in (STATE_COLUMN, ACTION_COLUMN)
     }
 
 

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from groot_ros.dataset.writers.features import EEF_9D
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import EEF_9D, Embodiment
 from groot_ros.errors import PolicyError
 from groot_ros.policies.action_decoder import EEF_6D
 from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from groot_ros.dataset.writers.features import EEF_9D
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import EEF_9D, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, integrate_deltas, pose_from_rotvec, poses_from_9d
 

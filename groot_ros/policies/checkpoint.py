@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.protocol import Modality
 from groot_ros.policies.action_decoder import EEF_6D
@@ -182,7 +182,7 @@ def _lerobot(folder: Path, config: dict[str, Any]) -> Checkpoint:
     }
     modalities = {
         'video': Modality(seen, list(cameras)),
-        'state': Modality(seen, [name for name in inputs if name == 'observation.state']),
+        'state': Modality(seen, [name for name in inputs if name == STATE_COLUMN]),
         'action': Modality(list(range(steps)), list(outputs)),
     }
     sizes = {
@@ -223,7 +223,7 @@ def _fields(embodiment: Embodiment) -> dict[str, dict[str, str]]:
     cameras = {camera.name: f'{camera.width}x{camera.height}' for camera in embodiment.cameras}
     return {
         'video': cameras | {camera.feature: cameras[camera.name] for camera in embodiment.cameras},
-        'state': states | pose | {'observation.state': f'{embodiment.state_size} numbers'},
-        'action': actions | pose | {'action': f'{embodiment.action_size} numbers'},
+        'state': states | pose | {STATE_COLUMN: f'{embodiment.state_size} numbers'},
+        'action': actions | pose | {ACTION_COLUMN: f'{embodiment.action_size} numbers'},
         'language': {embodiment.language: 'the task'},
     }

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from groot_ros.dataset.writers.dataset_writer import column_to_array
 from groot_ros.dataset.writers.features import data_file, video_file
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.policies.policy import Observation, Policy
@@ -90,7 +90,7 @@ def evaluate(
     for episode in episodes:
         policy.reset()
         table = _table(dataset, episode, embodiment)
-        actions = column_to_array(table, 'action')
+        actions = column_to_array(table, ACTION_COLUMN)
         starts = _starts(len(actions), policy.spec.horizon, every)
         for row, observation in zip(
             starts, _observations(dataset, episode, embodiment, table, starts, policy.spec.steps), strict=True
@@ -127,8 +127,8 @@ def _table(dataset: Path, episode: int, embodiment: Embodiment):
     if not path.is_file():
         raise GrootRosError(f'{dataset} has no episode {episode}.')
     table = pq.read_table(path)
-    sizes = {name: column_to_array(table, name).shape[1] for name in ('observation.state', 'action')}
-    if sizes != {'observation.state': embodiment.state_size, 'action': embodiment.action_size}:
+    sizes = {name: column_to_array(table, name).shape[1] for name in (STATE_COLUMN, ACTION_COLUMN)}
+    if sizes != {STATE_COLUMN: embodiment.state_size, ACTION_COLUMN: embodiment.action_size}:
         raise GrootRosError(
             f'{dataset} has other rows than the embodiment {embodiment.name}: name the one it was made with.'
         )
@@ -139,7 +139,7 @@ def _observations(
     dataset: Path, episode: int, embodiment: Embodiment, table, rows: list[int], steps: tuple[int, ...]
 ) -> Iterator[Observation]:
     """What a policy would have seen at rows; before the first row of an episode that row is seen again."""
-    states, times_s = column_to_array(table, 'observation.state'), column_to_array(table, 'timestamp')
+    states, times_s = column_to_array(table, STATE_COLUMN), column_to_array(table, 'timestamp')
     texts = _texts(dataset)
     tasks = [texts.get(index, '') for index in table['task_index'].to_pylist()]
     wanted = sorted({max(row + step, 0) for row in rows for step in (0, *steps)})

@@ -7,8 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from groot_ros.dataset.writers.features import EEF_9D
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import EEF_9D, Embodiment
 from groot_ros.errors import PolicyError
 from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from groot_ros.dataset.writers.features import data_file
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.policies.policy import Observation, Policy, PolicySpec
@@ -24,9 +24,9 @@ class ReplayPolicy(Policy):
             raise GrootRosError(
                 f'{dataset} has no episode {episode}: it has {info.get("total_episodes")}, counted from 0.'
             )
-        table = pq.read_table(path, columns=['observation.state', 'action'])
-        self.states = np.array(table['observation.state'].to_pylist(), float)
-        self.actions = np.array(table['action'].to_pylist(), float)
+        table = pq.read_table(path, columns=[STATE_COLUMN, ACTION_COLUMN])
+        self.states = np.array(table[STATE_COLUMN].to_pylist(), float)
+        self.actions = np.array(table[ACTION_COLUMN].to_pylist(), float)
         if self.actions.shape[1] != embodiment.action_size or self.states.shape[1] != embodiment.state_size:
             raise GrootRosError(
                 f'Episode {episode} of {dataset} has {self.states.shape[1]} states and {self.actions.shape[1]} actions, '

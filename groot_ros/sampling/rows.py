@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from groot_ros.embodiment import ActionField, Embodiment, Source
+from groot_ros.embodiment import ACTION_9D, STATE_9D, ActionField, Embodiment, Source
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, continuous_signs, deltas_between, pose_to_eef_9d
 from groot_ros.sampling.stream import Stream, to_array
-
-STATE_9D, ACTION_9D, REWARD = 'observation.eef_9d', 'action.eef_9d', 'next.reward'
 
 
 @dataclass

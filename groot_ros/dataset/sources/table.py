@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from groot_ros.dataset.sources.discover import Recording, need_h5py
 from groot_ros.dataset.sources.segment import EpisodeMetadata, Segment, encoded
 from groot_ros.dataset.writers.features import VALIDITIES, inside
-from groot_ros.embodiment import OUTCOME, CameraField, Embodiment, Source
+from groot_ros.embodiment import OUTCOME, REWARD, CameraField, Embodiment, Source
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.sampling.rows import REWARD, rows_between, scaled
+from groot_ros.sampling.rows import rows_between, scaled
 from groot_ros.video.frame import Frame
 from groot_ros.video.mp4 import cut_mp4, find_keyframes
 

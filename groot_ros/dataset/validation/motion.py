@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, Finding
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.geometry import Array, angle_between, deltas_between, integrate_deltas
 
 _UNIT_TOLERANCE = 1e-3
@@ -30,7 +31,7 @@ def check_motion(
     modality: dict[str, Any], embodiment: dict[str, Any], fps: float, episode: EpisodeColumns
 ) -> Iterator[Finding]:
     """Findings of one episode; `embodiment` is what the converter noted, empty for datasets of others."""
-    states, actions = episode.columns.get('observation.state'), episode.columns.get('action')
+    states, actions = episode.columns.get(STATE_COLUMN), episode.columns.get(ACTION_COLUMN)
     if states is None:
         return
     parts = {

@@ -14,6 +14,7 @@ from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns,
 from groot_ros.dataset.validation.motion import check_motion
 from groot_ros.dataset.validation.values import check_dataset_values
 from groot_ros.dataset.writers.features import VALIDITIES
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.errors import GrootRosError
 
 _MAX_TEXT = 1000
@@ -219,7 +220,7 @@ def _check_info(meta: Meta) -> Iterator[Finding]:
 
 def _check_modality(meta: Meta) -> Iterator[Finding]:
     where, features = 'meta/modality.json', meta.info['features']
-    for group, default in (('state', 'observation.state'), ('action', 'action')):
+    for group, default in (('state', STATE_COLUMN), ('action', ACTION_COLUMN)):
         if not meta.modality.get(group):
             yield Finding(ERROR, where, f'{group} is missing or empty', 'convert the dataset again')
         for name, part in (meta.modality.get(group) or {}).items():

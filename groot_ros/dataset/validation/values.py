@@ -10,6 +10,7 @@ import numpy as np
 from groot_ros.dataset.modality_config import Gr00tVersion
 from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, Finding
 from groot_ros.dataset.writers.statistics import KEYS, statistics
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.geometry import Array
 
 _STATS_FILE = 'meta/stats.json'
@@ -117,7 +118,7 @@ def _check_aspect(episodes: list[EpisodeColumns]) -> Iterator[Finding]:
 
 def _check_constant(modality: dict[str, Any], episodes: list[EpisodeColumns]) -> Iterator[Finding]:
     """GR00T normalises with q01 and q99: where they are equal it always commands that value."""
-    columns = [episode.columns['action'] for episode in episodes if 'action' in episode.columns]
+    columns = [episode.columns[ACTION_COLUMN] for episode in episodes if ACTION_COLUMN in episode.columns]
     if not columns or len({column.shape[1] for column in columns}) > 1:
         return
     actions = np.concatenate(columns)
@@ -140,9 +141,7 @@ def _check_constant(modality: dict[str, Any], episodes: list[EpisodeColumns]) ->
 def _check_duplicates(episodes: list[EpisodeColumns]) -> Iterator[Finding]:
     known: dict[bytes, str] = {}
     for episode in episodes:
-        columns = [
-            episode.columns[name] for name in ('observation.state', 'action') if name in episode.columns
-        ]
+        columns = [episode.columns[name] for name in (STATE_COLUMN, ACTION_COLUMN) if name in episode.columns]
         digest = hashlib.sha256(
             b''.join(np.ascontiguousarray(column).tobytes() for column in columns)
         ).digest()

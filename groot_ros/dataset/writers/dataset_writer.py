@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from groot_ros.dataset.convert_source import ConvertedEpisode
-from groot_ros.dataset.writers.features import DONE, INVALID, VALID, modality, write_json
+from groot_ros.dataset.writers.features import INVALID, VALID, modality, write_json
 from groot_ros.dataset.writers.statistics import fingerprints, relative_statistics, statistics
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import ACTION_9D, ACTION_COLUMN, DONE, REWARD, STATE_9D, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.sampling.rows import ACTION_9D, REWARD, STATE_9D
 
 RELEASES_WITH_FINGERPRINTS, RELEASES_WITH_RELATIVE = ('n1.7',), ('n1.6', 'n1.7')
 
@@ -101,8 +100,8 @@ class DatasetWriter(ABC):
         )
         self.note_columns(
             {
-                'observation.state': part.rows.states,
-                'action': part.rows.actions,
+                STATE_COLUMN: part.rows.states,
+                ACTION_COLUMN: part.rows.actions,
                 'timestamp': table['timestamp'].to_numpy(),
             }
         )
@@ -180,7 +179,7 @@ class DatasetWriter(ABC):
             'task_index': task_index, 'episode_index': self.episodes,
         }  # fmt: skip
         poses = {name: rows.more[name] for name in (STATE_9D, ACTION_9D) if name in rows.more}
-        vectors = {'observation.state': rows.states, 'action': rows.actions, **poses}
+        vectors = {STATE_COLUMN: rows.states, ACTION_COLUMN: rows.actions, **poses}
         outcome = (
             {REWARD: rows.more[REWARD], DONE: np.arange(count) == count - 1} if REWARD in rows.more else {}
         )

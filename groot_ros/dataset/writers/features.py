@@ -6,12 +6,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from groot_ros.embodiment import Embodiment, Source
-from groot_ros.sampling.rows import ACTION_9D, REWARD, STATE_9D
+from groot_ros.embodiment import (
+    ACTION_9D,
+    ACTION_COLUMN,
+    DONE,
+    EEF_9D,
+    REWARD,
+    STATE_9D,
+    STATE_COLUMN,
+    Embodiment,
+    Source,
+)
 
 CODEBASE_VERSION = 'v2.1'
 CHUNK_SIZE = 1000
-DONE, EEF_9D = 'next.done', 'eef_9d'
 _NAMES_9D = ['x', 'y', 'z', *(f'r{row}{column}' for row in (1, 2) for column in (1, 2, 3))]
 DATA_PATH = 'data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet'
 VIDEO_PATH = 'videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4'
@@ -70,12 +78,16 @@ def features(embodiment: Embodiment, codec: str = 'h264') -> dict[str, Any]:
             camera.feature: _video_feature(camera.width, camera.height, embodiment.fps, codec)
             for camera in embodiment.cameras
         },
-        'observation.state': {
+        STATE_COLUMN: {
             'dtype': 'float64',
             'shape': [embodiment.state_size],
             'names': _names(embodiment.state),
         },
-        'action': {'dtype': 'float64', 'shape': [embodiment.action_size], 'names': _names(embodiment.action)},
+        ACTION_COLUMN: {
+            'dtype': 'float64',
+            'shape': [embodiment.action_size],
+            'names': _names(embodiment.action),
+        },
         **({STATE_9D: nine, ACTION_9D: nine} if embodiment.eef_9d else {}),
         **(
             {REWARD: {'dtype': 'float64', **scalar}, DONE: {'dtype': 'bool', **scalar}}

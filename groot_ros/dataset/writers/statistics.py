@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from groot_ros.dataset.writers.features import EEF_9D
+from groot_ros.embodiment import EEF_9D
 from groot_ros.geometry import Array, relative_9d
 from groot_ros.video.mp4 import read_keyframes
 

@@ -15,7 +15,7 @@ from groot_ros.dataset.sources.bag import read_samples
 from groot_ros.dataset.sources.discover import find_bags
 from groot_ros.dataset.validation.validate import ValidationReport
 from groot_ros.dataset.writers.features import data_file, video_file
-from groot_ros.embodiment import Embodiment
+from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
 from groot_ros.geometry import Array, angle_between, interpolate_pose
 from groot_ros.sim.ground_truth import read_truth
 from groot_ros.sim.scene import TCP_OFFSET
@@ -66,7 +66,7 @@ class ReplayMatch:
 
 def dataset_episode(root: Path, episode: int) -> dict[str, Array]:
     """Numeric columns of an episode."""
-    table = pq.read_table(data_file(root, episode), columns=['observation.state', 'action', 'timestamp'])
+    table = pq.read_table(data_file(root, episode), columns=[STATE_COLUMN, ACTION_COLUMN, 'timestamp'])
     return {name: np.array(table[name].to_pylist(), float) for name in table.column_names}
 
 
@@ -80,7 +80,7 @@ def dataset_figures(root: Path, embodiment: Embodiment, episodes: int) -> list[M
             abs(count_frames(video_file(root, camera.feature, index)) - rows) for camera in embodiment.cameras
         )
         time_faults += int(np.sum(columns['timestamp'] != np.arange(rows) / embodiment.fps))
-        quaternions = columns['observation.state'][:, embodiment.pose_part][:, 3:]
+        quaternions = columns[STATE_COLUMN][:, embodiment.pose_part][:, 3:]
         jumps += int(np.sum(np.sum(quaternions[1:] * quaternions[:-1], axis=1) < 0))
         turned = max(turned, float(2 * np.degrees(np.arccos(np.min(np.abs(quaternions[:, 3]))))))
     return [

@@ -20,7 +20,7 @@ from groot_ros.bringup.profiles import Options, build_processes
 from groot_ros.bringup.supervisor import Cell
 from groot_ros.dataset.convert import ConversionOptions, ConversionReport, convert
 from groot_ros.dataset.validation.validate import ValidationReport, validate
-from groot_ros.embodiment import Embodiment, load_embodiment
+from groot_ros.embodiment import STATE_COLUMN, Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.msg import EpisodeStatus, PolicyStatus, TcpDelta
@@ -241,7 +241,7 @@ def _replay(
         raise GrootRosError(f'The replay was stopped before its end: {watcher.policy.reason}.')
     settled_s = time.monotonic() + _SETTLE_S
     watcher.wait(lambda: time.monotonic() > settled_s, 2 * _SETTLE_S, 'The end of the motion')
-    recorded = dataset_episode(Path(options.dataset), _REPLAYED)['observation.state'][:, embodiment.pose_part]
+    recorded = dataset_episode(Path(options.dataset), _REPLAYED)[STATE_COLUMN][:, embodiment.pose_part]
     origin_ns = watcher.first_delta_ns
     times_s = np.array([(stamp_ns - origin_ns) / 1e9 for stamp_ns, _ in watcher.poses])
     match = match_replay(
