@@ -4,7 +4,7 @@
 import time
 from pathlib import Path
 
-from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, embodiment_of
+from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, make_embodiment
 from groot_ros.embodiment import Embodiment
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 
@@ -16,14 +16,14 @@ def recorded(
 ) -> Embodiment:
     """Records an episode of 640x480 cameras at `path`, and returns its embodiment."""
     scenario = Scenario(fps=fps, camera_hz=(fps,) * cameras, seconds=seconds, size=(640, 480))
-    embodiment = embodiment_of(scenario)
+    embodiment = make_embodiment(scenario)
     topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
     info = {'task': 'compare', 'embodiment': embodiment.text(), 'namespace': '/', 'fps': fps}
     recording = EpisodeRecording(
         path, embodiment, topics, info, **({'settings': settings} if settings else {})
     )
     for topic, arrival_ns, cdr in Messages(scenario):
-        while recording.waiting > 200:
+        while recording.queue_length > 200:
             time.sleep(0.001)
         recording.put(topic, arrival_ns, cdr)
     recording.finish({'outcome': 'success'})

@@ -10,7 +10,7 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from benchmark import signals
-from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, embodiment_of
+from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, make_embodiment
 from groot_ros.bags.message_types import typestore
 from groot_ros.dataset.convert import ConversionOptions, convert
 from groot_ros.dataset.writers.dataset_writer import column_to_array
@@ -53,7 +53,7 @@ def write_bag(path: Path, camera_hz: float, state_hz: float) -> Scenario:
 
 def errors_of(bag: Path, output: Path, scenario: Scenario, fps: float) -> Errors:
     """Converts a bag at a rate, and compares each row with the truth at its time."""
-    values = yaml.safe_load(embodiment_of(scenario).text())
+    values = yaml.safe_load(make_embodiment(scenario).text())
     embodiment = parse_embodiment(yaml.safe_dump(values), 'of the benchmark')
     if abs(fps / scenario.camera_hz[0] - 1) > 1e-9:
         embodiment = embodiment.at_fps(fps)

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmark import signals
 from benchmark.common import report
-from benchmark.record_truth import TYPES, Messages, Scenario, embodiment_of
+from benchmark.record_truth import TYPES, Messages, Scenario, make_embodiment
 from groot_ros.bags.message_types import typestore
 from groot_ros.geometry import deltas_between
 from groot_ros.inference.client import Client
@@ -38,7 +38,7 @@ def percentiles(name: str, seconds: list[float]) -> Figures:
 def overhead() -> Figures:
     """One 640x480 camera: sampling and sending an observation, reading an answer and making the first command of it."""
     scenario = Scenario(fps=20.0, camera_hz=(20.0,), seconds=3.0, size=(640, 480))
-    embodiment = embodiment_of(scenario)
+    embodiment = make_embodiment(scenario)
     observer, newest_ns = ObservationBuilder(embodiment, max_observation_age_s=5.0), 0
     kinds = {**TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
     for topic, _, cdr in Messages(scenario):

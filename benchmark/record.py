@@ -19,7 +19,7 @@ from groot_ros.srv import StartEpisode, StopEpisode
 from benchmark.common import report
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.embodiment import load_embodiment
-from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
+from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
 from groot_ros.resources import VERDICT_FILE
 from groot_ros.ros.qos import STATUS_QOS
 
@@ -92,7 +92,7 @@ def episode(
         f'embodiment:={embodiment_file(folder, cameras, size)}',
         f'output_dir:={folder}',
         f'video:={video}',
-        'page:=false',
+        'report:=false',
     ]
     recorder = subprocess.Popen(
         [
@@ -151,7 +151,7 @@ def bag_figures(path: Path, sent: dict[str, list[int]]) -> list[tuple[str, float
     """Counts at both ends: what was sent between the first and the last stamp in the bag has to be in it."""
     verdict = json.loads((path / VERDICT_FILE).read_text())
     with EpisodeBag(path) as bag:
-        trace, seconds = load_trace(bag, embodiment_of(bag)), bag.duration_s
+        trace, seconds = load_trace(bag, load_bag_embodiment(bag)), bag.duration_s
     missed = 0
     for topic, stamps_ns in sent.items():
         received, published = np.array(trace.streams[topic].stamps_ns), np.array(stamps_ns)

@@ -75,7 +75,7 @@ SCENARIOS = {
 }
 
 
-def embodiment_of(scenario: Scenario) -> Embodiment:
+def make_embodiment(scenario: Scenario) -> Embodiment:
     values = yaml.safe_load(load_embodiment('ur5e_robotiq_zed').text())
     values['fps'] = scenario.fps
     values['cameras'] = []
@@ -158,7 +158,7 @@ class Messages:
 
 def record(scenario: Scenario, path: Path) -> tuple[Embodiment, str, list[str]]:
     """Records a scenario and returns its embodiment, verdict and reasons."""
-    embodiment = embodiment_of(scenario)
+    embodiment = make_embodiment(scenario)
     topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
     info = {
         'task': 'truth',
@@ -169,7 +169,7 @@ def record(scenario: Scenario, path: Path) -> tuple[Embodiment, str, list[str]]:
     }
     recording = EpisodeRecording(path, embodiment, topics, info)
     for topic, arrival_ns, cdr in Messages(scenario):
-        while recording.waiting > 500:
+        while recording.queue_length > 500:
             time.sleep(0.001)
         recording.put(topic, arrival_ns, cdr)
     verdict = judge(recording.finish({'outcome': 'success'}), load_thresholds(), info, path.name)
@@ -212,10 +212,10 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
 KILLED = """
 import sys, time
 from pathlib import Path
-from benchmark.record_truth import IMAGE, T0_NS, TYPES, Messages, Scenario, embodiment_of
+from benchmark.record_truth import IMAGE, T0_NS, TYPES, Messages, Scenario, make_embodiment
 from groot_ros.recording.episode_recorder import EpisodeRecording
 scenario = Scenario(camera_hz=(30.0,), seconds=30.0)
-embodiment = embodiment_of(scenario)
+embodiment = make_embodiment(scenario)
 recording = EpisodeRecording(Path({path!r}), embodiment, {{**TYPES, 'camera0/image': IMAGE}}, {{'task': 'x', 'namespace': '/', 'fps': 30}})
 began = time.monotonic()
 for topic, arrival_ns, cdr in Messages(scenario):

@@ -127,7 +127,7 @@ class SyntheticEpisode:
         recording = EpisodeRecording(path, self.embodiment, kinds, info, **options)
         for arrival_ns, topic, message in entries:
             if topic in kinds:
-                while recording.waiting > 200:  # a recorder never waits; this source may
+                while recording.queue_length > 200:  # a recorder never waits; this source may
                     time.sleep(0.001)
                 recording.put(
                     topic, T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, kinds[topic]))

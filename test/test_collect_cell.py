@@ -71,15 +71,15 @@ def test_the_index_counts_good_episodes_and_is_made_again_when_it_is_lost(tmp_pa
         entry('episode_000003'),
     ):
         saved(folder, made)
-    assert folder.done() == {'x': 2}
+    assert folder.good_episode_counts() == {'x': 2}
     folder.close()
     (tmp_path / 'episodes.json').write_text('{"half')
     again = EpisodeFolder(tmp_path)
-    assert again.done() == {'x': 2}
+    assert again.good_episode_counts() == {'x': 2}
     again.close()
     (tmp_path / 'episode_000003' / 'metadata.yaml').unlink()
     third = EpisodeFolder(tmp_path)
-    assert third.done() == {'x': 1}
+    assert third.good_episode_counts() == {'x': 1}
     assert third.write_speed() > 0
     assert not (tmp_path / '.write_probe').exists()
     third.close()

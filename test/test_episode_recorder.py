@@ -134,7 +134,7 @@ embodiment = load_embodiment('ur5e_robotiq_zed')
 source = SyntheticEpisode(embodiment, seconds=3600)
 recording = EpisodeRecording(Path({bag!r}), embodiment, dict(TOPIC_TYPES), {{'task': 'killed', 'namespace': '/'}})
 for index, (stamp_ns, topic, message) in enumerate(source.messages()):
-    while recording.waiting > 50:
+    while recording.queue_length > 50:
         time.sleep(0.001)
     recording.put(topic, T0_NS + stamp_ns, bytes(typestore().serialize_cdr(message, TOPIC_TYPES[topic])))
     if index % 200 == 0:

@@ -13,7 +13,7 @@ from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
-from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
+from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
 from groot_ros.quality.verdict import judge, load_thresholds
 
 SECONDS = 6.0
@@ -246,7 +246,7 @@ def test_lost_messages_fail(judged):
 def test_a_bag_gives_the_verdict_that_its_recorder_gave(judged, tmp_path, fault):
     live, _ = judged(FAULTS[fault][0])
     with EpisodeBag(tmp_path / 'bag') as bag:
-        again = judge(load_trace(bag, embodiment_of(bag)), load_thresholds(), {}, 'bag')
+        again = judge(load_trace(bag, load_bag_embodiment(bag)), load_thresholds(), {}, 'bag')
 
     def known(verdict):
         return sorted((f.check, f.subject, round(f.value, 9), f.level) for f in verdict.findings)
@@ -266,7 +266,7 @@ def test_rows_of_another_recorders_bag_are_those_that_ours_would_have_made(judge
     with EpisodeBag(tmp_path / 'other') as bag:
         theirs = load_trace(bag, source.embodiment)
         with pytest.raises(GrootRosError, match='--embodiment'):
-            embodiment_of(bag)
+            load_bag_embodiment(bag)
     np.testing.assert_array_equal(theirs.states, ours.states)
     np.testing.assert_array_equal(theirs.ticks_ns, ours.ticks_ns)
     np.testing.assert_array_equal(theirs.commands, ours.commands)

@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
+from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
 from groot_ros.ros.qos import IMAGE_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.time import to_time_msg
 from groot_ros.ur5e_kinematics import JOINT_NAMES
@@ -138,7 +138,7 @@ def recorder(operator, start_node, tmp_path):
         chosen = {
             'embodiment': tmp_path / 'small.yaml',
             'quality_thresholds': tmp_path / 'patient.yaml',
-            'page': 'false',
+            'report': 'false',
             'hardware_encoder': 'false',
         }
         start_node('recorder', output_dir=folder, min_free_gb=0.01, **{**chosen, **parameters})
@@ -172,7 +172,7 @@ def test_an_episode_from_preflight_to_verdict(small_cell, recorder):
         >= 20
     )
     with EpisodeBag(path) as bag:
-        assert load_trace(bag, embodiment_of(bag)).rows == verdict['rows']
+        assert load_trace(bag, load_bag_embodiment(bag)).rows == verdict['rows']
     assert 'No episode' in client.stop().message
 
 

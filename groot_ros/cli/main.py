@@ -444,12 +444,12 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _inspect_bag(options: argparse.Namespace) -> int:
     from groot_ros.bags.reader import EpisodeBag
-    from groot_ros.quality.trace_from_bag import embodiment_of, load_trace
+    from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
     from groot_ros.quality.verdict import judge, load_thresholds
 
     thresholds = load_thresholds(options.thresholds)
     with EpisodeBag(options.path) as bag:
-        trace = load_trace(bag, embodiment_of(bag, options.embodiment))
+        trace = load_trace(bag, load_bag_embodiment(bag, options.embodiment))
         verdict = judge(
             trace, thresholds, bag.info, options.path.resolve().name, str(bag.info.get('failure', ''))
         )

@@ -35,8 +35,8 @@ from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import Preflight, StartEpisode, StopEpisode
 from groot_ros.video.h264 import fastest_codec
 
-_LOOK_S, _WATCH_S, _STATUS_S = 0.5, 0.2, 1.0
-_ROWS_BEGIN_S, _BEHIND_S = 2.0, 0.5
+_DISCOVERY_S, _WATCH_S, _STATUS_S = 0.5, 0.2, 1.0
+_FIRST_ROW_S, _MAX_WRITER_LAG_S = 2.0, 0.5
 _NOT_RECORDING = 'No episode is being recorded: start one first.'
 
 PARAMETERS = {
@@ -58,8 +58,8 @@ PARAMETERS = {
         '', 'YAML with the tasks to show and how often (tasks: [{text: ..., count: 20}])'
     ),
     'min_free_gb': ParameterSpec(2.0, 'an episode does not begin with less on the disk, GB', 0.0, 1e6),
-    'page': ParameterSpec(True, 'write report.html with plots beside each bag, in a process of low priority'),
-    'cues': ParameterSpec('none', "tell the operator what happens: 'none', 'bell' or 'speech'"),
+    'report': ParameterSpec(True, 'write report.html with plots beside each bag, in a process of low priority'),
+    'operator_feedback': ParameterSpec('none', "tell the operator what happens: 'none', 'bell' or 'speech'"),
 }
 
 
@@ -76,15 +76,15 @@ class Recorder(GrootNode):
             if self.parameter('tasks_file')
             else []
         )
-        self._cues = OperatorFeedback(self.parameter('cues'))
+        self._feedback = OperatorFeedback(self.parameter('operator_feedback'))
         self._watch = StreamWatch(self, self._embodiment, self._on_message, self._on_lost)
         self._recording: EpisodeRecording | None = None
         self._path: Path | None = None
         self._task = self._operator_name = self._last_verdict = ''
         self._saved, self._began_s, self._write_speed = 0, 0.0, float('inf')
-        self._said: set[str] = set()
-        self._ended: Future | None = None
-        self._pages: list[subprocess.Popen] = []
+        self._known_problems: set[str] = set()
+        self._episode_ended: Future | None = None
+        self._report_processes: list[subprocess.Popen] = []
         self._status = self.create_publisher(EpisodeStatus, 'episode_status', STATUS_QOS)
         self.create_service(StartEpisode, '~/start', self._on_start)
         self.create_service(StopEpisode, '~/stop', self._on_stop)
@@ -100,19 +100,19 @@ class Recorder(GrootNode):
             goal_callback=self._on_goal,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
-        self.create_timer(_LOOK_S, self._watch.follow_publishers)
-        self.create_timer(_WATCH_S, self._end_what_failed)
+        self.create_timer(_DISCOVERY_S, self._watch.follow_publishers)
+        self.create_timer(_WATCH_S, self._close_failed_episode)
         self.create_timer(_STATUS_S, self._publish_status)
 
     def configure(self) -> None:
         """Takes the folder; raises GrootRosError where another recorder has it."""
         self._folder = EpisodeFolder(Path(self.parameter('output_dir')).expanduser())
         self._write_speed = self._folder.write_speed()
-        if self.parameter('page') and importlib.util.find_spec('matplotlib') is None:
+        if self.parameter('report') and importlib.util.find_spec('matplotlib') is None:
             self.warn(
-                'No report.html is written: matplotlib is not installed (pip install "groot_ros[report]", or page:=false).'
+                'No report.html is written: matplotlib is not installed (pip install "groot_ros[report]", or report:=false).'
             )
-        self._announce()
+        self._announce_next_task()
 
     def deactivate(self) -> None:
         """Saves an episode that still runs, so that nothing is lost."""
@@ -121,7 +121,7 @@ class Recorder(GrootNode):
 
     def cleanup(self) -> None:
         """Frees the folder."""
-        for page in self._pages:
+        for page in self._report_processes:
             page.terminate()
         self._folder.close()
 
@@ -136,7 +136,7 @@ class Recorder(GrootNode):
         }
         if recording is not None:
             values |= {
-                'rows': str(recording.trace.rows), 'filled': str(recording.trace.filled), 'waiting messages': str(recording.waiting),
+                'rows': str(recording.trace.rows), 'filled': str(recording.trace.filled), 'waiting messages': str(recording.queue_length),
                 'lost messages': str(recording.trace.lost), 'longest encoder lag (s)': f'{recording.max_encoder_lag_s:.3f}',
             }  # fmt: skip
         state = 'no episode' if recording is None else f'{self._path.name}: {recording.trace.rows} rows'  # type: ignore[union-attr]
@@ -164,7 +164,7 @@ class Recorder(GrootNode):
             self._recording.note_lost(topic, count)
         self.warn(f'The middleware lost {count} messages of {topic}.')
 
-    def _view(self) -> RecorderSnapshot:
+    def _snapshot(self) -> RecorderSnapshot:
         types = self._watch.types | self._watch.unknown
         return RecorderSnapshot(
             types,
@@ -177,7 +177,7 @@ class Recorder(GrootNode):
     def _problems(self) -> list[str]:
         """While idle, why no episode can begin; while recording, what goes wrong now."""
         found = preflight(
-            self._embodiment, self._recording_settings, self._view(), self.parameter('min_free_gb') * 1e9
+            self._embodiment, self._recording_settings, self._snapshot(), self.parameter('min_free_gb') * 1e9
         )
         found += [
             f'{topic} came as {self._watch.types[topic]} and now as {kind}: start the recorder again'
@@ -186,19 +186,19 @@ class Recorder(GrootNode):
         recording = self._recording
         if recording is None:
             return found
-        if recording.behind_s > _BEHIND_S:
+        if recording.writer_lag_s > _MAX_WRITER_LAG_S:
             found.append(
-                f'writing falls behind, by {recording.behind_s:.1f} s now: fewer cameras, or a smaller picture'
+                f'writing falls behind, by {recording.writer_lag_s:.1f} s now: fewer cameras, or a smaller picture'
             )
         if recording.trace.overflows:
             found.append(f'writing fell behind too far: {recording.trace.overflows} messages were lost')
         if (
             not recording.trace.rows
             and not recording.paused
-            and time.monotonic() - self._began_s > _ROWS_BEGIN_S
+            and time.monotonic() - self._began_s > _FIRST_ROW_S
         ):
             found.append(
-                f'no row yet: nothing came of {", ".join(recording.missing()) or "the reference camera"}'
+                f'no row yet: nothing came of {", ".join(recording.missing_topics()) or "the reference camera"}'
             )
         return found
 
@@ -231,7 +231,7 @@ class Recorder(GrootNode):
             raise GrootRosError('The recorder is not active: activate it first.')
         if self._recording is not None:
             raise GrootRosError(f'{self._path.name} is being recorded already: stop or discard it first.')  # type: ignore[union-attr]
-        progress = next_task(self._tasks, self._folder.done())
+        progress = next_task(self._tasks, self._folder.good_episode_counts())
         task = task or (progress.task.text if progress else '')
         if not task:
             done = 'The task list is done' if self._tasks else 'An episode needs a task'
@@ -249,9 +249,9 @@ class Recorder(GrootNode):
         self._recording = EpisodeRecording(
             self._path, self._embodiment, dict(self._watch.types), info, namespace, self._recording_settings
         )
-        self._began_s, self._said = time.monotonic(), set()
+        self._began_s, self._known_problems = time.monotonic(), set()
         self.get_logger().info(f'Recording {self._path.name}: {task}')
-        self._cues.give('recording')
+        self._feedback.give('recording')
         return self._path.name
 
     def _on_stop(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
@@ -261,7 +261,7 @@ class Recorder(GrootNode):
         response.episode = self._path.name
         verdict = self._finish('success' if request.succeeded else 'failure', request.notes)
         response.success, response.verdict = not verdict.failure, verdict.verdict
-        response.message = verdict.failure or f'saved {self._path}: {_told(verdict)}'
+        response.message = verdict.failure or f'saved {self._path}: {_format_verdict(verdict)}'
         self._publish_status()
         return response
 
@@ -297,7 +297,7 @@ class Recorder(GrootNode):
                 True,
                 'paused: nothing is recorded' if request.data else 'recording goes on, as a new segment',
             )
-            self._cues.give('paused' if request.data else 'recording')
+            self._feedback.give('paused' if request.data else 'recording')
         self._publish_status()
         return response
 
@@ -316,17 +316,17 @@ class Recorder(GrootNode):
             handle.abort()
             result.message = str(error)
             return result
-        self._ended, self._goal_handle = Future(), handle
-        outcome, verdict = await self._ended
-        self._ended = None
+        self._episode_ended, self._goal_handle = Future(), handle
+        outcome, verdict = await self._episode_ended
+        self._episode_ended = None
         result.success = outcome == 'success' and not verdict.failure
-        result.message, result.verdict = verdict.failure or f'{outcome}, {_told(verdict)}', verdict.verdict
+        result.message, result.verdict = verdict.failure or f'{outcome}, {_format_verdict(verdict)}', verdict.verdict
         (handle.canceled if handle.is_cancel_requested else handle.succeed)()
         return result
 
     def _follow_goal(self) -> None:
         """Ends an episode whose goal was cancelled, or has used up its time."""
-        if self._ended is None or self._ended.done() or self._recording is None:
+        if self._episode_ended is None or self._episode_ended.done() or self._recording is None:
             return
         limit_s = self._goal_handle.request.time_limit
         if self._goal_handle.is_cancel_requested:
@@ -334,7 +334,7 @@ class Recorder(GrootNode):
         elif limit_s > 0 and time.monotonic() - self._began_s > limit_s:
             self._finish('failure', f'not done within {limit_s:g} s')
 
-    def _end_what_failed(self) -> None:
+    def _close_failed_episode(self) -> None:
         """Closes an episode that cannot go on, as far as it is good."""
         if self._recording is not None and self._recording.failure is not None:
             self._finish('interrupted', '')
@@ -365,13 +365,13 @@ class Recorder(GrootNode):
         info = {'task': self._task, 'outcome': outcome}
         verdict = judge(recording.trace, self._thresholds, info, self._path.name, failure)
         if outcome != 'discarded':
-            self._keep(verdict)
+            self._save_verdict(verdict)
         self._last_verdict = verdict.verdict
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result((outcome, verdict))
+        if self._episode_ended is not None and not self._episode_ended.done():
+            self._episode_ended.set_result((outcome, verdict))
         return verdict
 
-    def _keep(self, verdict: Verdict) -> None:
+    def _save_verdict(self, verdict: Verdict) -> None:
         assert self._path is not None
         self._saved += 1
         try:
@@ -390,14 +390,14 @@ class Recorder(GrootNode):
             self.warn(f'{VERDICT_FILE} of {verdict.episode} could not be written: {error.strerror}.')
         if not self.context.ok():
             return
-        text = f'{verdict.episode}: {verdict.outcome}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} lost, {_told(verdict)}'
+        text = f'{verdict.episode}: {verdict.outcome}, {verdict.rows} rows, {verdict.filled} filled, {verdict.lost} lost, {_format_verdict(verdict)}'
         if verdict.verdict == 'pass':  # rclpy allows one severity at a place in the code
             self.get_logger().info(text)
         else:
             self.warn(text)
-        self._cues.give(f'{verdict.outcome}, {verdict.verdict}')
-        self._announce()
-        if self.parameter('page') and not verdict.failure:
+        self._feedback.give(f'{verdict.outcome}, {verdict.verdict}')
+        self._announce_next_task()
+        if self.parameter('report') and not verdict.failure:
             command = [
                 sys.executable,
                 '-m',
@@ -413,21 +413,21 @@ class Recorder(GrootNode):
                 else []
             )
             quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-            self._pages = [page for page in self._pages if page.poll() is None]
-            self._pages.append(
-                subprocess.Popen([*command, *thresholds], preexec_fn=_yield_to_others, **quiet)
+            self._report_processes = [page for page in self._report_processes if page.poll() is None]
+            self._report_processes.append(
+                subprocess.Popen([*command, *thresholds], preexec_fn=_set_idle_priority, **quiet)
             )
 
-    def _announce(self) -> None:
+    def _announce_next_task(self) -> None:
         """Tells the next task of the list."""
-        if progress := next_task(self._tasks, self._folder.done()):
+        if progress := next_task(self._tasks, self._folder.good_episode_counts()):
             self.get_logger().info(
                 f'Next: {progress.task.text} ({progress.done} of {progress.task.count} done)'
             )
-            self._cues.give(f'next: {progress.task.text}')
+            self._feedback.give(f'next: {progress.task.text}')
         elif self._tasks:
             self.get_logger().info('The task list is done.')
-            self._cues.give('the task list is done')
+            self._feedback.give('the task list is done')
 
     def _publish_status(self) -> None:
         if not self.active:
@@ -440,7 +440,7 @@ class Recorder(GrootNode):
         status.episode = self._path.name if self._path else ''
         status.disk_free = float(self._folder.free_bytes())
         status.problems = self._problems()
-        if progress := next_task(self._tasks, self._folder.done()):
+        if progress := next_task(self._tasks, self._folder.good_episode_counts()):
             status.next_task, status.next_task_done, status.next_task_wanted = (
                 progress.task.text,
                 progress.done,
@@ -451,22 +451,22 @@ class Recorder(GrootNode):
             status.rows, status.filled = recording.trace.rows, recording.trace.filled
             status.encoder_lag, status.queue, status.lost = (
                 recording.max_encoder_lag_s,
-                recording.waiting,
+                recording.queue_length,
                 recording.trace.lost,
             )
-            self._warn_of(status.problems)
+            self._warn_new_problems(status.problems)
         status.streams = self._stream_health()
         self.publish(self._status, status)
-        if self._ended is not None and recording is not None:
+        if self._episode_ended is not None and recording is not None:
             self._goal_handle.publish_feedback(RecordEpisode.Feedback(status=status))
 
-    def _warn_of(self, problems: list[str]) -> None:
+    def _warn_new_problems(self, problems: list[str]) -> None:
         """Each problem once, in the second in which it begins, whatever numbers it says later."""
         kinds = {re.sub(r'[\d.]+', '', problem): problem for problem in problems}
-        for kind in kinds.keys() - self._said:
+        for kind in kinds.keys() - self._known_problems:
             self.warn(f'{self._path.name}: {kinds[kind]}.')  # type: ignore[union-attr]
-            self._cues.give('warning')
-        self._said = set(kinds)
+            self._feedback.give('warning')
+        self._known_problems = set(kinds)
 
     def _stream_health(self) -> list[StreamHealth]:
         found, traces = [], self._recording.trace.streams if self._recording is not None else {}
@@ -488,12 +488,12 @@ class Recorder(GrootNode):
         return found
 
 
-def _yield_to_others() -> None:
+def _set_idle_priority() -> None:
     # Only the time that nothing else wants: the next episode may already be running.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-def _told(verdict: Verdict) -> str:
+def _format_verdict(verdict: Verdict) -> str:
     """The verdict and its worst reasons, in a line."""
     reasons = verdict.reasons
     more = f' and {len(reasons) - 2} more in {VERDICT_FILE}' if len(reasons) > 2 else ''

@@ -13,7 +13,7 @@ from groot_ros.bags.reader import EpisodeBag
 from groot_ros.embodiment import CameraField
 from groot_ros.quality.checks import CHECKS
 from groot_ros.quality.trace import EpisodeTrace
-from groot_ros.quality.verdict import LEVELS, Verdict, shown
+from groot_ros.quality.verdict import LEVELS, Verdict, format_value
 from groot_ros.reports.plots import frame_strip, plot
 from groot_ros.video.frame import decode_frame
 from groot_ros.video.h264 import H264Decoder
@@ -35,7 +35,7 @@ def write_report(bag: EpisodeBag, trace: EpisodeTrace, verdict: Verdict, path: P
         operator=bag.info.get('operator', ''),
         notes=bag.info.get('notes', ''),
         findings=[
-            {**vars(f), 'says': CHECKS[f.check].says, 'shown': shown(f.value, f.unit), 'bounds': _bounds(f)}
+            {**vars(f), 'says': CHECKS[f.check].says, 'value_text': format_value(f.value, f.unit), 'bounds': _bounds(f)}
             for f in order
         ],
         streams=[_stream(trace, topic) for topic in trace.streams],
@@ -53,7 +53,7 @@ def write_report(bag: EpisodeBag, trace: EpisodeTrace, verdict: Verdict, path: P
 
 def _bounds(finding: Any) -> str:
     return ' / '.join(
-        '' if bound is None else shown(bound, finding.unit) for bound in (finding.warn, finding.fail)
+        '' if bound is None else format_value(bound, finding.unit) for bound in (finding.warn, finding.fail)
     )
 
 

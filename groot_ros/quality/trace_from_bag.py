@@ -14,7 +14,7 @@ from groot_ros.sampling.row_builder import RowBuilder, SampledRow
 from groot_ros.video.frame import decode_frame, stamp_in
 
 
-def embodiment_of(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
+def load_bag_embodiment(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
     """The embodiment that was asked for, or the one that the bag was recorded with. Raises GrootRosError where there is neither."""
     if name_or_path:
         return load_embodiment(name_or_path)

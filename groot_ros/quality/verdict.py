@@ -136,11 +136,11 @@ def _finding(name: str, subject: str, value: float, bounds: Bounds) -> Finding:
         'pass',
     )
     limit = '' if level == 'pass' else f' (bound {bounds.fail if level == "fail" else bounds.warn:g})'
-    text = f'{f"{subject}: " if subject else ""}{check.says}: {shown(value, check.unit)}{limit}'
+    text = f'{f"{subject}: " if subject else ""}{check.says}: {format_value(value, check.unit)}{limit}'
     return Finding(level, name, subject, value, check.unit, bounds.warn, bounds.fail, text)
 
 
-def shown(value: float, unit: str) -> str:
+def format_value(value: float, unit: str) -> str:
     """A number with its unit as people read it."""
     if unit == 'share':
         return f'{value:.2%}'

@@ -32,7 +32,7 @@ class IndexEntry:
     duration_s: float
 
     @property
-    def good(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether it counts for its task."""
         return self.outcome == 'success' and self.verdict != 'fail'
 
@@ -82,9 +82,9 @@ class EpisodeFolder:
             os.fsync(file.fileno())
         fresh.replace(self.path / INDEX_FILE)
 
-    def done(self) -> dict[str, int]:
+    def good_episode_counts(self) -> dict[str, int]:
         """Good episodes by task."""
-        return Counter(entry.task for entry in self.entries if entry.good)
+        return Counter(entry.task for entry in self.entries if entry.is_usable)
 
     def free_bytes(self) -> int:
         """What is left on the disk."""

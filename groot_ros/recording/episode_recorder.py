@@ -84,7 +84,7 @@ class EpisodeRecording:
         self.max_encoder_lag_s = 0.0
         self._types = topic_types
         self._stamped = {topic: has_header(kind) for topic, kind in topic_types.items()}
-        self._maker = RowBuilder(embodiment, self._write_row)
+        self._row_builder = RowBuilder(embodiment, self._write_row)
         self._cameras = {camera.topic: camera for camera in embodiment.cameras}
         self._encoders = (
             {camera.topic: self._encoder(camera) for camera in embodiment.cameras}
@@ -93,41 +93,41 @@ class EpisodeRecording:
         )
         # FFmpeg works without the interpreter's lock, so several cameras are encoded beside each other.
         self._pool = ThreadPoolExecutor(len(self._encoders)) if len(self._encoders) > 1 else None
-        self._looks = {camera.topic: FrameStats() for camera in embodiment.cameras}
+        self._frame_stats = {camera.topic: FrameStats() for camera in embodiment.cameras}
         self._segment = 0
         self._writer = EpisodeWriter(path, info, namespace)
         for topic, kind in topic_types.items():
             if topic not in self._cameras and kind != IMAGE_TYPE:
                 self._writer.add_topic(namespace + topic, kind)
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
-        self._waiting_bytes = self._in_hand_ns = 0
+        self._queued_bytes = self._current_arrival_ns = 0
         self._bytes_lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name='recording', daemon=True)
         self._thread.start()
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """Messages that wait for the writer."""
         return self._queue.qsize()
 
     @property
-    def behind_s(self) -> float:
+    def writer_lag_s(self) -> float:
         """How long the message in the writer's hand has waited, in s; 0 where none waits."""
-        return max(time.time_ns() - self._in_hand_ns, 0) / 1e9 if self._queue.qsize() else 0.0
+        return max(time.time_ns() - self._current_arrival_ns, 0) / 1e9 if self._queue.qsize() else 0.0
 
-    def missing(self) -> list[str]:
+    def missing_topics(self) -> list[str]:
         """What has not come yet, while there is no row."""
-        return self._maker.missing()
+        return self._row_builder.missing()
 
     def put(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         """Takes one serialized message of a relative topic. What does not fit the queue is lost, counted and shown."""
         if self.paused:
             return
-        if self._queue.qsize() >= _QUEUE_LENGTH or self._waiting_bytes + len(cdr) > _QUEUE_BYTES:
+        if self._queue.qsize() >= _QUEUE_LENGTH or self._queued_bytes + len(cdr) > _QUEUE_BYTES:
             self.trace.overflows += 1
             return
         with self._bytes_lock:
-            self._waiting_bytes += len(cdr)
+            self._queued_bytes += len(cdr)
         self._queue.put((topic, arrival_ns, cdr))
 
     def note_lost(self, topic: str, count: int) -> None:
@@ -148,7 +148,7 @@ class EpisodeRecording:
         self._thread.join()
         if self._pool is not None:
             self._pool.shutdown()
-        self.trace.regressions, self.trace.extra_frames = self._maker.regressions, self._maker.extra_frames
+        self.trace.regressions, self.trace.extra_frames = self._row_builder.regressions, self._row_builder.extra_frames
         failure = {'failure': str(self.failure)} if self.failure is not None else {}
         self._writer.close({**info, **failure, 'counts': self._counts()})
         if self.failure is not None:
@@ -190,10 +190,10 @@ class EpisodeRecording:
                     return
                 if isinstance(topic, str):
                     with self._bytes_lock:
-                        self._waiting_bytes -= len(content)
-                    self._in_hand_ns = arrival_ns
+                        self._queued_bytes -= len(content)
+                    self._current_arrival_ns = arrival_ns
                     self._take(topic, arrival_ns, content)
-                    self._maker.resolve(arrival_ns)
+                    self._row_builder.resolve(arrival_ns)
                 else:
                     self._write_event(arrival_ns, 'paused' if topic is _PAUSE else 'resumed')
                 self._writer.flush()
@@ -212,7 +212,7 @@ class EpisodeRecording:
 
     def _write_event(self, now_ns: int, kind: str, text: str = '') -> None:
         if kind == 'resumed':
-            self._maker.new_segment()
+            self._row_builder.new_segment()
         self._writer.write(
             f'{self.namespace}{EVENT_TOPIC}', EVENT_TYPE, now_ns, event_message(now_ns, kind, text)
         )
@@ -224,13 +224,13 @@ class EpisodeRecording:
             message = typestore().deserialize_cdr(cdr, kind)
             frame = decode_frame(message)
             self._write_camera(topic, arrival_ns, cdr, message, frame)
-            self._maker.take_frame(topic, frame)
+            self._row_builder.take_frame(topic, frame)
         elif kind == IMAGE_TYPE:
             self._write_image(topic, arrival_ns, cdr)
         else:
             self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
             if topic in self.embodiment.row_topics:
-                self._maker.take(topic, typestore().deserialize_cdr(cdr, kind))
+                self._row_builder.take(topic, typestore().deserialize_cdr(cdr, kind))
             elif kind == STATUS_TYPE:
                 status = typestore().deserialize_cdr(cdr, kind)
                 if self.trace.robot.note(status):
@@ -282,7 +282,7 @@ class EpisodeRecording:
                 video_message(row.frames[topic].stamp_ns, camera.name, access_unit),
             )
         brightness, repeated = zip(
-            *(self._looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True
+            *(self._frame_stats[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True
         )
         message = row_message(row, brightness, repeated)
         self._writer.write(f'{self.namespace}row', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))

@@ -7,7 +7,7 @@ import sys
 
 from groot_ros.errors import GrootRosError
 
-CUES = ('none', 'bell', 'speech')
+FEEDBACK_KINDS = ('none', 'bell', 'speech')
 _SPEAKERS = ('spd-say', 'espeak-ng', 'espeak')
 
 
@@ -15,8 +15,8 @@ class OperatorFeedback:
     """Rings the terminal's bell, or speaks. Raises GrootRosError where no program for speech is installed."""
 
     def __init__(self, kind: str) -> None:
-        if kind not in CUES:
-            raise GrootRosError(f'The cues {kind!r} are not known: use one of {", ".join(CUES)}.')
+        if kind not in FEEDBACK_KINDS:
+            raise GrootRosError(f'The cues {kind!r} are not known: use one of {", ".join(FEEDBACK_KINDS)}.')
         self._bell = kind == 'bell'
         self._speaker = next(filter(None, map(shutil.which, _SPEAKERS)), None) if kind == 'speech' else None
         if kind == 'speech' and self._speaker is None:
