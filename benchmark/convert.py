@@ -23,7 +23,7 @@ from benchmark.common import report
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.convert import ConversionOptions, convert
 from groot_ros.recording.episode_recorder import RecordingSettings
-from groot_ros.video.frame import Frame, decode_frame
+from groot_ros.video.frame import VideoFrame, decode_frame
 from groot_ros.video.mp4 import Mp4Encoder
 
 Figures = list[tuple[str, float, str]]
@@ -84,8 +84,8 @@ def bare_loop(frames: dict[str, list], folder: Path, embodiment) -> None:
         for picture in frames[camera.name]:
             encoder.add(
                 picture
-                if isinstance(picture, Frame)
-                else Frame(0, cv2.imdecode(picture, cv2.IMREAD_COLOR), 'bgr24')
+                if isinstance(picture, VideoFrame)
+                else VideoFrame(0, cv2.imdecode(picture, cv2.IMREAD_COLOR), 'bgr24')
             )
         encoder.close()
 

@@ -21,7 +21,7 @@ from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
 from groot_ros.policies.local_backend import LocalBackend
 from groot_ros.policies.observation_builder import ObservationBuilder
 from groot_ros.policies.remote_policy import RemotePolicy
-from groot_ros.video.frame import stamp_in
+from groot_ros.video.frame import cdr_stamp_ns
 
 Figures = list[tuple[str, float, str]]
 ROW_S = 0.05
@@ -42,8 +42,8 @@ def overhead() -> Figures:
     observer, newest_ns = ObservationBuilder(embodiment, max_observation_age_s=5.0), 0
     kinds = {**TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
     for topic, _, cdr in Messages(scenario):
-        newest_ns = max(newest_ns, stamp_in(cdr))
-        observer.add(topic, stamp_in(cdr), typestore().deserialize_cdr(cdr, kinds[topic]))
+        newest_ns = max(newest_ns, cdr_stamp_ns(cdr))
+        observer.add(topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, kinds[topic]))
     stop = threading.Event()
     server = Server(LocalBackend(HoldPolicy(embodiment), embodiment), HOST, PORT)
     thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))

@@ -27,7 +27,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra='forbid', frozen=True)
 
 
-class Source(_Strict):
+class TopicField(_Strict):
     """Where numbers come from.
 
     In a bag they are a field of the messages on a topic, sampled at a tick; in a table (HDF5, LeRobot) a column, or some of its
@@ -57,13 +57,13 @@ class Source(_Strict):
         return {'pose': slice(3, 7), 'quaternion': slice(0, 4)}.get(self.field)
 
 
-class StateField(Source):
+class StateField(TopicField):
     """A slice of observation.state."""
 
     name: str
 
 
-class ActionField(Source):
+class ActionField(TopicField):
     """A slice of action.
 
     `delta_position` and `delta_rotation` are differences of poses, either of the state's pose `of`, or of the target poses of a source
@@ -90,12 +90,12 @@ class ActionField(Source):
         return self.kind == 'command'
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> TopicField | None:
         """What has to be sampled for it: the command in force whatever its age, or target poses; None where the state has it."""
         if not (self.topic or self.column):
             return None
-        shared = {name: getattr(self, name) for name in Source.model_fields}
-        return Source(**{**shared, 'sample': 'pose' if self.is_derived else 'hold'})
+        shared = {name: getattr(self, name) for name in TopicField.model_fields}
+        return TopicField(**{**shared, 'sample': 'pose' if self.is_derived else 'hold'})
 
 
 class CameraField(_Strict):
@@ -221,7 +221,7 @@ class Embodiment(_Strict):
         raise GrootRosError(f'The embodiment {self.name} has no pose in its state: add one to its YAML.')
 
     @property
-    def commands(self) -> tuple[tuple[ActionField, Source, slice], ...]:
+    def commands(self) -> tuple[tuple[ActionField, TopicField, slice], ...]:
         """Actions with a source of their own, that source, and where its numbers lie in the commands of a tick."""
         found, start = [], 0
         for field in self.action:
@@ -271,7 +271,7 @@ class Embodiment(_Strict):
         return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
 
 
-def _check_source(source: Source, column_joint_names: dict[str, tuple[str, ...]]) -> None:
+def _check_source(source: TopicField, column_joint_names: dict[str, tuple[str, ...]]) -> None:
     where = source.topic or source.column
     if not where or (source.topic and not source.field):
         raise ValueError(

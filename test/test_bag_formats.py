@@ -18,7 +18,7 @@ from groot_ros.dataset.validation.validate import validate
 from groot_ros.dataset.writers.features import video_file
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_recorder import RecordingSettings, check_types
-from groot_ros.video.frame import Frame, decode_frame, depth_png, stamp_in
+from groot_ros.video.frame import VideoFrame, cdr_stamp_ns, decode_frame, depth_png
 from groot_ros.video.mp4 import count_frames, read_frames
 
 TYPES = typestore().types
@@ -184,7 +184,7 @@ def test_a_jpeg_shows_what_it_was_made_of():
     ramp = np.repeat(np.linspace(0, 250, 64, dtype=np.uint8)[None, :, None], 48, axis=0).repeat(3, axis=2)
     header = TYPES['std_msgs/msg/Header'](time_message(9), '')
     message = TYPES['sensor_msgs/msg/CompressedImage'](
-        header, 'jpeg', Frame(9, ramp, 'rgb24').jpeg(95).ravel()
+        header, 'jpeg', VideoFrame(9, ramp, 'rgb24').jpeg(95).ravel()
     )
     assert np.abs(decode_frame(message).pixels.astype(int) - ramp).mean() < 2
     message.data = np.zeros(10, np.uint8)
@@ -201,7 +201,7 @@ def test_an_image_with_too_few_bytes_is_named():
 
 def test_the_stamp_is_read_without_decoding():
     message = image(1_234_567_890_123, np.zeros((2, 2, 3), np.uint8), 'rgb8')
-    assert stamp_in(serialized(message, IMAGE)) == 1_234_567_890_123
+    assert cdr_stamp_ns(serialized(message, IMAGE)) == 1_234_567_890_123
 
 
 def test_types_that_cannot_be_recorded_are_named(embodiment):
@@ -260,7 +260,7 @@ def test_another_rate_is_sampled_on_the_grid_from_the_native_topics(
 
 
 def test_a_picture_of_another_size_is_fitted_with_bars():
-    frame = Frame(3, np.full((10, 20, 3), 200, np.uint8), 'bgr24').letterboxed(40, 40)
+    frame = VideoFrame(3, np.full((10, 20, 3), 200, np.uint8), 'bgr24').letterboxed(40, 40)
     assert frame.size == (40, 40)
     assert frame.pixels[20, 20].tolist() == [200, 200, 200]
     assert frame.pixels[2, 20].tolist() == [0, 0, 0]

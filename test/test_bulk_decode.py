@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from groot_ros.bags import bulk_decode
 from groot_ros.bags.bulk_decode import decode_columns
 from groot_ros.bags.message_types import serialized, time_message, typestore
-from groot_ros.embodiment import Source
-from groot_ros.sampling.rows import extract, stamp_of
+from groot_ros.embodiment import TopicField
+from groot_ros.sampling.rows import extract_field, header_stamp_ns
 from groot_ros.sampling.stream import Stream
 
 TYPES = typestore().types
@@ -36,9 +36,9 @@ def gripper(stamp_ns, position, text=''):
 
 
 def expected(messages, source):
-    return [stamp_of(m) for m in messages], np.array([extract(m, source) for m in messages]).reshape(
-        len(messages), -1
-    )
+    return [header_stamp_ns(m) for m in messages], np.array(
+        [extract_field(m, source) for m in messages]
+    ).reshape(len(messages), -1)
 
 
 def check(messages, kind, source):
@@ -58,7 +58,9 @@ def check(messages, kind, source):
 def test_joints_by_name_whatever_their_order(entries):
     messages = [joint_state(stamp_ns, names, values) for stamp_ns, names, values in entries]
     for field in ('position', 'velocity'):
-        check(messages, JOINTS, Source(topic='j', field=field, joints=('c', 'a'), scale=-1.25, offset=1.0))
+        check(
+            messages, JOINTS, TopicField(topic='j', field=field, joints=('c', 'a'), scale=-1.25, offset=1.0)
+        )
 
 
 @given(
@@ -67,7 +69,7 @@ def test_joints_by_name_whatever_their_order(entries):
     )
 )
 def test_one_number_beside_flags_and_texts(entries):
-    check([gripper(*entry) for entry in entries], GRIPPER, Source(topic='g', field='target'))
+    check([gripper(*entry) for entry in entries], GRIPPER, TopicField(topic='g', field='target'))
 
 
 @given(st.lists(st.lists(st.floats(-9, 9), min_size=7, max_size=7), min_size=1, max_size=8))
@@ -78,23 +80,27 @@ def test_poses(entries):
             TYPES['geometry_msgs/msg/Point'](x, y, z), TYPES['geometry_msgs/msg/Quaternion'](*turn)
         )
         messages.append(TYPES[POSE](header(k), pose))
-    check(messages, POSE, Source(topic='p', field='pose'))
+    check(messages, POSE, TopicField(topic='p', field='pose'))
 
 
 def test_messages_of_one_layout_are_not_decoded(monkeypatch):
     cdrs = [serialized(joint_state(k, ['a', 'b'], [k, k + 0.5]), JOINTS) for k in range(500)]
     decoded = []
     monkeypatch.setattr(
-        bulk_decode, 'extract', lambda message, source: decoded.append(message) or extract(message, source)
+        bulk_decode,
+        'extract_field',
+        lambda message, source: decoded.append(message) or extract_field(message, source),
     )
-    decode_columns(cdrs, JOINTS, Source(topic='j', field='position', joints=('b',)))
+    decode_columns(cdrs, JOINTS, TopicField(topic='j', field='position', joints=('b',)))
     assert len(decoded) == 1
 
 
 def test_messages_of_other_joints_are_left_out():
     messages = [joint_state(k, ['a', 'b'] if k % 2 else ['x', 'y'], [k, -k]) for k in range(10)]
     stamps_ns, values = decode_columns(
-        [serialized(m, JOINTS) for m in messages], JOINTS, Source(topic='j', field='position', joints=('b',))
+        [serialized(m, JOINTS) for m in messages],
+        JOINTS,
+        TopicField(topic='j', field='position', joints=('b',)),
     )
     assert stamps_ns.tolist() == [1, 3, 5, 7, 9]
     assert values[:, 0].tolist() == [-1, -3, -5, -7, -9]
@@ -102,12 +108,12 @@ def test_messages_of_other_joints_are_left_out():
 
 def test_a_number_that_is_no_double_is_decoded():
     assert (
-        bulk_decode._layout(serialized(gripper(3, 0.2), GRIPPER), GRIPPER, Source(topic='g', field='moving'))[
-            0
-        ]
+        bulk_decode._layout(
+            serialized(gripper(3, 0.2), GRIPPER), GRIPPER, TopicField(topic='g', field='moving')
+        )[0]
         == []
     )
-    check([gripper(k, k / 10) for k in range(9)], GRIPPER, Source(topic='g', field='moving'))
+    check([gripper(k, k / 10) for k in range(9)], GRIPPER, TopicField(topic='g', field='moving'))
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(0, 10))

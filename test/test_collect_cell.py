@@ -88,15 +88,15 @@ def test_the_index_counts_good_episodes_and_is_made_again_when_it_is_lost(tmp_pa
 def meter_of(stamps_s, arrivals_s=None, expected_hz=100.0):
     meter = StreamMeter('x', expected_hz)
     for stamp_s, arrival_s in zip(stamps_s, arrivals_s or stamps_s, strict=True):
-        meter.note(round(stamp_s * S), round(arrival_s * S))
+        meter.add(round(stamp_s * S), round(arrival_s * S))
     return meter
 
 
 def test_a_meter_tells_rate_jitter_and_gap():
-    figures = meter_of(np.arange(1, 4, 0.01).tolist()).figures(round(3.99 * S))
-    assert figures.rate_hz == pytest.approx(100.0, rel=0.01)
-    assert figures.jitter_s == pytest.approx(0.0, abs=1e-6)
-    assert (figures.level, figures.problem) == (0, '')
+    stats = meter_of(np.arange(1, 4, 0.01).tolist()).stats(round(3.99 * S))
+    assert stats.rate_hz == pytest.approx(100.0, rel=0.01)
+    assert stats.jitter_s == pytest.approx(0.0, abs=1e-6)
+    assert (stats.level, stats.problem) == (0, '')
 
 
 @pytest.mark.parametrize(
@@ -110,20 +110,20 @@ def test_a_meter_tells_rate_jitter_and_gap():
 )
 def test_a_meter_names_what_is_wrong(stamps_s, now_s, level, problem):
     arrivals = np.maximum.accumulate(np.asarray(stamps_s)).tolist()
-    figures = meter_of(list(stamps_s), arrivals).figures(round(now_s * S))
-    assert (figures.level, figures.problem) == (level, problem)
+    stats = meter_of(list(stamps_s), arrivals).stats(round(now_s * S))
+    assert (stats.level, stats.problem) == (level, problem)
 
 
 def test_a_clock_that_is_another_is_named():
     arrivals = np.arange(100, 102, 0.01)
-    figures = meter_of((arrivals - 30).tolist(), arrivals.tolist()).figures(102 * S)
-    assert (figures.level, figures.problem) == (2, 'stamped 30.0 s in the past: its clock is not this one')
+    stats = meter_of((arrivals - 30).tolist(), arrivals.tolist()).stats(102 * S)
+    assert (stats.level, stats.problem) == (2, 'stamped 30.0 s in the past: its clock is not this one')
 
 
 def test_silence_is_no_fault_of_a_stream_without_a_rate():
-    assert meter_of([1.0], expected_hz=0.0).figures(100 * S).problem == ''
-    assert StreamMeter('x', 0.0).figures(0).level == 0
-    assert StreamMeter('x', 5.0).figures(0).problem == 'nothing came'
+    assert meter_of([1.0], expected_hz=0.0).stats(100 * S).problem == ''
+    assert StreamMeter('x', 0.0).stats(0).level == 0
+    assert StreamMeter('x', 5.0).stats(0).problem == 'nothing came'
 
 
 GOOD_TYPES = {

@@ -6,22 +6,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from groot_ros.embodiment import Source, load_embodiment, parse_embodiment
+from groot_ros.embodiment import TopicField, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.sampling.rows import TickSample, build_rows, extract
+from groot_ros.sampling.rows import TickSample, build_rows, extract_field
 
 
 def test_joints_are_found_by_name():
     message = SimpleNamespace(name=['b', 'a'], position=[2.0, 1.0])
     np.testing.assert_array_equal(
-        extract(message, Source(topic='j', field='position', joints=('a', 'b'))), [1.0, 2.0]
+        extract_field(message, TopicField(topic='j', field='position', joints=('a', 'b'))), [1.0, 2.0]
     )
 
 
 def test_a_missing_joint_is_named():
     message = SimpleNamespace(name=['b'], position=[2.0])
     with pytest.raises(GrootRosError, match='no position of a'):
-        extract(message, Source(topic='j', field='position', joints=('a', 'b')))
+        extract_field(message, TopicField(topic='j', field='position', joints=('a', 'b')))
 
 
 def test_n_plus_one_samples_make_n_rows(embodiment):

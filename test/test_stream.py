@@ -56,7 +56,7 @@ def test_forgetting_the_past_changes_no_later_sample(gaps, data):
     stamps = np.cumsum(gaps).tolist()
     tick = data.draw(st.integers(stamps[0], stamps[-1])) * MS
     forgetful = stream('linear', *stamps)
-    forgetful.forget_before(tick)
+    forgetful.drop_before(tick)
     np.testing.assert_array_equal(forgetful.sample(tick).value, stream('linear', *stamps).sample(tick).value)
 
 

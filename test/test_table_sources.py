@@ -15,7 +15,7 @@ from groot_ros.dataset.validation.validate import validate
 from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.embodiment import load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.video.frame import Frame
+from groot_ros.video.frame import VideoFrame
 from groot_ros.video.mp4 import count_frames, encode_mp4, read_frames
 
 ROWS = 20
@@ -167,7 +167,7 @@ def write_lerobot(root, fps, state, action, action_name, cameras, codec='h264', 
         path = root / f'videos/chunk-000/{name}/episode_000000.mp4'
         path.parent.mkdir(parents=True)
         encode_mp4(
-            (Frame(0, picture, 'rgb24') for picture in pictures(width, height)),
+            (VideoFrame(0, picture, 'rgb24') for picture in pictures(width, height)),
             path,
             (width, height),
             fps,

@@ -62,12 +62,12 @@ def frozen_gripper(vectors):
 
 
 def other_video(root, size=(320, 240), count=29, fps=20):
-    from groot_ros.video.frame import Frame
+    from groot_ros.video.frame import VideoFrame
     from groot_ros.video.h264 import H264Encoder
     from groot_ros.video.mp4 import write_mp4
 
     encoder = H264Encoder(*size, fps)
-    black = Frame(0, np.zeros((size[1], size[0], 3), np.uint8), 'rgb24')
+    black = VideoFrame(0, np.zeros((size[1], size[0], 3), np.uint8), 'rgb24')
     write_mp4([encoder.encode(black) for _ in range(count)], root / VIDEO, fps)
 
 
@@ -107,18 +107,18 @@ def damaged(root):
 
 
 def still_video(root, level):
-    from groot_ros.video.frame import Frame
+    from groot_ros.video.frame import VideoFrame
     from groot_ros.video.mp4 import encode_mp4
 
-    picture = Frame(0, np.full((480, 640, 3), level, np.uint8), 'rgb24')
+    picture = VideoFrame(0, np.full((480, 640, 3), level, np.uint8), 'rgb24')
     encode_mp4([picture] * 29, root / VIDEO, (640, 480), 20, 'h264')
 
 
 def one_keyframe(root):
-    from groot_ros.video.frame import Frame
+    from groot_ros.video.frame import VideoFrame
     from groot_ros.video.mp4 import encode_mp4
 
-    pictures = [Frame(0, np.full((48, 64, 3), k % 200, np.uint8), 'rgb24') for k in range(310)]
+    pictures = [VideoFrame(0, np.full((48, 64, 3), k % 200, np.uint8), 'rgb24') for k in range(310)]
     encode_mp4(pictures, root / VIDEO, (64, 48), 1000, 'h264')
 
 

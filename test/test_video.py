@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from groot_ros.errors import GrootRosError
-from groot_ros.video.frame import Frame
+from groot_ros.video.frame import VideoFrame
 from groot_ros.video.h264 import H264Decoder, H264Encoder, fastest_codec
 from groot_ros.video.mp4 import count_frames, read_frames, write_mp4
 
 
 def rgb(pixels):
-    return Frame(0, pixels, 'rgb24')
+    return VideoFrame(0, pixels, 'rgb24')
 
 
 def frames(count):
@@ -57,7 +57,7 @@ def test_every_layout_of_pixels_shows_the_same_picture(layout, channels):
     pixels = (
         np.dstack([pixels, np.full((48, 64), 255, np.uint8)]) if channels == 4 else pixels[:, :, :channels]
     )
-    unit = H264Encoder(64, 48, 20).encode(Frame(5, np.ascontiguousarray(pixels), layout))
+    unit = H264Encoder(64, 48, 20).encode(VideoFrame(5, np.ascontiguousarray(pixels), layout))
     shown = H264Decoder().decode(5, unit)
     assert shown.stamp_ns == 5
     expected = np.repeat(pixels, 3, axis=2) if layout == 'gray' else image

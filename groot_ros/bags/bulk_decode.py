@@ -7,10 +7,10 @@ import numpy as np
 from rosbags.interfaces import Nodetype
 
 from groot_ros.bags.message_types import typestore
-from groot_ros.embodiment import Source
+from groot_ros.embodiment import TopicField
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.sampling.rows import extract, matches_source, scaled, stamp_of
+from groot_ros.sampling.rows import apply_scale, extract_field, header_stamp_ns, matches_source
 
 _STAMP_AT = 4  # behind the four bytes of the encapsulation
 _LITTLE_ENDIAN, _HALF = 1, 0x80
@@ -18,7 +18,7 @@ _DOUBLE = np.dtype('<f8')
 _NUMPY = {'byte': 'uint8', 'char': 'uint8', 'octet': 'uint8'}
 
 
-def decode_columns(cdrs: list[bytes], kind: str, source: Source) -> tuple[np.ndarray, Array]:
+def decode_columns(cdrs: list[bytes], kind: str, source: TopicField) -> tuple[np.ndarray, Array]:
     """Stamps (n,) in ns and values (n, size) of a source, without the messages that name none of its joints.
 
     Equal to the bit to decoding each message; one whose strings or lengths differ from the first of its size is decoded.
@@ -41,16 +41,16 @@ def decode_columns(cdrs: list[bytes], kind: str, source: Source) -> tuple[np.nda
             columns = [
                 np.ascontiguousarray(table[alike, place : place + 8]).view(_DOUBLE)[:, 0] for place in places
             ]
-            values[where[alike]] = scaled(np.column_stack(columns), source)
+            values[where[alike]] = apply_scale(np.column_stack(columns), source)
         for index in where[~alike]:
             message = typestore().deserialize_cdr(cdrs[index], kind)
             known[index] = matches_source(message, source)
             if known[index]:
-                stamps_ns[index], values[index] = stamp_of(message), extract(message, source)
+                stamps_ns[index], values[index] = header_stamp_ns(message), extract_field(message, source)
     return stamps_ns[known], values[known]
 
 
-def _layout(cdr: bytes, kind: str, source: Source) -> tuple[list[int], np.ndarray]:
+def _layout(cdr: bytes, kind: str, source: TopicField) -> tuple[list[int], np.ndarray]:
     """Where each number of the source lies in a message, and which of its bytes are strings, lengths and padding.
 
     No places where they cannot be told: for numbers that are no doubles, other byte orders, or joints that are not named.
@@ -65,7 +65,7 @@ def _layout(cdr: bytes, kind: str, source: Source) -> tuple[list[int], np.ndarra
         _put(message, source, markers)
         written = _written(message, kind)
         places = [written.find(marker.tobytes()) for marker in markers]
-        read = extract(
+        read = extract_field(
             typestore().deserialize_cdr(written, kind),
             source.model_copy(update={'scale': 1.0, 'offset': 0.0}),
         )
@@ -110,8 +110,8 @@ def _written(message: Any, kind: str) -> bytes:
     return bytes(typestore().serialize_cdr(message, kind))
 
 
-def _put(message: Any, source: Source, numbers: Array) -> None:
-    """The opposite of rows.extract."""
+def _put(message: Any, source: TopicField, numbers: Array) -> None:
+    """The opposite of rows.extract_field."""
     if source.joints:
         values = np.array(getattr(message, source.field), float)
         for joint, number in zip(source.joints, numbers, strict=True):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 VIDEO_TYPE = 'foxglove_msgs/msg/CompressedVideo'
 ROW_TYPE = 'groot_ros/msg/Row'
-EVENT_TYPE = 'groot_ros/msg/EpisodeEvent'
+EPISODE_EVENT_TYPE = 'groot_ros/msg/EpisodeEvent'
 HEADER_TYPE = 'std_msgs/msg/Header'
 _COMPRESSED = 'sensor_msgs/msg/CompressedImage'
 # https://docs.foxglove.dev/docs/visualization/message-schemas/compressed-video
@@ -102,7 +102,7 @@ def compressed_message(header: Any, image_format: str, data: np.ndarray) -> byte
 def event_message(stamp_ns: int, kind: str, text: str) -> bytes:
     """CDR of an EpisodeEvent."""
     header = typestore().types[HEADER_TYPE](time_message(stamp_ns), '')
-    return serialized(typestore().types[EVENT_TYPE](header, kind, text), EVENT_TYPE)
+    return serialized(typestore().types[EPISODE_EVENT_TYPE](header, kind, text), EPISODE_EVENT_TYPE)
 
 
 def row_message(row: 'SampledRow', brightness: list[float], repeated: list[bool]) -> Any:

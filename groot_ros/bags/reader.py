@@ -13,7 +13,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 
 from groot_ros.bags.message_types import VIDEO_TYPE, typestore
-from groot_ros.bags.writer import EVENT_TOPIC, INFO_TOPIC
+from groot_ros.bags.writer import EPISODE_EVENT_TOPIC, EPISODE_INFO_TOPIC
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 
@@ -70,7 +70,7 @@ class EpisodeBag:
         found = {topic: self._find(topic) for topic in [*embodiment.row_topics, 'row']}
         found |= {camera.video_topic: self.video_connection(camera) for camera in embodiment.cameras}
         missing = [topic for topic, connection in found.items() if connection is None]
-        found[EVENT_TOPIC] = self._find(EVENT_TOPIC)
+        found[EPISODE_EVENT_TOPIC] = self._find(EPISODE_EVENT_TOPIC)
         if missing:
             present = ', '.join(sorted(connection.topic for connection in self._reader.connections)) or 'none'
             raise GrootRosError(
@@ -90,7 +90,7 @@ class EpisodeBag:
                 f'The bag {self.path} lacks {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has '
                 f'{", ".join(sorted(self.types))}: choose the embodiment of its topics.'
             )
-        found[EVENT_TOPIC] = self._find(EVENT_TOPIC)
+        found[EPISODE_EVENT_TOPIC] = self._find(EPISODE_EVENT_TOPIC)
         return {topic: connection for topic, connection in found.items() if connection is not None}
 
     def video_connection(self, camera: CameraField) -> Connection | None:
@@ -125,7 +125,7 @@ class EpisodeBag:
         """Just after the log time of the last message."""
         return self._reader.end_time
 
-    def of_topic(self, topic: str) -> Iterator[BagMessage]:
+    def messages_of_topic(self, topic: str) -> Iterator[BagMessage]:
         """The messages of one absolute topic."""
         return self.messages({c.topic: c for c in self._reader.connections if c.topic == topic})
 
@@ -146,9 +146,9 @@ class EpisodeBag:
 
     def _read_info(self) -> dict[str, Any]:
         """What the recorder said of the episode when it began and when it ended; empty for bags of other recorders."""
-        connection = self._find(INFO_TOPIC)
+        connection = self._find(EPISODE_INFO_TOPIC)
         info: dict[str, Any] = {}
-        for message in self.messages({INFO_TOPIC: connection}) if connection else ():
+        for message in self.messages({EPISODE_INFO_TOPIC: connection}) if connection else ():
             info.update(json.loads(message.decode().data))
         return info
 

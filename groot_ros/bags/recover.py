@@ -12,7 +12,7 @@ from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
 from groot_ros.bags.message_types import typestore
-from groot_ros.bags.writer import INFO_TOPIC, INFO_TYPE, EpisodeWriter
+from groot_ros.bags.writer import EPISODE_INFO_TOPIC, STRING_TYPE, EpisodeWriter
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_folder import is_being_recorded
 
@@ -71,7 +71,9 @@ def _rewrite(file: Path, target: Path) -> Recovered:
     writer, count, last_ns = None, 0, 0
     for topic, kind, message in whole_messages(file):
         if writer is None:
-            writer = EpisodeWriter(target, _info(topic, kind, message), topic.removesuffix(INFO_TOPIC))
+            writer = EpisodeWriter(
+                target, _info(topic, kind, message), topic.removesuffix(EPISODE_INFO_TOPIC)
+            )
             continue
         writer.write(topic, kind, message.log_time, message.data)
         count, last_ns = count + 1, max(last_ns, message.log_time)
@@ -82,11 +84,11 @@ def _rewrite(file: Path, target: Path) -> Recovered:
 
 
 def _info(topic: str, kind: str, message: Message) -> dict:
-    if not topic.endswith(f'/{INFO_TOPIC}'):
+    if not topic.endswith(f'/{EPISODE_INFO_TOPIC}'):
         raise GrootRosError(
-            f'{topic} stands first where {INFO_TOPIC} should: this bag is not of groot_ros, use `ros2 bag reindex`.'
+            f'{topic} stands first where {EPISODE_INFO_TOPIC} should: this bag is not of groot_ros, use `ros2 bag reindex`.'
         )
-    return json.loads(typestore().deserialize_cdr(message.data, INFO_TYPE).data)
+    return json.loads(typestore().deserialize_cdr(message.data, STRING_TYPE).data)
 
 
 def _records(file: Path) -> Iterator[object]:

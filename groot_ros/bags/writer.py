@@ -13,10 +13,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from groot_ros.bags.message_types import definition, typestore
 
-INFO_TOPIC = 'episode_info'
-INFO_TYPE = 'std_msgs/msg/String'
-EVENT_TOPIC = 'episode_event'
-STAMP_TOPIC = 'frame_stamp'  # below the topic of a camera whose frames are written as video
+EPISODE_INFO_TOPIC = 'episode_info'
+STRING_TYPE = 'std_msgs/msg/String'
+EPISODE_EVENT_TOPIC = 'episode_event'
+FRAME_STAMP_TOPIC = 'frame_stamp'  # below the topic of a camera whose frames are written as video
 _FLUSH_S = 0.5
 
 
@@ -38,7 +38,7 @@ class EpisodeWriter:
         self._sync_failure: OSError | None = None
         self._syncing = threading.Thread(target=self._sync, name='sync', daemon=True)
         self._syncing.start()
-        self._info_topic = f'{namespace}{INFO_TOPIC}'
+        self._info_topic = f'{namespace}{EPISODE_INFO_TOPIC}'
         self._write_info(info)
 
     def add_topic(self, topic: str, message_type: str) -> None:
@@ -79,9 +79,9 @@ class EpisodeWriter:
 
     def _write_info(self, info: dict[str, Any]) -> None:
         self.info.update(info)
-        text = typestore().types[INFO_TYPE](json.dumps(info))
+        text = typestore().types[STRING_TYPE](json.dumps(info))
         self.write(
-            self._info_topic, INFO_TYPE, time.time_ns(), bytes(typestore().serialize_cdr(text, INFO_TYPE))
+            self._info_topic, STRING_TYPE, time.time_ns(), bytes(typestore().serialize_cdr(text, STRING_TYPE))
         )
 
     def _sync(self) -> None:

@@ -109,7 +109,7 @@ class CameraDriver(GrootNode):
             camera.close()
 
     def _publish(self, frame: Frame, intrinsics: dict[str, Intrinsics]) -> None:
-        self._meter.note(frame.stamp_ns, time.time_ns())
+        self._meter.add(frame.stamp_ns, time.time_ns())
         for eye, image in frame.images.items():
             header = Header(stamp=to_time_msg(frame.stamp_ns), frame_id=f'{self._name}_{eye}_optical_frame')
             self.publish(self._images[eye], _image_message(header, image, 'rgb8'))

@@ -40,7 +40,7 @@ from groot_ros.ros.time import stamp_to_ns, to_time_msg
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
-from groot_ros.video.frame import stamp_in
+from groot_ros.video.frame import cdr_stamp_ns
 
 PARAMETERS = {
     'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
@@ -316,7 +316,7 @@ class PolicyServer(GrootNode):
     def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         if self._observer is not None:
             self._observer.add(
-                topic, stamp_in(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic])
+                topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic])
             )
 
     def _on_target(self, message: PoseStamped) -> None:

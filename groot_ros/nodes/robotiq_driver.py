@@ -124,7 +124,7 @@ class RobotiqDriver(GrootNode):
         if self._reading is not None and reading.fault != self._reading.fault and reading.fault:
             self.warn(f'The gripper reports: {_fault_text(reading.fault)}.')
         self._reading = reading
-        self._meter.note(reading.stamp_ns, reading.stamp_ns)
+        self._meter.add(reading.stamp_ns, reading.stamp_ns)
         message = GripperState(
             opening=reading.position, target=reading.target, moving=reading.moving, current=reading.current_a
         )

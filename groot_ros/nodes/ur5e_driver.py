@@ -197,7 +197,7 @@ class Ur5eDriver(GrootNode):
             self._newest, self._last_data_s = state.copy(), time.monotonic()
             self._states += 1
             self._news.notify_all()
-            self._meter.note(stamp_ns, time.time_ns())
+            self._meter.add(stamp_ns, time.time_ns())
             if fault := self._fault():
                 self._leave_motion(fault)
                 if self._gate.reason == _SCRIPT_STOPPED:  # the state came later, and says why

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations of a running robot, sampled as the recorder samples rows: the newest tick that every stream covers."""
+"""Observations of a running robot, sampled as the recorder samples rows: the newest tick that every stream extends_past."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class ObservationBuilder:
     def observe(self, now_ns: int, task: str) -> Observation | ObservationUnavailable:
         """The newest whole tick, or what is missing or stale; nothing is ever filled in."""
         if lacking := [
-            *self._sampler.missing(),
+            *self._sampler.missing_topics(),
             *(topic for topic, frames in self._frames.items() if not frames),
         ]:
             return ObservationUnavailable(f'nothing has come on {", ".join(dict.fromkeys(lacking))}')
@@ -70,14 +70,14 @@ class ObservationBuilder:
             seen = {step: self._at(tick_ns + step * self._row_ns, task) for step in {0, *self._steps}}
         except MissingSampleError as error:
             return ObservationUnavailable(str(error))
-        self._sampler.forget_before(tick_ns - self._kept_ns)
+        self._sampler.drop_before(tick_ns - self._kept_ns)
         newest = seen.pop(0)
         newest.earlier = seen
         return newest
 
     def actions(self, ticks_ns: np.ndarray) -> Array | ObservationUnavailable | None:
         """The actions (n, A) between n + 1 ticks, as the converter makes them; None while they are not over."""
-        if not self._sampler.covers(int(ticks_ns[-1])):
+        if not self._sampler.extends_past(int(ticks_ns[-1])):
             return None
         try:
             return build_rows(
@@ -88,7 +88,9 @@ class ObservationBuilder:
 
     def _newest_tick(self) -> int | None:
         reference = self._frames[self.embodiment.cameras[0].topic]
-        return next((stamp_ns for stamp_ns, _ in reversed(reference) if self._sampler.covers(stamp_ns)), None)
+        return next(
+            (stamp_ns for stamp_ns, _ in reversed(reference) if self._sampler.extends_past(stamp_ns)), None
+        )
 
     def _at(self, tick_ns: int, task: str) -> Observation:
         """Raises MissingSampleError where a stream or a camera has nothing near enough."""
@@ -102,7 +104,7 @@ class ObservationBuilder:
 
     def _stale(self, now_ns: int) -> str:
         newest = {camera.topic: self._frames[camera.topic][-1][0] for camera in self.embodiment.cameras[:1]}
-        newest |= {source.topic: stream.newest_ns for source, stream in self._sampler.sources()}
+        newest |= {source.topic: stream.last_stamp_ns for source, stream in self._sampler.sources()}
         topic, stamp_ns = min(newest.items(), key=lambda entry: entry[1])
         return f'{topic} has been silent for {(now_ns - stamp_ns) / 1e9:.2f} s'
 

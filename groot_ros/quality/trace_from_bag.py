@@ -5,13 +5,13 @@ from typing import Any
 
 from groot_ros.bags.message_types import HEADER_TYPE, has_header, row_message
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC
+from groot_ros.bags.writer import EPISODE_EVENT_TOPIC, FRAME_STAMP_TOPIC
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.trace import EpisodeTrace, FrameStats
 from groot_ros.recording.episode_recorder import STATUS_TYPE
 from groot_ros.sampling.row_builder import RowBuilder, SampledRow
-from groot_ros.video.frame import decode_frame, stamp_in
+from groot_ros.video.frame import cdr_stamp_ns, decode_frame
 
 
 def load_bag_embodiment(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
@@ -38,7 +38,7 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     stamps = {
         f'{camera.topic}/{suffix}': camera.topic
         for camera in embodiment.cameras
-        for suffix in (STAMP_TOPIC, 'compressed')
+        for suffix in (FRAME_STAMP_TOPIC, 'compressed')
     }
     ours = {camera.video_topic for camera in embodiment.cameras} | {'episode_info', 'episode_event'}
     for message in bag.all_messages():
@@ -46,7 +46,7 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
         if topic == 'row':
             trace.row(message.decode())
         elif topic not in ours:
-            stamp_ns = stamp_in(message.cdr) if _stamped(message.type) else message.log_ns
+            stamp_ns = cdr_stamp_ns(message.cdr) if _stamped(message.type) else message.log_ns
             trace.message(stamps.get(topic, topic), stamp_ns, message.log_ns)
         if message.type == STATUS_TYPE:
             trace.robot.note(message.decode())
@@ -64,17 +64,17 @@ def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
 
     def note(row: SampledRow) -> None:
         brightness, repeated = zip(
-            *(looks[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True
+            *(looks[topic].note(frame.thumbnail()) for topic, frame in row.frames.items()), strict=True
         )
         trace.row(row_message(row, list(brightness), list(repeated)))
 
     maker = RowBuilder(embodiment, note)
     connections = bag.source_connections(embodiment)
     cameras = {camera.topic for camera in embodiment.cameras}
-    connections.pop(EVENT_TOPIC, None)
+    connections.pop(EPISODE_EVENT_TOPIC, None)
     for message in bag.messages(connections):
         decoded: Any = message.decode()
-        trace.message(message.topic, stamp_in(message.cdr), message.log_ns)
+        trace.message(message.topic, cdr_stamp_ns(message.cdr), message.log_ns)
         if message.topic in cameras:
             maker.take_frame(message.topic, decode_frame(decoded))
         else:
@@ -83,7 +83,7 @@ def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     trace.regressions = maker.regressions
     if not trace.rows:
         raise GrootRosError(
-            f'The bag {bag.path} gives no row: {", ".join(maker.missing()) or "its streams do not overlap"} has nothing.'
+            f'The bag {bag.path} gives no row: {", ".join(maker.missing_topics()) or "its streams do not overlap"} has nothing.'
         )
     return trace
 

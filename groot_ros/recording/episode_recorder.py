@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groot_ros.bags.message_types import (
-    EVENT_TYPE,
+    EPISODE_EVENT_TYPE,
     HEADER_TYPE,
     ROW_TYPE,
     VIDEO_TYPE,
@@ -23,19 +23,19 @@ from groot_ros.bags.message_types import (
     typestore,
     video_message,
 )
-from groot_ros.bags.writer import EVENT_TOPIC, STAMP_TOPIC, EpisodeWriter
+from groot_ros.bags.writer import EPISODE_EVENT_TOPIC, FRAME_STAMP_TOPIC, EpisodeWriter
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.trace import EpisodeTrace, FrameStats
 from groot_ros.sampling.row_builder import RowBuilder, SampledRow
 from groot_ros.video.frame import (
-    COMPRESSED_TYPE,
+    COMPRESSED_IMAGE_TYPE,
     IMAGE_TYPE,
-    Frame,
+    VideoFrame,
+    cdr_stamp_ns,
     decode_frame,
     depth_png,
     is_depth,
-    stamp_in,
 )
 from groot_ros.video.h264 import H264Encoder
 
@@ -117,7 +117,7 @@ class EpisodeRecording:
 
     def missing_topics(self) -> list[str]:
         """What has not come yet, while there is no row."""
-        return self._row_builder.missing()
+        return self._row_builder.missing_topics()
 
     def put(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         """Takes one serialized message of a relative topic. What does not fit the queue is lost, counted and shown."""
@@ -214,12 +214,15 @@ class EpisodeRecording:
         if kind == 'resumed':
             self._row_builder.new_segment()
         self._writer.write(
-            f'{self.namespace}{EVENT_TOPIC}', EVENT_TYPE, now_ns, event_message(now_ns, kind, text)
+            f'{self.namespace}{EPISODE_EVENT_TOPIC}',
+            EPISODE_EVENT_TYPE,
+            now_ns,
+            event_message(now_ns, kind, text),
         )
 
     def _take(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         kind = self._types[topic]
-        self.trace.message(topic, stamp_in(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
+        self.trace.message(topic, cdr_stamp_ns(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
         if topic in self._cameras:
             message = typestore().deserialize_cdr(cdr, kind)
             frame = decode_frame(message)
@@ -236,10 +239,10 @@ class EpisodeRecording:
                 if self.trace.robot.note(status):
                     self._write_event(arrival_ns, 'source', status.source)
 
-    def _write_camera(self, topic: str, arrival_ns: int, cdr: bytes, message: Any, frame: Frame) -> None:
+    def _write_camera(self, topic: str, arrival_ns: int, cdr: bytes, message: Any, frame: VideoFrame) -> None:
         """At the camera's own rate; h264 is written with the row instead, and only the stamps of all frames here."""
         kind = self._types[topic]
-        if self.settings.video == 'raw' or (self.settings.video == 'jpeg' and kind == COMPRESSED_TYPE):
+        if self.settings.video == 'raw' or (self.settings.video == 'jpeg' and kind == COMPRESSED_IMAGE_TYPE):
             self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
         elif self.settings.video == 'jpeg':
             jpeg = compressed_message(
@@ -247,10 +250,10 @@ class EpisodeRecording:
                 f'{message.encoding}; jpeg compressed bgr8',
                 frame.jpeg(self.settings.jpeg_quality),
             )
-            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_TYPE, arrival_ns, jpeg)
+            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_IMAGE_TYPE, arrival_ns, jpeg)
         else:
             stamp = serialized(message.header, HEADER_TYPE)
-            self._writer.write(f'{self.namespace}{topic}/{STAMP_TOPIC}', HEADER_TYPE, arrival_ns, stamp)
+            self._writer.write(f'{self.namespace}{topic}/{FRAME_STAMP_TOPIC}', HEADER_TYPE, arrival_ns, stamp)
 
     def _write_image(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         """An image beside the cameras of the rows, such as depth."""
@@ -259,7 +262,7 @@ class EpisodeRecording:
             png = compressed_message(
                 message.header, f'{message.encoding}; png compressed 16UC1', depth_png(message)
             )
-            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_TYPE, arrival_ns, png)
+            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_IMAGE_TYPE, arrival_ns, png)
         else:
             self._writer.write(self.namespace + topic, IMAGE_TYPE, arrival_ns, cdr)
 
@@ -282,7 +285,7 @@ class EpisodeRecording:
                 video_message(row.frames[topic].stamp_ns, camera.name, access_unit),
             )
         brightness, repeated = zip(
-            *(self._frame_stats[topic].note(frame.look()) for topic, frame in row.frames.items()), strict=True
+            *(self._frame_stats[topic].note(frame.thumbnail()) for topic, frame in row.frames.items()), strict=True
         )
         message = row_message(row, brightness, repeated)
         self._writer.write(f'{self.namespace}row', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))
@@ -298,9 +301,9 @@ def check_types(embodiment: Embodiment, topic_types: dict[str, str]) -> list[str
         if not _is_known(kind)
     ]
     for camera in embodiment.cameras:
-        if (kind := topic_types.get(camera.topic, IMAGE_TYPE)) not in (IMAGE_TYPE, COMPRESSED_TYPE):
+        if (kind := topic_types.get(camera.topic, IMAGE_TYPE)) not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE):
             problems.append(
-                f'{camera.topic} is of type {kind}, and a camera must be {IMAGE_TYPE} or {COMPRESSED_TYPE}'
+                f'{camera.topic} is of type {kind}, and a camera must be {IMAGE_TYPE} or {COMPRESSED_IMAGE_TYPE}'
             )
     for field in [*embodiment.state, *(source for _, source, _ in embodiment.commands)]:
         kind = topic_types.get(field.topic, '')

@@ -14,7 +14,7 @@ from rclpy.subscription import Subscription
 from groot_ros.bags.message_types import has_header
 from groot_ros.embodiment import Embodiment
 from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
-from groot_ros.video.frame import stamp_in
+from groot_ros.video.frame import cdr_stamp_ns
 
 _DEPTH = 200
 
@@ -69,7 +69,7 @@ class StreamWatch:
 
     def figures(self, now_ns: int) -> dict[str, StreamStats]:
         """How each wanted stream flows."""
-        return {topic: meter.figures(now_ns) for topic, meter in self._meters.items()}
+        return {topic: meter.stats(now_ns) for topic, meter in self._meters.items()}
 
     def _subscribe(self, topic: str, kind: str, offered: QoSProfile) -> None:
         if (old := self._subscriptions.pop(topic, None)) is not None:
@@ -93,5 +93,5 @@ class StreamWatch:
 
     def _take(self, topic: str, cdr: bytes) -> None:
         arrival_ns = time.time_ns()
-        self._meters[topic].note(stamp_in(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
+        self._meters[topic].add(cdr_stamp_ns(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
         self._on_message(topic, arrival_ns, cdr)

@@ -13,7 +13,7 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.sampling.rows import MissingSampleError, RowSampler
 from groot_ros.sampling.stream import Tick, ticks_for
-from groot_ros.video.frame import Frame
+from groot_ros.video.frame import VideoFrame
 
 _PATIENCE_NS = 500_000_000
 _CLOCK_SET_NS = 1_000_000_000
@@ -32,7 +32,7 @@ class SampledRow:
     commands: Array
     ages_s: Array
     late: bool
-    frames: dict[str, Frame] = field(default_factory=dict)
+    frames: dict[str, VideoFrame] = field(default_factory=dict)
 
     @property
     def frame_ages_s(self) -> Array:
@@ -46,10 +46,10 @@ class FrameBuffer:
     def __init__(self, camera: CameraField) -> None:
         self.camera = camera
         self._latency_ns = round(camera.latency_s * 1e9)
-        self._frames: deque[Frame] = deque(maxlen=_FRAMES_KEPT)
+        self._frames: deque[VideoFrame] = deque(maxlen=_FRAMES_KEPT)
         self.regressions = 0
 
-    def add(self, frame: Frame) -> bool:
+    def add(self, frame: VideoFrame) -> bool:
         """Takes a frame; one whose stamp does not rise is counted and left out, which returns False."""
         frame.stamp_ns -= self._latency_ns
         if self._frames and frame.stamp_ns <= self._frames[-1].stamp_ns:
@@ -59,19 +59,19 @@ class FrameBuffer:
         return True
 
     @property
-    def begun(self) -> bool:
+    def has_frames(self) -> bool:
         """Whether a frame has come."""
         return bool(self._frames)
 
-    def begins_by(self, tick_ns: int) -> bool:
+    def starts_before(self, tick_ns: int) -> bool:
         """Whether a frame lies at or before the tick."""
         return bool(self._frames) and self._frames[0].stamp_ns <= tick_ns
 
-    def covers(self, tick_ns: int) -> bool:
+    def extends_past(self, tick_ns: int) -> bool:
         """Whether no later frame can be nearer to the tick."""
         return bool(self._frames) and self._frames[-1].stamp_ns >= tick_ns
 
-    def nearest(self, tick_ns: int) -> Frame:
+    def nearest(self, tick_ns: int) -> VideoFrame:
         """The frame nearest to a tick; older ones are forgotten."""
         frames = self._frames
         while len(frames) > 1 and abs(frames[1].stamp_ns - tick_ns) <= abs(frames[0].stamp_ns - tick_ns):
@@ -80,7 +80,7 @@ class FrameBuffer:
 
 
 class RowBuilder:
-    """Hands each row to `on_row` once every stream covers its tick, or has been waited for long enough.
+    """Hands each row to `on_row` once every stream extends_past its tick, or has been waited for long enough.
 
     The same messages in the same order make the same rows.
     """
@@ -114,24 +114,24 @@ class RowBuilder:
         """Frames of the reference camera that came too soon for a tick of their own."""
         return self._extra_frames + self._ticks.extra_frames
 
-    def missing(self) -> list[str]:
+    def missing_topics(self) -> list[str]:
         """Topics without a measurement so far: rows begin once there is none."""
-        cameras = [topic for topic, frames in self._cameras.items() if not frames.covers(0)]
-        return [*self._sampler.missing(), *cameras]
+        cameras = [topic for topic, frames in self._cameras.items() if not frames.extends_past(0)]
+        return [*self._sampler.missing_topics(), *cameras]
 
     def take(self, topic: str, message: Any) -> None:
         """A decoded message of one of the embodiment's row topics."""
         self._sampler.add(topic, message)
 
-    def take_frame(self, topic: str, frame: Frame) -> None:
+    def take_frame(self, topic: str, frame: VideoFrame) -> None:
         """A frame of a camera. Raises GrootRosError where the clock behind the stamps was set, or the camera was gone for long."""
         is_reference = topic == self._reference.topic
         if is_reference:
             self._check_clock(topic, frame.stamp_ns)
         if not self._cameras[topic].add(frame) or not is_reference:
             return
-        begun = bool(self._ticks.measured_fps) or self._sampler.begins_by(frame.stamp_ns)
-        if begun and all(frames.begins_by(frame.stamp_ns) for frames in self._cameras.values()):
+        begun = bool(self._ticks.measured_fps) or self._sampler.starts_before(frame.stamp_ns)
+        if begun and all(frames.starts_before(frame.stamp_ns) for frames in self._cameras.values()):
             self._pending.extend(self._ticks.add(frame.stamp_ns))
 
     def resolve(self, arrival_ns: int) -> None:
@@ -155,8 +155,8 @@ class RowBuilder:
         self._begin()
 
     def _complete(self, tick_ns: int) -> bool:
-        return self._sampler.covers(tick_ns) and all(
-            frames.covers(tick_ns) for frames in self._cameras.values()
+        return self._sampler.extends_past(tick_ns) and all(
+            frames.extends_past(tick_ns) for frames in self._cameras.values()
         )
 
     def _make(self, tick: Tick, late: bool) -> None:
@@ -173,7 +173,7 @@ class RowBuilder:
         frames = {topic: frames.nearest(tick.stamp_ns) for topic, frames in self._cameras.items()}
         self._on_row(SampledRow(tick, self._rows, self._segment, state, commands, ages_s, late, frames))
         self._rows += 1
-        self._sampler.forget_before(tick.stamp_ns)
+        self._sampler.drop_before(tick.stamp_ns)
 
     def _check_clock(self, topic: str, stamp_ns: int) -> None:
         step_ns, known = stamp_ns - self._last_frame_ns, self._last_frame_ns

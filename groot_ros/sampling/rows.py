@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from groot_ros.embodiment import ACTION_9D, STATE_9D, ActionField, Embodiment, Source
+from groot_ros.embodiment import ACTION_9D, STATE_9D, ActionField, Embodiment, TopicField
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, continuous_signs, deltas_between, pose_to_eef_9d
 from groot_ros.sampling.stream import Stream, to_array
@@ -52,35 +52,35 @@ class RowSampler:
         self.embodiment = embodiment
         self._state = [(field, _stream(field)) for field in embodiment.state]
         self._commands = [(source, _stream(source)) for _, source, _ in embodiment.commands]
-        self._by_topic: dict[str, list[tuple[Source, Stream]]] = {}
+        self._by_topic: dict[str, list[tuple[TopicField, Stream]]] = {}
         for source, stream in [*self._state, *self._commands]:
             self._by_topic.setdefault(source.topic, []).append((source, stream))
 
     def add(self, topic: str, message: Any) -> None:
         """Takes a decoded message of one of embodiment.row_topics."""
-        stamp_ns = stamp_of(message)
+        stamp_ns = header_stamp_ns(message)
         for source, stream in self._by_topic[topic]:
             if matches_source(message, source):
-                stream.append(stamp_ns, extract(message, source))
+                stream.append(stamp_ns, extract_field(message, source))
 
-    def sources(self) -> list[tuple[Source, Stream]]:
+    def sources(self) -> list[tuple[TopicField, Stream]]:
         """Each source and its stream, for filling them at once."""
         return [*self._state, *self._commands]
 
-    def begins_by(self, tick_ns: int) -> bool:
+    def starts_before(self, tick_ns: int) -> bool:
         """Whether every field has a measurement at or before the tick."""
-        return all(stream.begins_by(tick_ns) for _, stream in [*self._state, *self._commands])
+        return all(stream.starts_before(tick_ns) for _, stream in [*self._state, *self._commands])
 
-    def covers(self, tick_ns: int) -> bool:
+    def extends_past(self, tick_ns: int) -> bool:
         """Whether every field has a measurement at or after the tick."""
-        return all(stream.covers(tick_ns) for _, stream in [*self._state, *self._commands])
+        return all(stream.extends_past(tick_ns) for _, stream in [*self._state, *self._commands])
 
-    def missing(self) -> list[str]:
+    def missing_topics(self) -> list[str]:
         """Topics, with their fields, that have given nothing so far."""
         return [
             f'{source.topic} ({source.field})'
             for source, stream in [*self._state, *self._commands]
-            if not stream.covers(0)
+            if not stream.extends_past(0)
         ]
 
     @property
@@ -120,10 +120,10 @@ class RowSampler:
         ages_s = np.stack(ages, axis=1) / 1e9
         return [TickSample(*row) for row in zip(ticks_ns, states, commands, ages_s, strict=True)]
 
-    def forget_before(self, tick_ns: int) -> None:
+    def drop_before(self, tick_ns: int) -> None:
         """Drops what no later tick needs."""
         for _, stream in [*self._state, *self._commands]:
-            stream.forget_before(tick_ns)
+            stream.drop_before(tick_ns)
 
 
 def build_rows(embodiment: Embodiment, samples: list[TickSample]) -> RowTable:
@@ -141,10 +141,10 @@ def build_rows(embodiment: Embodiment, samples: list[TickSample]) -> RowTable:
         np.array([sample.tick_ns for sample in samples[:-1]]),
         np.array([sample.ages_s for sample in samples[:-1]]),
     )
-    return rows_between(embodiment, states, commands, commands[1:], ticks_ns, ages_s)
+    return rows_from_states(embodiment, states, commands, commands[1:], ticks_ns, ages_s)
 
 
-def rows_between(
+def rows_from_states(
     embodiment: Embodiment, states: Array, commands: Array, given: Array, ticks_ns: np.ndarray, ages_s: Array
 ) -> RowTable:
     """n rows of n + 1 states and commands, where `given` (n, C) is what each row takes of its commands as they are.
@@ -159,22 +159,22 @@ def rows_between(
     return RowTable(ticks_ns, states[:-1], np.hstack(columns), ages_s, _eef_9d(embodiment, states, commands))
 
 
-def extract(message: Any, source: Source) -> Array:
+def extract_field(message: Any, source: TopicField) -> Array:
     """The numbers that a source takes from a message: joints by name, a pose as x y z and quaternion x y z w, or one number."""
-    return scaled(_extract(message, source), source)
+    return apply_scale(_extract(message, source), source)
 
 
-def scaled(values: Array, source: Source) -> Array:
+def apply_scale(values: Array, source: TopicField) -> Array:
     """What a source makes of the numbers in its messages."""
     return values if source.scale == 1.0 and source.offset == 0.0 else values * source.scale + source.offset
 
 
-def matches_source(message: Any, source: Source) -> bool:
+def matches_source(message: Any, source: TopicField) -> bool:
     """Whether a message is about a source: arm and gripper may share a topic with separate messages."""
     return not source.joints or not set(source.joints).isdisjoint(message.name)
 
 
-def _extract(message: Any, source: Source) -> Array:
+def _extract(message: Any, source: TopicField) -> Array:
     if source.joints:
         values, names = getattr(message, source.field), list(message.name)
         missing = [joint for joint in source.joints if joint not in names]
@@ -198,13 +198,13 @@ def _extract(message: Any, source: Source) -> Array:
     return numbers
 
 
-def stamp_of(message: Any) -> int:
+def header_stamp_ns(message: Any) -> int:
     """header.stamp in ns."""
     stamp = message.header.stamp
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-def _stream(source: Source) -> Stream:
+def _stream(source: TopicField) -> Stream:
     return Stream(source.sample, latency_ns=round(source.latency_s * 1e9))
 
 
@@ -238,6 +238,6 @@ def _eef_9d(embodiment: Embodiment, states: Array, commands: Array) -> dict[str,
     return {STATE_9D: pose_to_eef_9d(poses[:-1]), ACTION_9D: pose_to_eef_9d(targets[1:])}
 
 
-def _too_old(source: Source, tick_ns: int, age_ns: int | None) -> str:
+def _too_old(source: TopicField, tick_ns: int, age_ns: int | None) -> str:
     near = 'nothing yet' if age_ns is None else f'nothing nearer than {age_ns / 1e6:.0f} ms'
     return f'{source.topic} has {near} at the tick {tick_ns / 1e9:.3f} s: is its driver running, and are its stamps in ROS time?'

@@ -56,15 +56,15 @@ class Stream:
         self._values.extend(values[rising])
 
     @property
-    def newest_ns(self) -> int:
+    def last_stamp_ns(self) -> int:
         """Stamp of the last measurement, 0 before the first."""
         return self._stamps_ns[-1] if self._stamps_ns else 0
 
-    def begins_by(self, tick_ns: int) -> bool:
+    def starts_before(self, tick_ns: int) -> bool:
         """Whether a measurement lies at or before the tick."""
         return bool(self._stamps_ns) and self._stamps_ns[0] <= tick_ns
 
-    def covers(self, tick_ns: int) -> bool:
+    def extends_past(self, tick_ns: int) -> bool:
         """Whether a measurement lies at or after the tick, so that later ones cannot change the sample."""
         return bool(self._stamps_ns) and self._stamps_ns[-1] >= tick_ns
 
@@ -101,7 +101,7 @@ class Stream:
             ages_ns[inside] = np.minimum(since, until)
         return sampled, ages_ns
 
-    def forget_before(self, tick_ns: int) -> None:
+    def drop_before(self, tick_ns: int) -> None:
         """Drops what no later tick needs."""
         keep = max(bisect_right(self._stamps_ns, tick_ns) - 1, 0)
         del self._stamps_ns[:keep], self._values[:keep]

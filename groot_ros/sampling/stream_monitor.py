@@ -46,14 +46,14 @@ class StreamMeter:
         self.name, self.expected_hz = name, expected_hz
         self._recent: deque[tuple[int, int]] = deque()
 
-    def note(self, stamp_ns: int, now_ns: int) -> None:
+    def add(self, stamp_ns: int, now_ns: int) -> None:
         """One message, measured at `stamp_ns`, that came at `now_ns`."""
         recent = self._recent
         recent.append((stamp_ns, now_ns))
         while len(recent) > 1 and recent[0][1] < now_ns - _WINDOW_NS:
             recent.popleft()
 
-    def figures(self, now_ns: int) -> StreamStats:
+    def stats(self, now_ns: int) -> StreamStats:
         """How the stream flows."""
         if not self._recent:
             return StreamStats(level=2, problem='nothing came') if self.expected_hz else StreamStats()
@@ -71,7 +71,7 @@ class StreamMeter:
 
     def health(self, now_ns: int) -> Health:
         """How the stream stands, for /diagnostics."""
-        found = self.figures(now_ns)
+        found = self.stats(now_ns)
         values = {
             'rate (Hz)': f'{found.rate_hz:.2f}', 'expected rate (Hz)': f'{self.expected_hz:g}', 'age (s)': f'{found.age_s:.3f}',
             'jitter (s)': f'{found.jitter_s:.4f}', 'largest gap between stamps (s)': f'{found.max_gap_s:.3f}',

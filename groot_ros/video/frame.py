@@ -11,7 +11,7 @@ import numpy as np
 from groot_ros.errors import GrootRosError
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
-COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+COMPRESSED_IMAGE_TYPE = 'sensor_msgs/msg/CompressedImage'
 # encoding: pixel format of FFmpeg, bytes of a pixel
 _COLOURS = {
     'rgb8': ('rgb24', 3), 'bgr8': ('bgr24', 3), 'rgba8': ('rgba', 4), 'bgra8': ('bgra', 4), 'mono8': ('gray', 1), '8UC3': ('bgr24', 3),
@@ -25,13 +25,13 @@ _TO_BGR = {
 _TO_I420 = {
     'rgb24': cv2.COLOR_RGB2YUV_I420, 'bgr24': cv2.COLOR_BGR2YUV_I420, 'rgba': cv2.COLOR_RGBA2YUV_I420, 'bgra': cv2.COLOR_BGRA2YUV_I420,
 }  # fmt: skip
-_LOOK_EVERY = 16
+_THUMBNAIL_STEP = 16
 # Pictures of cameras are small: handing them to threads costs more than it saves, and takes cores from the robot's processes.
 cv2.setNumThreads(1)
 
 
 @dataclass
-class Frame:
+class VideoFrame:
     """One picture: when it was exposed (ns), pixels (height, width, channels) uint8, and FFmpeg's name of their format."""
 
     stamp_ns: int
@@ -43,9 +43,9 @@ class Frame:
         """Width and height."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
-    def look(self) -> np.ndarray:
+    def thumbnail(self) -> np.ndarray:
         """Every 16th pixel of every 16th line, to compare frames and to see whether they are black."""
-        return self.pixels[::_LOOK_EVERY, ::_LOOK_EVERY].copy()
+        return self.pixels[::_THUMBNAIL_STEP, ::_THUMBNAIL_STEP].copy()
 
     def bgr(self) -> np.ndarray:
         """Blue, green, red (height, width, 3)."""
@@ -55,7 +55,7 @@ class Frame:
         """Red, green, blue (height, width, 3)."""
         return self.pixels if self.format == 'rgb24' else cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2RGB)
 
-    def letterboxed(self, width: int, height: int) -> 'Frame':
+    def letterboxed(self, width: int, height: int) -> 'VideoFrame':
         """The whole picture in another size, with black bars where the proportions differ."""
         if self.size == (width, height):
             return self
@@ -66,7 +66,7 @@ class Frame:
         canvas[y : y + inner[1], x : x + inner[0]] = cv2.resize(
             self.bgr(), inner, interpolation=cv2.INTER_AREA
         )
-        return Frame(self.stamp_ns, canvas, 'bgr24')
+        return VideoFrame(self.stamp_ns, canvas, 'bgr24')
 
     def i420(self) -> np.ndarray:
         """Planar YUV 4:2:0 (height * 3 / 2, width), BT.601 limited range; OpenCV needs a sixth of the time of FFmpeg's scaler."""
@@ -83,23 +83,23 @@ class Frame:
         return cv2.imencode('.jpg', self.bgr(), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
 
 
-def stamp_in(cdr: bytes) -> int:
+def cdr_stamp_ns(cdr: bytes) -> int:
     """header.stamp in ns of a serialized message that begins with a std_msgs/Header, without decoding the rest."""
     seconds, nanoseconds = struct.unpack_from('<iI' if cdr[1] & 1 else '>iI', cdr, 4)
     return seconds * 1_000_000_000 + nanoseconds
 
 
-def decode_frame(message: Any) -> Frame:
+def decode_frame(message: Any) -> VideoFrame:
     """The frame of a sensor_msgs/Image or CompressedImage. Raises GrootRosError for one that is not 8-bit colour or grey."""
     stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
     if not hasattr(message, 'encoding'):
-        return Frame(stamp_ns, _decompressed(message), 'bgr24')
+        return VideoFrame(stamp_ns, _decompressed(message), 'bgr24')
     if message.encoding not in _COLOURS:
         raise GrootRosError(
             f'Images of encoding {message.encoding!r} cannot be recorded as video: set the camera to {", ".join(_COLOURS)}.'
         )
     pixel_format, channels = _COLOURS[message.encoding]
-    return Frame(stamp_ns, _pixels(message, channels, np.uint8), pixel_format)
+    return VideoFrame(stamp_ns, _pixels(message, channels, np.uint8), pixel_format)
 
 
 def is_depth(encoding: str) -> bool:

@@ -10,7 +10,7 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from groot_ros.errors import GrootRosError
-from groot_ros.video.frame import Frame
+from groot_ros.video.frame import VideoFrame
 
 _HARDWARE = ('h264_nvenc', 'h264_qsv')
 _SOFTWARE = 'libx264'
@@ -58,7 +58,7 @@ class H264Encoder:
         self._context.options = _OPTIONS[codec]
         self._count = 0
 
-    def encode(self, image: Frame, keyframe: bool = False) -> bytes:
+    def encode(self, image: VideoFrame, keyframe: bool = False) -> bytes:
         """The access unit of a frame. Raises GrootRosError when its size is not the camera's."""
         if image.size != self._size:
             raise GrootRosError(
@@ -83,7 +83,7 @@ def fastest_codec() -> str:
         try:
             encoder = H264Encoder(640, 480, 30.0, codec=codec)
             for grey in range(5):
-                encoder.encode(Frame(0, np.full((480, 640, 3), 50 * grey, np.uint8), 'rgb24'))
+                encoder.encode(VideoFrame(0, np.full((480, 640, 3), 50 * grey, np.uint8), 'rgb24'))
         except (av.FFmpegError, GrootRosError, ValueError):
             continue
         return codec
@@ -98,7 +98,7 @@ class H264Decoder:
         # Frame threads would hold pictures back.
         self._context.thread_type, self._context.flags = 'SLICE', self._context.flags | Flags.low_delay
 
-    def decode(self, stamp_ns: int, access_unit: bytes) -> Frame:
+    def decode(self, stamp_ns: int, access_unit: bytes) -> VideoFrame:
         """The frame of an access unit. Raises GrootRosError for one that cannot be decoded."""
         try:
             frames = self._context.decode(av.Packet(access_unit))
@@ -110,7 +110,7 @@ class H264Decoder:
             raise GrootRosError(
                 f'A video packet holds {len(frames)} frames: the recording is not one frame a row.'
             )
-        return Frame(stamp_ns, frames[0].to_ndarray(format='rgb24'), 'rgb24')
+        return VideoFrame(stamp_ns, frames[0].to_ndarray(format='rgb24'), 'rgb24')
 
 
 def is_keyframe(access_unit: bytes) -> bool:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from groot_ros.errors import GrootRosError
-from groot_ros.video.frame import Frame
+from groot_ros.video.frame import VideoFrame
 from groot_ros.video.h264 import is_keyframe
 
 # Encoder and its options for each codec; a keyframe every half second lets training seek and keeps files small.
@@ -51,7 +51,7 @@ class Mp4Encoder:
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.time_base = self._stream.time_base = 1 / rate
 
-    def add(self, image: Frame) -> None:
+    def add(self, image: VideoFrame) -> None:
         """The next picture."""
         frame = av.VideoFrame.from_ndarray(image.letterboxed(*self._size).i420(), format='yuv420p')
         frame.pts = self.frames
@@ -65,7 +65,9 @@ class Mp4Encoder:
         self._container.close()
 
 
-def encode_mp4(frames: Iterable[Frame], path: Path, size: tuple[int, int], fps: float, codec: str) -> int:
+def encode_mp4(
+    frames: Iterable[VideoFrame], path: Path, size: tuple[int, int], fps: float, codec: str
+) -> int:
     """Encodes pictures to a file, and returns how many."""
     encoder = Mp4Encoder(path, *size, fps, codec)
     try:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from groot_ros.bags.bulk_decode import decode_columns
-from groot_ros.bags.message_types import EVENT_TYPE, VIDEO_TYPE
+from groot_ros.bags.message_types import EPISODE_EVENT_TYPE, VIDEO_TYPE
 from groot_ros.bags.reader import BagMessage, EpisodeBag, read_access_unit
-from groot_ros.bags.writer import EVENT_TOPIC
+from groot_ros.bags.writer import EPISODE_EVENT_TOPIC
 from groot_ros.dataset.sources.segment import EpisodeMetadata, Segment
 from groot_ros.dataset.sources.time_ranges import TimeRange, recorded_time_ranges
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_recorder import check_types
 from groot_ros.sampling.row_builder import FrameBuffer, RowBuilder, SampledRow
-from groot_ros.sampling.rows import RowSampler, RowTable, TickSample, build_rows, stamp_of
-from groot_ros.video.frame import Frame, decode_frame, stamp_in
+from groot_ros.sampling.rows import RowSampler, RowTable, TickSample, build_rows, header_stamp_ns
+from groot_ros.video.frame import VideoFrame, cdr_stamp_ns, decode_frame
 from groot_ros.video.h264 import H264Decoder
 from groot_ros.video.mp4 import Mp4Copier, Mp4Encoder, cut_mp4, find_keyframes
 
@@ -54,7 +54,7 @@ def recorded_spans(
     Raises MissingSampleError where a stream has a gap.
     """
     films = films or {}
-    wanted = [*embodiment.row_topics, 'row', EVENT_TOPIC, *films]
+    wanted = [*embodiment.row_topics, 'row', EPISODE_EVENT_TOPIC, *films]
     connections = {
         topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted
     }
@@ -63,10 +63,10 @@ def recorded_spans(
     for message in bag.messages(connections):
         if message.topic in films:
             films[message.topic].add(message)
-        elif message.type != EVENT_TYPE:
+        elif message.type != EPISODE_EVENT_TYPE:
             sampling.add(message)
             for film in films.values() if message.topic == 'row' else ():
-                film.tick(stamp_in(message.cdr))
+                film.tick(cdr_stamp_ns(message.cdr))
         elif message.decode().kind == 'resumed':
             samples = sampling.finish()
             ticks += len(samples)
@@ -152,7 +152,7 @@ class _Nearest(_Film):
     def add(self, message: BagMessage) -> None:
         """A picture."""
         self._frames.add(decode_frame(message.decode()))
-        while self._ticks and self._frames.covers(self._ticks[0]):
+        while self._ticks and self._frames.extends_past(self._ticks[0]):
             self.put(self._frames.nearest(self._ticks.popleft()))
 
     def tick(self, tick_ns: int) -> None:
@@ -161,7 +161,7 @@ class _Nearest(_Film):
 
     def close(self) -> None:
         """Ticks behind the last picture take that one."""
-        while self._ticks and self._frames.begun:
+        while self._ticks and self._frames.has_frames:
             self.put(self._frames.nearest(self._ticks.popleft()))
         super().close()
 
@@ -182,7 +182,7 @@ class _Sampling:
     def add(self, message: BagMessage) -> None:
         """Takes a row of the recorder, or a message of a topic that rows are sampled from."""
         if message.topic == 'row':
-            self._ticks.append(stamp_in(message.cdr))
+            self._ticks.append(cdr_stamp_ns(message.cdr))
             return
         self._batch[message.topic].append(message.cdr)
         self._count += 1
@@ -200,11 +200,11 @@ class _Sampling:
                 stream.extend(*decode_columns(batch, self._kinds[source.topic], source))
         self._begin()
         ready = []
-        while self._ticks and (at_end or self._sampler.covers(self._ticks[0])):
+        while self._ticks and (at_end or self._sampler.extends_past(self._ticks[0])):
             ready.append(self._ticks.popleft())
         if ready:
             self._samples += self._sampler.sample_all(ready)
-            self._sampler.forget_before(ready[-1])
+            self._sampler.drop_before(ready[-1])
 
 
 @dataclass
@@ -275,7 +275,7 @@ class _Span:
     encoders: dict[str, Mp4Encoder]
     videos: dict[str, Path]
     task: str
-    waiting: dict[str, Frame] = field(default_factory=dict)
+    waiting: dict[str, VideoFrame] = field(default_factory=dict)
 
 
 class _Maker:
@@ -342,7 +342,7 @@ def _made(
     finally:
         made.close()
     if not made.spans:
-        missing = ', '.join(rows.missing())
+        missing = ', '.join(rows.missing_topics())
         why = (
             f'{missing} has nothing' if missing else 'its streams do not overlap, or no time range meets them'
         )
@@ -362,7 +362,7 @@ def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowBuilder
     connections = bag.source_connections(embodiment)
     if problems := check_types(
         embodiment,
-        {t: c.msgtype for t, c in connections.items() if c.msgtype not in (VIDEO_TYPE, EVENT_TYPE)},
+        {t: c.msgtype for t, c in connections.items() if c.msgtype not in (VIDEO_TYPE, EPISODE_EVENT_TYPE)},
     ):
         raise GrootRosError('; '.join(problems))
     videos = {
@@ -378,7 +378,7 @@ def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowBuilder
         _Frames(embodiment, videos),
     )
     for message in bag.messages(connections):
-        if message.type == EVENT_TYPE:
+        if message.type == EPISODE_EVENT_TYPE:
             if message.decode().kind == 'resumed':
                 rows.new_segment()
             continue
@@ -386,7 +386,7 @@ def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowBuilder
             rows.take_frame(message.topic, frames.of(message))
         else:
             decoded = message.decode()
-            _check_stamp(message.topic, stamp_of(decoded))
+            _check_stamp(message.topic, header_stamp_ns(decoded))
             rows.take(message.topic, decoded)
         rows.resolve(message.log_ns)
     return rows
@@ -400,7 +400,7 @@ class _Frames:
         self._decoders = {topic: H264Decoder() for topic in videos}
         self._sizes: dict[str, tuple[int, int]] = {}
 
-    def of(self, message: BagMessage) -> Frame:
+    def of(self, message: BagMessage) -> VideoFrame:
         """The frame of a message. Raises GrootRosError for one without a stamp or of another size than those before."""
         frame = self._decoded(message)
         _check_stamp(message.topic, frame.stamp_ns)
@@ -412,7 +412,7 @@ class _Frames:
             )
         return frame
 
-    def _decoded(self, message: BagMessage) -> Frame:
+    def _decoded(self, message: BagMessage) -> VideoFrame:
         decoded = message.decode()
         if message.topic in self._decoders:
             stamp_ns = decoded.timestamp.sec * 1_000_000_000 + decoded.timestamp.nanosec

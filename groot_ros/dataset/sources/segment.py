@@ -8,7 +8,7 @@ from typing import Any
 
 from groot_ros.embodiment import CameraField
 from groot_ros.sampling.rows import RowTable
-from groot_ros.video.frame import Frame
+from groot_ros.video.frame import VideoFrame
 from groot_ros.video.mp4 import encode_mp4
 
 
@@ -37,6 +37,6 @@ class Segment:
         raise NotImplementedError
 
 
-def encoded(frames: Iterable[Frame], camera: CameraField, path: Path, fps: float, codec: str) -> int:
+def encoded(frames: Iterable[VideoFrame], camera: CameraField, path: Path, fps: float, codec: str) -> int:
     """Encodes frames in the size of the camera."""
     return encode_mp4(frames, path, (camera.width, camera.height), fps, codec)

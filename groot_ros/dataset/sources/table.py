@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from groot_ros.dataset.sources.discover import Recording, need_h5py
 from groot_ros.dataset.sources.segment import EpisodeMetadata, Segment, encoded
 from groot_ros.dataset.writers.features import VALIDITIES, inside
-from groot_ros.embodiment import OUTCOME, REWARD, CameraField, Embodiment, Source
+from groot_ros.embodiment import OUTCOME, REWARD, CameraField, Embodiment, TopicField
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.sampling.rows import rows_between, scaled
-from groot_ros.video.frame import Frame
+from groot_ros.sampling.rows import apply_scale, rows_from_states
+from groot_ros.video.frame import VideoFrame
 from groot_ros.video.mp4 import cut_mp4, find_keyframes
 
 _FRAMES_AT_ONCE = 32
@@ -95,7 +95,7 @@ def table_stretch(table: Table, embodiment: Embodiment, codec: str) -> TableSegm
             np.vstack([commands, commands[-1:]]),
         )
     ticks_ns = np.round(np.arange(len(given)) * 1e9 / embodiment.fps).astype(np.int64)
-    rows = rows_between(
+    rows = rows_from_states(
         embodiment, states, commands, given, ticks_ns, np.zeros((len(given), len(embodiment.state)))
     )
     if embodiment.reward and embodiment.reward != OUTCOME:
@@ -125,7 +125,7 @@ def _check_columns(table: Table, embodiment: Embodiment) -> None:
         )
 
 
-def _stacked(table: Table, embodiment: Embodiment, sources: list[Source]) -> Array:
+def _stacked(table: Table, embodiment: Embodiment, sources: list[TopicField]) -> Array:
     columns = [_taken(table, embodiment, source) for source in sources]
     if len({len(column) for column in columns}) > 1:
         lengths = ', '.join(
@@ -137,7 +137,7 @@ def _stacked(table: Table, embodiment: Embodiment, sources: list[Source]) -> Arr
     return np.hstack(columns) if columns else np.zeros((0, 0))
 
 
-def _taken(table: Table, embodiment: Embodiment, source: Source) -> Array:
+def _taken(table: Table, embodiment: Embodiment, source: TopicField) -> Array:
     values = _numbers(table, source.column)
     values = values.reshape(len(values), -1)
     names = embodiment.column_joint_names.get(source.column, ())
@@ -155,7 +155,7 @@ def _taken(table: Table, embodiment: Embodiment, source: Source) -> Array:
         )
     if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
         raise GrootRosError(f'{table.where} holds NaN or infinity in {source.column} at row {bad[0]}.')
-    return scaled(values, source)
+    return apply_scale(values, source)
 
 
 def _numbers(table: Table, name: str) -> Array:
@@ -167,7 +167,7 @@ def _numbers(table: Table, name: str) -> Array:
         ) from error
 
 
-def frames_of(pictures: Any, span: slice, where: str) -> Iterator[Frame]:
+def frames_of(pictures: Any, span: slice, where: str) -> Iterator[VideoFrame]:
     """Frames of an array of RGB pictures, or of a dataset of HDF5, some at a time. Raises GrootRosError for another shape or type."""
     if pictures.ndim != 4 or pictures.shape[3] != 3 or pictures.dtype != np.uint8:
         raise GrootRosError(
@@ -175,7 +175,7 @@ def frames_of(pictures: Any, span: slice, where: str) -> Iterator[Frame]:
         )
     for first in range(span.start, span.stop, _FRAMES_AT_ONCE):
         for picture in pictures[first : min(first + _FRAMES_AT_ONCE, span.stop)]:
-            yield Frame(0, picture, 'rgb24')
+            yield VideoFrame(0, picture, 'rgb24')
 
 
 class _Demonstration(Table):
@@ -300,13 +300,13 @@ class _LerobotEpisode(Table):
             digest.update(file.read_bytes() if file.is_file() else b'')
         return digest.hexdigest()
 
-    def _frames(self, video: Path, span: slice) -> Iterator[Frame]:
+    def _frames(self, video: Path, span: slice) -> Iterator[VideoFrame]:
         with av.open(str(video)) as container:
             for index, frame in enumerate(container.decode(video=0)):
                 if index >= span.stop:
                     return
                 if index >= span.start:
-                    yield Frame(0, frame.to_ndarray(format='rgb24'), 'rgb24')
+                    yield VideoFrame(0, frame.to_ndarray(format='rgb24'), 'rgb24')
 
     def _task(self, index: int, embodiment: Embodiment) -> str:
         tasks = {record['task_index']: record['task'] for record in self._records('tasks.jsonl')}

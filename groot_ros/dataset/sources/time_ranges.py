@@ -72,7 +72,7 @@ def recorded_time_ranges(bag: EpisodeBag) -> list[TimeRange]:
     if bag.has_rows or len(topics) != 1:
         return []
     found, start_ns, task = [], 0, ''
-    for message in bag.of_topic(next(iter(topics))):
+    for message in bag.messages_of_topic(next(iter(topics))):
         status = message.decode()
         stamp_ns = status.header.stamp.sec * 1_000_000_000 + status.header.stamp.nanosec
         if start_ns and status.state != status.RECORDING:

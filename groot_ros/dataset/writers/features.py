@@ -15,7 +15,7 @@ from groot_ros.embodiment import (
     STATE_9D,
     STATE_COLUMN,
     Embodiment,
-    Source,
+    TopicField,
 )
 
 CODEBASE_VERSION = 'v2.1'
@@ -149,11 +149,11 @@ def _video_feature(width: int, height: int, fps: float, codec: str) -> dict[str,
     }
 
 
-def _names(fields: Iterable[Source]) -> list[str]:
+def _names(fields: Iterable[TopicField]) -> list[str]:
     return [f'{field.name}_{suffix}'.rstrip('_') for field in fields for suffix in _suffixes(field)]
 
 
-def _suffixes(field: Source) -> Iterable[Any]:
+def _suffixes(field: TopicField) -> Iterable[Any]:
     if field.field in ('pose', 'quaternion'):
         return ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')[-field.size :]
     return {3: ('x', 'y', 'z'), 1: ('',)}.get(field.size, range(1, field.size + 1))
