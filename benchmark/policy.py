@@ -15,13 +15,13 @@ from groot_ros.bags.message_types import typestore
 from groot_ros.geometry import deltas_between
 from groot_ros.inference.client import Client
 from groot_ros.inference.server import Server
+from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.policies.action_decoder import decode_actions
 from groot_ros.policies.builtin_policies import HoldPolicy
 from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
 from groot_ros.policies.local_backend import LocalBackend
 from groot_ros.policies.observation_builder import ObservationBuilder
 from groot_ros.policies.remote_policy import RemotePolicy
-from groot_ros.video.frame import cdr_stamp_ns
 
 Figures = list[tuple[str, float, str]]
 ROW_S = 0.05

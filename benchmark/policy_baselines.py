@@ -24,9 +24,9 @@ from benchmark.policy_model import HORIZON
 from groot_ros.errors import PolicyError
 from groot_ros.geometry import Array
 from groot_ros.inference.client import Client
-from groot_ros.ros.messages import pose_from_msg
+from groot_ros.message_fields import pose_from_msg, stamp_to_ns
 from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
-from groot_ros.ros.time import stamp_to_ns, to_time_msg
+from groot_ros.ros.time import to_time_msg
 
 ROW_S, TIMEOUT_S = 1 / 20, 0.6
 USED = HORIZON // 2

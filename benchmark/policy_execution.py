@@ -28,7 +28,7 @@ from benchmark.control import Commander
 from benchmark.policy_model import PERIOD_S, LateServer, PathModel, path_from
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.geometry import Array, angle_between
-from groot_ros.ros.messages import pose_from_msg
+from groot_ros.message_fields import pose_from_msg
 from groot_ros.ros.qos import IMAGE_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.time import to_time_msg
 from groot_ros.sim.ground_truth import read_truth

@@ -15,8 +15,9 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
 from benchmark.common import options, report
+from groot_ros.message_fields import stamp_to_ns
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
-from groot_ros.ros.time import stamp_to_ns, to_time_msg
+from groot_ros.ros.time import to_time_msg
 
 RATES_HZ, SECONDS, NEAR_S = (30.0, 100.0), 20.0, 0.02
 Figures = list[tuple[str, float, str]]

@@ -18,11 +18,12 @@ import yaml
 
 from benchmark import signals
 from benchmark.common import report
-from groot_ros.bags.message_types import serialized, time_message, typestore
+from groot_ros.bags.message_types import ROW_TOPIC, serialized, time_message, typestore
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
 from groot_ros.dataset.sources.bag import read_samples
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
+from groot_ros.message_fields import header_stamp_ns
 from groot_ros.quality.verdict import judge, load_thresholds
 from groot_ros.recording.episode_recorder import EpisodeRecording
 from groot_ros.video.h264 import H264Decoder
@@ -180,7 +181,7 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
     embodiment, verdict, reasons = record(scenario, path)
     with EpisodeBag(path) as bag:
         connections = bag.connections(embodiment)
-        rows = [message.decode() for message in bag.messages({'row': connections['row']})]
+        rows = [message.decode() for message in bag.messages({ROW_TOPIC: connections[ROW_TOPIC]})]
         converted = np.array([sample.state for sample in read_samples(bag, embodiment)])
         seen = []
         for camera in embodiment.cameras:
@@ -191,9 +192,7 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
                 np.array([signals.Pictures(*scenario.size).time_ns(frame.pixels) for frame in frames]) / 1e9
             )
     live = np.array([row.state for row in rows])
-    ticks_s = np.array(
-        [(row.header.stamp.sec * 10**9 + row.header.stamp.nanosec - T0_NS) / 1e9 for row in rows]
-    )
+    ticks_s = np.array([(header_stamp_ns(row) - T0_NS) / 1e9 for row in rows])
     own = np.array([not row.frame_filled for row in rows])
     truth = np.array([signals.state(t) for t in ticks_s])
     print(f'  {name}: {verdict}{": " + "; ".join(reasons[:3]) if reasons else ""}')

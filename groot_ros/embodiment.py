@@ -205,13 +205,6 @@ class Embodiment(_Strict):
         """Length of action."""
         return sum(field.size for field in self.action)
 
-    def action_part(self, kind: str) -> slice:
-        """Where the first action of a kind lies in action. Raises GrootRosError where there is none."""
-        for field in self.action:
-            if field.kind == kind:
-                return self.action_slices[field.name]
-        raise GrootRosError(f'The embodiment {self.name} has no action of kind {kind}: add one to its YAML.')
-
     @property
     def pose_part(self) -> slice:
         """Where the first pose lies in observation.state. Raises GrootRosError where there is none."""
@@ -236,14 +229,25 @@ class Embodiment(_Strict):
         return sum(source.size for _, source, _ in self.commands)
 
     @property
-    def row_topics(self) -> list[str]:
-        """Topics that rows are sampled from, cameras left out. Raises GrootRosError for an embodiment of tables only."""
-        sources = [*self.state, *(source for _, source, _ in self.commands)]
-        if not all(source.topic for source in [*sources, *self.cameras]):
+    def sampled_fields(self) -> list[TopicField]:
+        """Everything that is sampled at a tick, cameras left out: the state fields, then the commands."""
+        return [*self.state, *(field for _, field, _ in self.commands)]
+
+    @property
+    def sampled_topics(self) -> list[str]:
+        """Topics of `sampled_fields`, each once. Raises GrootRosError for an embodiment of tables only."""
+        fields = self.sampled_fields
+        if not all(field.topic for field in [*fields, *self.cameras]):
             raise GrootRosError(
-                f'The embodiment {self.name} names no topics, it is for tables: choose another one for bags.'
+                f'The embodiment {self.name} names no topics, because it is for tables (HDF5, LeRobot): '
+                'choose another one for bags and live topics.'
             )
-        return list(dict.fromkeys(source.topic for source in sources))
+        return list(dict.fromkeys(field.topic for field in fields))
+
+    @property
+    def required_topics(self) -> list[str]:
+        """Topics without which there is no row: those of states and commands, and the cameras."""
+        return [*self.sampled_topics, *(camera.topic for camera in self.cameras)]
 
     @property
     def language(self) -> str:

@@ -12,6 +12,7 @@ from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
+from groot_ros.message_fields import header_stamp_ns
 from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
 
 
@@ -343,7 +344,7 @@ def test_state_stamps_rise_evenly_by_robot_time(driver, operator):
     operator.node.create_subscription(
         JointState,
         'joint_states',
-        lambda m: stamps.append(m.header.stamp.sec * 10**9 + m.header.stamp.nanosec),
+        lambda m: stamps.append(header_stamp_ns(m)),
         STREAM_QOS,
     )
     assert operator.until(lambda: len(stamps) > 250)

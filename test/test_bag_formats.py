@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from groot_ros.bags.message_types import serialized, time_message, typestore
+from groot_ros.bags.message_types import ROW_TOPIC, serialized, time_message, typestore
 from groot_ros.bags.reader import EpisodeBag
+from groot_ros.bags.topic_types import check_types
 from groot_ros.dataset.convert import ConversionOptions, convert
 from groot_ros.dataset.sources.bag import recorded_spans
 from groot_ros.dataset.validation.validate import validate
 from groot_ros.dataset.writers.features import video_file
 from groot_ros.errors import GrootRosError
-from groot_ros.recording.episode_recorder import RecordingSettings, check_types
-from groot_ros.video.frame import VideoFrame, cdr_stamp_ns, decode_frame, depth_png
+from groot_ros.message_fields import cdr_stamp_ns, stamp_to_ns
+from groot_ros.recording.episode_recorder import RecordingSettings
+from groot_ros.video.frame import VideoFrame, decode_frame, depth_png
 from groot_ros.video.mp4 import count_frames, read_frames
 
 TYPES = typestore().types
@@ -75,7 +77,9 @@ def test_a_pause_makes_two_episodes_whose_videos_begin_with_a_keyframe(tmp_path,
     )
     with EpisodeBag(tmp_path / 'bag') as bag:
         segments = list(recorded_spans(bag, embodiment))
-        rows = [message.decode() for message in bag.messages({'row': bag.connections(embodiment)['row']})]
+        rows = [
+            message.decode() for message in bag.messages({ROW_TOPIC: bag.connections(embodiment)[ROW_TOPIC]})
+        ]
     assert [len(segment) for segment in segments] == [sum(row.segment == k for row in rows) for k in (0, 1)]
     np.testing.assert_array_equal(
         [row.state for row in rows], [sample.state for segment in segments for sample in segment]
@@ -102,7 +106,7 @@ def set_back(entries):
     for entry in entries:
         if entry[0] > 1e9:
             stamp = entry[2].header.stamp
-            entry[2].header.stamp = time_message(stamp.sec * 10**9 + stamp.nanosec - 60 * 10**9)
+            entry[2].header.stamp = time_message(stamp_to_ns(stamp) - 60 * 10**9)
     return entries
 
 

@@ -9,7 +9,8 @@ from groot_ros.bags import bulk_decode
 from groot_ros.bags.bulk_decode import decode_columns
 from groot_ros.bags.message_types import serialized, time_message, typestore
 from groot_ros.embodiment import TopicField
-from groot_ros.sampling.rows import extract_field, header_stamp_ns
+from groot_ros.message_fields import header_stamp_ns
+from groot_ros.sampling.rows import extract_field
 from groot_ros.sampling.stream import Stream
 
 TYPES = typestore().types

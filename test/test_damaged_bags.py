@@ -16,6 +16,7 @@ from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
 from groot_ros.dataset.validation.validate import validate
 from groot_ros.errors import GrootRosError
+from groot_ros.message_fields import header_stamp_ns
 
 TYPES = typestore().types
 
@@ -42,7 +43,7 @@ def stamped(topic, time_ns):
 
 
 def own_stamp(message):
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+    return header_stamp_ns(message)
 
 
 def smaller(arrival_ns, message):

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from groot_ros.bags.message_types import ROW_TOPIC
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
 from groot_ros.cli.main import main
@@ -25,7 +26,10 @@ from groot_ros.video.mp4 import count_frames
 
 def live_states(bag, embodiment):
     return np.array(
-        [message.decode().state for message in bag.messages({'row': bag.connections(embodiment)['row']})]
+        [
+            message.decode().state
+            for message in bag.messages({ROW_TOPIC: bag.connections(embodiment)[ROW_TOPIC]})
+        ]
     )
 
 

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from groot_ros.message_fields import stamp_to_ns
 from groot_ros.policies.builtin_policies import HoldPolicy
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import PolicySpec
@@ -19,7 +20,7 @@ def fed(synthetic, embodiment, until_s=2.0, leave_out=(), **options):
     for arrival_ns, topic, message in episode.entries():
         if arrival_ns <= until_s * 1e9 and topic not in leave_out:
             stamp = message.header.stamp
-            observer.add(topic, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
+            observer.add(topic, stamp_to_ns(stamp), message)
     return observer, round(until_s * 1e9)
 
 
@@ -89,7 +90,7 @@ def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, em
     shadow = Shadow(asker, observer, 1 / embodiment.fps, inference_interval_s=0.2)
     for arrival_ns, topic, message in synthetic(seconds=4.0).entries():
         stamp = message.header.stamp
-        observer.add(topic, stamp.sec * 1_000_000_000 + stamp.nanosec, message)
+        observer.add(topic, stamp_to_ns(stamp), message)
         asker.now_ns = known.t0_ns + arrival_ns
         shadow.tick(asker.now_ns, 'go on')
     found = shadow.evaluation.as_dict()

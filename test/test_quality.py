@@ -12,6 +12,7 @@ from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.message_fields import stamp_to_ns
 from groot_ros.quality.checks import CHECKS
 from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
 from groot_ros.quality.verdict import judge, load_thresholds
@@ -64,7 +65,7 @@ def changed(topic, begin_s, end_s, change_message):
 
 def stamped(message, offset_s):
     stamp = message.header.stamp
-    message.header.stamp = time_message(stamp.sec * 10**9 + stamp.nanosec + round(offset_s * 1e9))
+    message.header.stamp = time_message(stamp_to_ns(stamp) + round(offset_s * 1e9))
 
 
 def dark(message, t):

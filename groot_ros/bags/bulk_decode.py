@@ -10,7 +10,8 @@ from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import TopicField
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.sampling.rows import apply_scale, extract_field, header_stamp_ns, matches_source
+from groot_ros.message_fields import header_stamp_ns
+from groot_ros.sampling.rows import apply_scale, extract_field, matches_source
 
 _STAMP_AT = 4  # behind the four bytes of the encapsulation
 _LITTLE_ENDIAN, _HALF = 1, 0x80

@@ -12,14 +12,18 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
 from rosbags.rosbag2.errors import ReaderError
 
-from groot_ros.bags.message_types import VIDEO_TYPE, typestore
-from groot_ros.bags.writer import EPISODE_EVENT_TOPIC, EPISODE_INFO_TOPIC
+from groot_ros.bags.message_types import (
+    COMPRESSED_TOPIC,
+    EPISODE_EVENT_TOPIC,
+    EPISODE_INFO_TOPIC,
+    ROW_TOPIC,
+    VIDEO_TYPE,
+    typestore,
+)
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 
-# What `groot-ros recover` leaves beside a bag that it has rebuilt, or was rebuilding.
 _BODY, _STAMP_SIZE = 4, 8  # behind the encapsulation of CDR
-LEFT_BY_RECOVERY = ('.torn', '.recovering')
 
 
 @dataclass
@@ -29,11 +33,11 @@ class BagMessage:
     topic: str
     log_ns: int
     cdr: bytes
-    type: str
+    msgtype: str
 
     def decode(self) -> Any:
         """The message as an object."""
-        return typestore().deserialize_cdr(self.cdr, self.type)
+        return typestore().deserialize_cdr(self.cdr, self.msgtype)
 
 
 class EpisodeBag:
@@ -67,7 +71,7 @@ class EpisodeBag:
 
         The events of the episode are among them where it has any; a camera stands under `video/NAME`, however it was recorded.
         """
-        found = {topic: self._find(topic) for topic in [*embodiment.row_topics, 'row']}
+        found = {topic: self._find(topic) for topic in [*embodiment.sampled_topics, ROW_TOPIC]}
         found |= {camera.video_topic: self.video_connection(camera) for camera in embodiment.cameras}
         missing = [topic for topic, connection in found.items() if connection is None]
         found[EPISODE_EVENT_TOPIC] = self._find(EPISODE_EVENT_TOPIC)
@@ -81,9 +85,9 @@ class EpisodeBag:
 
     def source_connections(self, embodiment: Embodiment) -> dict[str, Connection]:
         """Relative topic -> connection of what rows are made from, for a bag of any recorder. Raises GrootRosError naming what is missing."""
-        found = {topic: self._find(topic) for topic in embodiment.row_topics}
+        found = {topic: self._find(topic) for topic in embodiment.sampled_topics}
         for camera in embodiment.cameras:
-            topics = (camera.topic, f'{camera.topic}/compressed', camera.video_topic)
+            topics = (camera.topic, f'{camera.topic}/{COMPRESSED_TOPIC}', camera.video_topic)
             found[camera.topic] = next(filter(None, map(self._find, topics)), None)
         if missing := [topic for topic, connection in found.items() if connection is None]:
             raise GrootRosError(
@@ -95,7 +99,7 @@ class EpisodeBag:
 
     def video_connection(self, camera: CameraField) -> Connection | None:
         """Where a camera is recorded: as video a row, as JPEG or as it came."""
-        for topic in (camera.video_topic, f'{camera.topic}/compressed', camera.topic):
+        for topic in (camera.video_topic, f'{camera.topic}/{COMPRESSED_TOPIC}', camera.topic):
             if (connection := self._find(topic)) is not None:
                 return connection
         return None
@@ -103,7 +107,7 @@ class EpisodeBag:
     @property
     def has_rows(self) -> bool:
         """Whether our recorder sampled rows while it recorded."""
-        return self._find('row') is not None
+        return self._find(ROW_TOPIC) is not None
 
     @property
     def types(self) -> dict[str, str]:
@@ -161,7 +165,7 @@ class EpisodeBag:
 
 def read_access_unit(message: BagMessage) -> bytes:
     """H.264 bytes of a CompressedVideo message."""
-    assert message.type == VIDEO_TYPE
+    assert message.msgtype == VIDEO_TYPE
     cdr, order = message.cdr, '<I' if message.cdr[1] & 1 else '>I'
     # Time stamp, then frame_id, data and format, each behind its length and at a multiple of four.
     at = _BODY + _STAMP_SIZE

@@ -11,10 +11,13 @@ from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, Message, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 
-from groot_ros.bags.message_types import typestore
-from groot_ros.bags.writer import EPISODE_INFO_TOPIC, STRING_TYPE, EpisodeWriter
+from groot_ros.bags.folder_lock import is_being_recorded
+from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, typestore
+from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.errors import GrootRosError
-from groot_ros.recording.episode_folder import is_being_recorded
+
+# Endings of what `recover_bag` leaves next to the bag: the damaged folder, or one that it was rebuilding when it was stopped.
+LEFT_BY_RECOVERY = ('.torn', '.recovering')
 
 
 @dataclass

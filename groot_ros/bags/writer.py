@@ -11,12 +11,8 @@ from typing import Any
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from groot_ros.bags.message_types import definition, typestore
+from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, definition, typestore
 
-EPISODE_INFO_TOPIC = 'episode_info'
-STRING_TYPE = 'std_msgs/msg/String'
-EPISODE_EVENT_TOPIC = 'episode_event'
-FRAME_STAMP_TOPIC = 'frame_stamp'  # below the topic of a camera whose frames are written as video
 _FLUSH_S = 0.5
 
 

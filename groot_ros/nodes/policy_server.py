@@ -22,6 +22,7 @@ from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
+from groot_ros.message_fields import cdr_stamp_ns, pose_from_msg, stamp_to_ns
 from groot_ros.msg import ActionChunk, PolicyStatus, RobotStatus, TcpDelta
 from groot_ros.policies.async_loader import Loader
 from groot_ros.policies.chunk_scheduler import ScheduleSettings, ScheduleStats
@@ -32,15 +33,14 @@ from groot_ros.policies.policy import Policy
 from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
 from groot_ros.policies.shadow import Shadow
 from groot_ros.ros.lifecycle_node import GrootNode
-from groot_ros.ros.messages import chunk_message, delta_message, figures_message, pose_from_msg, shown
+from groot_ros.ros.messages import chunk_message, delta_message, figures_message, shown
 from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
-from groot_ros.ros.time import stamp_to_ns, to_time_msg
+from groot_ros.ros.time import to_time_msg
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
-from groot_ros.video.frame import cdr_stamp_ns
 
 PARAMETERS = {
     'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),

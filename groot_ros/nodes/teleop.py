@@ -9,6 +9,7 @@ from sensor_msgs.msg import Joy
 
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
+from groot_ros.message_fields import pose_from_msg
 from groot_ros.msg import EpisodeStatus, RobotStatus, TcpDelta
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
@@ -163,8 +164,7 @@ class Teleop(GrootNode):
         return Keyboard()
 
     def _on_target(self, message: PoseStamped) -> None:
-        p, q = message.pose.position, message.pose.orientation
-        self._target = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+        self._target = pose_from_msg(message)
 
     def _on_status(self, message: RobotStatus) -> None:
         if message.state != RobotStatus.ENABLED and isinstance(self._operator, ScriptedOperator):

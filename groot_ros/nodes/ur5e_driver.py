@@ -24,12 +24,13 @@ from groot_ros.hardware.ur5e.modes import (
     SAFETY_MODES,
     stop_reason,
 )
+from groot_ros.message_fields import stamp_to_ns
 from groot_ros.msg import RobotStatus, TcpDelta
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
-from groot_ros.ros.time import stamp_to_ns, to_time_msg
+from groot_ros.ros.time import to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 

@@ -320,7 +320,7 @@ def _delays_s(stream: StreamTrace) -> Array:
 
 
 def _row_streams(trace: EpisodeTrace) -> list[str]:
-    wanted = [*trace.embodiment.row_topics, *(camera.topic for camera in trace.embodiment.cameras)]
+    wanted = trace.embodiment.required_topics
     return [topic for topic in wanted if topic in trace.streams]
 
 

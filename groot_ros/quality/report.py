@@ -74,7 +74,7 @@ def _seconds(trace: EpisodeTrace, stamps_ns: Any) -> np.ndarray:
 
 def _rates(trace: EpisodeTrace) -> str:
     figure, (steps, delays) = plt.subplots(1, 2, figsize=(11, 3.2), layout='constrained')
-    wanted = [*trace.embodiment.row_topics, *(camera.topic for camera in trace.embodiment.cameras)]
+    wanted = trace.embodiment.required_topics
     for colour, topic in zip(
         _COLOURS * 3, [topic for topic in wanted if topic in trace.streams], strict=False
     ):
@@ -146,7 +146,7 @@ def _frames(bag: EpisodeBag, camera: CameraField) -> list[np.ndarray]:
     wanted = set(np.linspace(0, connection.msgcount - 1, _FRAMES).astype(int).tolist())
     decoder, found = H264Decoder(), []
     for index, message in enumerate(bag.messages({camera.topic: connection})):
-        if message.type == VIDEO_TYPE:
+        if message.msgtype == VIDEO_TYPE:
             video = message.decode()
             frame = decoder.decode(
                 message.log_ns, video.data.tobytes()

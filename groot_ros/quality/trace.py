@@ -9,6 +9,7 @@ import numpy as np
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array
+from groot_ros.message_fields import header_stamp_ns
 
 
 @dataclass
@@ -90,7 +91,7 @@ class EpisodeTrace:
 
     def row(self, row: Any) -> None:
         """A groot_ros/Row."""
-        self._ticks_ns.append(row.header.stamp.sec * 1_000_000_000 + row.header.stamp.nanosec)
+        self._ticks_ns.append(header_stamp_ns(row))
         self._segments.append(row.segment)
         self._filled.append(row.frame_filled)
         self._states.extend(row.state)

@@ -3,15 +3,24 @@
 
 from typing import Any
 
-from groot_ros.bags.message_types import HEADER_TYPE, has_header, row_message
+from groot_ros.bags.message_types import (
+    COMPRESSED_TOPIC,
+    EPISODE_EVENT_TOPIC,
+    EPISODE_INFO_TOPIC,
+    FRAME_STAMP_TOPIC,
+    HEADER_TYPE,
+    ROBOT_STATUS_TYPE,
+    ROW_TOPIC,
+    row_message,
+)
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.bags.writer import EPISODE_EVENT_TOPIC, FRAME_STAMP_TOPIC
+from groot_ros.bags.topic_types import has_header
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.quality.trace import EpisodeTrace, FrameStats
-from groot_ros.recording.episode_recorder import STATUS_TYPE
 from groot_ros.sampling.row_builder import RowBuilder, SampledRow
-from groot_ros.video.frame import cdr_stamp_ns, decode_frame
+from groot_ros.video.frame import decode_frame
 
 
 def load_bag_embodiment(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
@@ -38,17 +47,17 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     stamps = {
         f'{camera.topic}/{suffix}': camera.topic
         for camera in embodiment.cameras
-        for suffix in (FRAME_STAMP_TOPIC, 'compressed')
+        for suffix in (FRAME_STAMP_TOPIC, COMPRESSED_TOPIC)
     }
-    ours = {camera.video_topic for camera in embodiment.cameras} | {'episode_info', 'episode_event'}
+    ours = {camera.video_topic for camera in embodiment.cameras} | {EPISODE_INFO_TOPIC, EPISODE_EVENT_TOPIC}
     for message in bag.all_messages():
         topic = message.topic.removeprefix(namespace)
-        if topic == 'row':
+        if topic == ROW_TOPIC:
             trace.row(message.decode())
         elif topic not in ours:
-            stamp_ns = cdr_stamp_ns(message.cdr) if _stamped(message.type) else message.log_ns
+            stamp_ns = cdr_stamp_ns(message.cdr) if _stamped(message.msgtype) else message.log_ns
             trace.message(stamps.get(topic, topic), stamp_ns, message.log_ns)
-        if message.type == STATUS_TYPE:
+        if message.msgtype == ROBOT_STATUS_TYPE:
             trace.robot.note(message.decode())
     trace.overflows, trace.regressions = int(counts.get('overflows', 0)), int(counts.get('regressions', 0))
     for topic, count in counts.get('topics', {}).items():

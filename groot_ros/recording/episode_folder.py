@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
-from groot_ros.bags.reader import LEFT_BY_RECOVERY
+from groot_ros.bags.folder_lock import LOCK_FILE, is_being_recorded
+from groot_ros.bags.recover import LEFT_BY_RECOVERY
 from groot_ros.errors import GrootRosError
 
 _PREFIX = 'episode_'
-_LOCK = '.recorder.lock'
 _PROBE_BYTES = 16 << 20
 INDEX_FILE = 'episodes.json'
 
@@ -44,7 +44,7 @@ class EpisodeFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock: TextIO = (path / _LOCK).open('w')
+            self._lock: TextIO = (path / LOCK_FILE).open('w')
         except OSError as error:
             raise GrootRosError(
                 f'Episodes cannot be written to {path} ({error.strerror}): choose another output_dir.'
@@ -109,19 +109,6 @@ class EpisodeFolder:
     def close(self) -> None:
         """Lets another recorder have the folder."""
         self._lock.close()
-
-
-def is_being_recorded(folder: Path) -> bool:
-    """Whether a recorder holds the folder of episodes now."""
-    lock = folder / _LOCK
-    if not lock.exists():
-        return False
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
 
 
 def finished_bags(folder: Path) -> list[Path]:

@@ -10,37 +10,35 @@ from pathlib import Path
 from typing import Any
 
 from groot_ros.bags.message_types import (
+    COMPRESSED_IMAGE_TYPE,
+    COMPRESSED_TOPIC,
+    EPISODE_EVENT_TOPIC,
     EPISODE_EVENT_TYPE,
+    FRAME_STAMP_TOPIC,
     HEADER_TYPE,
+    IMAGE_TYPE,
+    ROBOT_STATUS_TYPE,
+    ROW_TOPIC,
     ROW_TYPE,
     VIDEO_TYPE,
     compressed_message,
     event_message,
-    has_header,
-    learn_type,
     row_message,
     serialized,
     typestore,
     video_message,
 )
-from groot_ros.bags.writer import EPISODE_EVENT_TOPIC, FRAME_STAMP_TOPIC, EpisodeWriter
+from groot_ros.bags.topic_types import has_header
+from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.quality.trace import EpisodeTrace, FrameStats
 from groot_ros.sampling.row_builder import RowBuilder, SampledRow
-from groot_ros.video.frame import (
-    COMPRESSED_IMAGE_TYPE,
-    IMAGE_TYPE,
-    VideoFrame,
-    cdr_stamp_ns,
-    decode_frame,
-    depth_png,
-    is_depth,
-)
+from groot_ros.video.frame import VideoFrame, decode_frame, depth_png, is_depth
 from groot_ros.video.h264 import H264Encoder
 
 VIDEO_FORMATS = ('h264', 'jpeg', 'raw')
-STATUS_TYPE = 'groot_ros/msg/RobotStatus'
 _QUEUE_LENGTH = 4096  # some seconds of every stream, for a disk that stalls
 _QUEUE_BYTES = 512 << 20
 _STOP, _PAUSE, _RESUME = object(), object(), object()
@@ -232,9 +230,9 @@ class EpisodeRecording:
             self._write_image(topic, arrival_ns, cdr)
         else:
             self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
-            if topic in self.embodiment.row_topics:
+            if topic in self.embodiment.sampled_topics:
                 self._row_builder.take(topic, typestore().deserialize_cdr(cdr, kind))
-            elif kind == STATUS_TYPE:
+            elif kind == ROBOT_STATUS_TYPE:
                 status = typestore().deserialize_cdr(cdr, kind)
                 if self.trace.robot.note(status):
                     self._write_event(arrival_ns, 'source', status.source)
@@ -250,7 +248,9 @@ class EpisodeRecording:
                 f'{message.encoding}; jpeg compressed bgr8',
                 frame.jpeg(self.settings.jpeg_quality),
             )
-            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_IMAGE_TYPE, arrival_ns, jpeg)
+            self._writer.write(
+                f'{self.namespace}{topic}/{COMPRESSED_TOPIC}', COMPRESSED_IMAGE_TYPE, arrival_ns, jpeg
+            )
         else:
             stamp = serialized(message.header, HEADER_TYPE)
             self._writer.write(f'{self.namespace}{topic}/{FRAME_STAMP_TOPIC}', HEADER_TYPE, arrival_ns, stamp)
@@ -262,7 +262,9 @@ class EpisodeRecording:
             png = compressed_message(
                 message.header, f'{message.encoding}; png compressed 16UC1', depth_png(message)
             )
-            self._writer.write(f'{self.namespace}{topic}/compressed', COMPRESSED_IMAGE_TYPE, arrival_ns, png)
+            self._writer.write(
+                f'{self.namespace}{topic}/{COMPRESSED_TOPIC}', COMPRESSED_IMAGE_TYPE, arrival_ns, png
+            )
         else:
             self._writer.write(self.namespace + topic, IMAGE_TYPE, arrival_ns, cdr)
 
@@ -288,35 +290,6 @@ class EpisodeRecording:
             *(self._frame_stats[topic].note(frame.thumbnail()) for topic, frame in row.frames.items()), strict=True
         )
         message = row_message(row, brightness, repeated)
-        self._writer.write(f'{self.namespace}row', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))
+        self._writer.write(f'{self.namespace}{ROW_TOPIC}', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))
         self.trace.row(message)
         self.max_encoder_lag_s = max(self.max_encoder_lag_s, (time.time_ns() - stamp_ns) / 1e9)
-
-
-def check_types(embodiment: Embodiment, topic_types: dict[str, str]) -> list[str]:
-    """Why topics of these types cannot be recorded, a sentence each."""
-    problems = [
-        f'{topic} is of type {kind}, which groot_ros does not know'
-        for topic, kind in topic_types.items()
-        if not _is_known(kind)
-    ]
-    for camera in embodiment.cameras:
-        if (kind := topic_types.get(camera.topic, IMAGE_TYPE)) not in (IMAGE_TYPE, COMPRESSED_IMAGE_TYPE):
-            problems.append(
-                f'{camera.topic} is of type {kind}, and a camera must be {IMAGE_TYPE} or {COMPRESSED_IMAGE_TYPE}'
-            )
-    for field in [*embodiment.state, *(source for _, source, _ in embodiment.commands)]:
-        kind = topic_types.get(field.topic, '')
-        if _is_known(kind) and not _has_field(kind, field.field):
-            problems.append(f'{field.topic} is of type {kind}, which has no {field.field} with a stamp')
-    return list(dict.fromkeys(problems))
-
-
-def _is_known(kind: str) -> bool:
-    return bool(kind) and learn_type(kind)
-
-
-def _has_field(kind: str, path: str) -> bool:
-    if not has_header(kind):
-        return False
-    return path.split('.')[0] in dict(typestore().fielddefs[kind][1])

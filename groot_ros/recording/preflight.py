@@ -3,8 +3,9 @@
 
 from dataclasses import dataclass, field
 
+from groot_ros.bags.topic_types import check_types
 from groot_ros.embodiment import Embodiment
-from groot_ros.recording.episode_recorder import RecordingSettings, check_types
+from groot_ros.recording.episode_recorder import RecordingSettings
 from groot_ros.sampling.stream_monitor import StreamStats
 
 _H264_BYTES_PER_PIXEL, _JPEG_BYTES_PER_PIXEL, _RAW_BYTES_PER_PIXEL = 0.15, 0.4, 4.0
@@ -27,7 +28,7 @@ def preflight(
     embodiment: Embodiment, settings: RecordingSettings, view: RecorderSnapshot, min_free_bytes: float
 ) -> list[str]:
     """Every reason against beginning an episode, a clause each."""
-    needed = [*embodiment.row_topics, *(camera.topic for camera in embodiment.cameras)]
+    needed = embodiment.required_topics
     absent = [topic for topic in needed if topic not in view.types]
     problems = [f'nothing publishes {", ".join(absent)}: start its driver'] if absent else []
     problems += check_types(embodiment, view.types)

@@ -2,9 +2,7 @@
 """What the policy server says, as messages."""
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped
 
-from groot_ros.geometry import Array
 from groot_ros.msg import ActionChunk, PolicyStatus, TcpDelta
 from groot_ros.policies.action_decoder import DecodedActions
 from groot_ros.policies.chunk_scheduler import ScheduleStats
@@ -55,12 +53,6 @@ def shown(status: PolicyStatus) -> dict[str, str]:
         'turn at seams p95 (rad)': f'{status.chunk_transition_turn_p95:.3f}',
         'second difference p95 (mm)': f'{status.action_roughness_p95 * 1e3:.3f}',
     }
-
-
-def pose_from_msg(message: PoseStamped) -> Array:
-    """x y z and the quaternion x y z w."""
-    p, q = message.pose.position, message.pose.orientation
-    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
 
 
 def _p95(values) -> float:

@@ -7,8 +7,3 @@ from builtin_interfaces.msg import Time
 def to_time_msg(stamp_ns: int) -> Time:
     """The builtin_interfaces/Time of a time in nanoseconds."""
     return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
-
-
-def stamp_to_ns(stamp: Time) -> int:
-    """The nanoseconds of a builtin_interfaces/Time."""
-    return stamp.sec * 1_000_000_000 + stamp.nanosec

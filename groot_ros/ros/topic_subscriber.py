@@ -11,10 +11,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
 
-from groot_ros.bags.message_types import has_header
+from groot_ros.bags.topic_types import has_header
 from groot_ros.embodiment import Embodiment
+from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
-from groot_ros.video.frame import cdr_stamp_ns
 
 _DEPTH = 200
 
@@ -33,7 +33,7 @@ class StreamWatch:
         on_lost: Callable[[str, int], None],
     ) -> None:
         self._node, self._on_message, self._on_lost = node, on_message, on_lost
-        self.needed = [*embodiment.row_topics, *(camera.topic for camera in embodiment.cameras)]
+        self.needed = embodiment.required_topics
         self.wanted = list(dict.fromkeys([*self.needed, *embodiment.extra_topics]))
         self.types: dict[str, str] = {}
         self.unknown: dict[str, str] = {}

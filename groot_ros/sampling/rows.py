@@ -9,6 +9,7 @@ import numpy as np
 from groot_ros.embodiment import ACTION_9D, STATE_9D, ActionField, Embodiment, TopicField
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, continuous_signs, deltas_between, pose_to_eef_9d
+from groot_ros.message_fields import header_stamp_ns, pose_from_msg
 from groot_ros.sampling.stream import Stream, to_array
 
 
@@ -57,7 +58,7 @@ class RowSampler:
             self._by_topic.setdefault(source.topic, []).append((source, stream))
 
     def add(self, topic: str, message: Any) -> None:
-        """Takes a decoded message of one of embodiment.row_topics."""
+        """Takes a decoded message of one of embodiment.sampled_topics."""
         stamp_ns = header_stamp_ns(message)
         for source, stream in self._by_topic[topic]:
             if matches_source(message, source):
@@ -184,8 +185,7 @@ def _extract(message: Any, source: TopicField) -> Array:
             )
         return np.array([values[names.index(joint)] for joint in source.joints], float)
     if source.field == 'pose':
-        position, rotation = message.pose.position, message.pose.orientation
-        return np.array([position.x, position.y, position.z, rotation.x, rotation.y, rotation.z, rotation.w])
+        return pose_from_msg(message)
     value = message
     for part in source.field.split('.'):
         value = getattr(value, part)
@@ -196,12 +196,6 @@ def _extract(message: Any, source: TopicField) -> Array:
         found = f'{len(numbers)} numbers in {source.field} where the embodiment says {source.size}'
         raise GrootRosError(f'{source.topic} has {found}: mend `numbers` or `indices`.')
     return numbers
-
-
-def header_stamp_ns(message: Any) -> int:
-    """header.stamp in ns."""
-    stamp = message.header.stamp
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def _stream(source: TopicField) -> Stream:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of ROS messages as arrays, without copying where the layout allows it. Imports no ROS."""
 
-import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +8,8 @@ import cv2
 import numpy as np
 
 from groot_ros.errors import GrootRosError
+from groot_ros.message_fields import header_stamp_ns
 
-IMAGE_TYPE = 'sensor_msgs/msg/Image'
-COMPRESSED_IMAGE_TYPE = 'sensor_msgs/msg/CompressedImage'
 # encoding: pixel format of FFmpeg, bytes of a pixel
 _COLOURS = {
     'rgb8': ('rgb24', 3), 'bgr8': ('bgr24', 3), 'rgba8': ('rgba', 4), 'bgra8': ('bgra', 4), 'mono8': ('gray', 1), '8UC3': ('bgr24', 3),
@@ -83,15 +81,9 @@ class VideoFrame:
         return cv2.imencode('.jpg', self.bgr(), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
 
 
-def cdr_stamp_ns(cdr: bytes) -> int:
-    """header.stamp in ns of a serialized message that begins with a std_msgs/Header, without decoding the rest."""
-    seconds, nanoseconds = struct.unpack_from('<iI' if cdr[1] & 1 else '>iI', cdr, 4)
-    return seconds * 1_000_000_000 + nanoseconds
-
-
 def decode_frame(message: Any) -> VideoFrame:
     """The frame of a sensor_msgs/Image or CompressedImage. Raises GrootRosError for one that is not 8-bit colour or grey."""
-    stamp_ns = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    stamp_ns = header_stamp_ns(message)
     if not hasattr(message, 'encoding'):
         return VideoFrame(stamp_ns, _decompressed(message), 'bgr24')
     if message.encoding not in _COLOURS:

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from groot_ros.bags.bulk_decode import decode_columns
-from groot_ros.bags.message_types import EPISODE_EVENT_TYPE, VIDEO_TYPE
+from groot_ros.bags.message_types import EPISODE_EVENT_TOPIC, EPISODE_EVENT_TYPE, ROW_TOPIC, VIDEO_TYPE
 from groot_ros.bags.reader import BagMessage, EpisodeBag, read_access_unit
-from groot_ros.bags.writer import EPISODE_EVENT_TOPIC
+from groot_ros.bags.topic_types import check_types
 from groot_ros.dataset.sources.segment import EpisodeMetadata, Segment
 from groot_ros.dataset.sources.time_ranges import TimeRange, recorded_time_ranges
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.recording.episode_recorder import check_types
+from groot_ros.message_fields import cdr_stamp_ns, header_stamp_ns, stamp_to_ns
 from groot_ros.sampling.row_builder import FrameBuffer, RowBuilder, SampledRow
-from groot_ros.sampling.rows import RowSampler, RowTable, TickSample, build_rows, header_stamp_ns
-from groot_ros.video.frame import VideoFrame, cdr_stamp_ns, decode_frame
+from groot_ros.sampling.rows import RowSampler, RowTable, TickSample, build_rows
+from groot_ros.video.frame import VideoFrame, decode_frame
 from groot_ros.video.h264 import H264Decoder
 from groot_ros.video.mp4 import Mp4Copier, Mp4Encoder, cut_mp4, find_keyframes
 
@@ -54,7 +54,7 @@ def recorded_spans(
     Raises MissingSampleError where a stream has a gap.
     """
     films = films or {}
-    wanted = [*embodiment.row_topics, 'row', EPISODE_EVENT_TOPIC, *films]
+    wanted = [*embodiment.sampled_topics, ROW_TOPIC, EPISODE_EVENT_TOPIC, *films]
     connections = {
         topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted
     }
@@ -63,9 +63,9 @@ def recorded_spans(
     for message in bag.messages(connections):
         if message.topic in films:
             films[message.topic].add(message)
-        elif message.type != EPISODE_EVENT_TYPE:
+        elif message.msgtype != EPISODE_EVENT_TYPE:
             sampling.add(message)
-            for film in films.values() if message.topic == 'row' else ():
+            for film in films.values() if message.topic == ROW_TOPIC else ():
                 film.tick(cdr_stamp_ns(message.cdr))
         elif message.decode().kind == 'resumed':
             samples = sampling.finish()
@@ -181,7 +181,7 @@ class _Sampling:
 
     def add(self, message: BagMessage) -> None:
         """Takes a row of the recorder, or a message of a topic that rows are sampled from."""
-        if message.topic == 'row':
+        if message.topic == ROW_TOPIC:
             self._ticks.append(cdr_stamp_ns(message.cdr))
             return
         self._batch[message.topic].append(message.cdr)
@@ -378,7 +378,7 @@ def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowBuilder
         _Frames(embodiment, videos),
     )
     for message in bag.messages(connections):
-        if message.type == EPISODE_EVENT_TYPE:
+        if message.msgtype == EPISODE_EVENT_TYPE:
             if message.decode().kind == 'resumed':
                 rows.new_segment()
             continue
@@ -415,7 +415,7 @@ class _Frames:
     def _decoded(self, message: BagMessage) -> VideoFrame:
         decoded = message.decode()
         if message.topic in self._decoders:
-            stamp_ns = decoded.timestamp.sec * 1_000_000_000 + decoded.timestamp.nanosec
+            stamp_ns = stamp_to_ns(decoded.timestamp)
             return self._decoders[message.topic].decode(stamp_ns, read_access_unit(message))
         return decode_frame(decoded)
 

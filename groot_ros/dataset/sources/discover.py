@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from groot_ros.bags.reader import LEFT_BY_RECOVERY
+from groot_ros.bags.recover import LEFT_BY_RECOVERY
 from groot_ros.errors import GrootRosError
 
 Kind = Literal['bag', 'hdf5', 'lerobot']

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from groot_ros.bags.message_types import EPISODE_STATUS_TYPE
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.config_files import checked, read_yaml
-
-_STATUS_TYPE = 'groot_ros/msg/EpisodeStatus'
+from groot_ros.message_fields import header_stamp_ns
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def load_ranges(path: Path) -> list[RangeEntry]:
 
 def recorded_time_ranges(bag: EpisodeBag) -> list[TimeRange]:
     """The episodes that our recorder recorded while somebody else recorded everything; empty where the bag does not tell."""
-    topics = {topic: kind for topic, kind in bag.types.items() if kind == _STATUS_TYPE}
+    topics = {topic: kind for topic, kind in bag.types.items() if kind == EPISODE_STATUS_TYPE}
     if bag.has_rows or len(topics) != 1:
         return []
     found, start_ns, task = [], 0, ''
     for message in bag.messages_of_topic(next(iter(topics))):
         status = message.decode()
-        stamp_ns = status.header.stamp.sec * 1_000_000_000 + status.header.stamp.nanosec
+        stamp_ns = header_stamp_ns(status)
         if start_ns and status.state != status.RECORDING:
             found.append(TimeRange(start_ns, stamp_ns, task))
             start_ns = 0

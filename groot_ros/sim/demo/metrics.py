@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from groot_ros.bags.message_types import ROW_TOPIC
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.convert import ConversionReport
 from groot_ros.dataset.sources.bag import read_samples
@@ -132,7 +133,10 @@ def truth_figures(bags: Path, truth_file: Path, embodiment: Embodiment, episodes
         with EpisodeBag(path) as bag:
             samples = read_samples(bag, embodiment)
             live = np.array(
-                [row.decode().state for row in bag.messages({'row': bag.connections(embodiment)['row']})]
+                [
+                    row.decode().state
+                    for row in bag.messages({ROW_TOPIC: bag.connections(embodiment)[ROW_TOPIC]})
+                ]
             )
         states = np.array([sample.state for sample in samples])
         parity += int(np.sum(live != states))

@@ -11,10 +11,12 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib import pyplot as plt
 
 from groot_ros import __version__
+from groot_ros.bags.message_types import ROW_TOPIC
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.sources.discover import find_bags
 from groot_ros.dataset.writers.features import video_file
 from groot_ros.embodiment import Embodiment
+from groot_ros.message_fields import header_stamp_ns
 from groot_ros.reports.plots import frame_strip, plot
 from groot_ros.sim.demo.metrics import Metric, ReplayMatch, dataset_episode
 from groot_ros.video.mp4 import read_frames
@@ -110,9 +112,9 @@ def _rate_plot(result: DemoResult) -> str:
         with EpisodeBag(path) as bag:
             rows = [
                 message.decode()
-                for message in bag.messages({'row': bag.connections(result.embodiment)['row']})
+                for message in bag.messages({ROW_TOPIC: bag.connections(result.embodiment)[ROW_TOPIC]})
             ]
-        ticks_s = np.array([row.header.stamp.sec + row.header.stamp.nanosec / 1e9 for row in rows])
+        ticks_s = np.array([header_stamp_ns(row) / 1e9 for row in rows])
         intervals.plot(ticks_s[1:] - ticks_s[0], np.diff(ticks_s) * 1e3, label=path.name, linewidth=1)
         ages.plot(ticks_s - ticks_s[0], np.max([row.ages for row in rows], axis=1) * 1e3, linewidth=1)
     period_ms = 1e3 / result.embodiment.fps

@@ -23,10 +23,10 @@ from groot_ros.dataset.validation.validate import ValidationReport, validate
 from groot_ros.embodiment import STATE_COLUMN, Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
+from groot_ros.message_fields import header_stamp_ns, pose_from_msg
 from groot_ros.msg import EpisodeStatus, PolicyStatus, TcpDelta
 from groot_ros.resources import share_directory
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
-from groot_ros.ros.time import stamp_to_ns
 from groot_ros.sim.demo.metrics import (
     Metric,
     TimedPath,
@@ -100,19 +100,18 @@ class Watcher:
 
     def _on_status(self, message: EpisodeStatus) -> None:
         self.saved, self.recording = message.saved, message.state == EpisodeStatus.RECORDING
-        needed = {*self.embodiment.row_topics, *(camera.topic for camera in self.embodiment.cameras)}
+        needed = self.embodiment.required_topics
         self.flowing = all(stream.rate > 0 for stream in message.streams if stream.topic in needed)
 
     def _on_policy(self, message: PolicyStatus) -> None:
         self.policy = message
 
     def _on_pose(self, message: PoseStamped) -> None:
-        p, q = message.pose.position, message.pose.orientation
-        self.poses.append((stamp_to_ns(message.header.stamp), np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])))
+        self.poses.append((header_stamp_ns(message), pose_from_msg(message)))
 
     def _on_delta(self, message: TcpDelta) -> None:
         if self.policy.state == PolicyStatus.RUNNING and not self.policy.reason and not self.first_delta_ns:
-            self.first_delta_ns = stamp_to_ns(message.header.stamp)
+            self.first_delta_ns = header_stamp_ns(message)
 
 
 def run_demo(output: Path, episodes: int, host: str) -> int:
