@@ -39,11 +39,11 @@ def overhead() -> Figures:
     """One 640x480 camera: sampling and sending an observation, reading an answer and making the first command of it."""
     scenario = Scenario(fps=20.0, camera_hz=(20.0,), seconds=3.0, size=(640, 480))
     embodiment = make_embodiment(scenario)
-    observer, newest_ns = ObservationBuilder(embodiment, max_observation_age_s=5.0), 0
+    builder, newest_ns = ObservationBuilder(embodiment, max_observation_age_s=5.0), 0
     kinds = {**TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
     for topic, _, cdr in Messages(scenario):
         newest_ns = max(newest_ns, cdr_stamp_ns(cdr))
-        observer.add(topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, kinds[topic]))
+        builder.add(topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, kinds[topic]))
     stop = threading.Event()
     server = Server(LocalBackend(HoldPolicy(embodiment), embodiment), HOST, PORT)
     thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
@@ -56,24 +56,24 @@ def overhead() -> Figures:
     for ask in range(ASKS):
         scheduler.start(signals.DOWN)
         began_s = time.perf_counter()
-        observation = observer.observe(newest_ns, 'go on')
+        observation = builder.observe(newest_ns, 'go on')
         seen_s = time.perf_counter()
         answer = policy.infer(observation)
-        answered_s = time.perf_counter()
+        replied_s = time.perf_counter()
         targets = decode_actions(answer, embodiment, scheduler.target(ask))
         scheduler.add(targets.poses, targets.openings, ask, ask)
         pose, _ = scheduler.sample(ask + ROW_S)
         deltas_between(np.array([signals.DOWN, pose]))
         done_s = time.perf_counter()
         sampled.append(seen_s - began_s)
-        asked.append(answered_s - seen_s)
-        commanded.append(done_s - answered_s)
-        together.append(done_s - answered_s + seen_s - began_s)
+        asked.append(replied_s - seen_s)
+        commanded.append(done_s - replied_s)
+        together.append(done_s - replied_s + seen_s - began_s)
     stop.set()
     thread.join()
     policy.close()
     return [
-        *percentiles('observation sampled and its pictures turned to RGB', sampled),
+        *percentiles('observation sampled and its images turned to RGB', sampled),
         *percentiles('made smaller, packed, there and back on loopback', asked),
         *percentiles('answer to first command', commanded),
         *percentiles('first and third together', together),

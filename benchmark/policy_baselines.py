@@ -50,7 +50,7 @@ class Rival:
         while time.time_ns() < due_ns:
             rclpy.spin_once(self.node, timeout_sec=max(min((due_ns - time.time_ns()) / 1e9, 0.005), 0.0))
 
-    def ask(self, pose: Array) -> Array:
+    def submit(self, pose: Array) -> Array:
         """Deltas (16, 6), after as many tries as it takes."""
         observation = {
             'video': {},
@@ -84,7 +84,7 @@ def stop_and_go(rival: Rival, until_s: float) -> None:
     while time.monotonic() < until_s:
         rival.hold()
         rival.spin_until(time.time_ns() + 5_000_000)
-        deltas, began_ns = rival.ask(rival.pose), time.time_ns()
+        deltas, began_ns = rival.submit(rival.pose), time.time_ns()
         for step in range(USED):
             rival.send(deltas[step], began_ns + round(step * ROW_S * 1e9))
             rival.spin_until(began_ns + round((step + 1) * ROW_S * 1e9))
@@ -95,7 +95,7 @@ def linear(rival: Rival, until_s: float) -> None:
 
     def work() -> None:
         while (question := questions.get()) is not None:
-            answers.put((question[0], rival.ask(question[1])))
+            answers.put((question[0], rival.submit(question[1])))
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

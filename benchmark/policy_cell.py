@@ -43,7 +43,7 @@ action:
   - {name: delta_tcp_orientation, kind: delta_rotation, of: tcp_pose}
   - {name: gripper_command, kind: command, column: gripper}
 cameras:
-  - {name: zed_camera, column: picture, width: 64, height: 48}
+  - {name: zed_camera, column: image, width: 64, height: 48}
 """
 
 
@@ -65,7 +65,7 @@ def recorded(start: Array) -> Iterator[ArrayEpisode]:
             'pose': poses,
         }
         yield ArrayEpisode(
-            {**numbers, 'picture': np.zeros((rows, SIZE['height'], SIZE['width'], 3), np.uint8)},
+            {**numbers, 'image': np.zeros((rows, SIZE['height'], SIZE['width'], 3), np.uint8)},
             'follow the curve',
         )
 

@@ -42,7 +42,7 @@ LATENCIES_S, JITTER, LOST = (0.05, 0.1, 0.2, 0.4), 0.2, 0.05
 SECONDS, AFTER_S, ROW_S = 20.0, 3.0, 1 / 20
 LEAD_S = 0.13
 STILL_SHARE = 0.1
-# The model looks at no picture, but nothing is observed without one.
+# The model looks at no image, but nothing is observed without one.
 SIZE = {'width': 64, 'height': 48}
 
 
@@ -160,7 +160,11 @@ def run(
             commander.until(lambda: status[-1].state == PolicyStatus.STOPPED, SECONDS)
             seen = status[-1]
             told = [
-                ('seam jump as the policy server tells it, p95', seen.chunk_transition_jump_p95 * 1e3, 'mm'),
+                (
+                    'transition jump as the policy server tells it, p95',
+                    seen.chunk_transition_jump_p95 * 1e3,
+                    'mm',
+                ),
                 ('steps dropped', seen.dropped_share * 100, '%'),
                 ('stopped before its time', float(seen.state == PolicyStatus.STOPPED), ''),
             ]

@@ -52,7 +52,7 @@ class PathModel:
         return {'video': Modality([0], []), 'state': Modality([0], ['tcp_pose']), 'action': Modality(list(range(HORIZON)), names),
                 'language': Modality([0], [self._embodiment.language])}  # fmt: skip
 
-    def facts(self) -> dict:
+    def extra_info(self) -> dict:
         """Nothing."""
         return {}
 

@@ -35,11 +35,11 @@ def run(scheduler, latency, seconds=6.0, tick_s=0.01, lost=lambda n: False, chun
         while replies and replies[0][0] <= now:
             _, observed, answer = replies.pop(0)
             if answer is None:
-                scheduler.lost(now)
+                scheduler.reply_lost(now)
             else:
                 scheduler.add(*answer, observed, now)
         if scheduler.wants_request(now):
-            scheduler.requested(now)
+            scheduler.request_sent(now)
             gone = lost(requests)
             replies.append((now + (0.5 if gone else latency(rng)), now, None if gone else chunk(now)))
             requests += 1
@@ -61,16 +61,16 @@ def test_a_policy_that_is_late_is_followed_in_time(latency):
     # Poses between two steps lie on a straight line: 0.1 m * 0.05^2 / 8 beside the circle. A latency of half a chunk leaves no reserve:
     # the next one comes when the motion has begun to run out.
     assert errors_m(times, poses).max() < (5e-5 if latency < 0.4 else 2.5e-3)
-    assert not scheduler.starved(times[-1])
+    assert not scheduler.is_exhausted(times[-1])
     if latency:
-        assert scheduler.figures.dropped_share == pytest.approx(latency / PERIOD / 16, abs=0.07)
+        assert scheduler.stats.dropped_share == pytest.approx(latency / PERIOD / 16, abs=0.07)
 
 
 def test_lost_replies_cost_no_motion_while_the_chunk_lasts():
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD, inference_interval_s=0.2))
     times, poses = run(scheduler, lambda rng: 0.05 + 0.02 * rng.random(), lost=lambda n: n > 0 and n % 7 == 0)
     assert errors_m(times, poses).max() < 1e-3
-    assert scheduler.figures.late > 0
+    assert scheduler.stats.late > 0
 
 
 def test_deltas_that_are_integrated_from_the_target_lose_no_motion():
@@ -111,9 +111,9 @@ def test_a_seam_has_no_jump_and_lies_between_both(offset, turn, blend):
     np.testing.assert_allclose(
         poses[-1][:3], apply_delta(truth(times[-1]), np.array([offset, 0, 0, 0, 0, 0]))[:3], atol=1e-4
     )
-    seam = scheduler.figures.seams[-1]
-    assert seam.jump_m == pytest.approx(abs(offset), abs=1e-4)
-    assert seam.jump_rad == pytest.approx(abs(turn), abs=1e-4)
+    transition = scheduler.stats.transitions[-1]
+    assert transition.jump_m == pytest.approx(abs(offset), abs=1e-4)
+    assert transition.jump_rad == pytest.approx(abs(turn), abs=1e-4)
 
 
 def test_starvation_runs_out_to_a_stop_within_its_distance():
@@ -124,8 +124,8 @@ def test_starvation_runs_out_to_a_stop_within_its_distance():
     scheduler.add(poses, openings, 0.0, 0.0)
     times = np.arange(0.7, 1.2, 0.01)
     sampled = np.array([scheduler.sample(t)[0] for t in times])
-    assert not scheduler.starved(0.85)
-    assert scheduler.starved(0.91)
+    assert not scheduler.is_exhausted(0.85)
+    assert scheduler.is_exhausted(0.91)
     np.testing.assert_array_equal(sampled[-1], sampled[-5])
     beyond = np.linalg.norm(sampled[-1][:3] - poses[-1][:3])
     assert 0 < beyond <= settings_.stop_distance_m + 1e-9
@@ -139,7 +139,7 @@ def test_a_chunk_that_comes_too_late_is_counted_and_not_taken():
     assert scheduler.add(*chunk_of(0.0), 0.0, 0.0) == 0.0
     before = scheduler.sample(2.0)[0]
     assert scheduler.add(*chunk_of(0.5), 0.5, 2.0) is None
-    assert scheduler.figures.late == 1
+    assert scheduler.stats.late == 1
     np.testing.assert_array_equal(scheduler.sample(2.0)[0], before)
 
 
@@ -150,7 +150,7 @@ def test_the_first_chunk_begins_when_it_comes():
     scheduler.add(*chunk_of(0.0), 0.0, 0.3)
     np.testing.assert_allclose(scheduler.sample(0.3)[0], truth(0.0), atol=1e-12)
     np.testing.assert_allclose(scheduler.sample(0.35)[0][:3], truth(0.05)[:3], atol=1e-9)
-    assert scheduler.figures.dropped == 0
+    assert scheduler.stats.dropped == 0
 
 
 def test_the_target_stays_near_the_measured_pose():
@@ -209,7 +209,7 @@ def test_averaged_chunks_lie_between_theirs():
 def test_requests_go_out_early_enough_for_the_latency():
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD, inference_interval_s=10.0, margin_s=0.05))
     scheduler.start(truth(0.0))
-    scheduler.requested(0.0)
+    scheduler.request_sent(0.0)
     assert not scheduler.wants_request(0.1)
     scheduler.add(*chunk_of(0.0), 0.0, 0.3)
     assert not scheduler.wants_request(1.1 - 0.35 - 0.01)

@@ -20,7 +20,7 @@ from groot_ros.dataset.convert import convert
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import PolicyError
 from groot_ros.inference.client import Client
-from groot_ros.inference.protocol import FLAVOURS, Modality, WireError, pack, unpack
+from groot_ros.inference.protocol import GR00T_VERSIONS, Modality, ProtocolError, pack, unpack
 from groot_ros.inference.server import Server
 from groot_ros.policies.local_backend import LocalBackend
 from groot_ros.policies.policy import Observation
@@ -33,7 +33,7 @@ ARRAYS = hnp.arrays(
 )
 
 
-@pytest.mark.parametrize('gr00t_version', FLAVOURS)
+@pytest.mark.parametrize('gr00t_version', GR00T_VERSIONS)
 @given(array=ARRAYS, number=st.integers(-(2**40), 2**40), text=st.text(max_size=20))
 def test_messages_come_back_as_they_were(gr00t_version, array, number, text):
     back = unpack(pack({'a': array, 'n': {'x': [number, text, None]}}, gr00t_version))
@@ -42,7 +42,7 @@ def test_messages_come_back_as_they_were(gr00t_version, array, number, text):
     assert back['n'] == {'x': [number, text, None]}
 
 
-@pytest.mark.parametrize('gr00t_version', FLAVOURS)
+@pytest.mark.parametrize('gr00t_version', GR00T_VERSIONS)
 def test_modalities_come_back(gr00t_version):
     sent = Modality(
         [0, 1], ['a', 'b'], [] if gr00t_version == 'n1.5' else [{'rep': 'RELATIVE', 'state_key': None}]
@@ -59,7 +59,7 @@ def test_the_bytes_are_those_of_msgpack_numpy():
 
 @given(st.binary(max_size=200))
 def test_garbage_is_a_wire_error_or_a_harmless_value(data):
-    with contextlib.suppress(WireError):
+    with contextlib.suppress(ProtocolError):
         unpack(data)
 
 
@@ -73,9 +73,9 @@ def test_garbage_is_a_wire_error_or_a_harmless_value(data):
     ],
 )
 def test_arrays_of_objects_and_broken_ones_are_refused(message):
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         unpack(msgpack.packb(message))
-    with pytest.raises(WireError):
+    with pytest.raises(ProtocolError):
         pack(np.array([object()]), 'n1.7')
 
 
@@ -92,7 +92,7 @@ class Model:
     def modalities(self):
         return self.modality
 
-    def facts(self):
+    def extra_info(self):
         return self.told
 
     def get_action(self, observation, options):
@@ -131,8 +131,8 @@ def observation(embodiment):
     return Observation(0, np.arange(embodiment.state_size, dtype=float), images, 'put the cube away')
 
 
-@pytest.mark.parametrize('gr00t_version', FLAVOURS)
-def test_a_policy_behind_each_flavour(serve, embodiment, gr00t_version):
+@pytest.mark.parametrize('gr00t_version', GR00T_VERSIONS)
+def test_a_policy_behind_each_gr00t_version(serve, embodiment, gr00t_version):
     model = Model(embodiment)
     policy = RemotePolicy(
         Client(*serve(model, gr00t_version=gr00t_version), gr00t_version), embodiment, gr00t_version
@@ -198,14 +198,14 @@ def test_poses_relative_to_the_state_fit_an_embodiment_with_a_pose():
 def test_a_model_that_looks_back_sees_the_rows_before_the_newest(serve, embodiment):
     model = Model(embodiment, video=Modality([-15, 0], ['zed_camera']), state=Modality([-1, 0], ['tcp_pose']))
     policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
-    assert policy.spec.steps == (-15, -1, 0)
+    assert policy.spec.observation_indices == (-15, -1, 0)
     newest = observation(embodiment)
     newest.earlier = {step: observation(embodiment) for step in (-15, -1)}
     newest.earlier[-15].images['zed_camera'][:] = 200
     newest.earlier[-1].state[:] = -1.0
     policy.infer(newest)
     seen = model.asked[0]
-    assert [int(picture[0, 0, 0]) for picture in seen['video']['zed_camera'][0]] == [200, 7]
+    assert [int(image[0, 0, 0]) for image in seen['video']['zed_camera'][0]] == [200, 7]
     np.testing.assert_array_equal(seen['state']['tcp_pose'][0], [np.full(7, -1.0), np.arange(13, 20)])
     policy.close()
 

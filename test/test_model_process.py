@@ -287,7 +287,7 @@ def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, ac
 def test_a_policy_of_lerobot_with_other_rows_is_refused_by_name(lerobot, act):
     with pytest.raises(
         PolicyError,
-        match=r'does not fit the embodiment so101_dualcam: it wants the picture observation\.images\.zed_camera; its state has 20',
+        match=r'does not fit the embodiment so101_dualcam: it wants the image observation\.images\.zed_camera; its state has 20',
     ):
         make_policy(PolicyChoice('lerobot', str(act)), load_embodiment('so101_dualcam'), lambda line: None)
 
@@ -311,12 +311,12 @@ def test_a_model_in_its_own_process_answers_dies_and_comes_back(gr00t, tmp_path,
         )
         pid = policy._process._process.pid
         os.kill(pid, signal.SIGKILL)
-        assert eventually(lambda: 'SIGKILL' in policy.trouble())
+        assert eventually(lambda: 'SIGKILL' in policy.unavailable_reason())
         with pytest.raises(
             PolicyError, match='GR00T checkpoint-10000 does not run: it was killed by SIGKILL'
         ):
             policy.infer(seen())
-        assert eventually(lambda: not policy.trouble())
+        assert eventually(lambda: not policy.unavailable_reason())
         assert policy.infer(seen())['gripper_command'].shape == (16, 1)
         assert policy._process._process.pid != pid
     finally:

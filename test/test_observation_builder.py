@@ -14,19 +14,19 @@ from .test_policy_runner import MadeUpWorker
 
 
 def fed(synthetic, embodiment, until_s=2.0, leave_out=(), **options):
-    """An observer that has seen a synthetic episode up to a time, and that time."""
+    """A builder that has seen a synthetic episode up to a time, and that time."""
     episode = synthetic(seconds=until_s)
-    observer = ObservationBuilder(embodiment, **options)
+    builder = ObservationBuilder(embodiment, **options)
     for arrival_ns, topic, message in episode.entries():
         if arrival_ns <= until_s * 1e9 and topic not in leave_out:
             stamp = message.header.stamp
-            observer.add(topic, stamp_to_ns(stamp), message)
-    return observer, round(until_s * 1e9)
+            builder.add(topic, stamp_to_ns(stamp), message)
+    return builder, round(until_s * 1e9)
 
 
 def test_the_newest_whole_tick_is_seen_as_it_was(synthetic, embodiment, known):
-    observer, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.2)
-    seen = observer.observe(known.t0_ns + until_ns, 'go on')
+    builder, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.2)
+    seen = builder.observe(known.t0_ns + until_ns, 'go on')
     t = (seen.tick_ns - known.t0_ns) / 1e9
     assert 0 <= until_ns / 1e9 - t < 0.11
     np.testing.assert_allclose(seen.state[:6], known.motion.joints(t), atol=1e-5)
@@ -37,8 +37,10 @@ def test_the_newest_whole_tick_is_seen_as_it_was(synthetic, embodiment, known):
 
 
 def test_earlier_rows_are_seen_where_a_policy_wants_them(synthetic, embodiment, known):
-    observer, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.2, steps=(-15, -1, 0))
-    seen = observer.observe(known.t0_ns + until_ns, '')
+    builder, until_ns = fed(
+        synthetic, embodiment, max_observation_age_s=0.2, observation_indices=(-15, -1, 0)
+    )
+    seen = builder.observe(known.t0_ns + until_ns, '')
     row_s = 1 / embodiment.fps
     for step in (-15, -1):
         t = (seen.tick_ns - known.t0_ns) / 1e9 + step * row_s
@@ -49,22 +51,22 @@ def test_earlier_rows_are_seen_where_a_policy_wants_them(synthetic, embodiment, 
 
 @pytest.mark.parametrize('topic', ['joint_states', 'gripper/state', 'tcp_pose', 'zed/image'])
 def test_nothing_is_made_up_for_a_stream_that_is_missing(synthetic, embodiment, known, topic):
-    observer, until_ns = fed(synthetic, embodiment, leave_out=(topic,))
-    missing = observer.observe(known.t0_ns + until_ns, '')
+    builder, until_ns = fed(synthetic, embodiment, leave_out=(topic,))
+    missing = builder.observe(known.t0_ns + until_ns, '')
     assert isinstance(missing, ObservationUnavailable)
     assert f'nothing has come on {topic}' in missing.reason
 
 
 def test_a_stream_that_falls_silent_is_named_with_its_silence(synthetic, embodiment, known):
-    observer, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.3)
-    missing = observer.observe(known.t0_ns + until_ns + 700_000_000, '')
+    builder, until_ns = fed(synthetic, embodiment, max_observation_age_s=0.3)
+    missing = builder.observe(known.t0_ns + until_ns + 700_000_000, '')
     assert isinstance(missing, ObservationUnavailable)
     assert missing.reason.startswith('zed/image has been silent for 0.7')
 
 
 def test_an_observer_that_has_not_seen_enough_waits(synthetic, embodiment, known):
-    observer, until_ns = fed(synthetic, embodiment, until_s=0.4, steps=(-15, 0))
-    assert isinstance(observer.observe(known.t0_ns + until_ns, ''), ObservationUnavailable)
+    builder, until_ns = fed(synthetic, embodiment, until_s=0.4, observation_indices=(-15, 0))
+    assert isinstance(builder.observe(known.t0_ns + until_ns, ''), ObservationUnavailable)
 
 
 class Foreseeing(HoldPolicy):
@@ -86,13 +88,13 @@ class Foreseeing(HoldPolicy):
 
 
 def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, embodiment, known):
-    observer, asker = ObservationBuilder(embodiment, kept_s=4.0), MadeUpWorker(Foreseeing(embodiment, known))
-    shadow = Shadow(asker, observer, 1 / embodiment.fps, inference_interval_s=0.2)
+    builder, worker = ObservationBuilder(embodiment, kept_s=4.0), MadeUpWorker(Foreseeing(embodiment, known))
+    shadow = Shadow(worker, builder, 1 / embodiment.fps, inference_interval_s=0.2)
     for arrival_ns, topic, message in synthetic(seconds=4.0).entries():
         stamp = message.header.stamp
-        observer.add(topic, stamp_to_ns(stamp), message)
-        asker.now_ns = known.t0_ns + arrival_ns
-        shadow.tick(asker.now_ns, 'go on')
+        builder.add(topic, stamp_to_ns(stamp), message)
+        worker.now_ns = known.t0_ns + arrival_ns
+        shadow.tick(worker.now_ns, 'go on')
     found = shadow.evaluation.as_dict()
     assert 10 < found['chunks'] <= 20
     assert shadow.problem == ''
@@ -102,7 +104,7 @@ def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, em
 
 
 def test_the_shadow_says_what_is_wrong_and_goes_on(synthetic, embodiment, known):
-    observer, asker = ObservationBuilder(embodiment), MadeUpWorker(Foreseeing(embodiment, known))
-    shadow = Shadow(asker, observer, 1 / embodiment.fps, inference_interval_s=0.2)
+    builder, worker = ObservationBuilder(embodiment), MadeUpWorker(Foreseeing(embodiment, known))
+    shadow = Shadow(worker, builder, 1 / embodiment.fps, inference_interval_s=0.2)
     shadow.tick(known.t0_ns, '')
     assert 'nothing has come on' in shadow.problem

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The player in made-up time: every fault ends in a stop with its reason, limits and pauses do no harm, policies change in mid-run."""
+"""The runner in made-up time: every fault ends in a stop with its reason, limits and pauses do no harm, policies change in mid-run."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ class MadeUpWorker:
     def busy(self):
         return self._answer is not None or self.now_ns < self.busy_until_ns
 
-    def ask(self, observation, reset=False):
+    def submit(self, observation, reset=False):
         if reset:
             self.policy.reset()
         self.asked.append(observation)
@@ -60,34 +60,34 @@ class MadeUpWorker:
         answer, self._answer = self._answer, None
         return answer
 
-    def forget(self):
+    def discard(self):
         self._answer = None
 
 
 class Run:
-    """A player, its clock, and where its commands have led."""
+    """A runner, its clock, and where its commands have led."""
 
     def __init__(self, policy, latency_ns=60_000_000, command_ns=ROW_NS, **schedule) -> None:
-        self.asker, self.answers, self.commands = MadeUpWorker(policy, latency_ns), [], []
+        self.worker, self.chunks, self.commands = MadeUpWorker(policy, latency_ns), [], []
         settings = ScheduleSettings(ROW_NS / 1e9, **{'stop_distance_m': 0.01, **schedule})
-        self.player = PolicyRunner(
-            self.asker,
+        self.runner = PolicyRunner(
+            self.worker,
             ObservationBuilder(EMBODIMENT),
             settings,
             RunnerSettings(command_ns),
-            self.answers.append,
+            self.chunks.append,
         )
         self.now_ns, self.pose = 1_000_000_000, START
-        self.player.begin(START, self.now_ns)
+        self.runner.begin(START, self.now_ns)
 
     def go_on(self, seconds, until=lambda: False):
         for _ in range(round(seconds / 0.002)):
-            self.asker.now_ns = self.now_ns
-            for command in self.player.tick(self.now_ns, None):
+            self.worker.now_ns = self.now_ns
+            for command in self.runner.tick(self.now_ns, None):
                 self.commands.append(command)
                 self.pose = apply_delta(self.pose, command.delta)
-            self.player.look(self.now_ns, 'go on')
-            if self.player.over is not None or until():
+            self.runner.poll(self.now_ns, 'go on')
+            if self.runner.end_reason is not None or until():
                 break
             self.now_ns += 2_000_000
         return self
@@ -115,24 +115,24 @@ REASONS = {
 @pytest.mark.parametrize('fault', [fault for fault in FAULTS if fault])
 def test_every_fault_ends_at_rest_with_its_reason(fault):
     run = Run(ScriptedPolicy(EMBODIMENT, fault)).go_on(10.0)
-    assert run.player.over is not None
-    assert run.player.over.startswith('no chunk came in time: ')
-    assert REASONS[fault] in run.player.over
-    assert not run.player.done
-    assert all(answer.targets is None or np.isfinite(answer.targets.poses).all() for answer in run.answers)
+    assert run.runner.end_reason is not None
+    assert run.runner.end_reason.startswith('no chunk came in time: ')
+    assert REASONS[fault] in run.runner.end_reason
+    assert not run.runner.done
+    assert all(chunk.decoded is None or np.isfinite(chunk.decoded.poses).all() for chunk in run.chunks)
     # No step is longer than one of the policy's, and the last ones become shorter: it runs out.
     assert run.steps_m.max() <= 0.002 + 1e-9
     assert run.steps_m[-1] < 0.001 < run.steps_m[len(run.steps_m) // 2]
-    run.player.halt()
-    assert run.player.why_not(run.now_ns) == (
+    run.runner.halt()
+    assert run.runner.blocking_reason(run.now_ns) == (
         '' if fault not in ('late', 'hanging') else f'scripted {fault} still works on an earlier request'
     )
 
 
-def test_a_policy_in_trouble_may_not_begin():
+def test_an_unavailable_policy_may_not_begin():
     policy = HoldPolicy(EMBODIMENT)
-    policy.trouble = lambda: 'the model is being started again'
-    assert Run(policy).player.why_not(0) == 'the model is being started again'
+    policy.unavailable_reason = lambda: 'the model is being started again'
+    assert Run(policy).runner.blocking_reason(0) == 'the model is being started again'
 
 
 def test_what_a_limit_takes_away_is_not_asked_for_again():
@@ -146,7 +146,7 @@ def test_what_a_limit_takes_away_is_not_asked_for_again():
             for command in run.commands[known:]:
                 accepted = command.delta / (2 if run is halved else 1)
                 run.let = apply_delta(run.let, accepted)
-                run.player.corrected(command.sequence, accepted)
+                run.runner.apply_correction(command.sequence, accepted)
     moved, half = whole.let[0] - START[0], halved.let[0] - START[0]
     assert moved > 0.05
     # The target goes on in the policy's own pace, so each command asks for what is still lacking.
@@ -155,20 +155,20 @@ def test_what_a_limit_takes_away_is_not_asked_for_again():
 
 def test_a_turn_that_was_refused_is_taken_out_of_the_target():
     run = Run(HoldPolicy(EMBODIMENT)).go_on(0.2)
-    run.player._commanded = apply_delta(START, np.array([0, 0, 0, 0, 0, 0.2]))
-    run.player._sent[99] = np.array([0, 0, 0, 0, 0, 0.2])
-    run.player.corrected(99, np.zeros(6))
-    assert angle_between(run.player._commanded, START) < 1e-9
+    run.runner._commanded = apply_delta(START, np.array([0, 0, 0, 0, 0, 0.2]))
+    run.runner._sent[99] = np.array([0, 0, 0, 0, 0, 0.2])
+    run.runner.apply_correction(99, np.zeros(6))
+    assert angle_between(run.runner._commanded, START) < 1e-9
 
 
 def test_after_a_pause_it_goes_on_from_where_the_arm_was_left():
     run = Run(ScriptedPolicy(EMBODIMENT)).go_on(1.0)
-    run.player.halt()
+    run.runner.halt()
     elsewhere = START + np.array([0, 0.1, 0, 0, 0, 0, 0])
     run.now_ns += 5_000_000_000
     before = len(run.commands)
     resumed_ns = run.now_ns
-    run.player.resume(elsewhere, resumed_ns)
+    run.runner.resume(elsewhere, resumed_ns)
     run.pose = elsewhere
     run.go_on(1.0)
     resumed = run.commands[before:]
@@ -180,13 +180,13 @@ def test_after_a_pause_it_goes_on_from_where_the_arm_was_left():
 
 def test_another_policy_takes_over_between_two_chunks_without_a_stop():
     run = Run(ScriptedPolicy(EMBODIMENT)).go_on(1.0)
-    first, other = run.asker, MadeUpWorker(ScriptedPolicy(EMBODIMENT))
+    first, other = run.worker, MadeUpWorker(ScriptedPolicy(EMBODIMENT))
     other.policy._moving = 'delta_tcp_orientation'
     other.now_ns = run.now_ns
-    assert run.player.change(other) is first
-    run.asker = other
+    assert run.runner.swap_policy(other) is first
+    run.worker = other
     run.go_on(1.5)
-    assert run.player.over is None
+    assert run.runner.end_reason is None
     assert len(other.asked) >= 2
     assert angle_between(run.pose, START) > 0.02
     assert run.steps_m.max() <= 1.1 * 0.002
@@ -196,10 +196,10 @@ def test_a_policy_that_continues_is_told_what_will_have_been_carried_out():
     policy = ScriptedPolicy(EMBODIMENT)
     policy.spec.continues = True
     run = Run(policy, latency_ns=100_000_000).go_on(3.0)
-    first, *others = run.asker.asked
+    first, *others = run.worker.asked
     assert first.follows_ns is None
     assert len(others) > 2
-    for before, after in zip(run.asker.asked, others, strict=False):
+    for before, after in zip(run.worker.asked, others, strict=False):
         assert after.follows_ns == before.tick_ns
         assert 2 <= after.frozen_steps <= 1 + np.ceil(0.1 / (ROW_NS / 1e9))
 
@@ -210,7 +210,7 @@ def test_a_replay_comes_to_where_the_recording_ended(converted, latency_ns, comm
     policy = ReplayPolicy(converted, 0, EMBODIMENT)
     run = Run(policy, latency_ns, round(1e9 / command_hz) if command_hz else ROW_NS)
     run.go_on(30.0)
-    assert (run.player.over, run.player.done) == ('', True)
+    assert (run.runner.end_reason, run.runner.done) == ('', True)
     expected = policy.start_state[EMBODIMENT.pose_part]
     for action in policy.actions:
         expected = apply_delta(expected, action[:6])

@@ -181,7 +181,7 @@ class Circle:
     def __init__(self) -> None:
         self.asked, self.name = [], 'circle'
 
-    def facts(self):
+    def extra_info(self):
         return {}
 
     def modalities(self):

@@ -61,7 +61,7 @@ def run_serve(options: argparse.Namespace) -> int:
         process.close()
     if process.was_killed:
         return 0
-    raise GrootRosError(f'The model ended: {process.trouble()}.')
+    raise GrootRosError(f'The model ended: {process.unavailable_reason()}.')
 
 
 def fitting_checkpoint(folder: Path, tag: str, embodiment: Embodiment) -> Checkpoint:

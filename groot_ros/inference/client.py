@@ -7,7 +7,7 @@ import numpy as np
 import zmq
 
 from groot_ros.errors import PolicyError
-from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, WireError, pack, unpack
+from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, ProtocolError, pack, unpack
 
 
 class Client:
@@ -20,12 +20,14 @@ class Client:
         self, host: str, port: int, gr00t_version: str, token: str = '', timeout_s: float = 5.0
     ) -> None:
         self.address = f'{host}:{port}'
-        self._flavour, self._token, self._timeout_ms = gr00t_version, token, round(timeout_s * 1e3)
+        self._gr00t_version, self._token, self._timeout_ms = gr00t_version, token, round(timeout_s * 1e3)
         self._context = zmq.Context.instance()
         self._socket: zmq.Socket | None = None
 
-    def request(self, endpoint: str, data: dict[str, Any] | None = None, patience_s: float = np.inf) -> Any:
-        """The server's reply, within the time-out or `patience_s`, whichever is shorter.
+    def request(
+        self, endpoint: str, data: dict[str, Any] | None = None, reply_timeout_s: float = np.inf
+    ) -> Any:
+        """The server's reply, within the time-out or `reply_timeout_s`, whichever is shorter.
 
         Raises PolicyError where there is none, where it is no message, and with what the server says is wrong.
         """
@@ -34,7 +36,9 @@ class Client:
             message['data'] = data
         if self._token:
             message['api_token'] = self._token
-        reply = self._exchange(pack(message, self._flavour), round(min(patience_s * 1e3, self._timeout_ms)))
+        reply = self._exchange(
+            pack(message, self._gr00t_version), round(min(reply_timeout_s * 1e3, self._timeout_ms))
+        )
         if isinstance(reply, dict) and 'error' in reply:
             raise PolicyError(
                 f'The server at {self.address} refused {endpoint}: {reply["error"] or "it could not read the request"}.'
@@ -62,7 +66,7 @@ class Client:
         except zmq.ZMQError as error:
             self.close()
             raise PolicyError(f'The server at {self.address} cannot be reached ({error}).') from error
-        except WireError as error:
+        except ProtocolError as error:
             self.close()
             raise PolicyError(
                 f'The server at {self.address} is no GR00T server, or of another release: {error}.'

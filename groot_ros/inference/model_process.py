@@ -17,7 +17,7 @@ from groot_ros.errors import PolicyError
 from groot_ros.policies.action_decoder import EEF_6D
 from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill
 
-HOST_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'
+SERVER_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'
 BACKENDS = ('gr00t', 'lerobot')
 _FIRST_DELAY_S = 1.0
 _MAX_DELAY_S = 30.0
@@ -54,7 +54,11 @@ class ModelProcess:
             raise PolicyError(f'The backend {settings.backend} needs a checkpoint: give its folder.')
         self.settings, self._rows, self._on_line = settings, rows_for_backends(embodiment), on_line
         self.name = settings.checkpoint
-        self._state, self._trouble, self._port = threading.Condition(), 'it is loading', settings.port
+        self._state, self._unavailable_reason, self._port = (
+            threading.Condition(),
+            'it is loading',
+            settings.port,
+        )
         self._closing = threading.Event()
         self._failed = False
         self._was_ready = False
@@ -68,20 +72,20 @@ class ModelProcess:
         """Where it answers."""
         return self._port
 
-    def trouble(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why it does not answer now; empty where it does."""
         with self._state:
-            return self._trouble
+            return self._unavailable_reason
 
     def wait(self, timeout_s: float = 1800.0) -> None:
         """Until it answers. Raises PolicyError when its first start fails, or takes too long."""
         with self._state:
-            there = self._state.wait_for(lambda: not self._trouble or self._failed, timeout_s)
-            trouble = self._trouble
-        if not there or trouble:
+            there = self._state.wait_for(lambda: not self._unavailable_reason or self._failed, timeout_s)
+            reason = self._unavailable_reason
+        if not there or reason:
             self.close()
             raise PolicyError(
-                f'The model could not be started: {trouble if there else f"not ready after {timeout_s:.0f} s"}.'
+                f'The model could not be started: {reason if there else f"not ready after {timeout_s:.0f} s"}.'
             )
 
     def join(self) -> None:
@@ -107,7 +111,7 @@ class ModelProcess:
             return False
         self.was_killed = ready and not reason
         reason = reason or 'a client asked it to end'
-        self._tell(reason, failed=not self._was_ready)
+        self._set_unavailable(reason, failed=not self._was_ready)
         self._on_line(f'The model ended: {reason}.')
         return self._was_ready and not self.was_killed
 
@@ -122,7 +126,7 @@ class ModelProcess:
         }
         try:
             process = subprocess.Popen(
-                [settings.python or sys.executable, str(HOST_FILE), json.dumps(content)],
+                [settings.python or sys.executable, str(SERVER_FILE), json.dumps(content)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace',
             )  # fmt: skip
         except OSError as error:
@@ -153,12 +157,12 @@ class ModelProcess:
                 self._on_line(
                     f'{news["name"]} answers at {self.settings.host}:{self._port}, within {news["answer_s"] * 1e3:.0f} ms.'
                 )
-                self._tell('')
+                self._set_unavailable('')
             elif 'failed' in news:
                 failed = news['failed'].rstrip('.')
             else:
                 self._on_line(f'{news.get("doing", "")} ...')
-                self._tell(f'the model is {news.get("doing", "loading")}')
+                self._set_unavailable(f'the model is {news.get("doing", "loading")}')
         return ready, failed
 
     def _forward(self, process: subprocess.Popen, last: deque[str]) -> None:
@@ -168,9 +172,9 @@ class ModelProcess:
                 last.append(text)
                 self._on_line(text)
 
-    def _tell(self, trouble: str, failed: bool = False) -> None:
+    def _set_unavailable(self, reason: str, failed: bool = False) -> None:
         with self._state:
-            self._trouble, self._failed = trouble, failed
+            self._unavailable_reason, self._failed = reason, failed
             self._state.notify_all()
 
 

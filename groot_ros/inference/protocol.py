@@ -15,13 +15,13 @@ import numpy as np
 
 from groot_ros.errors import GrootRosError
 
-FLAVOURS = ('n1.5', 'n1.6', 'n1.7')
+GR00T_VERSIONS = ('n1.5', 'n1.6', 'n1.7')
 MAX_MESSAGE_BYTES = 64 << 20
 # The token of a model server. Not an option, since everybody on the machine can read those.
 TOKEN_VARIABLE = 'GROOT_ROS_API_TOKEN'
 
 
-class WireError(GrootRosError):
+class ProtocolError(GrootRosError):
     """Bytes that are no message of this protocol."""
 
 
@@ -40,17 +40,17 @@ def pack(message: Any, gr00t_version: str) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """A message of any gr00t_version. Raises WireError for what is none, and for arrays of objects."""
+    """A message of any gr00t_version. Raises ProtocolError for what is none, and for arrays of objects."""
     if len(data) > MAX_MESSAGE_BYTES:
-        raise WireError(
+        raise ProtocolError(
             f'a message of {len(data) / 1e6:.0f} MB came, and at most {MAX_MESSAGE_BYTES / 1e6:.0f} MB are taken'
         )
     try:
         return msgpack.unpackb(data, object_hook=_decoded, strict_map_key=False)
-    except WireError:
+    except ProtocolError:
         raise
     except Exception as error:  # msgpack raises many kinds for bytes that are no message
-        raise WireError(
+        raise ProtocolError(
             f'what came is no message of this protocol ({str(error) or type(error).__name__})'
         ) from error
 
@@ -61,7 +61,7 @@ def _encoded(value: Any, gr00t_version: str) -> Any:
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if not isinstance(value, np.ndarray) or value.dtype.hasobject:
-        raise WireError(f'{type(value).__name__} cannot be sent')
+        raise ProtocolError(f'{type(value).__name__} cannot be sent')
     if gr00t_version == 'n1.7':
         array = np.ascontiguousarray(value)
         return {
@@ -99,7 +99,7 @@ def _decoded(content: dict[Any, Any]) -> Any:
         try:
             return np.load(io.BytesIO(content['as_npy']), allow_pickle=False)
         except (ValueError, OSError, KeyError, TypeError, EOFError) as error:
-            raise WireError(f'an array cannot be read ({error})') from error
+            raise ProtocolError(f'an array cannot be read ({error})') from error
     if content.get('__ModalityConfig__') or content.get('__ModalityConfig_class__'):
         return _modality(content.get('as_json'))
     return content
@@ -112,11 +112,11 @@ def _array(content: dict[Any, Any], is_array: bool) -> Any:
     try:
         kind = np.dtype(of('type') if isinstance(of('type'), str) else of('type').decode())
         if kind.hasobject:
-            raise WireError('an array of objects came')
+            raise ProtocolError('an array of objects came')
         values = np.frombuffer(of('data'), kind)
         return values.reshape(of('shape')).copy() if is_array else values[0]
     except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise WireError(f'an array cannot be read ({error})') from error
+        raise ProtocolError(f'an array cannot be read ({error})') from error
 
 
 def _modality(content: Any) -> Modality:
@@ -128,4 +128,4 @@ def _modality(content: Any) -> Modality:
             list(values.get('action_configs') or []),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WireError(f'a modality cannot be read ({error})') from error
+        raise ProtocolError(f'a modality cannot be read ({error})') from error

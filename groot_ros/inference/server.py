@@ -9,7 +9,14 @@ import numpy as np
 import zmq
 
 from groot_ros.errors import GrootRosError
-from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, TOKEN_VARIABLE, Modality, WireError, pack, unpack
+from groot_ros.inference.protocol import (
+    MAX_MESSAGE_BYTES,
+    TOKEN_VARIABLE,
+    Modality,
+    ProtocolError,
+    pack,
+    unpack,
+)
 
 _LOOK_MS = 200
 
@@ -22,7 +29,7 @@ class ModelBackend(Protocol):
     def modalities(self) -> dict[str, Modality]:
         """video, state, action and language."""
 
-    def facts(self) -> dict[str, Any]:
+    def extra_info(self) -> dict[str, Any]:
         """What our own client wants to know besides: `image_sizes` (width, height by name) and `real_time_chunking`."""
 
     def get_action(
@@ -39,13 +46,13 @@ class Server:
 
     def __init__(
         self,
-        served: ModelBackend,
+        backend: ModelBackend,
         host: str = '127.0.0.1',
         port: int = 5555,
         gr00t_version: str = 'n1.7',
         token: str = '',
     ) -> None:
-        self._served, self._flavour, self._token = served, gr00t_version, token
+        self._backend, self._gr00t_version, self._token = backend, gr00t_version, token
         self.running = True
         self._socket = zmq.Context.instance().socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 500)
@@ -72,11 +79,11 @@ class Server:
         """The reply to a request; whatever is wrong with it is told, and the server goes on."""
         try:
             reply = self._reply(unpack(request))
-        except (WireError, GrootRosError) as error:
+        except (ProtocolError, GrootRosError) as error:
             reply = {'error': str(error)}
         except Exception as error:  # a model raises what it likes
             reply = {'error': f'{type(error).__name__}: {error}'}
-        return pack(reply, self._flavour)
+        return pack(reply, self._gr00t_version)
 
     def _reply(self, message: Any) -> Any:
         if not isinstance(message, dict):
@@ -87,9 +94,9 @@ class Server:
         if endpoint == 'ping':
             return {'status': 'ok', 'message': 'Server is running'}
         if endpoint == 'get_modality_config':
-            return {**self._served.modalities(), **self._served.facts()}
+            return {**self._backend.modalities(), **self._backend.extra_info()}
         if endpoint == 'reset':
-            self._served.reset()
+            self._backend.reset()
             return {}
         if endpoint == 'kill':
             return self._kill()
@@ -108,11 +115,11 @@ class Server:
     def _act(self, data: Any) -> Any:
         if not isinstance(data, dict):
             return {'error': 'get_action needs data'}
-        observation = data if self._flavour == 'n1.5' else data.get('observation', data)
-        if self._flavour == 'n1.5':
-            action, _ = self._served.get_action(_nested(observation), None)
+        observation = data if self._gr00t_version == 'n1.5' else data.get('observation', data)
+        if self._gr00t_version == 'n1.5':
+            action, _ = self._backend.get_action(_nested(observation), None)
             return {f'action.{name}': values[0] for name, values in action.items()}
-        return list(self._served.get_action(observation, data.get('options')))
+        return list(self._backend.get_action(observation, data.get('options')))
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from groot_ros.policies.policy import Policy
 from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
 from groot_ros.policies.shadow import Shadow
 from groot_ros.ros.lifecycle_node import GrootNode
-from groot_ros.ros.messages import chunk_message, delta_message, figures_message, shown
+from groot_ros.ros.messages import chunk_message, delta_message, shown, stats_message
 from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
@@ -140,7 +140,7 @@ class _Run:
     until_s: float
     ended: Future
 
-    def over(self) -> str:
+    def end_reason(self) -> str:
         """Why it must end now; empty where it may go on."""
         if self.handle.is_cancel_requested:
             return 'cancelled'
@@ -159,9 +159,9 @@ class PolicyServer(GrootNode):
         self._target_ns = 0
         self._measured: Array | None = None
         self._arm = RobotStatus()
-        self._asker: InferenceWorker | None = None
-        self._observer: ObservationBuilder | None = None
-        self._player: PolicyRunner | None = None
+        self._worker: InferenceWorker | None = None
+        self._observation_builder: ObservationBuilder | None = None
+        self._runner: PolicyRunner | None = None
         self._shadow: Shadow | None = None
         self._run: _Run | None = None
         self._loader = Loader()
@@ -183,19 +183,19 @@ class PolicyServer(GrootNode):
             goal_callback=self._on_goal,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
-        self.create_timer(_LOADED_S, self._look_after_loading)
+        self.create_timer(_LOADED_S, self._poll_loader)
         self.create_timer(_STATUS_S, self._publish_status)
-        self._load(self._chosen())
+        self._load(self._policy_choice())
 
     def deactivate(self) -> None:
         """Stops commanding; the arm holds."""
         if self._state in _AT_WORK:
-            self._enter(PolicyStatus.STOPPED, 'the policy server was stopped')
+            self._set_state(PolicyStatus.STOPPED, 'the policy server was stopped')
 
     def cleanup(self) -> None:
         """Lets the policy go, and writes down what the shadow saw."""
-        if self._asker is not None:
-            self._asker.close()
+        if self._worker is not None:
+            self._worker.close()
         if self._shadow is not None:
             self._report(self._shadow)
 
@@ -205,7 +205,7 @@ class PolicyServer(GrootNode):
         values = shown(status)
         if self._shadow is not None:
             errors = self._shadow.evaluation.as_dict()['keys']
-            values |= {f'mean error of {name}': f'{figures["mae"]:.5g}' for name, figures in errors.items()}
+            values |= {f'mean error of {name}': f'{stats["mae"]:.5g}' for name, stats in errors.items()}
         level = int(status.state in (PolicyStatus.STOPPED, PolicyStatus.PAUSED))
         return [
             Health(
@@ -216,7 +216,7 @@ class PolicyServer(GrootNode):
             )
         ]
 
-    def _chosen(self, **other: object) -> PolicyChoice:
+    def _policy_choice(self, **other: object) -> PolicyChoice:
         """What the parameters choose, or `other` where it is given."""
         chosen = {name: self.parameter(name) for name in _CHOICE} | other
         path = self.parameter('dataset') if chosen['backend'] == 'replay' else self.parameter('checkpoint')
@@ -224,39 +224,47 @@ class PolicyServer(GrootNode):
 
     def _load(self, choice: PolicyChoice) -> None:
         self._loading = f'loading {choice.path or choice.backend}'
-        seen = self._observer.observe(self.now_ns(), self._task) if self._observer is not None else None
+        seen = (
+            self._observation_builder.observe(self.now_ns(), self._task)
+            if self._observation_builder is not None
+            else None
+        )
         log = self.get_logger().info
         self._loader.start(
             partial(make_policy, choice, self._embodiment, log),
             None if isinstance(seen, ObservationUnavailable) else seen,
         )
 
-    def _look_after_loading(self) -> None:
+    def _poll_loader(self) -> None:
         if (made := self._loader.poll()) is None:
             return
         self._loading = ''
-        if isinstance(made, Policy) and self._asker is None:
-            self._set_up(made)
+        if isinstance(made, Policy) and self._worker is None:
+            self._activate_policy(made)
         elif isinstance(made, Policy):
-            self._change(made)
-        elif self._asker is None:
+            self._swap_policy(made)
+        elif self._worker is None:
             self.fail(
                 str(made)
                 if isinstance(made, GrootRosError)
                 else f'The policy could not be made: {type(made).__name__}: {made}'
             )
         else:
-            self._refuse(
+            self._reject_policy(
                 f'{type(made).__name__}: {made}' if not isinstance(made, GrootRosError) else str(made)
             )
 
-    def _set_up(self, policy: Policy) -> None:
+    def _activate_policy(self, policy: Policy) -> None:
         """With the first policy: its rows set the grid of time."""
         row_s, max_observation_age_s = self._row_s(policy), self.parameter('max_observation_age_s')
-        self._asker = InferenceWorker(policy, self.parameter('timeout_s'))
+        self._worker = InferenceWorker(policy, self.parameter('timeout_s'))
         shadow = self.parameter('shadow')
-        self._observer = ObservationBuilder(
-            self._embodiment, max_observation_age_s, policy.spec.steps, row_s, _MAX_CHUNK_S if shadow else 1.0
+        self._observation_builder = ObservationBuilder(
+            self._embodiment,
+            max_observation_age_s,
+            policy.spec.observation_indices,
+            row_s,
+            _MAX_CHUNK_S if shadow else 1.0,
         )
         if policy.spec.observes:
             self._watch = StreamWatch(
@@ -270,7 +278,9 @@ class PolicyServer(GrootNode):
             if not policy.spec.observes:
                 self.fail(f'{policy.spec.name} looks at nothing: there is nothing to compare in the shadow.')
                 return
-            self._shadow = Shadow(self._asker, self._observer, row_s, self.parameter('inference_interval_s'))
+            self._shadow = Shadow(
+                self._worker, self._observation_builder, row_s, self.parameter('inference_interval_s')
+            )
             self.create_timer(row_s / 5, self._tick_shadow)
             return
         schedule = ScheduleSettings(row_s, **{name: self.parameter(name) for name in SCHEDULE})
@@ -278,44 +288,46 @@ class PolicyServer(GrootNode):
         settings = RunnerSettings(
             period_ns, self.parameter('max_speed_m_s'), self.parameter('replay_settle_s')
         )
-        self._player = PolicyRunner(self._asker, self._observer, schedule, settings, self._on_answer)
+        self._runner = PolicyRunner(
+            self._worker, self._observation_builder, schedule, settings, self._on_chunk
+        )
         looks = max(round(period_ns / 1e9 / _LOOK_AGAIN_S), 1)
         self._timer = self.create_timer(period_ns / looks / 1e9, self._tick)
 
     def _row_s(self, policy: Policy) -> float:
         return 1.0 / getattr(policy, 'fps', self._embodiment.fps)
 
-    def _change(self, policy: Policy) -> None:
+    def _swap_policy(self, policy: Policy) -> None:
         """Between two chunks, where the new policy sees and gives rows of the same times."""
-        player = self._player
-        if player is None:
+        runner = self._runner
+        if runner is None:
             reason = 'the shadow compares one policy: start it anew'
-        elif self._row_s(policy) != player.scheduler.settings.period_s:
-            reason = f'{policy.spec.name} has {1 / self._row_s(policy):g} rows a second, and {1 / player.scheduler.settings.period_s:g} are played'
+        elif self._row_s(policy) != runner.scheduler.settings.period_s:
+            reason = f'{policy.spec.name} has {1 / self._row_s(policy):g} rows a second, and {1 / runner.scheduler.settings.period_s:g} are played'
         elif (
-            policy.spec.steps != player.policy.spec.steps
-            or policy.spec.observes != player.policy.spec.observes
+            policy.spec.observation_indices != runner.policy.spec.observation_indices
+            or policy.spec.observes != runner.policy.spec.observes
         ):
             reason = (
-                f'{policy.spec.name} sees other steps than {player.policy.spec.name}: start the node anew'
+                f'{policy.spec.name} sees other steps than {runner.policy.spec.name}: start the node anew'
             )
         elif policy.spec.ends and self._state in _AT_WORK:
             reason = f'{policy.spec.name} begins elsewhere: end the run first'
         else:
-            self.get_logger().info(f'{policy.spec.name} takes over from {player.policy.spec.name}.')
-            self._asker = InferenceWorker(policy, self.parameter('timeout_s'))
-            _in_background(player.change(self._asker).close)
+            self.get_logger().info(f'{policy.spec.name} takes over from {runner.policy.spec.name}.')
+            self._worker = InferenceWorker(policy, self.parameter('timeout_s'))
+            _in_background(runner.swap_policy(self._worker).close)
             return
         _in_background(policy.close)
-        self._refuse(reason)
+        self._reject_policy(reason)
 
-    def _refuse(self, reason: str) -> None:
+    def _reject_policy(self, reason: str) -> None:
         self._loading = f'refused: {reason}'
         self.warn(f'The policy was not loaded: {reason}')
 
     def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
-        if self._observer is not None:
-            self._observer.add(
+        if self._observation_builder is not None:
+            self._observation_builder.add(
                 topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic])
             )
 
@@ -326,24 +338,26 @@ class PolicyServer(GrootNode):
         self._measured = pose_from_msg(message)
 
     def _on_accepted(self, message: TcpDelta) -> None:
-        if message.source == 'policy' and self._player is not None:
-            self._player.corrected(message.sequence, np.concatenate([message.translation, message.rotation]))
+        if message.source == 'policy' and self._runner is not None:
+            self._runner.apply_correction(
+                message.sequence, np.concatenate([message.translation, message.rotation])
+            )
 
     def _on_status(self, message: RobotStatus) -> None:
         self._arm = message
         if self._state not in _AT_WORK:
             return
         if message.state != RobotStatus.ENABLED:
-            self._enter(
+            self._set_state(
                 PolicyStatus.STOPPED, f'the arm is not enabled ({message.reason or message.safety_mode_text})'
             )
         elif reason := self._reason_to_wait():
             if self._state == PolicyStatus.RUNNING:
-                self._enter(PolicyStatus.PAUSED, reason)
-        elif self._state == PolicyStatus.PAUSED and self._player is not None and self._target is not None:
+                self._set_state(PolicyStatus.PAUSED, reason)
+        elif self._state == PolicyStatus.PAUSED and self._runner is not None and self._target is not None:
             self._timer.reset()
-            self._player.resume(self._target, self.now_ns())
-            self._enter(PolicyStatus.RUNNING, '')
+            self._runner.resume(self._target, self.now_ns())
+            self._set_state(PolicyStatus.RUNNING, '')
 
     def _reason_to_wait(self) -> str:
         """Somebody else has the arm, or has stopped it with the speed slider: the policy goes on, with a fresh observation, when they let it."""
@@ -356,7 +370,7 @@ class PolicyServer(GrootNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if not request.data:
             if self._state in _AT_WORK:
-                self._enter(PolicyStatus.STOPPED, 'disabled')
+                self._set_state(PolicyStatus.STOPPED, 'disabled')
             response.success, response.message = True, 'no more commands'
             return response
         reason = self._begin()
@@ -377,7 +391,7 @@ class PolicyServer(GrootNode):
             for name in ('backend', 'path', 'host', 'port')
             if getattr(request, name)
         }
-        self._load(self._chosen(episode=request.episode, **given))
+        self._load(self._policy_choice(episode=request.episode, **given))
         response.success, response.message = True, f'{self._loading}; policy_status says how it goes'
         return response
 
@@ -413,11 +427,11 @@ class PolicyServer(GrootNode):
 
     def _on_success(self, message: Bool) -> None:
         if message.data and self._state in _AT_WORK:
-            self._enter(PolicyStatus.READY, 'the task is done')
+            self._set_state(PolicyStatus.READY, 'the task is done')
 
-    def _why_not(self) -> str:
+    def _blocking_reason(self) -> str:
         """Why it cannot run now; empty where it can."""
-        if self._player is None:
+        if self._runner is None:
             return self._loading
         if not self.active:
             return 'the policy server is not active'
@@ -425,7 +439,7 @@ class PolicyServer(GrootNode):
             return 'the arm is not enabled: call ur5e_driver/enable first'
         if self._target is None or self.now_ns() - self._target_ns > _FRESH_NS:
             return 'tcp_target is silent: look at ur5e_driver'
-        return self._reason_to_wait() or self._player.why_not(self.now_ns())
+        return self._reason_to_wait() or self._runner.blocking_reason(self.now_ns())
 
     def _begin(self) -> str:
         """Starts from where the arm stands, and returns an empty text, or why not."""
@@ -433,17 +447,17 @@ class PolicyServer(GrootNode):
             return 'it runs already'
         if self._shadow is not None:
             return 'it compares in the shadow and commands nothing: start it without the parameter shadow'
-        if reason := self._why_not():
+        if reason := self._blocking_reason():
             return reason
-        assert self._player is not None and self._target is not None
+        assert self._runner is not None and self._target is not None
         self._timer.reset()  # so that its ticks fall on those of the commands
-        self._player.begin(self._target, self.now_ns())
-        self._enter(PolicyStatus.RUNNING, _APPROACH if self._player.approaching else '')
+        self._runner.begin(self._target, self.now_ns())
+        self._set_state(PolicyStatus.RUNNING, _APPROACH if self._runner.approaching else '')
         return ''
 
-    def _enter(self, state: int, reason: str) -> None:
-        if self._state == PolicyStatus.RUNNING and self._player is not None:
-            self.publish(self._deltas, TcpDelta(source='policy', sequence=self._player.halt(), released=True))
+    def _set_state(self, state: int, reason: str) -> None:
+        if self._state == PolicyStatus.RUNNING and self._runner is not None:
+            self.publish(self._deltas, TcpDelta(source='policy', sequence=self._runner.halt(), released=True))
         if state == PolicyStatus.STOPPED:
             self.warn(f'Stopped: {reason}.')
         self._state, self._reason = state, reason
@@ -453,32 +467,32 @@ class PolicyServer(GrootNode):
 
     def _tick(self) -> None:
         """Publishes what is due; the grid and not the timer sets the times of commands."""
-        player = self._player
-        if self._state != PolicyStatus.RUNNING or player is None:
+        runner = self._runner
+        if self._state != PolicyStatus.RUNNING or runner is None:
             return
         now_ns = self.now_ns()
-        for command in player.tick(now_ns, self._measured):
-            self._deltas.publish(delta_message(command, player.period_s))
-        player.look(now_ns, self._task)
-        if self._reason and not player.approaching:
+        for command in runner.tick(now_ns, self._measured):
+            self._deltas.publish(delta_message(command, runner.period_s))
+        runner.poll(now_ns, self._task)
+        if self._reason and not runner.approaching:
             self._reason = ''
             self._publish_status()
-        if self._run is not None and (reason := self._run.over()):
-            self._enter(PolicyStatus.STOPPED, reason)
-        elif player.over is not None:
-            self._enter(PolicyStatus.DONE if player.done else PolicyStatus.STOPPED, player.over)
+        if self._run is not None and (reason := self._run.end_reason()):
+            self._set_state(PolicyStatus.STOPPED, reason)
+        elif runner.end_reason is not None:
+            self._set_state(PolicyStatus.DONE if runner.done else PolicyStatus.STOPPED, runner.end_reason)
 
     def _tick_shadow(self) -> None:
         if self.active and self._shadow is not None:
             self._shadow.tick(self.now_ns(), self._task)
 
-    def _on_answer(self, taken: ChunkResult) -> None:
-        if taken.targets is None or self._player is None:
-            self.warn(f'A chunk was not taken: {taken.problem}.')
+    def _on_chunk(self, chunk: ChunkResult) -> None:
+        if chunk.decoded is None or self._runner is None:
+            self.warn(f'A chunk was not taken: {chunk.problem}.')
             return
         self.publish(
             self._chunks,
-            chunk_message(taken.answer, taken.targets, self._player.scheduler.settings.period_s, taken.taken),
+            chunk_message(chunk.result, chunk.decoded, self._runner.scheduler.settings.period_s, chunk.taken),
         )
 
     def _report(self, shadow: Shadow) -> None:
@@ -495,21 +509,21 @@ class PolicyServer(GrootNode):
                 path.write_text(json.dumps(shadow.evaluation.as_dict(), indent=2) + '\n')
                 write_error_plot([shadow.evaluation], path.with_suffix('.png'))
             except OSError as error:
-                self.warn(f'{path} could not be written ({error.strerror}): its figures are above.')
+                self.warn(f'{path} could not be written ({error.strerror}): its stats are above.')
 
     def _policy_name(self) -> str:
-        return self._asker.policy.spec.name if self._asker is not None else self.parameter('backend')
+        return self._worker.policy.spec.name if self._worker is not None else self.parameter('backend')
 
     def _status(self) -> PolicyStatus:
-        figures = self._player.scheduler.figures if self._player is not None else ScheduleStats()
+        stats = self._runner.scheduler.stats if self._runner is not None else ScheduleStats()
         state, reason = self._state, self._reason
         if self._shadow is not None:
             state, reason = PolicyStatus.SHADOW, self._shadow.problem
-            figures.chunks = self._shadow.evaluation.chunks
+            stats.chunks = self._shadow.evaluation.chunks
         elif state in (PolicyStatus.IDLE, PolicyStatus.READY):
-            reason = self._why_not()
+            reason = self._blocking_reason()
             state = PolicyStatus.IDLE if reason else PolicyStatus.READY
-        status = figures_message(figures)
+        status = stats_message(stats)
         status.state, status.reason, status.policy, status.task, status.loading = (
             state,
             reason,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks of a policy as a motion in time: what has passed is dropped, seams are blended on SE(3), an end is run out to a stop. Pure numpy.
+"""Chunks of a policy as a motion in time: what has passed is dropped, transitions are blended on SE(3), an end is run out to a stop. Pure numpy.
 
 Times are seconds of one clock. Step k of a chunk, counted from 0, is the pose to be reached at `observed_s + (k + 1) * period_s`.
 """
@@ -87,7 +87,7 @@ class ScheduleStats:
     dropped: int = 0
     late: int = 0
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
-    seams: deque[ChunkTransition] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
+    transitions: deque[ChunkTransition] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
     second_differences_m: deque[float] = field(default_factory=lambda: deque(maxlen=_LATENCIES))
 
     def latency_s(self, share: float) -> float:
@@ -105,7 +105,7 @@ class ChunkScheduler:
 
     def __init__(self, settings: ScheduleSettings) -> None:
         self.settings = settings
-        self.figures = ScheduleStats()
+        self.stats = ScheduleStats()
         self._chunks: deque[tuple[float, Chunk]] = deque()
         self._held = np.array([0.0, 0, 0, 0, 0, 0, 1])
         self._opening = np.nan
@@ -114,7 +114,7 @@ class ChunkScheduler:
 
     def start(self, pose: Array) -> None:
         """Begins at a pose (7,), with nothing planned."""
-        self.figures = ScheduleStats()
+        self.stats = ScheduleStats()
         self.flush(pose)
         self._opening = np.nan
 
@@ -129,8 +129,8 @@ class ChunkScheduler:
         if not self._chunks:
             return self._held
         if self.settings.temporal_ensemble_coeff > 0:
-            return self._averaged(time_s)
-        return self._blended(time_s)
+            return self._ensemble(time_s)
+        return self._blend(time_s)
 
     def wants_request(self, now_s: float) -> bool:
         """Whether an observation should go out now: none is under way, and it is time or the motion would end before the reply."""
@@ -139,35 +139,33 @@ class ChunkScheduler:
         if not self._chunks:
             return True
         due_s = self._last_request_s + self.settings.inference_interval_s
-        needed_s = self.figures.latency_s(self.settings.latency_share) + self.settings.margin_s
+        needed_s = self.stats.latency_s(self.settings.latency_share) + self.settings.margin_s
         return now_s >= min(due_s, self.end_s - needed_s)
 
-    def requested(self, now_s: float) -> None:
+    def request_sent(self, now_s: float) -> None:
         """An observation went out."""
         self._requested_s = self._last_request_s = now_s
 
-    def forget_request(self) -> None:
+    def cancel_request(self) -> None:
         """Nobody waits for a reply any more."""
         self._requested_s = None
 
-    def patience_s(self) -> float:
+    def reply_timeout_s(self) -> float:
         """How long a reply is waited for: longer than any of late, and short enough to ask again; infinite before some have come.
 
         A reply that was given up counts as one that took so long, so that a model that has become slower is waited for again.
         """
-        latencies_s = self.figures.latencies_s
+        latencies_s = self.stats.latencies_s
         return (
-            1.5 * self.figures.latency_s(0.95) + self.settings.margin_s
-            if len(latencies_s) >= _SOME
-            else np.inf
+            1.5 * self.stats.latency_s(0.95) + self.settings.margin_s if len(latencies_s) >= _SOME else np.inf
         )
 
-    def lost(self, now_s: float) -> None:
+    def reply_lost(self, now_s: float) -> None:
         """The reply will not come: the next request may go out."""
         if self._requested_s is not None:
-            self.figures.latencies_s.append(now_s - self._requested_s)
+            self.stats.latencies_s.append(now_s - self._requested_s)
         self._requested_s = None
-        self.figures.late += 1
+        self.stats.late += 1
 
     def add(
         self,
@@ -183,9 +181,9 @@ class ChunkScheduler:
         Returns when it begins: at its observation, or, where the arm has stood still meanwhile so that no step has passed, with the next
         command, at `next_s`. None where all its time has passed.
         """
-        settings, figures = self.settings, self.figures
+        settings, stats = self.settings, self.stats
         if self._requested_s is not None:
-            figures.latencies_s.append(now_s - self._requested_s)
+            stats.latencies_s.append(now_s - self._requested_s)
         self._requested_s = None
         if not self._chunks:
             observed_s = (now_s if next_s is None else next_s) + settings.robot_action_latency_s
@@ -195,22 +193,20 @@ class ChunkScheduler:
             times_s, np.vstack([self.target(observed_s), poses[:count]]), np.asarray(openings[:count], float)
         )
         passed = int(np.searchsorted(times_s[1:], now_s, side='right'))
-        figures.chunks, figures.steps, figures.dropped = (
-            figures.chunks + 1,
-            figures.steps + count,
-            figures.dropped + passed,
+        stats.chunks, stats.steps, stats.dropped = (
+            stats.chunks + 1,
+            stats.steps + count,
+            stats.dropped + passed,
         )
         if passed >= count:
-            figures.late += 1
+            stats.late += 1
             return None
         if count > 2:
-            figures.second_differences_m.append(
-                float(np.abs(np.diff(chunk.poses[1:, :3], n=2, axis=0)).mean())
-            )
+            stats.second_differences_m.append(float(np.abs(np.diff(chunk.poses[1:, :3], n=2, axis=0)).mean()))
         if self._chunks:
-            figures.seams.append(self._seam(chunk, now_s))
-        self._chunks.append((now_s, self._run_out(chunk, 0.0 if last else self.settings.stop_distance_m)))
-        self._forget(now_s)
+            stats.transitions.append(self._transition(chunk, now_s))
+        self._chunks.append((now_s, self._decelerate(chunk, 0.0 if last else self.settings.stop_distance_m)))
+        self._drop_old_chunks(now_s)
         return observed_s
 
     @property
@@ -218,7 +214,7 @@ class ChunkScheduler:
         """When the newest chunk ends, its running out left out."""
         return self._chunks[-1][1].end_s - self._tail_s if self._chunks else -np.inf
 
-    def starved(self, now_s: float) -> bool:
+    def is_exhausted(self, now_s: float) -> bool:
         """Whether the motion has run out to a stop because no chunk came in time."""
         return bool(self._chunks) and now_s >= self._chunks[-1][1].end_s
 
@@ -235,7 +231,7 @@ class ChunkScheduler:
                 pose = np.concatenate([measured[:3] + away * (self.settings.max_lead_m / distance), pose[3:]])
         return pose, self._opening
 
-    def _blended(self, time_s: float) -> Array:
+    def _blend(self, time_s: float) -> Array:
         """From chunk to chunk, each taking over within `blend_s` of its arrival."""
         come = [number for number, (since_s, _) in enumerate(self._chunks) if since_s <= time_s] or [0]
         # What has taken over wholly hides everything before it.
@@ -248,11 +244,11 @@ class ChunkScheduler:
             if number > first:
                 since_s, chunk = self._chunks[number]
                 pose = interpolate_pose(
-                    pose, chunk.pose(time_s), _smooth((time_s - since_s) / self.settings.blend_s)
+                    pose, chunk.pose(time_s), _smoothstep((time_s - since_s) / self.settings.blend_s)
                 )
         return pose
 
-    def _averaged(self, time_s: float) -> Array:
+    def _ensemble(self, time_s: float) -> Array:
         """The mean on SE(3) of all chunks that reach a time, the newest first."""
         alive = [
             chunk
@@ -267,7 +263,7 @@ class ChunkScheduler:
             mean = interpolate_pose(mean, pose, float(weight / total))
         return mean
 
-    def _seam(self, chunk: Chunk, now_s: float) -> ChunkTransition:
+    def _transition(self, chunk: Chunk, now_s: float) -> ChunkTransition:
         step_s = self.settings.period_s
         before, after = self.target(now_s), chunk.pose(now_s)
         old, new = self.target(now_s + step_s)[:3] - before[:3], chunk.pose(now_s + step_s)[:3] - after[:3]
@@ -281,7 +277,7 @@ class ChunkScheduler:
     def _tail_s(self) -> float:
         return 2 * self.settings.period_s
 
-    def _run_out(self, chunk: Chunk, stop_distance_m: float) -> Chunk:
+    def _decelerate(self, chunk: Chunk, stop_distance_m: float) -> Chunk:
         """Two more steps that bring the last velocity to rest within `stop_distance_m`; none of its turning either for 0."""
         last = deltas_between(chunk.poses[-2:])[0]
         length = float(np.linalg.norm(last[:3]))
@@ -294,7 +290,7 @@ class ChunkScheduler:
             np.append(chunk.openings, chunk.openings[-1:].repeat(2)),
         )  # fmt: skip
 
-    def _forget(self, now_s: float) -> None:
+    def _drop_old_chunks(self, now_s: float) -> None:
         """Drops chunks that neither show any more nor are asked for: an observation may be some seconds old."""
         while len(self._chunks) > 1 and self._chunks[1][0] + self.settings.blend_s < now_s - _REMEMBERED_S:
             self._chunks.popleft()
@@ -316,7 +312,7 @@ class GripperHysteresis:
         return self._opening
 
 
-def _smooth(share: float) -> float:
+def _smoothstep(share: float) -> float:
     """From 0 to 1 with no velocity at both ends (Hermite)."""
     x = min(max(share, 0.0), 1.0)
     return x * x * (3 - 2 * x)

@@ -93,7 +93,9 @@ def evaluate(
         actions = column_to_array(table, ACTION_COLUMN)
         starts = _starts(len(actions), policy.spec.horizon, every)
         for row, observation in zip(
-            starts, _observations(dataset, episode, embodiment, table, starts, policy.spec.steps), strict=True
+            starts,
+            _observations(dataset, episode, embodiment, table, starts, policy.spec.observation_indices),
+            strict=True,
         ):
             result.note(policy.infer(observation), actions[row:], embodiment.action_slices)
             tell()
@@ -136,13 +138,18 @@ def _table(dataset: Path, episode: int, embodiment: Embodiment):
 
 
 def _observations(
-    dataset: Path, episode: int, embodiment: Embodiment, table, rows: list[int], steps: tuple[int, ...]
+    dataset: Path,
+    episode: int,
+    embodiment: Embodiment,
+    table,
+    rows: list[int],
+    observation_indices: tuple[int, ...],
 ) -> Iterator[Observation]:
     """What a policy would have seen at rows; before the first row of an episode that row is seen again."""
     states, times_s = column_to_array(table, STATE_COLUMN), column_to_array(table, 'timestamp')
     texts = _texts(dataset)
     tasks = [texts.get(index, '') for index in table['task_index'].to_pylist()]
-    wanted = sorted({max(row + step, 0) for row in rows for step in (0, *steps)})
+    wanted = sorted({max(row + step, 0) for row in rows for step in (0, *observation_indices)})
     films = {
         camera.name: read_frames(video_file(dataset, camera.feature, episode), wanted)
         for camera in embodiment.cameras
@@ -152,9 +159,13 @@ def _observations(
         images = {name: next(film) for name, film in films.items()}
         seen[row] = Observation(round(times_s[row] * 1e9), states[row], images, tasks[row])
         if row in rows:
-            earlier = {step: seen[max(row + step, 0)] for step in steps if step}
+            earlier = {step: seen[max(row + step, 0)] for step in observation_indices if step}
             yield replace(seen[row], earlier=earlier)
-            seen = {kept: observation for kept, observation in seen.items() if kept >= row + min(steps)}
+            seen = {
+                kept: observation
+                for kept, observation in seen.items()
+                if kept >= row + min(observation_indices)
+            }
 
 
 def _texts(dataset: Path) -> dict[int, str]:

@@ -54,18 +54,18 @@ class ManagedModelPolicy(Policy):
 
     def infer(self, observation: Observation) -> dict:
         """One request. Raises PolicyError at once where the model's process has died."""
-        if trouble := self.trouble():
-            raise PolicyError(trouble)
+        if reason := self.unavailable_reason():
+            raise PolicyError(reason)
         return self._remote.infer(observation)
 
     def reset(self) -> None:
         """Begins anew."""
         self._remote.reset()
 
-    def trouble(self) -> str:
+    def unavailable_reason(self) -> str:
         """Whether the model's process is being started again."""
-        trouble = self._process.trouble()
-        return f'{self._process.name} does not run: {trouble}' if trouble else ''
+        reason = self._process.unavailable_reason()
+        return f'{self._process.name} does not run: {reason}' if reason else ''
 
     def close(self) -> None:
         """Ends the process."""

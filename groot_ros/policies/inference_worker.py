@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request at a time in a thread of its own, so that no answer, late or never, disturbs the commands."""
+"""One request at a time in a thread of its own, so that no result, late or never, disturbs the commands."""
 
 import queue
 import threading
@@ -15,19 +15,19 @@ class InferenceResult:
     """What came of a request: actions by key, or why there are none. Times are those of `time.monotonic`."""
 
     observation: Observation
-    asked_s: float
-    answered_s: float
+    requested_s: float
+    replied_s: float
     action: dict[str, Array]
     problem: str = ''
 
 
 class InferenceWorker:
-    """Asks a policy. `poll` gives its answer once; one that takes longer than `timeout_s` is given up."""
+    """Asks a policy. `poll` gives its result once; one that takes longer than `timeout_s` is given up."""
 
     def __init__(self, policy: Policy, timeout_s: float) -> None:
         self.policy, self._timeout_s = policy, timeout_s
-        self._questions: queue.SimpleQueue = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue = queue.SimpleQueue()
+        self._results: queue.SimpleQueue = queue.SimpleQueue()
         self._asked: tuple[Observation, float] | None = None
         self._number = self._done = 0
         self._thread = threading.Thread(target=self._run, name='policy', daemon=True)
@@ -38,45 +38,45 @@ class InferenceWorker:
         """Whether a request is under way, or one that was given up still runs."""
         return self._asked is not None or self._done < self._number
 
-    def ask(self, observation: Observation, reset: bool = False) -> None:
+    def submit(self, observation: Observation, reset: bool = False) -> None:
         """Hands over an observation; `reset` begins a new run before it."""
         self._number += 1
         self._asked = (observation, time.monotonic())
-        self._questions.put((self._number, observation, self._asked[1], reset))
+        self._requests.put((self._number, observation, self._asked[1], reset))
 
     def poll(self) -> InferenceResult | None:
-        """The answer, once it is there, or the news that it did not come in time."""
-        while not self._answers.empty():
-            number, answer = self._answers.get()
+        """The result, once it is there, or the news that it did not come in time."""
+        while not self._results.empty():
+            number, result = self._results.get()
             if self._asked is not None and number == self._number:
                 self._asked = None
-                return answer
+                return result
         if self._asked is not None and time.monotonic() - self._asked[1] > self._timeout_s:
-            observation, asked_s = self._asked
+            observation, requested_s = self._asked
             self._asked = None
             return InferenceResult(
                 observation,
-                asked_s,
+                requested_s,
                 time.monotonic(),
                 {},
-                f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s',
+                f'{self.policy.spec.name} gave no result for {self._timeout_s:g} s',
             )
         return None
 
-    def forget(self) -> None:
-        """The answer under way is not wanted any more."""
+    def discard(self) -> None:
+        """The result under way is not wanted any more."""
         self._asked = None
 
     def close(self) -> None:
         """Ends the thread; one that hangs in a policy is left to the end of the process."""
-        self._questions.put(None)
+        self._requests.put(None)
         self._thread.join(timeout=0.5)
         if not self._thread.is_alive():
             self.policy.close()
 
     def _run(self) -> None:
-        while (question := self._questions.get()) is not None:
-            number, observation, asked_s, reset = question
+        while (request := self._requests.get()) is not None:
+            number, observation, requested_s, reset = request
             action, problem = {}, ''
             try:
                 if reset:
@@ -87,6 +87,6 @@ class InferenceWorker:
             ) as error:  # whatever a model raises must stop the arm in order, and not this thread
                 problem = str(error) or type(error).__name__
             self._done = number
-            self._answers.put(
-                (number, InferenceResult(observation, asked_s, time.monotonic(), action, problem))
+            self._results.put(
+                (number, InferenceResult(observation, requested_s, time.monotonic(), action, problem))
             )

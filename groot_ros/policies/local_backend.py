@@ -31,8 +31,8 @@ class LocalBackend:
             'language': Modality([0], [embodiment.language]),
         }
 
-    def facts(self) -> dict[str, Any]:
-        """Nothing: it looks at no picture."""
+    def extra_info(self) -> dict[str, Any]:
+        """Nothing: it looks at no image."""
         return {}
 
     def get_action(

@@ -24,7 +24,7 @@ class ObservationUnavailable:
 class ObservationBuilder:
     """Takes messages as they come, and makes an observation when one is wanted. Pictures are decoded only then.
 
-    `steps` are the rows that a policy sees, 0 being the newest tick and -1 the row before it; `max_observation_age_s` is how old the newest may be,
+    `observation_indices` are the rows that a policy sees, 0 being the newest tick and -1 the row before it; `max_observation_age_s` is how old the newest may be,
     and `kept_s` for how long what has come is kept besides.
     """
 
@@ -32,14 +32,14 @@ class ObservationBuilder:
         self,
         embodiment: Embodiment,
         max_observation_age_s: float = 0.3,
-        steps: tuple[int, ...] = (0,),
+        observation_indices: tuple[int, ...] = (0,),
         period_s: float = 0.0,
         kept_s: float = 1.0,
     ) -> None:
         self.embodiment = embodiment
-        self._steps, self._row_ns = steps, round((period_s or 1.0 / embodiment.fps) * 1e9)
+        self._indices, self._row_ns = observation_indices, round((period_s or 1.0 / embodiment.fps) * 1e9)
         self._stale_ns = round(max_observation_age_s * 1e9)
-        self._kept_ns = round(kept_s * 1e9) + self._stale_ns - min(steps) * self._row_ns
+        self._kept_ns = round(kept_s * 1e9) + self._stale_ns - min(observation_indices) * self._row_ns
         self._sampler = RowSampler(embodiment)
         self._frames: dict[str, deque[tuple[int, Any]]] = {
             camera.topic: deque() for camera in embodiment.cameras
@@ -67,7 +67,7 @@ class ObservationBuilder:
         if tick_ns is None or now_ns - tick_ns > self._stale_ns:
             return ObservationUnavailable(self._stale(now_ns))
         try:
-            seen = {step: self._at(tick_ns + step * self._row_ns, task) for step in {0, *self._steps}}
+            seen = {step: self._at(tick_ns + step * self._row_ns, task) for step in {0, *self._indices}}
         except MissingSampleError as error:
             return ObservationUnavailable(str(error))
         self._sampler.drop_before(tick_ns - self._kept_ns)

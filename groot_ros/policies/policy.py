@@ -16,7 +16,7 @@ class Observation:
     `earlier` are the observations of the steps before it (-1 is a row earlier), for a policy that wants some. For real-time chunking,
     `follows_ns` is the tick of the observation whose chunk is being carried out, `elapsed_steps` how many of that chunk's steps lie before
     this tick, and `frozen_steps` how many from this tick on will have been carried out when the answer comes. A model over a network gives
-    up after `patience_s`.
+    up after `reply_timeout_s`.
     """
 
     tick_ns: int
@@ -27,7 +27,7 @@ class Observation:
     follows_ns: int | None = None
     elapsed_steps: int = 0
     frozen_steps: int = 0
-    patience_s: float = np.inf
+    reply_timeout_s: float = np.inf
 
     def at(self, step: int) -> 'Observation':
         """That of a step, 0 being the present one."""
@@ -38,7 +38,7 @@ class Observation:
 class PolicySpec:
     """What to know of a policy.
 
-    `horizon` is the number of steps of a chunk, `steps` those that it sees, counted back from the present one, 0. One that does not
+    `horizon` is the number of steps of a chunk, `observation_indices` those that it sees, counted back from the present one, 0. One that does not
     observe is asked without state and images; one that `ends` comes to an end, as a replay; one that `continues` can be told which chunk
     is being carried out (real-time chunking).
     """
@@ -48,7 +48,7 @@ class PolicySpec:
     observes: bool = True
     ends: bool = False
     continues: bool = False
-    steps: tuple[int, ...] = (0,)
+    observation_indices: tuple[int, ...] = (0,)
 
 
 class Policy(ABC):
@@ -63,7 +63,7 @@ class Policy(ABC):
     def reset(self) -> None:  # noqa: B027, most have nothing to begin
         """Begins anew."""
 
-    def trouble(self) -> str:
+    def unavailable_reason(self) -> str:
         """Why it cannot be asked at present; empty where it can."""
         return ''
 

@@ -43,10 +43,10 @@ class Command:
 
 @dataclass
 class ChunkResult:
-    """What became of an answer: its targets, where it has any, whether they were taken, and what was wrong."""
+    """What became of an result: its decoded, where it has any, whether they were taken, and what was wrong."""
 
-    answer: InferenceResult
-    targets: DecodedActions | None = None
+    result: InferenceResult
+    decoded: DecodedActions | None = None
     taken: bool = False
     problem: str = ''
 
@@ -54,36 +54,41 @@ class ChunkResult:
 class PolicyRunner:
     """Call `begin`, then often `tick`, which gives what is due, and `look`.
 
-    `over` says why a run has ended, `done` whether that was its proper end.
+    `end_reason` says why a run has ended, `done` whether that was its proper end.
     """
 
     def __init__(
         self,
-        asker: InferenceWorker,
-        observer: ObservationBuilder,
+        worker: InferenceWorker,
+        observation_builder: ObservationBuilder,
         schedule: ScheduleSettings,
         settings: RunnerSettings,
-        on_answer: Callable[[ChunkResult], None],
+        on_chunk: Callable[[ChunkResult], None],
     ) -> None:
         self.scheduler = ChunkScheduler(schedule)
-        self.over: str | None = None
+        self.end_reason: str | None = None
         self.done = self.approaching = False
-        self._asker, self._observer, self._settings, self._on_answer = asker, observer, settings, on_answer
+        self._worker, self._observation_builder, self._settings, self._on_chunk = (
+            worker,
+            observation_builder,
+            settings,
+            on_chunk,
+        )
         self._row_ns = round(schedule.period_s * 1e9)
         self._gripper = GripperHysteresis()
         self._commanded = np.array([0.0, 0, 0, 0, 0, 0, 1])
         self._sent: dict[int, Array] = {}
         self._sequence = 0
-        self._origin_ns = self._next_ns = self._ask_from_ns = 0
+        self._origin_ns = self._next_ns = self._request_from_ns = 0
         self._fresh = self._ended = False
         self._problem = ''
-        self._shift_ns = 0
+        self._grid_shift_ns = 0
         self._follows: tuple[int, float] | None = None
 
     @property
     def policy(self) -> Policy:
         """Whom it asks."""
-        return self._asker.policy
+        return self._worker.policy
 
     @property
     def period_s(self) -> float:
@@ -93,24 +98,24 @@ class PolicyRunner:
     @property
     def embodiment(self) -> Embodiment:
         """Whose rows are played."""
-        return self._observer.embodiment
+        return self._observation_builder.embodiment
 
-    def why_not(self, now_ns: int) -> str:
+    def blocking_reason(self, now_ns: int) -> str:
         """Why it cannot begin; empty where it can."""
-        if trouble := self.policy.trouble():
-            return trouble
-        if self._asker.busy:
+        if reason := self.policy.unavailable_reason():
+            return reason
+        if self._worker.busy:
             return f'{self.policy.spec.name} still works on an earlier request'
         seen = self._observe(now_ns, '')
         return seen.reason if isinstance(seen, ObservationUnavailable) else ''
 
     def begin(self, target: Array, now_ns: int) -> None:
         """A new run from the arm's own target pose (7,). A replay first goes to where its recording began."""
-        self.over, self.done, self._problem = None, False, ''
-        self._origin_ns, self._ask_from_ns = now_ns, now_ns
+        self.end_reason, self.done, self._problem = None, False, ''
+        self._origin_ns, self._request_from_ns = now_ns, now_ns
         self._fresh, self._ended = True, False
         self.scheduler.start(target)
-        self._go_on(target, now_ns)
+        self._reset_grid(target, now_ns)
         policy = self.policy
         self.approaching = isinstance(policy, ReplayPolicy)
         if isinstance(policy, ReplayPolicy):
@@ -119,23 +124,23 @@ class PolicyRunner:
     def resume(self, target: Array, now_ns: int) -> None:
         """After somebody else had the arm: what was planned is forgotten."""
         self.scheduler.flush(target)
-        self._go_on(target, now_ns)
+        self._reset_grid(target, now_ns)
 
     def halt(self) -> int:
-        """No more commands; an answer under way is not wanted any more. Returns the sequence number that lets the arm go."""
-        self._asker.forget()
+        """No more commands; an result under way is not wanted any more. Returns the sequence number that lets the arm go."""
+        self._worker.discard()
         self._sequence += 1
         return self._sequence
 
-    def change(self, asker: InferenceWorker) -> InferenceWorker:
+    def swap_policy(self, worker: InferenceWorker) -> InferenceWorker:
         """Asks another policy from the next chunk on, in the middle of a run too; returns who was asked before."""
-        before, self._asker = self._asker, asker
-        before.forget()
-        self.scheduler.forget_request()
+        before, self._worker = self._worker, worker
+        before.discard()
+        self.scheduler.cancel_request()
         self._fresh, self._follows = True, None
         return before
 
-    def corrected(self, sequence: int, accepted: Array) -> None:
+    def apply_correction(self, sequence: int, accepted: Array) -> None:
         """What a limit took away from a command is taken from the target here too, so that it does not grow away from the arm's."""
         sent = self._sent.pop(sequence, None)
         if sent is not None and not np.array_equal(sent, accepted):
@@ -143,23 +148,23 @@ class PolicyRunner:
             self._commanded = apply_delta(self._commanded, deltas_between(np.array([wanted, moved]))[0])
 
     def tick(self, now_ns: int, measured: Array | None) -> list[Command]:
-        """Returns the commands that are due, until `over` is set; a policy that is late or slow to read does not delay them."""
+        """Returns the commands that are due, until `end_reason` is set; a policy that is late or slow to read does not delay them."""
         commands = []
-        while self.over is None and now_ns >= self._next_ns:
+        while self.end_reason is None and now_ns >= self._next_ns:
             if (command := self._step(self._next_ns, measured)) is not None:
                 commands.append(command)
             self._next_ns += self._settings.period_ns
         return commands
 
-    def look(self, now_ns: int, task: str) -> None:
+    def poll(self, now_ns: int, task: str) -> None:
         """Takes what has come, and asks when it is time; to be called when the due commands are out."""
-        if (answer := self._asker.poll()) is not None:
-            self._take(answer, self._seconds(now_ns))
-        if self.over is None:
-            self._ask(now_ns, task)
+        if (result := self._worker.poll()) is not None:
+            self._handle_result(result, self._seconds(now_ns))
+        if self.end_reason is None:
+            self._request(now_ns, task)
 
-    def _go_on(self, target: Array, now_ns: int) -> None:
-        self._commanded, self._next_ns, self._follows, self._shift_ns = target, now_ns, None, 0
+    def _reset_grid(self, target: Array, now_ns: int) -> None:
+        self._commanded, self._next_ns, self._follows, self._grid_shift_ns = target, now_ns, None, 0
         self._sent.clear()
 
     def _approach(self, policy: ReplayPolicy, target: Array, now_ns: int) -> None:
@@ -179,24 +184,24 @@ class PolicyRunner:
             poses.append(follower.pose)
         now_s = self._seconds(now_ns)
         self.scheduler.add(np.array(poses), np.full(len(poses), opening), now_s, now_s)
-        self._ask_from_ns = now_ns + len(poses) * self._row_ns
+        self._request_from_ns = now_ns + len(poses) * self._row_ns
 
     def _seconds(self, time_ns: int) -> float:
         return (time_ns - self._origin_ns) / 1e9
 
     def _observe(self, now_ns: int, task: str) -> Observation | ObservationUnavailable:
         if self.policy.spec.observes:
-            return self._observer.observe(now_ns, task)
+            return self._observation_builder.observe(now_ns, task)
         # A row's own time, so that a replay's rows follow each other without a part of one lost or doubled.
-        passed = (now_ns - self._shift_ns - self._ask_from_ns) // self._row_ns
-        return Observation(self._ask_from_ns + passed * self._row_ns, np.zeros(0), {}, task)
+        passed = (now_ns - self._grid_shift_ns - self._request_from_ns) // self._row_ns
+        return Observation(self._request_from_ns + passed * self._row_ns, np.zeros(0), {}, task)
 
-    def _ask(self, now_ns: int, task: str) -> None:
+    def _request(self, now_ns: int, task: str) -> None:
         now_s = self._seconds(now_ns)
         if (
-            now_ns < self._ask_from_ns
+            now_ns < self._request_from_ns
             or self._ended
-            or self._asker.busy
+            or self._worker.busy
             or not self.scheduler.wants_request(now_s)
         ):
             return
@@ -205,68 +210,68 @@ class PolicyRunner:
             self.approaching = False
         seen = self._observe(now_ns, task)
         if isinstance(seen, ObservationUnavailable):
-            self.over = seen.reason
+            self.end_reason = seen.reason
             return
         if self.policy.spec.continues and self._follows is not None:
             self._continue(seen, now_s, *self._follows)
-        seen.patience_s = self.scheduler.patience_s()
-        self._asker.ask(seen, reset=self._fresh)
+        seen.reply_timeout_s = self.scheduler.reply_timeout_s()
+        self._worker.submit(seen, reset=self._fresh)
         self._fresh = False
-        self.scheduler.requested(now_s)
+        self.scheduler.request_sent(now_s)
 
     def _continue(self, seen: Observation, now_s: float, follows_ns: int, began_s: float) -> None:
         """Tells for real-time chunking what will have been carried out of the chunk of `follows_ns`, which began at `began_s`."""
-        settings, observed_s = self.scheduler.settings, self._seconds(seen.tick_ns + self._shift_ns)
-        expected_s = now_s + self.scheduler.figures.latency_s(settings.latency_share) - observed_s
+        settings, observed_s = self.scheduler.settings, self._seconds(seen.tick_ns + self._grid_shift_ns)
+        expected_s = now_s + self.scheduler.stats.latency_s(settings.latency_share) - observed_s
         seen.follows_ns, seen.elapsed_steps = (
             follows_ns,
             max(round((observed_s - began_s) / settings.period_s), 0),
         )
         seen.frozen_steps = int(np.ceil(expected_s / settings.period_s))
 
-    def _take(self, answer: InferenceResult, now_s: float) -> None:
-        observed_s = self._seconds(answer.observation.tick_ns + self._shift_ns)
+    def _handle_result(self, result: InferenceResult, now_s: float) -> None:
+        observed_s = self._seconds(result.observation.tick_ns + self._grid_shift_ns)
         spec = self.policy.spec
         try:
-            targets = self._targets(answer, observed_s)
+            decoded = self._decode(result, observed_s)
         except InvalidActionError as error:
-            self.scheduler.lost(now_s)
+            self.scheduler.reply_lost(now_s)
             if str(error):
                 self._problem = str(error)
-                self._on_answer(ChunkResult(answer, problem=self._problem))
+                self._on_chunk(ChunkResult(result, problem=self._problem))
             return
-        last = self._ended = spec.ends and len(targets.poses) < spec.horizon
+        last = self._ended = spec.ends and len(decoded.poses) < spec.horizon
         began_s = self.scheduler.add(
-            targets.poses, targets.openings, observed_s, now_s, self._seconds(self._next_ns), last
+            decoded.poses, decoded.openings, observed_s, now_s, self._seconds(self._next_ns), last
         )
         if began_s is not None:
-            self._follows = answer.observation.tick_ns, began_s
+            self._follows = result.observation.tick_ns, began_s
             if not spec.observes:
-                self._shift_ns += round((began_s - observed_s) * 1e9)
-        self._on_answer(ChunkResult(answer, targets, began_s is not None))
+                self._grid_shift_ns += round((began_s - observed_s) * 1e9)
+        self._on_chunk(ChunkResult(result, decoded, began_s is not None))
 
-    def _targets(self, answer: InferenceResult, observed_s: float) -> DecodedActions:
-        if answer.problem:
-            raise InvalidActionError(answer.problem)
-        targets = decode_actions(answer.action, self.embodiment, self.scheduler.target(observed_s))
-        if not len(targets.poses):
+    def _decode(self, result: InferenceResult, observed_s: float) -> DecodedActions:
+        if result.problem:
+            raise InvalidActionError(result.problem)
+        decoded = decode_actions(result.action, self.embodiment, self.scheduler.target(observed_s))
+        if not len(decoded.poses):
             self._ended = self.policy.spec.ends
             raise InvalidActionError('' if self._ended else 'it gave no step')
         steps = (
-            np.linalg.norm(np.diff(targets.poses[:, :3], axis=0), axis=1)
-            if len(targets.poses) > 1
+            np.linalg.norm(np.diff(decoded.poses[:, :3], axis=0), axis=1)
+            if len(decoded.poses) > 1
             else np.zeros(1)
         )
         speed_m_s = steps.max() / self.scheduler.settings.period_s
         if speed_m_s > self._settings.max_speed_m_s:
             raise InvalidActionError(f'step {int(steps.argmax()) + 1} moves at {speed_m_s:.2f} m/s')
-        return targets
+        return decoded
 
     def _step(self, tick_ns: int, measured: Array | None) -> Command | None:
         now_s = self._seconds(tick_ns)
-        if self.scheduler.starved(now_s) and not self.approaching:
+        if self.scheduler.is_exhausted(now_s) and not self.approaching:
             self.done = self._ended
-            self.over = (
+            self.end_reason = (
                 '' if self.done else f'no chunk came in time{": " if self._problem else ""}{self._problem}'
             )
             return None

@@ -11,7 +11,7 @@ from groot_ros.embodiment import EEF_9D, Embodiment
 from groot_ros.errors import PolicyError
 from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client
-from groot_ros.inference.protocol import FLAVOURS, Modality
+from groot_ros.inference.protocol import GR00T_VERSIONS, Modality
 from groot_ros.policies.action_decoder import EEF_6D
 from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
@@ -27,33 +27,35 @@ class RemotePolicy(Policy):
     def __init__(
         self, client: Client, embodiment: Embodiment, gr00t_version: str = 'n1.7', name: str = ''
     ) -> None:
-        if gr00t_version not in FLAVOURS:
+        if gr00t_version not in GR00T_VERSIONS:
             raise PolicyError(
-                f'There is no gr00t_version {gr00t_version!r}: choose one of {", ".join(FLAVOURS)}.'
+                f'There is no gr00t_version {gr00t_version!r}: choose one of {", ".join(GR00T_VERSIONS)}.'
             )
-        self._client, self._embodiment, self._flavour = client, embodiment, gr00t_version
-        self._modalities, facts = _told(client, gr00t_version)
+        self._client, self._embodiment, self._gr00t_version = client, embodiment, gr00t_version
+        self._modalities, extra = _request_modalities(client, gr00t_version)
         if problems := mismatches(self._modalities, embodiment):
             raise PolicyError(
                 f'The model at {client.address} does not fit the embodiment {embodiment.name}: {"; ".join(problems)}.'
             )
-        self._sizes = {str(camera): tuple(size) for camera, size in facts.get('image_sizes', {}).items()}
+        self._sizes = {str(camera): tuple(size) for camera, size in extra.get('image_sizes', {}).items()}
         self._numbers: OrderedDict[int, Any] = OrderedDict()
         wanted = self._modalities
         self.spec = PolicySpec(
             name or f'the model at {client.address}',
             len(wanted['action'].delta_indices),
-            continues=bool(facts.get('real_time_chunking')),
-            steps=tuple(sorted({0, *wanted['video'].delta_indices, *wanted['state'].delta_indices})),
+            continues=bool(extra.get('real_time_chunking')),
+            observation_indices=tuple(
+                sorted({0, *wanted['video'].delta_indices, *wanted['state'].delta_indices})
+            ),
         )
 
     def infer(self, observation: Observation) -> dict[str, Array]:
         """One request."""
-        if self._flavour == 'n1.5':
-            reply = self._client.request('get_action', self._flat(observation), observation.patience_s)
+        if self._gr00t_version == 'n1.5':
+            reply = self._client.request('get_action', self._flat(observation), observation.reply_timeout_s)
         else:
             data = {'observation': self._nested(observation), 'options': self._options(observation)}
-            reply = self._client.request('get_action', data, observation.patience_s)
+            reply = self._client.request('get_action', data, observation.reply_timeout_s)
         action, info = reply if isinstance(reply, (list, tuple)) and len(reply) == 2 else (reply, {})
         if not isinstance(action, dict):
             raise PolicyError(
@@ -70,7 +72,7 @@ class RemotePolicy(Policy):
     def reset(self) -> None:
         """Tells the server, where its release knows that."""
         self._numbers.clear()
-        if self._flavour != 'n1.5':
+        if self._gr00t_version != 'n1.5':
             self._client.request('reset', {'options': None})
 
     def close(self) -> None:
@@ -93,7 +95,7 @@ class RemotePolicy(Policy):
     def _nested(self, observation: Observation) -> dict[str, Any]:
         wanted = self._modalities
         return {
-            'video': {name: self._pictures(observation, name)[None] for name in wanted['video'].keys},
+            'video': {name: self._images(observation, name)[None] for name in wanted['video'].keys},
             'state': {name: self._states(observation, name)[None] for name in wanted['state'].keys},
             'language': {name: [[observation.task]] for name in wanted['language'].keys},
         }
@@ -101,11 +103,8 @@ class RemotePolicy(Policy):
     def _flat(self, observation: Observation) -> dict[str, Any]:
         wanted = self._modalities
         return {
-            # N1.5 takes pictures only in the size that it was trained with.
-            **{
-                f'video.{name}': self._pictures(observation, name, whole=True)
-                for name in wanted['video'].keys
-            },
+            # N1.5 takes images only in the size that it was trained with.
+            **{f'video.{name}': self._images(observation, name, whole=True) for name in wanted['video'].keys},
             **{
                 f'state.{name}': self._states(observation, name).astype(float)
                 for name in wanted['state'].keys
@@ -113,14 +112,12 @@ class RemotePolicy(Policy):
             **{name: [observation.task] for name in wanted['language'].keys},
         }
 
-    def _pictures(self, observation: Observation, name: str, whole: bool = False) -> np.ndarray:
+    def _images(self, observation: Observation, name: str, whole: bool = False) -> np.ndarray:
         """Pictures (steps, height, width, 3), in the size that the server says, else as small as a model makes them anyway."""
-        pictures = [observation.at(step).images[name] for step in self._modalities['video'].delta_indices]
+        images = [observation.at(step).images[name] for step in self._modalities['video'].delta_indices]
         if whole and name not in self._sizes:
-            return np.stack(pictures)
-        return np.stack(
-            [_resized(picture, self._sizes.get(name) or _small_size(picture)) for picture in pictures]
-        )
+            return np.stack(images)
+        return np.stack([_resized(image, self._sizes.get(name) or _small_size(image)) for image in images])
 
     def _states(self, observation: Observation, name: str) -> Array:
         """States (steps, size) of a key."""
@@ -167,7 +164,7 @@ def mismatches(modalities: dict[str, Modality], embodiment: Embodiment) -> list[
     return found
 
 
-def _told(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], dict[str, Any]]:
+def _request_modalities(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], dict[str, Any]]:
     """The modalities, and what a server of ours says besides."""
     reply = client.request('get_modality_config')
     if not isinstance(reply, dict) or not all(isinstance(reply.get(kind), Modality) for kind in _KINDS):

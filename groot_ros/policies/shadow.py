@@ -15,14 +15,14 @@ class Shadow:
 
     def __init__(
         self,
-        asker: InferenceWorker,
-        observer: ObservationBuilder,
+        worker: InferenceWorker,
+        builder: ObservationBuilder,
         period_s: float,
         inference_interval_s: float,
     ) -> None:
-        self.evaluation = Evaluation(asker.policy.spec.name)
+        self.evaluation = Evaluation(worker.policy.spec.name)
         self.problem = ''
-        self._asker, self._observer = asker, observer
+        self._worker, self._builder = worker, builder
         self._row_ns, self._replan_ns = round(period_s * 1e9), round(inference_interval_s * 1e9)
         self._next_ns = 0
         self._fresh = True
@@ -30,29 +30,29 @@ class Shadow:
 
     def tick(self, now_ns: int, task: str) -> None:
         """Takes answers, asks when it is time, and compares what can be compared."""
-        if (answer := self._asker.poll()) is not None:
-            self._take(answer)
+        if (result := self._worker.poll()) is not None:
+            self._handle_result(result)
         while self._waiting and self._compare(self._waiting[0]):
             self._waiting.popleft()
-        if now_ns >= self._next_ns and not self._asker.busy:
+        if now_ns >= self._next_ns and not self._worker.busy:
             self._next_ns = now_ns + self._replan_ns
-            seen = self._observer.observe(now_ns, task)
+            seen = self._builder.observe(now_ns, task)
             if isinstance(seen, ObservationUnavailable):
                 self.problem = seen.reason
             else:
-                self._asker.ask(seen, reset=self._fresh)
+                self._worker.submit(seen, reset=self._fresh)
                 self._fresh = False
 
-    def _take(self, answer: InferenceResult) -> None:
-        self.problem = answer.problem
-        if not answer.problem:
-            self._waiting.append(answer)
+    def _handle_result(self, result: InferenceResult) -> None:
+        self.problem = result.problem
+        if not result.problem:
+            self._waiting.append(result)
 
-    def _compare(self, answer: InferenceResult) -> bool:
+    def _compare(self, result: InferenceResult) -> bool:
         """Whether it is done with, compared or not."""
-        steps = max((len(values) for values in answer.action.values()), default=0)
+        steps = max((len(values) for values in result.action.values()), default=0)
         recorded = (
-            self._observer.actions(answer.observation.tick_ns + self._row_ns * np.arange(steps + 1))
+            self._builder.actions(result.observation.tick_ns + self._row_ns * np.arange(steps + 1))
             if steps
             else np.zeros((0, 0))
         )
@@ -61,5 +61,5 @@ class Shadow:
         if isinstance(recorded, ObservationUnavailable):
             self.problem = recorded.reason
         elif steps:
-            self.evaluation.note(answer.action, recorded, self._observer.embodiment.action_slices)
+            self.evaluation.note(result.action, recorded, self._builder.embodiment.action_slices)
         return True

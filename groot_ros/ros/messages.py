@@ -20,22 +20,22 @@ def delta_message(command: Command, period_s: float) -> TcpDelta:
 
 
 def chunk_message(
-    answer: InferenceResult, targets: DecodedActions, period_s: float, taken: bool
+    result: InferenceResult, decoded: DecodedActions, period_s: float, taken: bool
 ) -> ActionChunk:
     """A chunk as it was understood."""
-    message = ActionChunk(period=period_s, latency=answer.answered_s - answer.asked_s, taken=taken)
-    message.header.stamp, message.header.frame_id = to_time_msg(answer.observation.tick_ns), 'base'
-    message.poses, message.openings = targets.poses.ravel().tolist(), targets.openings.tolist()
+    message = ActionChunk(period=period_s, latency=result.replied_s - result.requested_s, taken=taken)
+    message.header.stamp, message.header.frame_id = to_time_msg(result.observation.tick_ns), 'base'
+    message.poses, message.openings = decoded.poses.ravel().tolist(), decoded.openings.tolist()
     return message
 
 
-def figures_message(figures: ScheduleStats) -> PolicyStatus:
-    """A status that holds figures only."""
-    status = PolicyStatus(chunks=figures.chunks, late=figures.late, dropped_share=figures.dropped_share)
-    status.latency_p50, status.latency_p95 = figures.latency_s(0.5), figures.latency_s(0.95)
-    status.chunk_transition_jump_p95 = _p95([seam.jump_m for seam in figures.seams])
-    status.chunk_transition_turn_p95 = _p95([seam.turn_rad for seam in figures.seams])
-    status.action_roughness_p95 = _p95(figures.second_differences_m)
+def stats_message(stats: ScheduleStats) -> PolicyStatus:
+    """A status that holds stats only."""
+    status = PolicyStatus(chunks=stats.chunks, late=stats.late, dropped_share=stats.dropped_share)
+    status.latency_p50, status.latency_p95 = stats.latency_s(0.5), stats.latency_s(0.95)
+    status.chunk_transition_jump_p95 = _p95([transition.jump_m for transition in stats.transitions])
+    status.chunk_transition_turn_p95 = _p95([transition.turn_rad for transition in stats.transitions])
+    status.action_roughness_p95 = _p95(stats.second_differences_m)
     return status
 
 
@@ -49,8 +49,8 @@ def shown(status: PolicyStatus) -> dict[str, str]:
         'latency p50 (ms)': f'{status.latency_p50 * 1e3:.1f}',
         'latency p95 (ms)': f'{status.latency_p95 * 1e3:.1f}',
         'steps dropped (share)': f'{status.dropped_share:.3f}',
-        'jump at seams p95 (mm)': f'{status.chunk_transition_jump_p95 * 1e3:.2f}',
-        'turn at seams p95 (rad)': f'{status.chunk_transition_turn_p95:.3f}',
+        'jump at transitions p95 (mm)': f'{status.chunk_transition_jump_p95 * 1e3:.2f}',
+        'turn at transitions p95 (rad)': f'{status.chunk_transition_turn_p95:.3f}',
         'second difference p95 (mm)': f'{status.action_roughness_p95 * 1e3:.3f}',
     }
 

@@ -65,8 +65,8 @@ class Gr00tBackend:
             for kind, config in configs.items()
         }
 
-    def facts(self) -> dict[str, Any]:
-        """N1.5 takes pictures only in the size that it was trained with; the others resize them. Neither takes a frozen prefix."""
+    def extra_info(self) -> dict[str, Any]:
+        """N1.5 takes images only in the size that it was trained with; the others resize them. Neither takes a frozen prefix."""
         return {'image_sizes': self._sizes} if self._flat else {}
 
     def get_action(
@@ -96,7 +96,7 @@ def _action(entry: Any) -> dict[str, Any]:
 
 def _flat(observation: dict[str, Any]) -> dict[str, Any]:
     return {
-        **{f'video.{name}': pictures[0] for name, pictures in observation['video'].items()},
+        **{f'video.{name}': images[0] for name, images in observation['video'].items()},
         **{f'state.{name}': np.asarray(values[0], float) for name, values in observation['state'].items()},
         **{name: list(texts[0]) for name, texts in observation['language'].items()},
     }

@@ -81,8 +81,8 @@ class LeRobotBackend:
             'language': Modality([0], [self._rows['language']]),
         }
 
-    def facts(self) -> dict[str, Any]:
-        """The pictures' sizes that it was trained with, and whether it continues chunks."""
+    def extra_info(self) -> dict[str, Any]:
+        """The images' sizes that it was trained with, and whether it continues chunks."""
         sizes = {name: list(self._features[feature].shape[:0:-1]) for name, feature in self._cameras.items()}
         return {'image_sizes': sizes, 'real_time_chunking': self._continues}
 
@@ -118,8 +118,8 @@ class LeRobotBackend:
         state = np.concatenate([observation['state'][name] for name in self._rows['state']], axis=-1)
         batch: dict[str, Any] = {_STATE: torch.from_numpy(np.array(state[:, part], np.float32)).to(device)}
         for name, feature in self._cameras.items():
-            pictures = torch.from_numpy(np.array(observation['video'][name][:, part])).to(device)
-            batch[feature] = pictures.movedim(-1, -3).float() / 255
+            images = torch.from_numpy(np.array(observation['video'][name][:, part])).to(device)
+            batch[feature] = images.movedim(-1, -3).float() / 255
         batch['task'] = [texts[0] for texts in observation['language'][self._rows['language']]]
         return batch
 
@@ -155,7 +155,7 @@ class LeRobotBackend:
     def _check(self) -> None:
         rows, wanted = self._rows, self._features
         problems = [
-            f'it wants the picture {name}'
+            f'it wants the image {name}'
             for name in wanted
             if name.startswith(_IMAGES) and name not in self._cameras.values()
         ]

@@ -45,22 +45,22 @@ def _serve(settings: dict, say) -> None:
     from groot_ros.inference.server import Server
 
     say(doing=f'loading {settings["checkpoint"] or settings["backend"]}')
-    served = importlib.import_module(MODULES[settings['backend']]).load(settings)
-    observation, seconds = example_observation(served, settings['rows']), 0.0
+    backend = importlib.import_module(MODULES[settings['backend']]).load(settings)
+    observation, seconds = example_observation(backend, settings['rows']), 0.0
     for number in range(_WARM_UPS):
         say(doing=f'warming up, {number + 1} of {_WARM_UPS}')
         began_s = time.monotonic()
-        served.get_action(observation, None)
+        backend.get_action(observation, None)
         seconds = time.monotonic() - began_s
-    served.reset()
+    backend.reset()
     server = Server(
-        served,
+        backend,
         settings['host'],
         settings['port'],
         settings['gr00t_version'],
         os.environ.get(TOKEN_VARIABLE, ''),
     )
-    say(ready=server.port, name=served.name, answer_s=round(seconds, 4))
+    say(ready=server.port, name=backend.name, answer_s=round(seconds, 4))
     server.run()
 
 

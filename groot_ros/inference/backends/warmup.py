@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An observation to warm a model up with: pictures of grey, a state of rest."""
+"""An observation to warm a model up with: images of grey, a state of rest."""
 
 from typing import Any
 
 import numpy as np
 
 
-def example_observation(served: Any, rows: dict[str, Any]) -> dict[str, Any]:
+def example_observation(backend: Any, rows: dict[str, Any]) -> dict[str, Any]:
     """In the form of GR00T N1.6 and N1.7, (1, steps, ...) each.
 
-    `rows` says the sizes of the state's parts (`state_sizes`) and of pictures (`image_sizes`, width and height by name).
+    `rows` says the sizes of the state's parts (`state_sizes`) and of images (`image_sizes`, width and height by name).
     """
-    wanted = served.modalities()
-    sizes = {**rows['image_sizes'], **served.facts().get('image_sizes', {})}
+    wanted = backend.modalities()
+    sizes = {**rows['image_sizes'], **backend.extra_info().get('image_sizes', {})}
     video, state = wanted['video'], wanted['state']
     return {
         'video': {
