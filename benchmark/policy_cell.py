@@ -34,13 +34,13 @@ name: ur5e_robotiq_zed
 robot_type: ur5e
 fps: 20
 state:
-  - {name: joint_positions, column: q, numbers: 6}
-  - {name: joint_velocities, column: dq, numbers: 6}
+  - {name: joint_positions, column: q, size: 6}
+  - {name: joint_velocities, column: dq, size: 6}
   - {name: gripper_state, column: gripper}
   - {name: tcp_pose, column: pose, field: pose}
 action:
-  - {name: delta_tcp_position, kind: delta_position, of: tcp_pose}
-  - {name: delta_tcp_orientation, kind: delta_rotation, of: tcp_pose}
+  - {name: delta_tcp_position, kind: delta_position, pose: tcp_pose}
+  - {name: delta_tcp_orientation, kind: delta_rotation, pose: tcp_pose}
   - {name: gripper_command, kind: command, column: gripper}
 cameras:
   - {name: zed_camera, column: image, width: 64, height: 48}

@@ -89,9 +89,9 @@ def make_embodiment(scenario: Scenario) -> Embodiment:
             'height': scenario.size[1],
             'rate_hz': hz,
         }
-        values['cameras'].append({**camera, 'latency_s': scenario.latencies.get(topic, 0.0)})
+        values['cameras'].append({**camera, 'obs_latency_s': scenario.latencies.get(topic, 0.0)})
     for part in values['state'] + values['action']:
-        part['latency_s'] = scenario.latencies.get(part.get('topic', ''), 0.0)
+        part['obs_latency_s'] = scenario.latencies.get(part.get('topic', ''), 0.0)
     return parse_embodiment(yaml.safe_dump(values), 'scenario')
 
 

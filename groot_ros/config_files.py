@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML files of the user: read and checked, with errors that name the file and the place in it."""
+"""The user's YAML files: read and checked, with errors that name the file and the key that is wrong."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,18 +13,18 @@ Model = TypeVar('Model', bound=BaseModel)
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """What stands in a file. Raises GrootRosError, with `what` naming its kind, where it cannot be read."""
+    """The content of a YAML file. Raises GrootRosError, which begins with `what` and the path, if it cannot be read."""
     try:
         text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise GrootRosError(
-            f'{what} {path} cannot be read: {getattr(error, "strerror", None) or "it is no text"}.'
-        ) from error
+    except OSError as error:
+        raise GrootRosError(f'{what} {path} cannot be read: {error.strerror or error}.') from error
+    except UnicodeDecodeError as error:
+        raise GrootRosError(f'{what} {path} cannot be read: it is not a text file.') from error
     return parse_yaml(text, f'{what} {path}')
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """What a text says; raises GrootRosError where it is not YAML."""
+    """The content of a YAML text. Raises GrootRosError, which begins with `what`, if it is not YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -34,10 +34,10 @@ def parse_yaml(text: str, what: str) -> Any:
 
 
 def checked(model: type[Model], values: Any, what: str) -> Model:
-    """The values as a model; raises GrootRosError with the first place that is wrong."""
+    """The values as a model. Raises GrootRosError with `what` and the first key that is wrong."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = '.'.join(map(str, first['loc'])) or 'file'
-        raise GrootRosError(f'{what} is wrong at {place}: {first["msg"]}.') from error
+        key = '.'.join(map(str, first['loc'])) or 'file'
+        raise GrootRosError(f'{what} is wrong at {key}: {first["msg"]}.') from error

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One YAML file says what a row is: state, action, cameras, rate, topics. Everything that needs a layout reads it here."""
+"""What a row is, in one YAML file: state, action, cameras, rate, topics. Everything that needs a layout reads it here."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groot_ros.config_files import checked, parse_yaml, read_yaml
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 from groot_ros.resources import share_directory
 
 _FIELD_SIZES = {'pose': 7, 'quaternion': 4}
@@ -28,11 +29,12 @@ class _Strict(BaseModel):
 
 
 class TopicField(_Strict):
-    """Where numbers come from.
+    """Where the numbers of a field come from.
 
-    In a bag they are a field of the messages on a topic, sampled at a tick; in a table (HDF5, LeRobot) a column, or some of its
-    numbers. `joints` are looked up by name: in a message, or in the embodiment's `column_joint_names`. The value is `scale` times what
-    stands there, plus `offset`; `latency_s` is subtracted from a message's stamp.
+    In a bag they are a field of the messages on a topic, sampled at a tick; in a table (HDF5, LeRobot) they are a
+    column, or some of its numbers. `joints` are looked up by name: in a message, or in the embodiment's
+    `column_joint_names`. The value is `scale` times the source's number plus `offset`; `obs_latency_s` is subtracted
+    from a message's stamp.
     """
 
     topic: str = ''
@@ -40,20 +42,21 @@ class TopicField(_Strict):
     column: str = ''
     joints: tuple[str, ...] = ()
     indices: tuple[int, ...] = ()
-    numbers: int = Field(default=0, ge=0)
+    declared_size: int = Field(default=0, ge=0, alias='size')
     sample: Literal['linear', 'pose', 'nearest', 'hold'] = 'hold'
-    latency_s: float = 0.0
+    obs_latency_s: float = 0.0
     scale: float = 1.0
     offset: float = 0.0
 
     @property
     def size(self) -> int:
-        """How many numbers it gives."""
-        return _FIELD_SIZES.get(self.field) or len(self.joints) or len(self.indices) or self.numbers or 1
+        """How many numbers it gives: as the message's field, the joints or the indices say, else as declared."""
+        known = _FIELD_SIZES.get(self.field) or len(self.joints) or len(self.indices)
+        return known or self.declared_size or 1
 
     @property
     def quaternion(self) -> slice | None:
-        """Where its x y z w lie among its numbers, whose sign means nothing; None where it has none."""
+        """Which of its numbers are a quaternion x y z w, whose sign is arbitrary; None where it has none."""
         return {'pose': slice(3, 7), 'quaternion': slice(0, 4)}.get(self.field)
 
 
@@ -66,17 +69,18 @@ class StateField(TopicField):
 class ActionField(TopicField):
     """A slice of action.
 
-    `delta_position` and `delta_rotation` are differences of poses, either of the state's pose `of`, or of the target poses of a source
-    of their own; `command` is a value that was commanded, `delta` one that the source holds as a difference already.
+    `delta_position` and `delta_rotation` are differences of successive poses: of the state's pose named `pose`, or of
+    target poses, where the action has a topic or column of its own. `command` is a value that was commanded. `delta`
+    is a difference that the source already holds.
     """
 
     name: str
     kind: Literal['delta_position', 'delta_rotation', 'command', 'delta']
-    of: str = ''
+    pose: str = ''
 
     @property
     def is_derived(self) -> bool:
-        """Whether it is computed of successive poses, so that the last row has none."""
+        """Whether it is computed from successive poses, so that the last sample of an episode has none."""
         return self.kind in ('delta_position', 'delta_rotation')
 
     @property
@@ -91,17 +95,22 @@ class ActionField(TopicField):
 
     @property
     def source(self) -> TopicField | None:
-        """What has to be sampled for it: the command in force whatever its age, or target poses; None where the state has it."""
+        """What has to be sampled for it; None where it is computed from the state.
+
+        A command is the last one, whatever its age; target poses are interpolated.
+        """
         if not (self.topic or self.column):
             return None
-        shared = {name: getattr(self, name) for name in TopicField.model_fields}
-        return TopicField(**{**shared, 'sample': 'pose' if self.is_derived else 'hold'})
+        shared = self.model_dump(include=set(TopicField.model_fields), by_alias=True)
+        sample = 'pose' if self.is_derived else 'hold'
+        return TopicField.model_validate({**shared, 'sample': sample})
 
 
 class CameraField(_Strict):
-    """One video of the dataset; the first camera gives the ticks. `rate_hz` is what the camera sends, where that is not the dataset's fps.
+    """One video of the dataset. The first camera gives the ticks.
 
-    `topic` is for bags, `column` for tables. Pictures of another size are letterboxed with black bars when they are converted.
+    `topic` is for bags, `column` for tables. `rate_hz` is the rate of the camera where it is not the dataset's fps.
+    Images of another size are letterboxed with black bars in the conversion.
     """
 
     name: str
@@ -110,7 +119,7 @@ class CameraField(_Strict):
     width: int
     height: int
     rate_hz: float = Field(default=0.0, ge=0)
-    latency_s: float = 0.0
+    obs_latency_s: float = 0.0
 
     @property
     def feature(self) -> str:
@@ -131,11 +140,12 @@ class Annotation(_Strict):
 
 
 class Embodiment(_Strict):
-    """The layout of a row, and the topics or columns behind it.
+    """The layout of a row, and the topics or columns that its numbers come from.
 
-    `eef_9d` names the pose of the state that further columns give as position and first two rows of the rotation, for training
-    relative to the state. `reward` is a column of rewards, or `outcome`: 1 in the last row of a success. `tasks` gives the texts of
-    tasks that a source only names. `language_key` is GR00T's, where it is not the task annotation.
+    `eef_9d` names a pose of the state that is also stored as position and first two rows of the rotation, for
+    training relative to the state. `reward` is a column of rewards, or `outcome`: 1 in the last row of a success.
+    `tasks` gives the texts of tasks that a source only names. `language_key` is GR00T's, where it is not the task
+    annotation.
     """
 
     name: str
@@ -156,43 +166,37 @@ class Embodiment(_Strict):
 
     @model_validator(mode='after')
     def _consistent(self) -> 'Embodiment':
-        poses = {field.name for field in self.state if field.field == 'pose'}
-        for field in self.action:
-            if not field.is_derived and not field.source:
-                raise ValueError(
-                    f'action {field.name}: a {field.kind} needs a `topic` and `field`, or a `column`'
-                )
-            if field.is_derived and field.of not in poses and not (field.source and field.field == 'pose'):
-                raise ValueError(
-                    f'action {field.name}: `of` must name a pose of the state, one of {sorted(poses)}'
-                )
-        for field in (*self.state, *(action.source for action in self.action if action.source)):
+        poses = sorted(field.name for field in self.state if field.field == 'pose')
+        for action in self.action:
+            _check_action(action, poses)
+        for field in self.sampled_fields:
             _check_source(field, self.column_joint_names)
         if self.eef_9d and self.eef_9d not in poses:
-            raise ValueError(f'eef_9d must name a pose of the state, one of {sorted(poses)}')
-        for names in (
-            [f.name for f in self.state],
-            [f.name for f in self.action],
-            [c.name for c in self.cameras],
-        ):
+            raise ValueError(f'eef_9d must name a pose of the state, one of {poses}')
+        for fields in (self.state, self.action, self.cameras):
+            names = [field.name for field in fields]
             if len(set(names)) != len(names):
                 raise ValueError(f'a name occurs twice among {names}')
         return self
 
     @property
     def state_slices(self) -> dict[str, slice]:
-        """Where each state field lies in observation.state."""
+        """The slice of observation.state that each state field is."""
         return _slices(self.state)
 
     @property
     def quaternion_slices(self) -> list[slice]:
-        """Where quaternions x y z w lie in observation.state."""
-        found = [(self.state_slices[field.name].start, field.quaternion) for field in self.state]
-        return [slice(start + part.start, start + part.stop) for start, part in found if part is not None]
+        """The slices of observation.state that are quaternions x y z w."""
+        found = []
+        for field in self.state:
+            start = self.state_slices[field.name].start
+            if field.quaternion is not None:
+                found.append(slice(start + field.quaternion.start, start + field.quaternion.stop))
+        return found
 
     @property
     def action_slices(self) -> dict[str, slice]:
-        """Where each action field lies in action."""
+        """The slice of action that each action field is."""
         return _slices(self.action)
 
     @property
@@ -207,19 +211,23 @@ class Embodiment(_Strict):
 
     @property
     def pose_part(self) -> slice:
-        """Where the first pose lies in observation.state. Raises GrootRosError where there is none."""
+        """The slice of observation.state that is its first pose. Raises GrootRosError where there is none."""
         for field in self.state:
             if field.field == 'pose':
                 return self.state_slices[field.name]
-        raise GrootRosError(f'The embodiment {self.name} has no pose in its state: add one to its YAML.')
+        raise GrootRosError(
+            f'The embodiment {self.name} has no pose in its state: add a field with `field: pose` to its YAML.'
+        )
 
     @property
     def commands(self) -> tuple[tuple[ActionField, TopicField, slice], ...]:
-        """Actions with a source of their own, that source, and where its numbers lie in the commands of a tick."""
-        found, start = [], 0
-        for field in self.action:
-            if (source := field.source) is not None:
-                found.append((field, source, slice(start, start + source.size)))
+        """Actions with a source of their own: the action, what is sampled for it, and its slice of a tick's commands."""
+        found = []
+        start = 0
+        for action in self.action:
+            source = action.source
+            if source is not None:
+                found.append((action, source, slice(start, start + source.size)))
                 start += source.size
         return tuple(found)
 
@@ -263,43 +271,59 @@ class Embodiment(_Strict):
 
     def at_fps(self, fps: float) -> 'Embodiment':
         """The same rows at another rate; the cameras keep theirs."""
-        cameras = [{**camera.model_dump(), 'rate_hz': camera.rate_hz or self.fps} for camera in self.cameras]
-        return checked(
-            Embodiment,
-            {**self.model_dump(), 'fps': fps, 'cameras': cameras},
-            f'The embodiment {self.name} at {fps:g} frames a second',
-        )
+        values = self.values()
+        values['fps'] = fps
+        for camera in values['cameras']:
+            camera['rate_hz'] = camera['rate_hz'] or self.fps
+        return checked(Embodiment, values, f'The embodiment {self.name} at {fps:g} frames per second')
+
+    def values(self) -> dict[str, Any]:
+        """What its YAML file would hold, with every default."""
+        return self.model_dump(mode='json', by_alias=True)
 
     def text(self) -> str:
         """This embodiment as YAML, for bags and datasets."""
-        return yaml.safe_dump(self.model_dump(mode='json'), sort_keys=False)
+        return yaml.safe_dump(self.values(), sort_keys=False)
 
 
-def _check_source(source: TopicField, column_joint_names: dict[str, tuple[str, ...]]) -> None:
-    where = source.topic or source.column
-    if not where or (source.topic and not source.field):
-        raise ValueError(
-            f'{getattr(source, "name", where) or "a field"} needs a `topic` and `field`, or a `column`'
-        )
-    if source.column and source.joints:
-        unknown = [joint for joint in source.joints if joint not in column_joint_names.get(source.column, ())]
+def _check_action(action: ActionField, poses: list[str]) -> None:
+    if not action.is_derived:
+        if action.source is None:
+            raise ValueError(
+                f'action {action.name}: a {action.kind} needs a `topic` and `field`, or a `column`'
+            )
+        return
+    has_target_poses = action.source is not None and action.field == 'pose'
+    if action.pose not in poses and not has_target_poses:
+        raise ValueError(f'action {action.name}: `pose` must name a pose of the state, one of {poses}')
+
+
+def _check_source(field: TopicField, column_joint_names: dict[str, tuple[str, ...]]) -> None:
+    where = field.topic or field.column
+    if not where or (field.topic and not field.field):
+        name = getattr(field, 'name', where) or 'a field'
+        raise ValueError(f'{name} needs a `topic` and `field`, or a `column`')
+    if field.column:
+        named = column_joint_names.get(field.column, ())
+        unknown = [joint for joint in field.joints if joint not in named]
         if unknown:
-            raise ValueError(f'column_joint_names of {source.column} does not name {", ".join(unknown)}')
+            raise ValueError(f'column_joint_names of {field.column} does not name {", ".join(unknown)}')
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
     """The embodiment of a YAML file, or of a name in config/embodiments. Raises GrootRosError naming what is wrong.
 
-    A file with `base: NAME` takes everything from that embodiment and changes what it names: entries of state, action and
-    cameras by their `name`.
+    A file with `base: NAME` takes everything from that embodiment and changes what it names: entries of state, action
+    and cameras by their `name`.
     """
     path = _path_of(name_or_path)
     return _embodiment(read_yaml(path, 'The embodiment'), f'The embodiment {path}')
 
 
 def parse_embodiment(text: str, where: str) -> Embodiment:
-    """The embodiment of a YAML text; `where` names it in errors."""
-    return _embodiment(parse_yaml(text, f'The embodiment {where}'), f'The embodiment {where}')
+    """The embodiment of a YAML text. `where` names it in the GrootRosError that is raised for a wrong one."""
+    what = f'The embodiment {where}'
+    return _embodiment(parse_yaml(text, what), what)
 
 
 def _embodiment(values: Any, what: str) -> Embodiment:
@@ -307,47 +331,47 @@ def _embodiment(values: Any, what: str) -> Embodiment:
     while isinstance(values, dict) and 'base' in values:
         base = str(values.pop('base'))
         if base in bases:
-            raise GrootRosError(f'{what} is its own base, by way of {base}.')
+            raise GrootRosError(f'{what} is its own base, through {base}: remove one `base` key.')
         bases.append(base)
-        values = _changed(read_yaml(_path_of(base), 'The embodiment'), values)
+        values = _merged(read_yaml(_path_of(base), 'The embodiment'), values)
     return checked(Embodiment, values, what)
 
 
 def _path_of(name_or_path: str) -> Path:
-    folder = share_directory() / 'config' / 'embodiments'
     path = Path(name_or_path)
-    if path.suffix not in ('.yaml', '.yml'):
-        path = folder / f'{name_or_path}.yaml'
-        if not path.is_file() or path.parent != folder:
-            known = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
-            raise GrootRosError(
-                f'There is no embodiment {name_or_path!r}: name one of {known}, or give the path of a YAML file.'
-            )
-    return path
+    if path.suffix in ('.yaml', '.yml'):
+        return path
+    folder = share_directory() / 'config' / 'embodiments'
+    names = sorted(file.stem for file in folder.glob('*.yaml'))
+    choose('embodiment', name_or_path, names, 'or give the path of a YAML file')
+    return folder / f'{name_or_path}.yaml'
 
 
-def _changed(base: Any, changes: Any) -> Any:
-    """`base` with the values of `changes`: mappings merge, named entries of lists by their name, anything else is replaced."""
+def _merged(base: Any, changes: Any) -> Any:
+    """`base` with the values of `changes`.
+
+    Mappings are merged, entries of lists by their `name`; anything else is replaced.
+    """
     if isinstance(base, dict) and isinstance(changes, dict):
-        return {**base, **{key: _changed(base.get(key), value) for key, value in changes.items()}}
-    if _named(base) and _named(changes):
+        changed = {key: _merged(base.get(key), value) for key, value in changes.items()}
+        return {**base, **changed}
+    if _has_named_entries(base) and _has_named_entries(changes):
         merged = {entry['name']: entry for entry in base}
         for entry in changes:
-            merged[entry['name']] = _changed(merged.get(entry['name']), entry)
+            merged[entry['name']] = _merged(merged.get(entry['name']), entry)
         return list(merged.values())
     return changes
 
 
-def _named(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(entry, dict) and 'name' in entry for entry in value)
-    )
+def _has_named_entries(value: Any) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(entry, dict) and 'name' in entry for entry in value)
 
 
-def _slices(fields) -> dict[str, slice]:
-    start, slices = 0, {}
+def _slices(fields: Iterable[StateField | ActionField]) -> dict[str, slice]:
+    start = 0
+    slices = {}
     for field in fields:
         slices[field.name] = slice(start, start + field.size)
         start += field.size

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that a person can act on: one sentence that names the thing and says what to do."""
 
+from collections.abc import Iterable
+
 
 class GrootRosError(Exception):
     """A fault of input, files or devices; the command line prints its text and exits with 1."""
@@ -12,3 +14,15 @@ class BackendError(GrootRosError):
 
 class PolicyError(GrootRosError):
     """A policy cannot answer; the text says why and what to do."""
+
+
+def choose(what: str, value: str, known: Iterable[str], otherwise: str = '') -> str:
+    """The value, if it is one of the known ones. Raises GrootRosError, which names them all, if it is not.
+
+    `what` says what is chosen, such as "video codec"; `otherwise` what else would do.
+    """
+    names = list(known)
+    if value in names:
+        return value
+    alternative = f', {otherwise}' if otherwise else ''
+    raise GrootRosError(f'The {what} {value!r} is not known: use one of {", ".join(names)}{alternative}.')

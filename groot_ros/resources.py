@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the package's own files lie: a checkout, a pip installation or an ament prefix."""
+"""Where the package's own files are: in a checkout, a pip installation or an ament prefix."""
 
 import os
 import sys
@@ -7,12 +7,14 @@ from pathlib import Path
 
 from groot_ros.errors import GrootRosError
 
-# Beside each bag: what the recorder, or groot-ros inspect, says of it.
-VERDICT_FILE, REPORT_FILE = 'verdict.json', 'report.html'
+DEFAULT_EMBODIMENT = 'ur5e_robotiq_zed'
+# Written next to a bag by the recorder, or by `groot-ros inspect`.
+VERDICT_FILE = 'verdict.json'
+REPORT_FILE = 'report.html'
 
 
 def share_directory() -> Path:
-    """The folder that holds config/, launch/, msg/ and srv/."""
+    """The folder that holds config/, launch/, msg/ and srv/. Raises GrootRosError where the package is not whole."""
     checkout = Path(__file__).resolve().parents[1]
     candidates = [checkout, *(prefix / 'share' / 'groot_ros' for prefix in prefixes())]
     for candidate in candidates:
@@ -25,11 +27,8 @@ def share_directory() -> Path:
 
 def prefixes() -> list[Path]:
     """Where ROS packages are installed: this Python's prefix, then those of the sourced workspaces."""
-    return [
-        Path(prefix)
-        for prefix in (sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep))
-        if prefix
-    ]
+    workspaces = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    return [Path(prefix) for prefix in (sys.prefix, *workspaces) if prefix]
 
 
 def interface_files() -> dict[str, str]:

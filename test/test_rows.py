@@ -64,7 +64,7 @@ def test_the_shipped_embodiment_has_the_published_layout(embodiment):
 @pytest.mark.parametrize(
     ('change', 'match'),
     [
-        (('of: tcp_pose', 'of: nothing'), 'must name a pose'),
+        (('pose: tcp_pose', 'pose: nothing'), 'must name a pose'),
         (('fps: 20', 'fps: -1'), 'fps'),
         (('sample: linear', 'sample: cubic'), 'sample'),
         (('name: ur5e', 'nam: ur5e'), 'nam'),

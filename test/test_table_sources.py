@@ -226,8 +226,8 @@ robot_type: mine
 fps: 10
 state: [{name: pose, column: pose, field: pose}]
 action:
-  - {name: move, kind: delta_position, of: pose}
-  - {name: turn, kind: delta_rotation, of: pose}
+  - {name: move, kind: delta_position, pose: pose}
+  - {name: turn, kind: delta_rotation, pose: pose}
   - {name: gripper, kind: command, column: grip}
 cameras: [{name: front, column: front, width: 64, height: 48}]
 eef_9d: pose
@@ -301,7 +301,7 @@ def test_an_embodiment_of_the_other_kind_is_refused(tmp_path, synthetic, embodim
     with pytest.raises(GrootRosError, match='names no columns, it is for bags'):
         convert([file], tmp_path / 'set', embodiment)
     synthetic().record(tmp_path / 'bag')
-    with pytest.raises(GrootRosError, match='names no topics, it is for tables'):
+    with pytest.raises(GrootRosError, match='names no topics, because it is for tables'):
         convert([tmp_path / 'bag'], tmp_path / 'set', load_embodiment('franka_mcx'))
 
 

@@ -128,7 +128,7 @@ def _put(message: Any, source: TopicField, numbers: Array) -> None:
         *path, last = source.field.split('.')
         for part in path:
             message = getattr(message, part)
-        if source.indices or source.numbers:
+        if source.indices or source.declared_size:
             values = np.array(getattr(message, last), float)
             values[list(source.indices) or slice(None)] = numbers
             setattr(message, last, values)

@@ -7,7 +7,7 @@ from typing import Any
 
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.resources import share_directory
+from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
 
 # Port of the simulated cell's test interface: once it answers, all of its servers do.
 _SIM_READY_PORT = 40_000
@@ -23,7 +23,7 @@ class Options:
     )
     namespace: str = field(default='', metadata={'help': 'ROS namespace of all nodes, for several cells'})
     embodiment: str = field(
-        default='ur5e_robotiq_zed', metadata={'help': 'embodiment: a name, or the path of a YAML file'}
+        default=DEFAULT_EMBODIMENT, metadata={'help': 'embodiment: a name, or the path of a YAML file'}
     )
     output_dir: str = field(
         default='episodes', metadata={'help': 'folder that the recorder writes episodes into'}

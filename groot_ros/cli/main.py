@@ -17,6 +17,7 @@ from groot_ros.bringup.profiles import PROFILES, Options
 from groot_ros.dataset.options import add_conversion_options, conversion_from_args
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.protocol import TOKEN_VARIABLE
+from groot_ros.resources import DEFAULT_EMBODIMENT
 
 
 class _Help(argparse.HelpFormatter):
@@ -152,8 +153,8 @@ def _add_modality_config(commands) -> None:
     )
     command.add_argument(
         '--embodiment',
-        default='ur5e_robotiq_zed',
-        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+        default=DEFAULT_EMBODIMENT,
+        help=f'a name, or the path of a YAML file (default {DEFAULT_EMBODIMENT})',
     )
     command.add_argument('--gr00t-version', default='n1.7', help='n1.5, n1.6 or n1.7 (default n1.7)')
     command.add_argument('--horizon', type=int, default=16, help='steps of an action chunk (default 16)')
@@ -222,8 +223,8 @@ def _add_serve(commands) -> None:
     )
     command.add_argument(
         '--embodiment',
-        default='ur5e_robotiq_zed',
-        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+        default=DEFAULT_EMBODIMENT,
+        help=f'a name, or the path of a YAML file (default {DEFAULT_EMBODIMENT})',
     )
     command.add_argument(
         '--episode', type=int, default=0, help='episode of the dataset, counted from 0 (default 0)'
@@ -259,8 +260,8 @@ def _add_evaluate(commands) -> None:
     command.add_argument('--policy', nargs='+', default=['127.0.0.1:5555'], metavar='WHERE', help=where)
     command.add_argument(
         '--embodiment',
-        default='ur5e_robotiq_zed',
-        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+        default=DEFAULT_EMBODIMENT,
+        help=f'a name, or the path of a YAML file (default {DEFAULT_EMBODIMENT})',
     )
     command.add_argument(
         '--gr00t-version',

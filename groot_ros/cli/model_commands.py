@@ -24,6 +24,7 @@ from groot_ros.policies.factory import PolicyChoice, make_policy
 from groot_ros.policies.local_backend import LocalBackend
 from groot_ros.policies.policy import Policy
 from groot_ros.policies.replay_policy import ReplayPolicy
+from groot_ros.resources import DEFAULT_EMBODIMENT
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -74,7 +75,7 @@ def fitting_checkpoint(folder: Path, tag: str, embodiment: Embodiment) -> Checkp
 
 def run_inspect(options: argparse.Namespace) -> int:
     """Shows a checkpoint beside an embodiment; exit code 1 where they do not fit."""
-    embodiment = load_embodiment(options.embodiment or 'ur5e_robotiq_zed')
+    embodiment = load_embodiment(options.embodiment or DEFAULT_EMBODIMENT)
     checkpoint = read_checkpoint(options.path, options.tag)
     problems = checkpoint.mismatches(embodiment)
     for line in checkpoint.lines(embodiment):

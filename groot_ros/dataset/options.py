@@ -5,6 +5,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groot_ros.resources import DEFAULT_EMBODIMENT
+
 if TYPE_CHECKING:
     from groot_ros.dataset.convert import ConversionOptions, OutputMode
     from groot_ros.embodiment import Embodiment
@@ -51,8 +53,8 @@ def _output_mode(options: Namespace) -> 'OutputMode':
 def _add_row_options(command: ArgumentParser) -> None:
     command.add_argument(
         '--embodiment',
-        default='ur5e_robotiq_zed',
-        help='a name, or the path of a YAML file (default ur5e_robotiq_zed)',
+        default=DEFAULT_EMBODIMENT,
+        help=f'a name, or the path of a YAML file (default {DEFAULT_EMBODIMENT})',
     )
     command.add_argument(
         '--fps',

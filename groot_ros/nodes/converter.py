@@ -23,6 +23,7 @@ from groot_ros.dataset.options import add_conversion_options, conversion_from_ar
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_folder import finished_bags
+from groot_ros.resources import DEFAULT_EMBODIMENT
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.run import run_node
@@ -30,7 +31,7 @@ from groot_ros.sampling.stream_monitor import Health
 
 PARAMETERS = {
     'embodiment': ParameterSpec(
-        'ur5e_robotiq_zed', 'embodiment of goals that name none: a name, or the path of a YAML file'
+        DEFAULT_EMBODIMENT, 'embodiment of goals that name none: a name, or the path of a YAML file'
     ),
     'workers': ParameterSpec(1, 'episodes to convert at the same time'),
 }

@@ -32,6 +32,7 @@ from groot_ros.policies.observation_builder import ObservationBuilder, Observati
 from groot_ros.policies.policy import Policy
 from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
 from groot_ros.policies.shadow import Shadow
+from groot_ros.resources import DEFAULT_EMBODIMENT
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.messages import chunk_message, delta_message, shown, stats_message
 from groot_ros.ros.parameters import ParameterSpec
@@ -43,7 +44,7 @@ from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
 
 PARAMETERS = {
-    'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
+    'embodiment': ParameterSpec(DEFAULT_EMBODIMENT, 'name of an embodiment, or path of its YAML file'),
     'backend': ParameterSpec(
         'replay',
         'replay (an episode of a dataset), gr00t or lerobot (a checkpoint), remote (a model server), hold, or scripted (a fault)',

@@ -25,7 +25,7 @@ from groot_ros.recording.episode_recorder import VIDEO_FORMATS, EpisodeRecording
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot, preflight
 from groot_ros.recording.task_list import load_tasks, next_task
-from groot_ros.resources import REPORT_FILE, VERDICT_FILE
+from groot_ros.resources import DEFAULT_EMBODIMENT, REPORT_FILE, VERDICT_FILE
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.qos import STATUS_QOS
@@ -40,7 +40,7 @@ _FIRST_ROW_S, _MAX_WRITER_LAG_S = 2.0, 0.5
 _NOT_RECORDING = 'No episode is being recorded: start one first.'
 
 PARAMETERS = {
-    'embodiment': ParameterSpec('ur5e_robotiq_zed', 'name of an embodiment, or path of its YAML file'),
+    'embodiment': ParameterSpec(DEFAULT_EMBODIMENT, 'name of an embodiment, or path of its YAML file'),
     'output_dir': ParameterSpec('episodes', 'folder that the episodes go into'),
     'video': ParameterSpec(
         'h264', "'h264': one frame a row; 'jpeg' or 'raw': every frame, larger, for other frame rates later"

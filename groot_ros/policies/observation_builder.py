@@ -44,7 +44,9 @@ class ObservationBuilder:
         self._frames: dict[str, deque[tuple[int, Any]]] = {
             camera.topic: deque() for camera in embodiment.cameras
         }
-        self._latencies_ns = {camera.topic: round(camera.latency_s * 1e9) for camera in embodiment.cameras}
+        self._latencies_ns = {
+            camera.topic: round(camera.obs_latency_s * 1e9) for camera in embodiment.cameras
+        }
 
     def add(self, topic: str, stamp_ns: int, message: Any) -> None:
         """A decoded message of a row topic, or one of a camera."""

@@ -45,7 +45,7 @@ class FrameBuffer:
 
     def __init__(self, camera: CameraField) -> None:
         self.camera = camera
-        self._latency_ns = round(camera.latency_s * 1e9)
+        self._latency_ns = round(camera.obs_latency_s * 1e9)
         self._frames: deque[VideoFrame] = deque(maxlen=_FRAMES_KEPT)
         self.regressions = 0
 

@@ -194,12 +194,12 @@ def _extract(message: Any, source: TopicField) -> Array:
         numbers = numbers[[index for index in source.indices if index < len(numbers)]]
     if len(numbers) != source.size:
         found = f'{len(numbers)} numbers in {source.field} where the embodiment says {source.size}'
-        raise GrootRosError(f'{source.topic} has {found}: mend `numbers` or `indices`.')
+        raise GrootRosError(f'{source.topic} has {found}: correct `size` or `indices` in the embodiment.')
     return numbers
 
 
 def _stream(source: TopicField) -> Stream:
-    return Stream(source.sample, latency_ns=round(source.latency_s * 1e9))
+    return Stream(source.sample, latency_ns=round(source.obs_latency_s * 1e9))
 
 
 def _action(
@@ -215,7 +215,7 @@ def _action(
     deltas = deltas_between(
         commands[:, slices[action.name]]
         if action.name in slices
-        else states[:, embodiment.state_slices[action.of]]
+        else states[:, embodiment.state_slices[action.pose]]
     )
     return deltas[:, :3] if action.kind == 'delta_position' else deltas[:, 3:]
 

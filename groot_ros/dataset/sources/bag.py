@@ -370,7 +370,7 @@ def _feed(bag: EpisodeBag, embodiment: Embodiment, made: '_Maker') -> RowBuilder
     }
     # Stamps of video in our bags are corrected already.
     sources = tuple(
-        camera.model_copy(update={'latency_s': 0.0}) if camera.topic in videos else camera
+        camera.model_copy(update={'obs_latency_s': 0.0}) if camera.topic in videos else camera
         for camera in embodiment.cameras
     )
     rows, frames = (

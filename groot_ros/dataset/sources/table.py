@@ -151,7 +151,7 @@ def _taken(table: Table, embodiment: Embodiment, source: TopicField) -> Array:
     if values.shape[1] != source.size:
         raise GrootRosError(
             f'{table.where} has {values.shape[1]} numbers in {source.column} where {getattr(source, "name", "the embodiment")} wants {source.size}: '
-            'mend `numbers`, `indices` or `joints`.'
+            'correct `size`, `indices` or `joints`.'
         )
     if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
         raise GrootRosError(f'{table.where} holds NaN or infinity in {source.column} at row {bad[0]}.')

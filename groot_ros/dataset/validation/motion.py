@@ -61,7 +61,7 @@ def pose_deltas(modality: dict[str, Any], embodiment: dict[str, Any]) -> list[Po
             for action in embodiment.get('action', [])
             if action['kind'].startswith('delta_') and not action['topic'] and not action['column']
         ]
-        named = {(action['of'], action['kind']): action['name'] for action in derived}
+        named = {(action['pose'], action['kind']): action['name'] for action in derived}
         poses = dict.fromkeys(of for of, _ in named)
         found = [
             (

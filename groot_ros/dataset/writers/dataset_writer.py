@@ -117,7 +117,7 @@ class DatasetWriter(ABC):
         write_json(meta / 'modality.json', modality(self.embodiment))
         write_json(
             meta / 'conversion.json',
-            {'embodiment': self.embodiment.model_dump(mode='json'), 'episodes': self.provenance},
+            {'embodiment': self.embodiment.values(), 'episodes': self.provenance},
         )
         shutil.rmtree(self.parts, ignore_errors=True)
         if self.root.exists():

@@ -25,7 +25,7 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.message_fields import header_stamp_ns, pose_from_msg
 from groot_ros.msg import EpisodeStatus, PolicyStatus, TcpDelta
-from groot_ros.resources import share_directory
+from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.sim.demo.metrics import (
     Metric,
@@ -43,7 +43,6 @@ from groot_ros.sim.demo.report import DemoResult, number_text, write_report
 from groot_ros.sim.scripted_operator import cube_in_bin, grasp_yaw
 from groot_ros.sim.test_interface import CellHooks
 
-_EMBODIMENT = 'ur5e_robotiq_zed'
 _EPISODE_S, _REPLAY_S, _SERVICE_S = 60.0, 90.0, 30.0
 _REPLAYED = 0
 _MARKER = '.groot_ros_demo'
@@ -117,7 +116,7 @@ class Watcher:
 def run_demo(output: Path, episodes: int, host: str) -> int:
     """Runs every stage; 0 when every figure keeps its bound."""
     started_s = time.monotonic()
-    embodiment = load_embodiment(_EMBODIMENT)
+    embodiment = load_embodiment(DEFAULT_EMBODIMENT)
     _prepare(output)
     # A domain of its own, on this machine only: the demo must not hear or move a real robot in the lab.
     os.environ.setdefault('ROS_DOMAIN_ID', str(50 + os.getpid() % 50))
