@@ -153,7 +153,7 @@ def _node_section(name: str, class_name: str, purpose: str, note: str) -> list[s
         node.destroy_node()
     lines += ['', '| parameter | default | range | meaning |', '|---|---|---|---|']
     for key, spec in module.PARAMETERS.items():
-        bounds = '' if spec.lowest is None else f'{spec.lowest:g} to {spec.highest:g}'
+        bounds = '' if spec.minimum is None else f'{spec.minimum:g} to {spec.maximum:g}'
         lines.append(f'| `{key}` | {_default(spec.default)} | {bounds} | {_cell(spec.description)} |')
     return lines
 
