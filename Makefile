@@ -2,12 +2,13 @@
 # make demo and make test do all the set-up themselves.
 PYTHON := .venv/bin/python
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench docs clean
 
 help:
 	@echo 'make demo    the whole loop in the simulated cell: record, convert, validate, replay, report'
 	@echo 'make test    linters and tests'
 	@echo 'make bench   benchmarks, results in benchmark/results'
+	@echo 'make docs    reference pages from the code, and the site in build/site'
 	@echo 'make setup   only the set-up, in .venv'
 	@echo 'make clean   removes what was built and made'
 
@@ -27,6 +28,11 @@ test: lint
 
 bench: setup
 	@$(PYTHON) benchmark/run_all.py
+
+docs: setup
+	@$(PYTHON) scripts/make_reference.py
+	@[ -x build/docs/bin/mkdocs ] || { python3 -m venv build/docs && build/docs/bin/pip install -qq -r requirements-docs.txt; }
+	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv build demo_output benchmark/results
