@@ -292,4 +292,4 @@ def test_an_episode_without_a_row_is_judged(tmp_path, embodiment):
     )
     verdict = judge(recording.finish({}), load_thresholds(), {}, 'bag')
     assert (verdict.verdict, verdict.rows) == ('fail', 0)
-    assert verdict.reasons[0] == 'the episode has no row'
+    assert verdict.reasons[0] == 'The episode has no row.'

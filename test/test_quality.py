@@ -238,7 +238,7 @@ def test_lost_messages_fail(judged):
 
     verdict, trace = judged(lose)
     assert trace.lost == 2
-    assert any('tcp_pose: messages lost: 2' in reason for reason in verdict.reasons)
+    assert any(reason == 'tcp_pose lost 2 messages (limit: 1).' for reason in verdict.reasons)
 
 
 @pytest.mark.parametrize(
@@ -307,17 +307,17 @@ def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
     assert json.loads((tmp_path / 'v.json').read_text())['verdict'] == 'pass'
     page = (tmp_path / 'p.html').read_text()
     assert page.count('data:image/') == 5
-    assert 'Every check passed' in page
+    assert 'All checks passed' in page
     strict = tmp_path / 'strict.yaml'
     strict.write_text('duration_s: {fail: 60}\n')
     assert main(['inspect', str(tmp_path / 'bag'), '--thresholds', str(strict)]) == 1
-    assert 'the episode lasts' in capsys.readouterr().out
+    assert 'The episode lasts' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('nonsense: {warn: 1}', 'no check'),
+        ('nonsense: {warn: 1}', 'unknown checks: nonsense'),
         ('gap_s: {worn: 1}', 'gap_s'),
         ('a: [', 'not YAML'),
         ('- 3', 'wrong at'),

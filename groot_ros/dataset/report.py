@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib import pyplot as plt
 
 from groot_ros.dataset.validation.validate import ValidationReport
@@ -16,6 +15,7 @@ from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.geometry import Array
 from groot_ros.reports.plots import frame_strip, plot
+from groot_ros.reports.render import render_report
 from groot_ros.video.mp4 import read_keyframes
 
 _PICTURES = 6
@@ -32,10 +32,8 @@ def write_report(root: Path, report: ValidationReport, path: Path) -> None:
     episodes = [json.loads(line) for line in (root / 'meta' / 'episodes.jsonl').read_text().splitlines()]
     columns = _columns(root, [episode['episode_index'] for episode in episodes])
     lengths_s = np.array([episode['length'] for episode in episodes]) / meta['info']['fps']
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2'])
-    )
-    page = environment.get_template('report.html.j2').render(
+    html = render_report(
+        'dataset/report.html.j2',
         name=root.resolve().name,
         report=report,
         fps=f'{meta["info"]["fps"]:g}',
@@ -56,7 +54,7 @@ def write_report(root: Path, report: ValidationReport, path: Path) -> None:
             *_ranges('action', meta['modality'], meta['stats'][ACTION_COLUMN]),
         ],
     )
-    path.write_text(page)
+    path.write_text(html)
 
 
 def _columns(root: Path, indices: list[int]) -> dict[str, Array]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trace of a bag: from the rows of our recorder, or from the messages of any other."""
+"""Makes the trace of a bag: from the rows of our recorder, or from the messages of any other recorder."""
 
 from typing import Any
 
@@ -24,27 +24,32 @@ from groot_ros.video.frame import decode_frame
 
 
 def load_bag_embodiment(bag: EpisodeBag, name_or_path: str = '') -> Embodiment:
-    """The embodiment that was asked for, or the one that the bag was recorded with. Raises GrootRosError where there is neither."""
+    """The embodiment named by the caller, or else the one in the bag.
+
+    Raises GrootRosError if there is neither.
+    """
     if name_or_path:
         return load_embodiment(name_or_path)
     if text := bag.info.get('embodiment'):
         return parse_embodiment(text, f'in {bag.path}')
     raise GrootRosError(
-        f'The bag {bag.path} does not say what robot it is of: name its embodiment with --embodiment.'
+        f'The bag {bag.path} does not contain its embodiment: name the embodiment with --embodiment.'
     )
 
 
 def load_trace(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
-    """What the bag tells of its episode. Raises GrootRosError where it lacks what the embodiment needs."""
-    return _read_rows(bag, embodiment) if bag.has_rows else _make_rows(bag, embodiment)
+    """The trace of a bag. Raises GrootRosError if a topic is missing that the embodiment needs."""
+    if bag.has_rows:
+        return _read_rows(bag, embodiment)
+    return _make_rows(bag, embodiment)
 
 
 def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
-    """A bag of our recorder says what it sampled; only the stamps of everything else are looked at."""
+    """From a bag of our recorder: its rows as they were sampled, and the stamps of all other messages."""
     counts = bag.info.get('counts', {})
     trace = EpisodeTrace(embodiment, list(counts.get('topics', {})))
     namespace = str(bag.info.get('namespace', '/'))
-    stamps = {
+    image_topics = {
         f'{camera.topic}/{suffix}': camera.topic
         for camera in embodiment.cameras
         for suffix in (FRAME_STAMP_TOPIC, COMPRESSED_TOPIC)
@@ -53,13 +58,14 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     for message in bag.all_messages():
         topic = message.topic.removeprefix(namespace)
         if topic == ROW_TOPIC:
-            trace.row(message.decode())
+            trace.add_row(message.decode())
         elif topic not in ours:
-            stamp_ns = cdr_stamp_ns(message.cdr) if _stamped(message.msgtype) else message.log_ns
-            trace.message(stamps.get(topic, topic), stamp_ns, message.log_ns)
+            stamp_ns = cdr_stamp_ns(message.cdr) if _has_stamp(message.msgtype) else message.log_ns
+            trace.add_message(image_topics.get(topic, topic), stamp_ns, message.log_ns)
         if message.msgtype == ROBOT_STATUS_TYPE:
-            trace.robot.note(message.decode())
-    trace.overflows, trace.regressions = int(counts.get('overflows', 0)), int(counts.get('regressions', 0))
+            trace.robot.add(message.decode())
+    trace.overflows = int(counts.get('overflows', 0))
+    trace.regressions = int(counts.get('regressions', 0))
     for topic, count in counts.get('topics', {}).items():
         if topic in trace.streams:
             trace.streams[topic].lost = int(count.get('lost', 0))
@@ -67,35 +73,34 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
 
 
 def _make_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
-    """A bag of another recorder: its rows are made as the recorder would have made them."""
+    """From a bag of another recorder: rows are sampled as our recorder would have sampled them live."""
     trace = EpisodeTrace(embodiment)
-    looks = {camera.topic: FrameStats() for camera in embodiment.cameras}
+    frame_stats = {camera.topic: FrameStats() for camera in embodiment.cameras}
 
-    def note(row: SampledRow) -> None:
-        brightness, repeated = zip(
-            *(looks[topic].note(frame.thumbnail()) for topic, frame in row.frames.items()), strict=True
-        )
-        trace.row(row_message(row, list(brightness), list(repeated)))
+    def add_row(row: SampledRow) -> None:
+        stats = [frame_stats[topic].add(frame.thumbnail()) for topic, frame in row.frames.items()]
+        brightness, repeated = zip(*stats, strict=True)
+        trace.add_row(row_message(row, list(brightness), list(repeated)))
 
-    maker = RowBuilder(embodiment, note)
+    builder = RowBuilder(embodiment, add_row)
     connections = bag.source_connections(embodiment)
     cameras = {camera.topic for camera in embodiment.cameras}
     connections.pop(EPISODE_EVENT_TOPIC, None)
     for message in bag.messages(connections):
         decoded: Any = message.decode()
-        trace.message(message.topic, cdr_stamp_ns(message.cdr), message.log_ns)
+        trace.add_message(message.topic, cdr_stamp_ns(message.cdr), message.log_ns)
         if message.topic in cameras:
-            maker.take_frame(message.topic, decode_frame(decoded))
+            builder.take_frame(message.topic, decode_frame(decoded))
         else:
-            maker.take(message.topic, decoded)
-        maker.resolve(message.log_ns)
-    trace.regressions = maker.regressions
+            builder.take(message.topic, decoded)
+        builder.resolve(message.log_ns)
+    trace.regressions = builder.regressions
     if not trace.rows:
-        raise GrootRosError(
-            f'The bag {bag.path} gives no row: {", ".join(maker.missing_topics()) or "its streams do not overlap"} has nothing.'
-        )
+        missing = ', '.join(builder.missing_topics())
+        reason = f'there is no message on {missing}' if missing else 'its topics do not overlap in time'
+        raise GrootRosError(f'The bag {bag.path} gives no row: {reason}.')
     return trace
 
 
-def _stamped(kind: str) -> bool:
-    return has_header(kind) or kind == HEADER_TYPE
+def _has_stamp(msgtype: str) -> bool:
+    return has_header(msgtype) or msgtype == HEADER_TYPE

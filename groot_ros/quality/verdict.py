@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdict on an episode: every measurement against its thresholds, as verdict.json."""
+"""Judges an episode: compares every measurement with its thresholds and writes verdict.json."""
 
 import json
 import math
@@ -18,10 +18,11 @@ from groot_ros.resources import VERDICT_FILE, share_directory
 
 FORMAT_VERSION = 1
 LEVELS = ('pass', 'warn', 'fail')
+_INFINITE = 1e9  # JSON has no infinity
 
 
 class Bounds(BaseModel):
-    """Where a measurement becomes a warning or a failure; None for never."""
+    """The values at which a measurement becomes a warning or a failure; None for never."""
 
     model_config = ConfigDict(extra='forbid', frozen=True)
 
@@ -30,12 +31,12 @@ class Bounds(BaseModel):
 
 
 class Thresholds(RootModel[dict[str, Bounds]]):
-    """Bounds by the name of the check."""
+    """The bounds of each check, by its name."""
 
 
 @dataclass
 class Finding:
-    """One measurement of one subject and its level: pass, warn or fail."""
+    """One measurement of one subject with its level (pass, warn or fail); `text` is the sentence that reports it."""
 
     level: str
     check: str
@@ -49,7 +50,7 @@ class Finding:
 
 @dataclass
 class Verdict:
-    """pass, warn or fail, with every measurement; `reasons` are the texts of those that did not pass."""
+    """pass, warn or fail, with every measurement. `failure` says why a recording ended early."""
 
     verdict: str
     episode: str = ''
@@ -67,34 +68,36 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        """Why it is not a pass, the worst first."""
-        failed = [self.failure] if self.failure else []
-        return failed + [
-            finding.text for level in ('fail', 'warn') for finding in self.findings if finding.level == level
-        ]
+        """Sentences that say why it is not a pass, the failures first."""
+        reasons = [self.failure] if self.failure else []
+        for level in ('fail', 'warn'):
+            reasons += [finding.text for finding in self.findings if finding.level == level]
+        return reasons
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All fields and the reasons, as JSON can hold them."""
         return {**asdict(self), 'reasons': self.reasons}
 
     def save(self, folder: Path) -> None:
-        """Writes verdict.json into a bag's folder."""
+        """Writes verdict.json into a bag's folder; an existing file is replaced at once."""
         text = json.dumps(self.as_dict(), indent=1, allow_nan=False)
-        (folder / f'{VERDICT_FILE}.new').write_text(text + '\n')
-        (folder / f'{VERDICT_FILE}.new').replace(folder / VERDICT_FILE)
+        new_file = folder / f'{VERDICT_FILE}.new'
+        new_file.write_text(text + '\n')
+        new_file.replace(folder / VERDICT_FILE)
 
 
 def load_thresholds(path: str = '') -> Thresholds:
-    """Those of config/quality_thresholds.yaml, changed by a file of the same form. Raises GrootRosError naming what is wrong with it."""
+    """The thresholds of config/quality_thresholds.yaml, changed by the file at `path`.
+
+    Raises GrootRosError if the file cannot be read, has a wrong form, or names an unknown check.
+    """
     shipped = read_yaml(share_directory() / 'config' / 'quality_thresholds.yaml', 'The file of thresholds')
-    own = checked(
-        Thresholds,
-        (read_yaml(Path(path), 'The file of thresholds') or {}) if path else {},
-        f'The file of thresholds {path}',
-    )
+    values = read_yaml(Path(path), 'The file of thresholds') if path else {}
+    own = checked(Thresholds, values or {}, f'The file of thresholds {path}')
     if unknown := set(own.root) - set(CHECKS):
         raise GrootRosError(
-            f'{path} names {", ".join(sorted(unknown))}, which is no check: the checks are {", ".join(CHECKS)}.'
+            f'The file of thresholds {path} names unknown checks: {", ".join(sorted(unknown))}. '
+            f'Use names of this list: {", ".join(CHECKS)}.'
         )
     return Thresholds.model_validate({**shipped, **own.model_dump()})
 
@@ -102,15 +105,20 @@ def load_thresholds(path: str = '') -> Thresholds:
 def judge(
     trace: EpisodeTrace, thresholds: Thresholds, info: dict[str, Any], episode: str, failure: str = ''
 ) -> Verdict:
-    """The verdict on a trace; `info` is what the bag says of the episode, `failure` what ended the recording early."""
+    """The verdict on a trace.
+
+    `info` is the episode_info of the bag. `failure` says why the recording ended early; it fails the episode.
+    """
     findings = [
-        _finding(name, subject, value, thresholds.root.get(name, Bounds()))
+        _make_finding(name, subject, value, thresholds.root.get(name, Bounds()))
         for name, check in CHECKS.items()
         for subject, value in check.measure(trace)
     ]
+    if not trace.rows:
+        failure = failure or 'The episode has no row.'
     worst = max((LEVELS.index(finding.level) for finding in findings), default=0)
     return Verdict(
-        verdict='fail' if failure or not trace.rows else LEVELS[worst],
+        verdict='fail' if failure else LEVELS[worst],
         episode=episode,
         task=str(info.get('task', '')),
         outcome=str(info.get('outcome', 'unknown')),
@@ -119,35 +127,39 @@ def judge(
         segments=len(set(trace.segments.tolist())),
         filled=trace.filled,
         lost=trace.lost,
-        failure=failure or ('' if trace.rows else 'the episode has no row'),
+        failure=failure,
         findings=findings,
     )
 
 
-def _finding(name: str, subject: str, value: float, bounds: Bounds) -> Finding:
-    check = CHECKS[name]
-    value = float(value) if math.isfinite(value) else 1e9
-    level = next(
-        (
-            level
-            for level in ('fail', 'warn')
-            if _beyond(value, getattr(bounds, level), check.smaller_is_worse)
-        ),
-        'pass',
-    )
-    limit = '' if level == 'pass' else f' (bound {bounds.fail if level == "fail" else bounds.warn:g})'
-    text = f'{f"{subject}: " if subject else ""}{check.says}: {format_value(value, check.unit)}{limit}'
-    return Finding(level, name, subject, value, check.unit, bounds.warn, bounds.fail, text)
-
-
 def format_value(value: float, unit: str) -> str:
-    """A number with its unit as people read it."""
+    """A number with its unit, for people; a share is shown in percent."""
     if unit == 'share':
         return f'{value:.2%}'
     return f'{value:.4g} {unit}'.rstrip()
 
 
-def _beyond(value: float, bound: float | None, smaller_is_worse: bool) -> bool:
+def _make_finding(name: str, subject: str, value: float, bounds: Bounds) -> Finding:
+    check = CHECKS[name]
+    value = float(value) if math.isfinite(value) else _INFINITE
+    level = _level(value, bounds, check.smaller_is_worse)
+    text = check.sentence.format(subject=subject, value=format_value(value, check.unit))
+    if level != 'pass':
+        limit = bounds.fail if level == 'fail' else bounds.warn
+        assert limit is not None
+        text = f'{text.removesuffix(".")} (limit: {format_value(limit, check.unit)}).'
+    return Finding(level, name, subject, value, check.unit, bounds.warn, bounds.fail, text)
+
+
+def _level(value: float, bounds: Bounds, smaller_is_worse: bool) -> str:
+    if _is_beyond(value, bounds.fail, smaller_is_worse):
+        return 'fail'
+    if _is_beyond(value, bounds.warn, smaller_is_worse):
+        return 'warn'
+    return 'pass'
+
+
+def _is_beyond(value: float, bound: float | None, smaller_is_worse: bool) -> bool:
     if bound is None:
         return False
     return value <= bound if smaller_is_worse else value >= bound

@@ -38,7 +38,10 @@ class IndexEntry:
 
 
 class EpisodeFolder:
-    """Owns a folder while the recorder runs. Raises GrootRosError where it cannot be written or another recorder has it."""
+    """Owns a folder while the recorder runs.
+
+    Raises GrootRosError where it cannot be written or another recorder has it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

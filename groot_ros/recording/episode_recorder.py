@@ -146,7 +146,10 @@ class EpisodeRecording:
         self._thread.join()
         if self._pool is not None:
             self._pool.shutdown()
-        self.trace.regressions, self.trace.extra_frames = self._row_builder.regressions, self._row_builder.extra_frames
+        self.trace.regressions, self.trace.extra_frames = (
+            self._row_builder.regressions,
+            self._row_builder.extra_frames,
+        )
         failure = {'failure': str(self.failure)} if self.failure is not None else {}
         self._writer.close({**info, **failure, 'counts': self._counts()})
         if self.failure is not None:
@@ -220,7 +223,7 @@ class EpisodeRecording:
 
     def _take(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
         kind = self._types[topic]
-        self.trace.message(topic, cdr_stamp_ns(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
+        self.trace.add_message(topic, cdr_stamp_ns(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
         if topic in self._cameras:
             message = typestore().deserialize_cdr(cdr, kind)
             frame = decode_frame(message)
@@ -234,7 +237,7 @@ class EpisodeRecording:
                 self._row_builder.take(topic, typestore().deserialize_cdr(cdr, kind))
             elif kind == ROBOT_STATUS_TYPE:
                 status = typestore().deserialize_cdr(cdr, kind)
-                if self.trace.robot.note(status):
+                if self.trace.robot.add(status):
                     self._write_event(arrival_ns, 'source', status.source)
 
     def _write_camera(self, topic: str, arrival_ns: int, cdr: bytes, message: Any, frame: VideoFrame) -> None:
@@ -287,9 +290,10 @@ class EpisodeRecording:
                 video_message(row.frames[topic].stamp_ns, camera.name, access_unit),
             )
         brightness, repeated = zip(
-            *(self._frame_stats[topic].note(frame.thumbnail()) for topic, frame in row.frames.items()), strict=True
+            *(self._frame_stats[topic].add(frame.thumbnail()) for topic, frame in row.frames.items()),
+            strict=True,
         )
         message = row_message(row, brightness, repeated)
         self._writer.write(f'{self.namespace}{ROW_TOPIC}', ROW_TYPE, stamp_ns, serialized(message, ROW_TYPE))
-        self.trace.row(message)
+        self.trace.add_row(message)
         self.max_encoder_lag_s = max(self.max_encoder_lag_s, (time.time_ns() - stamp_ns) / 1e9)

@@ -33,7 +33,10 @@ class TaskProgress:
 
 
 def load_tasks(path: Path) -> list[Task]:
-    """The tasks of a YAML file like `tasks: [{text: ..., count: 20}]`. Raises GrootRosError naming what is wrong with it."""
+    """The tasks of a YAML file like `tasks: [{text: ..., count: 20}]`.
+
+    Raises GrootRosError naming what is wrong with it.
+    """
     return checked(_File, read_yaml(path, 'The task list'), f'The task list {path}').tasks
 
 

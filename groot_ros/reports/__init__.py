@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all HTML reports share."""
+"""What the HTML reports of episodes, datasets and the demo share: base template, rendering and plots."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots and pictures for HTML pages that stand alone: everything is embedded."""
+"""Plots and images for the HTML reports, as data URLs: a report is one file without links."""
 
 import base64
 import io
+import math
 
 import matplotlib
 import numpy as np
@@ -12,11 +13,11 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-_THUMBNAIL = (320, 240)
+_THUMBNAIL_SIZE = (320, 240)
 
 
 def plot(figure: Figure) -> str:
-    """A figure as a data URL; it is closed."""
+    """A matplotlib figure as a data URL (PNG). The figure is closed."""
     for axes in figure.axes:
         axes.spines[['top', 'right']].set_visible(False)
         axes.grid(alpha=0.25)
@@ -27,14 +28,15 @@ def plot(figure: Figure) -> str:
 
 
 def frame_strip(images: list[np.ndarray], columns: int = 3) -> str:
-    """RGB images (height, width, 3) side by side, a few in a line, as a data URL."""
-    width, height = _THUMBNAIL
-    lines = -(-len(images) // columns)
-    strip = Image.new('RGB', (columns * width, max(lines, 1) * height), 'white')
-    for place, image in enumerate(images):
-        picture = Image.fromarray(image)
-        picture.thumbnail(_THUMBNAIL)
-        strip.paste(picture, (place % columns * width, place // columns * height))
+    """RGB images (height, width, 3) in a grid of `columns`, as a data URL (JPEG)."""
+    width, height = _THUMBNAIL_SIZE
+    lines = max(math.ceil(len(images) / columns), 1)
+    strip = Image.new('RGB', (columns * width, lines * height), 'white')
+    for index, image in enumerate(images):
+        thumbnail = Image.fromarray(image)
+        thumbnail.thumbnail(_THUMBNAIL_SIZE)
+        line, column = divmod(index, columns)
+        strip.paste(thumbnail, (column * width, line * height))
     buffer = io.BytesIO()
     strip.save(buffer, format='JPEG', quality=88)
     return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'

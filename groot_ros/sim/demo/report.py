@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib import pyplot as plt
 
 from groot_ros import __version__
@@ -18,6 +17,7 @@ from groot_ros.dataset.writers.features import video_file
 from groot_ros.embodiment import Embodiment
 from groot_ros.message_fields import header_stamp_ns
 from groot_ros.reports.plots import frame_strip, plot
+from groot_ros.reports.render import render_report
 from groot_ros.sim.demo.metrics import Metric, ReplayMatch, dataset_episode
 from groot_ros.video.mp4 import read_frames
 
@@ -40,11 +40,9 @@ class DemoResult:
 
 def write_report(result: DemoResult, path: Path) -> None:
     """Writes one HTML file."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(['html', 'j2'])
-    )
     episodes = [_episode(result, index, bag) for index, bag in enumerate(find_bags(result.bags))]
-    page = environment.get_template('report.html.j2').render(
+    html = render_report(
+        'sim/demo/report.html.j2',
         good=all(figure.good for figure in result.figures),
         figures=[_shown(figure) for figure in result.figures],
         episodes=episodes,
@@ -56,7 +54,7 @@ def write_report(result: DemoResult, path: Path) -> None:
         path_plot=_path_plot(result.replay, result.embodiment.fps),
         rate_plot=_rate_plot(result),
     )
-    path.write_text(page)
+    path.write_text(html)
 
 
 def number_text(value: float) -> str:
