@@ -80,7 +80,7 @@ class RobotTrace:
 
 
 class EpisodeTrace:
-    """All numbers of an episode. `overflows` counts messages that did not fit into the queue of the recorder."""
+    """All numbers of an episode. `overflows` counts messages that did not fit into the recorder's queue."""
 
     def __init__(self, embodiment: Embodiment, topics: list[str] | None = None) -> None:
         self.embodiment = embodiment

@@ -36,7 +36,7 @@ class Thresholds(RootModel[dict[str, Bounds]]):
 
 @dataclass
 class Finding:
-    """One measurement of one subject with its level (pass, warn or fail); `text` is the sentence that reports it."""
+    """One measurement of one subject, its level (pass, warn or fail) and the sentence that reports it."""
 
     level: str
     check: str

@@ -10,6 +10,6 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def render_report(template: str, **values: Any) -> str:
-    """The HTML of a template, named by its path in this package such as quality/report.html.j2. Values are escaped."""
+    """The HTML of a template, named by its path in the package, with escaped values."""
     environment = Environment(loader=FileSystemLoader(_PACKAGE), autoescape=select_autoescape(['html', 'j2']))
     return environment.get_template(template).render(**values)
