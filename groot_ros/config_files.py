@@ -13,7 +13,10 @@ Model = TypeVar('Model', bound=BaseModel)
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file. Raises GrootRosError, which begins with `what` and the path, if it cannot be read."""
+    """The content of a YAML file.
+
+    Raises GrootRosError, which begins with `what` and the path, if it cannot be read.
+    """
     try:
         text = path.read_text()
     except OSError as error:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a row is, in one YAML file: state, action, cameras, rate, topics. Everything that needs a layout reads it here."""
+"""What a row is, in one YAML file: state, action, cameras, rate, topics.
+
+Everything that needs a layout reads it here.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,10 +34,10 @@ class _Strict(BaseModel):
 class TopicField(_Strict):
     """Where the numbers of a field come from.
 
-    In a bag they are a field of the messages on a topic, sampled at a tick; in a table (HDF5, LeRobot) they are a
-    column, or some of its numbers. `joints` are looked up by name: in a message, or in the embodiment's
-    `column_joint_names`. The value is `scale` times the source's number plus `offset`; `obs_latency_s` is subtracted
-    from a message's stamp.
+    In a bag they are a field of the messages on a topic, sampled at a tick; in a table (HDF5, LeRobot) they
+    are a column, or some of its numbers. `joints` are looked up by name: in a message, or in the embodiment's
+    `column_joint_names`. The value is `scale` times the source's number plus `offset`; `obs_latency_s` is
+    subtracted from a message's stamp.
     """
 
     topic: str = ''
@@ -50,7 +53,7 @@ class TopicField(_Strict):
 
     @property
     def size(self) -> int:
-        """How many numbers it gives: as the message's field, the joints or the indices say, else as declared."""
+        """How many numbers it gives, by its field, joints or indices, else as declared."""
         known = _FIELD_SIZES.get(self.field) or len(self.joints) or len(self.indices)
         return known or self.declared_size or 1
 
@@ -69,9 +72,9 @@ class StateField(TopicField):
 class ActionField(TopicField):
     """A slice of action.
 
-    `delta_position` and `delta_rotation` are differences of successive poses: of the state's pose named `pose`, or of
-    target poses, where the action has a topic or column of its own. `command` is a value that was commanded. `delta`
-    is a difference that the source already holds.
+    `delta_position` and `delta_rotation` are differences of successive poses: of the state's pose named
+    `pose`, or of target poses, where the action has a topic or column of its own. `command` is a value that
+    was commanded. `delta` is a difference that the source already holds.
     """
 
     name: str
@@ -109,8 +112,8 @@ class ActionField(TopicField):
 class CameraField(_Strict):
     """One video of the dataset. The first camera gives the ticks.
 
-    `topic` is for bags, `column` for tables. `rate_hz` is the rate of the camera where it is not the dataset's fps.
-    Images of another size are letterboxed with black bars in the conversion.
+    `topic` is for bags, `column` for tables. `rate_hz` is the rate of the camera where it is not the
+    dataset's fps. Images of another size are letterboxed with black bars in the conversion.
     """
 
     name: str
@@ -143,9 +146,9 @@ class Embodiment(_Strict):
     """The layout of a row, and the topics or columns that its numbers come from.
 
     `eef_9d` names a pose of the state that is also stored as position and first two rows of the rotation, for
-    training relative to the state. `reward` is a column of rewards, or `outcome`: 1 in the last row of a success.
-    `tasks` gives the texts of tasks that a source only names. `language_key` is GR00T's, where it is not the task
-    annotation.
+    training relative to the state. `reward` is a column of rewards, or `outcome`: 1 in the last row of a
+    success. `tasks` gives the texts of tasks that a source only names. `language_key` is GR00T's, where it is
+    not the task annotation.
     """
 
     name: str
@@ -221,7 +224,7 @@ class Embodiment(_Strict):
 
     @property
     def commands(self) -> tuple[tuple[ActionField, TopicField, slice], ...]:
-        """Actions with a source of their own: the action, what is sampled for it, and its slice of a tick's commands."""
+        """Actions with a source: the action, what is sampled, and its slice of the commands of a tick."""
         found = []
         start = 0
         for action in self.action:
@@ -311,10 +314,12 @@ def _check_source(field: TopicField, column_joint_names: dict[str, tuple[str, ..
 
 
 def load_embodiment(name_or_path: str) -> Embodiment:
-    """The embodiment of a YAML file, or of a name in config/embodiments. Raises GrootRosError naming what is wrong.
+    """The embodiment of a YAML file, or of a name in config/embodiments.
 
-    A file with `base: NAME` takes everything from that embodiment and changes what it names: entries of state, action
-    and cameras by their `name`.
+    Raises GrootRosError naming what is wrong.
+
+    A file with `base: NAME` takes everything from that embodiment and changes what it names: entries of
+    state, action and cameras by their `name`.
     """
     path = _path_of(name_or_path)
     return _embodiment(read_yaml(path, 'The embodiment'), f'The embodiment {path}')

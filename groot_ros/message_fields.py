@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time stamps and poses of ROS messages as numbers, for messages of rclpy and of rosbags alike. Imports neither."""
+"""Time stamps and poses of ROS messages as numbers, for messages of rclpy and of rosbags alike.
+
+Imports neither.
+"""
 
 import struct
 from typing import Any
@@ -22,7 +25,7 @@ def header_stamp_ns(message: Any) -> int:
 
 
 def cdr_stamp_ns(cdr: bytes) -> int:
-    """header.stamp in ns of a serialized message that begins with a std_msgs/Header, without decoding the rest."""
+    """header.stamp in ns of a serialized message that begins with a std_msgs/Header."""
     is_little_endian = cdr[1] & 1
     seconds, nanoseconds = struct.unpack_from('<iI' if is_little_endian else '>iI', cdr, 4)
     return seconds * _NS_PER_S + nanoseconds

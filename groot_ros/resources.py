@@ -14,7 +14,10 @@ REPORT_FILE = 'report.html'
 
 
 def share_directory() -> Path:
-    """The folder that holds config/, launch/, msg/ and srv/. Raises GrootRosError where the package is not whole."""
+    """The folder that holds config/, launch/, msg/ and srv/.
+
+    Raises GrootRosError where the package is not whole.
+    """
     checkout = Path(__file__).resolve().parents[1]
     candidates = [checkout, *(prefix / 'share' / 'groot_ros' for prefix in prefixes())]
     for candidate in candidates:

@@ -19,8 +19,8 @@ from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot, bytes_per_second, preflight
 from groot_ros.recording.task_list import Task, load_tasks, next_task
 from groot_ros.sampling.rows import RowSampler
-from groot_ros.sampling.stream import GridTicks, ReferenceTicks, ticks_for
 from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
+from groot_ros.sampling.ticks import GridTicks, ReferenceTicks, ticks_for
 
 S = 1_000_000_000
 

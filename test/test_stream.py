@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groot_ros.sampling.stream import ReferenceTicks, Stream
+from groot_ros.sampling.stream import Stream
+from groot_ros.sampling.ticks import ReferenceTicks
 
 MS = 1_000_000
 

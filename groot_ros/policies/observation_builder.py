@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observations of a running robot, sampled as the recorder samples rows: the newest tick that every stream extends_past."""
+"""Observations of a running robot, sampled as the recorder samples rows: the newest tick that every stream covers."""
 
 from collections import deque
 from dataclasses import dataclass

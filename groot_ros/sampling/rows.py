@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RowTable of an embodiment: states sampled at ticks, and actions made of successive states. Used wherever rows are made."""
+"""Rows of an embodiment: states and commands sampled at ticks, and actions made from them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,10 @@ class TickSample:
 
 @dataclass
 class RowTable:
-    """n rows: ticks (n,), states (n, D), actions (n, A), ages (n, F), and further columns (n, ...) by the name of their feature."""
+    """n rows: ticks (n,), states (n, D), actions (n, A) and ages (n, F).
+
+    `more` holds further columns (n, ...) by their name in the dataset.
+    """
 
     ticks_ns: np.ndarray
     states: Array
@@ -36,202 +39,230 @@ class RowTable:
     def __len__(self) -> int:
         return len(self.states)
 
-    def __getitem__(self, part: slice) -> 'RowTable':
+    def __getitem__(self, chosen: slice) -> 'RowTable':
         """Some of the rows."""
-        more = {name: values[part] for name, values in self.more.items()}
-        return RowTable(self.ticks_ns[part], self.states[part], self.actions[part], self.ages_s[part], more)
+        more = {name: values[chosen] for name, values in self.more.items()}
+        return RowTable(
+            self.ticks_ns[chosen], self.states[chosen], self.actions[chosen], self.ages_s[chosen], more
+        )
 
 
 class MissingSampleError(GrootRosError):
-    """A stream has nothing near enough to a tick."""
+    """A stream has no measurement near enough to a tick."""
 
 
 class RowSampler:
-    """Feeds messages into one stream a field and samples them at ticks."""
+    """Puts the messages of each topic into one stream per field, and samples all streams at ticks."""
 
     def __init__(self, embodiment: Embodiment) -> None:
         self.embodiment = embodiment
-        self._state = [(field, _stream(field)) for field in embodiment.state]
-        self._commands = [(source, _stream(source)) for _, source, _ in embodiment.commands]
+        self._state = [(field, _make_stream(field)) for field in embodiment.state]
+        self._commands = [(field, _make_stream(field)) for _, field, _ in embodiment.commands]
         self._by_topic: dict[str, list[tuple[TopicField, Stream]]] = {}
-        for source, stream in [*self._state, *self._commands]:
-            self._by_topic.setdefault(source.topic, []).append((source, stream))
+        for topic_field, stream in self.sources():
+            self._by_topic.setdefault(topic_field.topic, []).append((topic_field, stream))
 
     def add(self, topic: str, message: Any) -> None:
-        """Takes a decoded message of one of embodiment.sampled_topics."""
+        """Takes a decoded message of one of `embodiment.sampled_topics`.
+
+        Raises GrootRosError if a field is missing.
+        """
         stamp_ns = header_stamp_ns(message)
-        for source, stream in self._by_topic[topic]:
-            if matches_source(message, source):
-                stream.append(stamp_ns, extract_field(message, source))
+        for topic_field, stream in self._by_topic[topic]:
+            if matches_source(message, topic_field):
+                stream.append(stamp_ns, extract_field(message, topic_field))
 
     def sources(self) -> list[tuple[TopicField, Stream]]:
-        """Each source and its stream, for filling them at once."""
+        """Each sampled field and its stream: the state, then the commands."""
         return [*self._state, *self._commands]
 
     def starts_before(self, tick_ns: int) -> bool:
         """Whether every field has a measurement at or before the tick."""
-        return all(stream.starts_before(tick_ns) for _, stream in [*self._state, *self._commands])
+        return all(stream.starts_before(tick_ns) for _, stream in self.sources())
 
     def extends_past(self, tick_ns: int) -> bool:
-        """Whether every field has a measurement at or after the tick."""
-        return all(stream.extends_past(tick_ns) for _, stream in [*self._state, *self._commands])
+        """Whether every field has a measurement at or after the tick, so that its sample is final."""
+        return all(stream.extends_past(tick_ns) for _, stream in self.sources())
 
     def missing_topics(self) -> list[str]:
-        """Topics, with their fields, that have given nothing so far."""
+        """Topics, each with its field, that have given nothing so far."""
         return [
-            f'{source.topic} ({source.field})'
-            for source, stream in [*self._state, *self._commands]
+            f'{topic_field.topic} ({topic_field.field})'
+            for topic_field, stream in self.sources()
             if not stream.extends_past(0)
         ]
 
     @property
     def regressions(self) -> int:
-        """Measurements left out because their stamps went back."""
-        return sum(stream.regressions for _, stream in [*self._state, *self._commands])
+        """Measurements that were left out because their stamps went back."""
+        return sum(stream.regressions for _, stream in self.sources())
 
     def sample(self, tick_ns: int) -> TickSample:
-        """State and commands at a tick. Raises MissingSampleError where a state is older than max_age_s."""
-        values, ages = [], []
-        for source, stream in self._state:
+        """State and commands at a tick. Raises MissingSampleError if a state is older than max_age_s."""
+        values = []
+        ages_s = []
+        for topic_field, stream in self._state:
             sample = stream.sample(tick_ns)
             if sample is None or sample.age_ns > self.embodiment.max_age_s * 1e9:
-                raise MissingSampleError(_too_old(source, tick_ns, sample.age_ns if sample else None))
+                age_ns = sample.age_ns if sample else None
+                raise MissingSampleError(_describe_gap(topic_field, tick_ns, age_ns))
             values.append(sample.value)
-            ages.append(sample.age_ns / 1e9)
-        commands = []
-        for source, stream in self._commands:
-            if (held := stream.sample(tick_ns)) is None:
-                raise MissingSampleError(_too_old(source, tick_ns, None))
+            ages_s.append(sample.age_ns / 1e9)
+        commands = [np.zeros(0)]
+        for topic_field, stream in self._commands:
+            held = stream.sample(tick_ns)
+            if held is None:
+                raise MissingSampleError(_describe_gap(topic_field, tick_ns, None))
             commands.append(held.value)
-        return TickSample(
-            tick_ns, np.concatenate(values), np.concatenate([*commands, np.zeros(0)]), np.array(ages)
-        )
+        return TickSample(tick_ns, np.concatenate(values), np.concatenate(commands), np.array(ages_s))
 
     def sample_all(self, ticks_ns: list[int]) -> list[TickSample]:
-        """The same at many ticks."""
+        """State and commands at many ticks, equal to the bit to `sample` at each."""
         ticks = np.array(ticks_ns, np.int64)
-        found = [stream.sample_all(ticks) for _, stream in [*self._state, *self._commands]]
-        ages = [ages_ns for _, ages_ns in filter(None, found[: len(self._state)])]
-        if None in found or np.max(ages) > self.embodiment.max_age_s * 1e9:
-            return [self.sample(tick_ns) for tick_ns in ticks_ns]  # which names the stream and the tick
-        states = np.hstack([values for values, _ in filter(None, found[: len(self._state)])])
-        commands = np.hstack(
-            [*(values for values, _ in filter(None, found[len(self._state) :])), np.zeros((len(ticks), 0))]
-        )
-        ages_s = np.stack(ages, axis=1) / 1e9
-        return [TickSample(*row) for row in zip(ticks_ns, states, commands, ages_s, strict=True)]
+        found = [stream.sample_all(ticks) for _, stream in self.sources()]
+        complete = [entry for entry in found if entry is not None]
+        fields = len(self._state)
+        ages_ns = np.stack([ages for _, ages in complete[:fields]], axis=1) if complete else np.zeros((0, 0))
+        if len(complete) < len(found) or np.max(ages_ns) > self.embodiment.max_age_s * 1e9:
+            # One by one: that names the stream and the tick in its error.
+            return [self.sample(tick_ns) for tick_ns in ticks_ns]
+        states = np.hstack([values for values, _ in complete[:fields]])
+        no_command = np.zeros((len(ticks), 0))
+        commands = np.hstack([no_command, *(values for values, _ in complete[fields:])])
+        return [TickSample(*row) for row in zip(ticks_ns, states, commands, ages_ns / 1e9, strict=True)]
 
     def drop_before(self, tick_ns: int) -> None:
-        """Drops what no later tick needs."""
-        for _, stream in [*self._state, *self._commands]:
+        """Drops measurements that no tick from `tick_ns` on needs."""
+        for _, stream in self.sources():
             stream.drop_before(tick_ns)
 
 
 def build_rows(embodiment: Embodiment, samples: list[TickSample]) -> RowTable:
-    """n rows from n + 1 samples: the last sample has no successor, so it is only the end of the last action.
+    """n rows from n + 1 samples: the last sample only ends the last action.
 
-    A command is that of the next tick. Raises GrootRosError for fewer than two samples.
+    The `command` of a row is the one in force at the next tick. Raises GrootRosError for fewer than two
+    samples.
     """
     if len(samples) < 2:
         raise GrootRosError(f'{len(samples)} samples make no row: at least two are needed.')
-    states, commands = (
-        np.array([sample.state for sample in samples]),
-        np.array([sample.commands for sample in samples]),
-    )
-    ticks_ns, ages_s = (
-        np.array([sample.tick_ns for sample in samples[:-1]]),
-        np.array([sample.ages_s for sample in samples[:-1]]),
-    )
+    states = np.array([sample.state for sample in samples])
+    commands = np.array([sample.commands for sample in samples])
+    ticks_ns = np.array([sample.tick_ns for sample in samples[:-1]])
+    ages_s = np.array([sample.ages_s for sample in samples[:-1]])
     return rows_from_states(embodiment, states, commands, commands[1:], ticks_ns, ages_s)
 
 
 def rows_from_states(
     embodiment: Embodiment, states: Array, commands: Array, given: Array, ticks_ns: np.ndarray, ages_s: Array
 ) -> RowTable:
-    """n rows of n + 1 states and commands, where `given` (n, C) is what each row takes of its commands as they are.
+    """n rows from states (n + 1, D) and commands (n + 1, C); differences are from each tick to the next.
 
-    Quaternions keep their sign from row to row. Differences are from each tick to the next.
+    `given` (n, C) holds the commands that each row stores as its action. Signs of quaternions are made
+    continuous.
     """
     states = states.copy()
-    for part in embodiment.quaternion_slices:
-        states[:, part] = continuous_signs(states[:, part])
-    slices = {action.name: part for action, _, part in embodiment.commands}
-    columns = [_action(embodiment, action, states, commands, given, slices) for action in embodiment.action]
-    return RowTable(ticks_ns, states[:-1], np.hstack(columns), ages_s, _eef_9d(embodiment, states, commands))
+    for quaternion in embodiment.quaternion_slices:
+        states[:, quaternion] = continuous_signs(states[:, quaternion])
+    slices = {action.name: chosen for action, _, chosen in embodiment.commands}
+    columns = []
+    for action in embodiment.action:
+        if action.is_derived:
+            poses = _poses_of(embodiment, action, states, commands, slices)
+            columns.append(_delta_column(action, poses))
+        else:
+            columns.append(given[:, slices[action.name]])
+    more = _eef_9d(embodiment, states, commands)
+    return RowTable(ticks_ns, states[:-1], np.hstack(columns), ages_s, more)
 
 
-def extract_field(message: Any, source: TopicField) -> Array:
-    """The numbers that a source takes from a message: joints by name, a pose as x y z and quaternion x y z w, or one number."""
-    return apply_scale(_extract(message, source), source)
+def extract_field(message: Any, topic_field: TopicField) -> Array:
+    """The numbers (size,) of a field of a message, scaled.
+
+    They are joints by name, a pose as x y z and quaternion x y z w, or one or several numbers. Raises
+    GrootRosError if the message has no such joints, or another count of numbers.
+    """
+    if topic_field.joints:
+        numbers = _extract_joints(message, topic_field)
+    elif topic_field.field == 'pose':
+        numbers = pose_from_msg(message)
+    else:
+        numbers = _extract_numbers(message, topic_field)
+    return apply_scale(numbers, topic_field)
 
 
-def apply_scale(values: Array, source: TopicField) -> Array:
-    """What a source makes of the numbers in its messages."""
-    return values if source.scale == 1.0 and source.offset == 0.0 else values * source.scale + source.offset
+def apply_scale(values: Array, topic_field: TopicField) -> Array:
+    """Numbers of a message or column after the field's `scale` and `offset`."""
+    if topic_field.scale == 1.0 and topic_field.offset == 0.0:
+        return values
+    return values * topic_field.scale + topic_field.offset
 
 
-def matches_source(message: Any, source: TopicField) -> bool:
-    """Whether a message is about a source: arm and gripper may share a topic with separate messages."""
-    return not source.joints or not set(source.joints).isdisjoint(message.name)
+def matches_source(message: Any, topic_field: TopicField) -> bool:
+    """Whether a message has any of a field's joints: arm and gripper may share one topic."""
+    return not topic_field.joints or not set(topic_field.joints).isdisjoint(message.name)
 
 
-def _extract(message: Any, source: TopicField) -> Array:
-    if source.joints:
-        values, names = getattr(message, source.field), list(message.name)
-        missing = [joint for joint in source.joints if joint not in names]
-        if missing or len(values) != len(names):
-            raise GrootRosError(
-                f'{source.topic} has no {source.field} of {", ".join(missing) or "its joints"}; it names {", ".join(names)}.'
-            )
-        return np.array([values[names.index(joint)] for joint in source.joints], float)
-    if source.field == 'pose':
-        return pose_from_msg(message)
+def _extract_joints(message: Any, topic_field: TopicField) -> Array:
+    values = getattr(message, topic_field.field)
+    names = list(message.name)
+    missing = [joint for joint in topic_field.joints if joint not in names]
+    if missing or len(values) != len(names):
+        joints = ', '.join(missing) or 'its joints'
+        raise GrootRosError(
+            f'{topic_field.topic} has no {topic_field.field} of {joints}; it names {", ".join(names)}.'
+        )
+    return np.array([values[names.index(joint)] for joint in topic_field.joints], float)
+
+
+def _extract_numbers(message: Any, topic_field: TopicField) -> Array:
     value = message
-    for part in source.field.split('.'):
-        value = getattr(value, part)
+    for name in topic_field.field.split('.'):
+        value = getattr(value, name)
     numbers = to_array(value)
-    if source.indices:
-        numbers = numbers[[index for index in source.indices if index < len(numbers)]]
-    if len(numbers) != source.size:
-        found = f'{len(numbers)} numbers in {source.field} where the embodiment says {source.size}'
-        raise GrootRosError(f'{source.topic} has {found}: correct `size` or `indices` in the embodiment.')
+    if topic_field.indices:
+        numbers = numbers[[index for index in topic_field.indices if index < len(numbers)]]
+    if len(numbers) != topic_field.size:
+        raise GrootRosError(
+            f'{topic_field.topic} has {len(numbers)} numbers in {topic_field.field} where the embodiment says '
+            f'{topic_field.size}: correct `size` or `indices` in the embodiment.'
+        )
     return numbers
 
 
-def _stream(source: TopicField) -> Stream:
-    return Stream(source.sample, latency_ns=round(source.obs_latency_s * 1e9))
+def _make_stream(topic_field: TopicField) -> Stream:
+    return Stream(topic_field.sample, latency_ns=round(topic_field.obs_latency_s * 1e9))
 
 
-def _action(
-    embodiment: Embodiment,
-    action: ActionField,
-    states: Array,
-    commands: Array,
-    given: Array,
-    slices: dict[str, slice],
+def _poses_of(
+    embodiment: Embodiment, action: ActionField, states: Array, commands: Array, slices: dict[str, slice]
 ) -> Array:
-    if not action.is_derived:
-        return given[:, slices[action.name]]
-    deltas = deltas_between(
-        commands[:, slices[action.name]]
-        if action.name in slices
-        else states[:, embodiment.state_slices[action.pose]]
-    )
+    """The poses (n + 1, 7) whose differences an action is: its own target poses, or a pose of the state."""
+    if action.name in slices:
+        return commands[:, slices[action.name]]
+    return states[:, embodiment.state_slices[action.pose]]
+
+
+def _delta_column(action: ActionField, poses: Array) -> Array:
+    deltas = deltas_between(poses)
     return deltas[:, :3] if action.kind == 'delta_position' else deltas[:, 3:]
 
 
 def _eef_9d(embodiment: Embodiment, states: Array, commands: Array) -> dict[str, Array]:
-    """The pose of each row and the one it leads to, as GR00T's XYZ_ROT6D."""
+    """The pose of each row, and the one that it leads to, as GR00T's XYZ_ROT6D."""
     if not embodiment.eef_9d:
         return {}
     poses = states[:, embodiment.state_slices[embodiment.eef_9d]]
-    targets = next(
-        (commands[:, part] for action, _, part in embodiment.commands if action.kind == 'delta_position'),
-        poses,
-    )
+    targets = poses
+    for action, _, chosen in embodiment.commands:
+        if action.kind == 'delta_position':
+            targets = commands[:, chosen]
+            break
     return {STATE_9D: pose_to_eef_9d(poses[:-1]), ACTION_9D: pose_to_eef_9d(targets[1:])}
 
 
-def _too_old(source: TopicField, tick_ns: int, age_ns: int | None) -> str:
+def _describe_gap(topic_field: TopicField, tick_ns: int, age_ns: int | None) -> str:
     near = 'nothing yet' if age_ns is None else f'nothing nearer than {age_ns / 1e6:.0f} ms'
-    return f'{source.topic} has {near} at the tick {tick_ns / 1e9:.3f} s: is its driver running, and are its stamps in ROS time?'
+    return (
+        f'{topic_field.topic} has {near} at the tick {tick_ns / 1e9:.3f} s: '
+        'is its driver running, and are its stamps in ROS time?'
+    )

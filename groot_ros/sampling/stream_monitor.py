@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rate, jitter, age and gaps of a stream as it flows, for /diagnostics and for the recorder."""
+"""Rate, jitter, age and gaps of a live stream, for /diagnostics and for the recorder."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _MIN_STEPS = 5
 
 @dataclass
 class Health:
-    """A judgement of one part of a node: `level` 0 is good, 1 a warning, 2 an error."""
+    """The state of one part of a node: `level` 0 is good, 1 a warning, 2 an error."""
 
     part: str
     level: int
@@ -26,9 +26,9 @@ class Health:
 
 @dataclass
 class StreamStats:
-    """The last two seconds of a stream, in Hz and s; `age_s` is that of the newest stamp, -1 before the first message.
+    """The last two seconds of a stream, in Hz and s; `age_s` is that of the newest stamp, -1 without one.
 
-    `level` and `problem` are as in Health, 0 and '' where all is well.
+    `level` is as in Health, and `problem` says why it is not 0.
     """
 
     rate_hz: float = 0.0
@@ -40,58 +40,66 @@ class StreamStats:
 
 
 class StreamMeter:
-    """Watches one stream by stamp and arrival. Without an expected rate only what comes is told, and silence is no fault."""
+    """Measures one stream by stamps and arrivals.
+
+    Without an expected rate, a slow or silent stream is no problem.
+    """
 
     def __init__(self, name: str, expected_hz: float = 0.0) -> None:
-        self.name, self.expected_hz = name, expected_hz
+        self.name = name
+        self.expected_hz = expected_hz
         self._recent: deque[tuple[int, int]] = deque()
 
     def add(self, stamp_ns: int, now_ns: int) -> None:
-        """One message, measured at `stamp_ns`, that came at `now_ns`."""
+        """Adds one message that was measured at `stamp_ns` and arrived at `now_ns`."""
         recent = self._recent
         recent.append((stamp_ns, now_ns))
         while len(recent) > 1 and recent[0][1] < now_ns - _WINDOW_NS:
             recent.popleft()
 
     def stats(self, now_ns: int) -> StreamStats:
-        """How the stream flows."""
+        """Statistics of the last two seconds."""
         if not self._recent:
             return StreamStats(level=2, problem='nothing came') if self.expected_hz else StreamStats()
         stamps_ns, arrivals_ns = np.array(self._recent, np.int64).T
         recent = arrivals_ns >= now_ns - _WINDOW_NS
         steps_s = np.diff(stamps_ns[recent]) / 1e9
-        found = StreamStats(age_s=(now_ns - int(stamps_ns[-1])) / 1e9)
+        stats = StreamStats(age_s=(now_ns - int(stamps_ns[-1])) / 1e9)
         if len(steps_s):
-            found.rate_hz = len(steps_s) * 1e9 / max(int(arrivals_ns[-1] - arrivals_ns[recent][0]), 1)
-            found.jitter_s = float(np.abs(steps_s - np.median(steps_s)).max())
-            found.max_gap_s = float(steps_s.max())
+            duration_ns = int(arrivals_ns[-1] - arrivals_ns[recent][0])
+            stats.rate_hz = len(steps_s) * 1e9 / max(duration_ns, 1)
+            stats.jitter_s = float(np.abs(steps_s - np.median(steps_s)).max())
+            stats.max_gap_s = float(steps_s.max())
         if self.expected_hz:
-            found.level, found.problem = self._problem(found, steps_s, (now_ns - int(arrivals_ns[-1])) / 1e9)
-        return found
+            silent_s = (now_ns - int(arrivals_ns[-1])) / 1e9
+            stats.level, stats.problem = self._judge(stats, steps_s, silent_s)
+        return stats
 
     def health(self, now_ns: int) -> Health:
-        """How the stream stands, for /diagnostics."""
-        found = self.stats(now_ns)
+        """The statistics for /diagnostics."""
+        stats = self.stats(now_ns)
         values = {
-            'rate (Hz)': f'{found.rate_hz:.2f}', 'expected rate (Hz)': f'{self.expected_hz:g}', 'age (s)': f'{found.age_s:.3f}',
-            'jitter (s)': f'{found.jitter_s:.4f}', 'largest gap between stamps (s)': f'{found.max_gap_s:.3f}',
-        }  # fmt: skip
-        return Health(self.name, found.level, found.problem or 'flows', values)
+            'rate (Hz)': f'{stats.rate_hz:.2f}',
+            'expected rate (Hz)': f'{self.expected_hz:g}',
+            'age (s)': f'{stats.age_s:.3f}',
+            'jitter (s)': f'{stats.jitter_s:.4f}',
+            'max gap between stamps (s)': f'{stats.max_gap_s:.3f}',
+        }
+        return Health(self.name, stats.level, stats.problem or 'flows', values)
 
-    def _problem(self, found: StreamStats, steps_s: np.ndarray, silent_s: float) -> tuple[int, str]:
+    def _judge(self, stats: StreamStats, steps_s: np.ndarray, silent_s: float) -> tuple[int, str]:
+        """Level and problem of a stream whose rate is known."""
         if silent_s > max(5.0 / self.expected_hz, _SILENT_S):
             return 2, f'silent for {silent_s:.1f} s'
-        if abs(found.age_s) > _CLOCK_S:
-            return (
-                2,
-                f'stamped {abs(found.age_s):.1f} s in the {"past" if found.age_s > 0 else "future"}: its clock is not this one',
-            )
+        if abs(stats.age_s) > _CLOCK_S:
+            direction = 'past' if stats.age_s > 0 else 'future'
+            return 2, f'stamped {abs(stats.age_s):.1f} s in the {direction}: its clock is not this one'
         if (steps_s <= 0).any():
             return 1, 'stamps went back'
         if len(steps_s) < _MIN_STEPS:
             return 0, ''
-        if found.rate_hz < _SLOW_SHARE * self.expected_hz:
-            return 2, f'comes at {found.rate_hz:.1f} Hz instead of {self.expected_hz:g}'
-        if found.max_gap_s > _GAP_STEPS / self.expected_hz:
-            return 1, f'had a gap of {found.max_gap_s * 1e3:.0f} ms'
+        if stats.rate_hz < _SLOW_SHARE * self.expected_hz:
+            return 2, f'comes at {stats.rate_hz:.1f} Hz instead of {self.expected_hz:g}'
+        if stats.max_gap_s > _GAP_STEPS / self.expected_hz:
+            return 1, f'had a gap of {stats.max_gap_s * 1e3:.0f} ms'
         return 0, ''
