@@ -219,12 +219,12 @@ class Embodiment(_Strict):
             if field.field == 'pose':
                 return self.state_slices[field.name]
         raise GrootRosError(
-            f'The embodiment {self.name} has no pose in its state: add a field with `field: pose` to its YAML.'
+            f'The embodiment {self.name} has no pose in its state: add one with `field: pose` to its YAML.'
         )
 
     @property
     def commands(self) -> tuple[tuple[ActionField, TopicField, slice], ...]:
-        """Actions with a source: the action, what is sampled, and its slice of the commands of a tick."""
+        """Actions with a source: the action, what is sampled, and its slice of a tick's commands."""
         found = []
         start = 0
         for action in self.action:
@@ -336,7 +336,7 @@ def _embodiment(values: Any, what: str) -> Embodiment:
     while isinstance(values, dict) and 'base' in values:
         base = str(values.pop('base'))
         if base in bases:
-            raise GrootRosError(f'{what} is its own base, through {base}: remove one `base` key.')
+            raise GrootRosError(f'{what} is its own base, through {base}: remove one of the `base` keys.')
         bases.append(base)
         values = _merged(read_yaml(_path_of(base), 'The embodiment'), values)
     return checked(Embodiment, values, what)

@@ -252,7 +252,7 @@ def test_an_embodiment_that_is_its_own_base_is_refused(tmp_path):
     file.write_text(f'base: {file}\n')
     with pytest.raises(GrootRosError, match='its own base'):
         load_embodiment(str(file))
-    with pytest.raises(GrootRosError, match='no embodiment'):
+    with pytest.raises(GrootRosError, match="'nonsense' is not known: use one of"):
         parse_embodiment('base: nonsense', 'here')
 
 

@@ -63,12 +63,10 @@ def frozen_gripper(vectors):
 
 def other_video(root, size=(320, 240), count=29, fps=20):
     from groot_ros.video.frame import VideoFrame
-    from groot_ros.video.h264 import H264Encoder
-    from groot_ros.video.mp4 import write_mp4
+    from groot_ros.video.mp4 import encode_mp4
 
-    encoder = H264Encoder(*size, fps)
     black = VideoFrame(0, np.zeros((size[1], size[0], 3), np.uint8), 'rgb24')
-    write_mp4([encoder.encode(black) for _ in range(count)], root / VIDEO, fps)
+    encode_mp4([black] * count, root / VIDEO, size, fps, 'h264')
 
 
 def edit_image(root, **values):

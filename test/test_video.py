@@ -7,11 +7,19 @@ import pytest
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
 from groot_ros.video.h264 import H264Decoder, H264Encoder, fastest_codec
-from groot_ros.video.mp4 import count_frames, read_frames, write_mp4
+from groot_ros.video.mp4 import Mp4Copier, count_frames, read_frames
 
 
 def rgb(pixels):
     return VideoFrame(0, pixels, 'rgb24')
+
+
+def copy_to_mp4(access_units, path):
+    copier = Mp4Copier(path, 20)
+    for access_unit in access_units:
+        copier.add(access_unit)
+    copier.close()
+    return copier.frames
 
 
 def frames(count):
@@ -23,7 +31,7 @@ def test_one_access_unit_a_frame_and_copied_frames_show_what_went_in(tmp_path):
     encoder = H264Encoder(64, 48, 20)
     images = frames(33)
     units = [encoder.encode(rgb(image)) for image in images]
-    assert write_mp4(iter(units), tmp_path / 'x.mp4', 20) == 33
+    assert copy_to_mp4(units, tmp_path / 'x.mp4') == 33
     assert count_frames(tmp_path / 'x.mp4') == 33
     shown = list(read_frames(tmp_path / 'x.mp4', [0, 16, 32]))
     for image, index in zip(shown, [0, 16, 32], strict=True):
@@ -34,7 +42,7 @@ def test_times_and_keyframes_of_the_copy(tmp_path):
     import av
 
     encoder = H264Encoder(64, 48, 20)
-    write_mp4([encoder.encode(rgb(image)) for image in frames(25)], tmp_path / 'x.mp4', 20)
+    copy_to_mp4([encoder.encode(rgb(image)) for image in frames(25)], tmp_path / 'x.mp4')
     with av.open(str(tmp_path / 'x.mp4')) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         assert [float(packet.pts * packet.time_base) for packet in packets] == pytest.approx(
@@ -51,7 +59,7 @@ def test_a_frame_of_another_size_is_refused():
 @pytest.mark.parametrize(
     ('layout', 'channels'), [('rgb24', 3), ('bgr24', 3), ('rgba', 4), ('bgra', 4), ('gray', 1)]
 )
-def test_every_layout_of_pixels_shows_the_same_picture(layout, channels):
+def test_every_layout_of_pixels_shows_the_same_image(layout, channels):
     image = frames(1)[0]
     pixels = image[:, :, ::-1] if layout.startswith('bgr') else image
     pixels = (
@@ -64,15 +72,12 @@ def test_every_layout_of_pixels_shows_the_same_picture(layout, channels):
     assert np.abs(shown.pixels.astype(int) - expected).mean() < 4
 
 
-def test_a_keyframe_is_made_where_it_is_asked_for(tmp_path):
+def test_a_keyframe_is_made_where_it_is_requested(tmp_path):
     import av
 
     encoder = H264Encoder(64, 48, 20)
-    write_mp4(
-        [encoder.encode(rgb(image), keyframe=k == 4) for k, image in enumerate(frames(8))],
-        tmp_path / 'x.mp4',
-        20,
-    )
+    units = [encoder.encode(rgb(image), keyframe=k == 4) for k, image in enumerate(frames(8))]
+    copy_to_mp4(units, tmp_path / 'x.mp4')
     with av.open(str(tmp_path / 'x.mp4')) as container:
         assert [
             k for k, packet in enumerate(p for p in container.demux(video=0) if p.size) if packet.is_keyframe

@@ -198,7 +198,7 @@ def apply_scale(values: Array, topic_field: TopicField) -> Array:
 
 
 def matches_source(message: Any, topic_field: TopicField) -> bool:
-    """Whether a message has any of a field's joints: arm and gripper may share one topic."""
+    """Whether a message has any of a field's joints: arm and gripper may share a topic."""
     return not topic_field.joints or not set(topic_field.joints).isdisjoint(message.name)
 
 
@@ -223,8 +223,8 @@ def _extract_numbers(message: Any, topic_field: TopicField) -> Array:
         numbers = numbers[[index for index in topic_field.indices if index < len(numbers)]]
     if len(numbers) != topic_field.size:
         raise GrootRosError(
-            f'{topic_field.topic} has {len(numbers)} numbers in {topic_field.field} where the embodiment says '
-            f'{topic_field.size}: correct `size` or `indices` in the embodiment.'
+            f'{topic_field.topic} has {len(numbers)} numbers in {topic_field.field} '
+            f'where the embodiment says {topic_field.size}: correct `size` or `indices` in the embodiment.'
         )
     return numbers
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of cameras, H.264 and MP4. Imports no ROS."""
+"""Images of ROS messages, H.264 and MP4. Imports no ROS."""

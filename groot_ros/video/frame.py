@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of ROS messages as arrays, without copying where the layout allows it. Imports no ROS."""
+"""Images of ROS messages as arrays, without copying where the layout allows it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,27 +10,43 @@ import numpy as np
 from groot_ros.errors import GrootRosError
 from groot_ros.message_fields import header_stamp_ns
 
-# encoding: pixel format of FFmpeg, bytes of a pixel
+# Encoding of a ROS image: pixel format of FFmpeg, bytes of a pixel.
 _COLOURS = {
-    'rgb8': ('rgb24', 3), 'bgr8': ('bgr24', 3), 'rgba8': ('rgba', 4), 'bgra8': ('bgra', 4), 'mono8': ('gray', 1), '8UC3': ('bgr24', 3),
-    '8UC1': ('gray', 1), 'yuv422': ('uyvy422', 2), 'uyvy': ('uyvy422', 2), 'yuv422_yuy2': ('yuyv422', 2), 'yuyv': ('yuyv422', 2),
-}  # fmt: skip
+    'rgb8': ('rgb24', 3),
+    'bgr8': ('bgr24', 3),
+    'rgba8': ('rgba', 4),
+    'bgra8': ('bgra', 4),
+    'mono8': ('gray', 1),
+    '8UC3': ('bgr24', 3),
+    '8UC1': ('gray', 1),
+    'yuv422': ('uyvy422', 2),
+    'uyvy': ('uyvy422', 2),
+    'yuv422_yuy2': ('yuyv422', 2),
+    'yuyv': ('yuyv422', 2),
+}
 _DEPTHS = {'16UC1': np.uint16, 'mono16': np.uint16, '32FC1': np.float32}
 _TO_BGR = {
-    'rgb24': cv2.COLOR_RGB2BGR, 'rgba': cv2.COLOR_RGBA2BGR, 'bgra': cv2.COLOR_BGRA2BGR, 'uyvy422': cv2.COLOR_YUV2BGR_UYVY,
-    'yuyv422': cv2.COLOR_YUV2BGR_YUY2, 'gray': cv2.COLOR_GRAY2BGR,
-}  # fmt: skip
+    'rgb24': cv2.COLOR_RGB2BGR,
+    'rgba': cv2.COLOR_RGBA2BGR,
+    'bgra': cv2.COLOR_BGRA2BGR,
+    'uyvy422': cv2.COLOR_YUV2BGR_UYVY,
+    'yuyv422': cv2.COLOR_YUV2BGR_YUY2,
+    'gray': cv2.COLOR_GRAY2BGR,
+}
 _TO_I420 = {
-    'rgb24': cv2.COLOR_RGB2YUV_I420, 'bgr24': cv2.COLOR_BGR2YUV_I420, 'rgba': cv2.COLOR_RGBA2YUV_I420, 'bgra': cv2.COLOR_BGRA2YUV_I420,
-}  # fmt: skip
+    'rgb24': cv2.COLOR_RGB2YUV_I420,
+    'bgr24': cv2.COLOR_BGR2YUV_I420,
+    'rgba': cv2.COLOR_RGBA2YUV_I420,
+    'bgra': cv2.COLOR_BGRA2YUV_I420,
+}
 _THUMBNAIL_STEP = 16
-# Pictures of cameras are small: handing them to threads costs more than it saves, and takes cores from the robot's processes.
+# Images of cameras are small: threads cost more than they save, and take cores from the robot's processes.
 cv2.setNumThreads(1)
 
 
 @dataclass
 class VideoFrame:
-    """One picture: when it was exposed (ns), pixels (height, width, channels) uint8, and FFmpeg's name of their format."""
+    """One image: exposure time in ns, pixels (height, width, channels) uint8, FFmpeg's name for them."""
 
     stamp_ns: int
     pixels: np.ndarray
@@ -38,64 +54,68 @@ class VideoFrame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
     def thumbnail(self) -> np.ndarray:
-        """Every 16th pixel of every 16th line, to compare frames and to see whether they are black."""
+        """Every 16th pixel of every 16th line, to compare frames and to find black ones."""
         return self.pixels[::_THUMBNAIL_STEP, ::_THUMBNAIL_STEP].copy()
 
     def bgr(self) -> np.ndarray:
-        """Blue, green, red (height, width, 3)."""
+        """Pixels as blue, green, red (height, width, 3)."""
         return self.pixels if self.format == 'bgr24' else cv2.cvtColor(self.pixels, _TO_BGR[self.format])
 
     def rgb(self) -> np.ndarray:
-        """Red, green, blue (height, width, 3)."""
+        """Pixels as red, green, blue (height, width, 3)."""
         return self.pixels if self.format == 'rgb24' else cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2RGB)
 
     def letterboxed(self, width: int, height: int) -> 'VideoFrame':
-        """The whole picture in another size, with black bars where the proportions differ."""
+        """The whole image in another size, with black bars if the aspect ratios differ."""
         if self.size == (width, height):
             return self
         scale = min(width / self.size[0], height / self.size[1])
-        inner = (max(round(self.size[0] * scale), 1), max(round(self.size[1] * scale), 1))
-        x, y = (width - inner[0]) // 2, (height - inner[1]) // 2
+        inner_width = max(round(self.size[0] * scale), 1)
+        inner_height = max(round(self.size[1] * scale), 1)
+        left = (width - inner_width) // 2
+        top = (height - inner_height) // 2
+        inner = cv2.resize(self.bgr(), (inner_width, inner_height), interpolation=cv2.INTER_AREA)
         canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[y : y + inner[1], x : x + inner[0]] = cv2.resize(
-            self.bgr(), inner, interpolation=cv2.INTER_AREA
-        )
+        canvas[top : top + inner_height, left : left + inner_width] = inner
         return VideoFrame(self.stamp_ns, canvas, 'bgr24')
 
     def i420(self) -> np.ndarray:
-        """Planar YUV 4:2:0 (height * 3 / 2, width), BT.601 limited range; OpenCV needs a sixth of the time of FFmpeg's scaler."""
-        return cv2.cvtColor(
-            *(
-                (self.pixels, _TO_I420[self.format])
-                if self.format in _TO_I420
-                else (self.bgr(), cv2.COLOR_BGR2YUV_I420)
-            )
-        )
+        """Planar YUV 4:2:0 (height * 3 / 2, width), BT.601 limited range.
+
+        OpenCV needs a sixth of the time of FFmpeg's scaler.
+        """
+        if self.format in _TO_I420:
+            return cv2.cvtColor(self.pixels, _TO_I420[self.format])
+        return cv2.cvtColor(self.bgr(), cv2.COLOR_BGR2YUV_I420)
 
     def jpeg(self, quality: int) -> np.ndarray:
-        """The picture as JPEG, bytes (n,) uint8."""
+        """The image as JPEG, bytes (n,) uint8; `quality` is 0 to 100."""
         return cv2.imencode('.jpg', self.bgr(), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
 
 
 def decode_frame(message: Any) -> VideoFrame:
-    """The frame of a sensor_msgs/Image or CompressedImage. Raises GrootRosError for one that is not 8-bit colour or grey."""
+    """The frame of a sensor_msgs/Image or CompressedImage.
+
+    Raises GrootRosError if it is not 8-bit colour or grey.
+    """
     stamp_ns = header_stamp_ns(message)
     if not hasattr(message, 'encoding'):
         return VideoFrame(stamp_ns, _decompressed(message), 'bgr24')
     if message.encoding not in _COLOURS:
         raise GrootRosError(
-            f'Images of encoding {message.encoding!r} cannot be recorded as video: set the camera to {", ".join(_COLOURS)}.'
+            f'Images of encoding {message.encoding!r} cannot be recorded as video: '
+            f'set the camera to one of {", ".join(_COLOURS)}.'
         )
     pixel_format, channels = _COLOURS[message.encoding]
     return VideoFrame(stamp_ns, _pixels(message, channels, np.uint8), pixel_format)
 
 
 def is_depth(encoding: str) -> bool:
-    """Whether an image encoding is a depth map's."""
+    """Whether an image encoding is that of a depth map."""
     return encoding in _DEPTHS
 
 
@@ -103,30 +123,32 @@ def depth_png(message: Any) -> np.ndarray:
     """A depth image as 16-bit PNG, bytes (n,) uint8; distances in m (32FC1) become mm, unknown ones 0."""
     depth = _pixels(message, 1, _DEPTHS[message.encoding])[:, :, 0]
     if depth.dtype == np.float32:
-        depth = np.clip(np.nan_to_num(depth * 1e3, nan=0.0, posinf=0.0, neginf=0.0), 0, 65535).astype(
-            np.uint16
-        )
+        depth_mm = np.nan_to_num(depth * 1e3, nan=0.0, posinf=0.0, neginf=0.0)
+        depth = np.clip(depth_mm, 0, 65535).astype(np.uint16)
     return cv2.imencode('.png', depth, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
 
 
-def _pixels(message: Any, channels: int, kind: type) -> np.ndarray:
-    width = np.dtype(kind).itemsize
+def _pixels(message: Any, channels: int, dtype: type) -> np.ndarray:
+    """Pixels (height, width, channels) of an image, without the padding at the end of its lines."""
+    itemsize = np.dtype(dtype).itemsize
+    line_bytes = message.width * channels * itemsize
     data = np.frombuffer(message.data, np.uint8)
-    if message.step < message.width * channels * width or len(data) < message.height * message.step:
+    if message.step < line_bytes or len(data) < message.height * message.step:
         raise GrootRosError(
-            f'An image of {message.width}x{message.height} came with {len(data)} bytes: its camera driver is broken.'
+            f'An image of {message.width}x{message.height} came with {len(data)} bytes, which is too few: '
+            'check its camera driver.'
         )
-    rows = data[: message.height * message.step].reshape(message.height, message.step)[
-        :, : message.width * channels * width
-    ]
-    rows = rows if width == 1 else np.ascontiguousarray(rows).view(kind)
-    return rows.reshape(message.height, message.width, channels)
+    lines = data[: message.height * message.step].reshape(message.height, message.step)[:, :line_bytes]
+    if itemsize > 1:
+        lines = np.ascontiguousarray(lines).view(dtype)
+    return lines.reshape(message.height, message.width, channels)
 
 
 def _decompressed(message: Any) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise GrootRosError(
-            f'A compressed image of format {message.format!r} cannot be decoded: its camera driver is broken, or it is no picture.'
+            f'A compressed image of format {message.format!r} cannot be decoded: '
+            'check its camera driver, and whether its topic carries images.'
         )
     return pixels

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 access units, one a row: encoded while recording, and decoded again. `mp4.py` puts them into files."""
+"""H.264 access units, one per row: encoded while recording, and decoded. `mp4.py` puts them into files."""
 
 from fractions import Fraction
 from functools import cache
@@ -12,11 +12,10 @@ from av.video.frame import PictureType
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
 
-_HARDWARE = ('h264_nvenc', 'h264_qsv')
-_SOFTWARE = 'libx264'
-_START_CODE, _NAL_KIND, _SLICE, _IDR = b'\x00\x00\x01', 0x1F, 1, 5
-# One access unit for each frame at once, and no frame that refers to a later one.
-_OPTIONS = {
+SOFTWARE_ENCODER = 'libx264'
+_HARDWARE_ENCODERS = ('h264_nvenc', 'h264_qsv')
+# Options of each encoder: one access unit for each frame at once, and no frame that refers to a later one.
+ENCODER_OPTIONS = {
     'libx264': {'preset': 'ultrafast', 'tune': 'zerolatency', 'crf': '21', 'bf': '0', 'sc_threshold': '0'},
     'h264_nvenc': {
         'preset': 'p4',
@@ -37,32 +36,51 @@ _OPTIONS = {
     },
 }
 
+# Annex B: a start code, then a byte whose lower five bits are the type of the NAL unit.
+_START_CODE = b'\x00\x00\x01'
+_NAL_TYPE_BITS = 0x1F
+_NAL_SLICE = 1
+_NAL_IDR_SLICE = 5
+
 
 class H264Encoder:
-    """Encodes frames to Annex B access units: no B-frames, one out for each in, a keyframe every `keyframe_interval_s`."""
+    """Encodes frames to Annex B access units: one per frame, without B-frames.
+
+    There is a keyframe every `keyframe_interval_s`. Raises GrootRosError for an odd width or height.
+    """
 
     def __init__(
-        self, width: int, height: int, fps: float, keyframe_interval_s: float = 0.5, codec: str = _SOFTWARE
+        self,
+        width: int,
+        height: int,
+        fps: float,
+        keyframe_interval_s: float = 0.5,
+        codec: str = SOFTWARE_ENCODER,
     ) -> None:
         if width % 2 or height % 2:
             raise GrootRosError(
-                f'H.264 video of {width}x{height} is not possible: both must be even, crop the picture or record it as jpeg.'
+                f'H.264 video of {width}x{height} is not possible, because both must be even: '
+                'crop the image, or record it as jpeg.'
             )
         self._size = (width, height)
         self._context = av.CodecContext.create(codec, 'w')
-        self._context.width, self._context.height, self._context.pix_fmt = width, height, 'yuv420p'
+        self._context.width = width
+        self._context.height = height
+        self._context.pix_fmt = 'yuv420p'
         self._context.framerate = Fraction(fps).limit_denominator(1001)
         self._context.time_base = 1 / self._context.framerate
         self._context.gop_size = max(round(fps * keyframe_interval_s), 1)
         self._context.thread_count = 1
-        self._context.options = _OPTIONS[codec]
+        self._context.options = ENCODER_OPTIONS[codec]
         self._count = 0
 
     def encode(self, image: VideoFrame, keyframe: bool = False) -> bytes:
-        """The access unit of a frame. Raises GrootRosError when its size is not the camera's."""
+        """The access unit of a frame. Raises GrootRosError if its size is not that of the camera."""
         if image.size != self._size:
+            sent = f'{image.size[0]}x{image.size[1]}'
+            expected = f'{self._size[0]}x{self._size[1]}'
             raise GrootRosError(
-                f'A frame of {image.size[0]}x{image.size[1]} came where the embodiment says {self._size[0]}x{self._size[1]}: '
+                f'A frame of {sent} came where the embodiment says {expected}: '
                 'set width and height of the camera in the embodiment to what it sends.'
             )
         frame = av.VideoFrame.from_ndarray(image.i420(), format='yuv420p')
@@ -78,8 +96,8 @@ class H264Encoder:
 
 @cache
 def fastest_codec() -> str:
-    """The first hardware encoder that answers a smoke test of a few frames, else libx264."""
-    for codec in _HARDWARE:
+    """The first hardware encoder that can encode a few test frames, else libx264."""
+    for codec in _HARDWARE_ENCODERS:
         try:
             encoder = H264Encoder(640, 480, 30.0, codec=codec)
             for grey in range(5):
@@ -87,7 +105,7 @@ def fastest_codec() -> str:
         except (av.FFmpegError, GrootRosError, ValueError):
             continue
         return codec
-    return _SOFTWARE
+    return SOFTWARE_ENCODER
 
 
 class H264Decoder:
@@ -95,11 +113,12 @@ class H264Decoder:
 
     def __init__(self) -> None:
         self._context = av.CodecContext.create('h264', 'r')
-        # Frame threads would hold pictures back.
-        self._context.thread_type, self._context.flags = 'SLICE', self._context.flags | Flags.low_delay
+        # Frame threads would delay the output.
+        self._context.thread_type = 'SLICE'
+        self._context.flags |= Flags.low_delay
 
     def decode(self, stamp_ns: int, access_unit: bytes) -> VideoFrame:
-        """The frame of an access unit. Raises GrootRosError for one that cannot be decoded."""
+        """The frame of an access unit, as RGB. Raises GrootRosError if it cannot be decoded."""
         try:
             frames = self._context.decode(av.Packet(access_unit))
         except av.FFmpegError as error:
@@ -108,17 +127,17 @@ class H264Decoder:
             ) from error
         if len(frames) != 1:
             raise GrootRosError(
-                f'A video packet holds {len(frames)} frames: the recording is not one frame a row.'
+                f'A video packet holds {len(frames)} frames instead of one: the recording is damaged.'
             )
         return VideoFrame(stamp_ns, frames[0].to_ndarray(format='rgb24'), 'rgb24')
 
 
 def is_keyframe(access_unit: bytes) -> bool:
-    """Whether a decoder may begin with this Annex B access unit: it holds an IDR slice."""
+    """Whether a decoder can begin with this Annex B access unit, because it holds an IDR slice."""
     at = access_unit.find(_START_CODE)
     while at >= 0 and at + 3 < len(access_unit):
-        kind = access_unit[at + 3] & _NAL_KIND
-        if kind in (_IDR, _SLICE):
-            return kind == _IDR
+        nal_type = access_unit[at + 3] & _NAL_TYPE_BITS
+        if nal_type in (_NAL_IDR_SLICE, _NAL_SLICE):
+            return nal_type == _NAL_IDR_SLICE
         at = access_unit.find(_START_CODE, at + 3)
     return False
