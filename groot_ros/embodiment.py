@@ -23,6 +23,7 @@ ACTION_COLUMN = 'action'
 STATE_9D = 'observation.eef_9d'
 ACTION_9D = 'action.eef_9d'
 EEF_9D = 'eef_9d'
+EEF_6D = 'eef_6d'
 REWARD = 'next.reward'
 DONE = 'next.done'
 

@@ -12,10 +12,9 @@ from groot_ros.geometry import (
     integrate_deltas,
     pose_to_eef_9d,
     poses_from_9d,
-    relative_9d,
     rotvec_from_pose,
 )
-from groot_ros.policies.action_decoder import InvalidActionError, absolute_of, decode_actions, gripper_key
+from groot_ros.policies.action_decoder import InvalidActionError, decode_actions, gripper_key
 
 EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
 GRIPPER = np.linspace(0, 1, 8)[:, None]
@@ -35,17 +34,12 @@ def same(poses, wanted):
 
 
 @given(st.integers(0, 200))
-def test_deltas_absolute_and_relative_poses_are_the_same_motion(seed):
+def test_deltas_and_absolute_poses_are_the_same_motion(seed):
     poses = recorded(seed)
     deltas = deltas_between(poses)
     forms = [
         {'delta_tcp_position': deltas[:, :3], 'delta_tcp_orientation': deltas[:, 3:]},
         {'eef_9d': pose_to_eef_9d(poses[1:])},
-        {
-            'eef_9d': absolute_of(
-                relative_9d(pose_to_eef_9d(poses[:1])[0], pose_to_eef_9d(poses[1:])), poses[0]
-            )
-        },
         {'eef_6d': np.array([rotvec_from_pose(pose) for pose in poses[1:]])},
     ]
     for form in forms:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from groot_ros.geometry import angle_between, apply_delta, deltas_between, integrate_deltas
-from groot_ros.policies.chunk_scheduler import ChunkScheduler, GripperHysteresis, ScheduleSettings
+from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
+from groot_ros.policies.gripper_hysteresis import GripperHysteresis
 
 PERIOD = 0.05
 DOWN = np.array([0.1, -0.4, 0.3, 0.0, 1.0, 0.0, 0.0])

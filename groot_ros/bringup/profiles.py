@@ -7,6 +7,7 @@ from typing import Any
 
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
 
 # Port of the simulated cell's test interface: once it answers, all of its servers do.
@@ -31,11 +32,11 @@ class Options:
     policy: str = field(
         default='replay',
         metadata={
-            'help': 'what commands: replay, gr00t or lerobot (a checkpoint), remote (a model server) or hold (deploy)'
+            'help': f'what commands: replay, {BACKEND_NAMES} (a checkpoint), remote (a model server) or hold (deploy)'
         },
     )
     checkpoint: str = field(
-        default='', metadata={'help': 'folder of the checkpoint (deploy, with policy gr00t or lerobot)'}
+        default='', metadata={'help': f'folder of the checkpoint (deploy, with policy {BACKEND_NAMES})'}
     )
     policy_python: str = field(
         default='', metadata={'help': "the Python that has the model's libraries (deploy, likewise)"}
@@ -178,7 +179,7 @@ def _deploy(options: Options) -> list[Process]:
         raise GrootRosError(
             'The profile deploy replays a dataset: give its folder as dataset, or another policy.'
         )
-    if options.policy in ('gr00t', 'lerobot') and not options.checkpoint:
+    if options.policy in BACKENDS and not options.checkpoint:
         raise GrootRosError(f'The policy {options.policy} needs a checkpoint: give its folder as checkpoint.')
     return [*_record(options), _policy(options)]
 
@@ -198,7 +199,7 @@ def _policy(options: Options) -> Process:
             'port': options.policy_port,
             'gr00t_version': options.policy_gr00t_version,
         }
-    elif options.policy in ('gr00t', 'lerobot'):
+    elif options.policy in BACKENDS:
         policy |= {'checkpoint': options.checkpoint, 'python': options.policy_python}
     return Process('policy_server', policy)
 

@@ -101,9 +101,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.json:
         options.json.write_text(json.dumps([result.as_dict() for result in results], indent=2) + '\n')
     if options.plot:
-        from groot_ros.policies.error_plot import write_error_plot
+        from groot_ros.reports.plots import write_error_plot
 
-        write_error_plot(results, options.plot)
+        write_error_plot([result.as_dict() for result in results], options.plot)
     return 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model in a process and a Python of its own, started, warmed up, watched, and started again when it dies."""
+"""Runs a model in a process with its own Python: starts it, waits until it is warm, and restarts it when it dies."""
 
 import contextlib
 import json
@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from groot_ros.embodiment import EEF_9D, Embodiment
+from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError
-from groot_ros.policies.action_decoder import EEF_6D
+from groot_ros.inference.backends import BACKENDS
 from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill
 
 SERVER_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'
-BACKENDS = ('gr00t', 'lerobot')
 _FIRST_DELAY_S = 1.0
 _MAX_DELAY_S = 30.0
 _LONG_RUN_S = 60.0
@@ -27,7 +26,10 @@ _END_S = 5.0
 
 @dataclass
 class ModelSettings:
-    """Which checkpoint, behind which backend, in which Python (empty: this one), and where it answers (port 0: any free one)."""
+    """The backend and the checkpoint that it loads, and the address at which the model is served.
+
+    An empty `python` is the interpreter of this process; `port` 0 is any free port.
+    """
 
     backend: str
     checkpoint: str
@@ -41,7 +43,10 @@ class ModelSettings:
 
 
 class ModelProcess:
-    """Runs one model. `on_line` gets what it says while loading, and what its libraries print."""
+    """One model. Each line of its progress and of what its libraries print is passed to `on_line`.
+
+    Raises PolicyError if the backend is unknown or no checkpoint is given.
+    """
 
     def __init__(
         self, settings: ModelSettings, embodiment: Embodiment, on_line: Callable[[str], None]
@@ -52,13 +57,13 @@ class ModelProcess:
             )
         if not settings.checkpoint:
             raise PolicyError(f'The backend {settings.backend} needs a checkpoint: give its folder.')
-        self.settings, self._rows, self._on_line = settings, rows_for_backends(embodiment), on_line
+        self.settings = settings
         self.name = settings.checkpoint
-        self._state, self._unavailable_reason, self._port = (
-            threading.Condition(),
-            'it is loading',
-            settings.port,
-        )
+        self._rows = rows_for_backends(embodiment)
+        self._on_line = on_line
+        self._state = threading.Condition()
+        self._unavailable_reason = 'it is loading'
+        self._port = settings.port
         self._closing = threading.Event()
         self._failed = False
         self._was_ready = False
@@ -69,32 +74,30 @@ class ModelProcess:
 
     @property
     def port(self) -> int:
-        """Where it answers."""
+        """The port at which the model is served, 0 before it is ready."""
         return self._port
 
     def unavailable_reason(self) -> str:
-        """Why it does not answer now; empty where it does."""
+        """Why the model cannot be asked now; empty if it can."""
         with self._state:
             return self._unavailable_reason
 
     def wait(self, timeout_s: float = 1800.0) -> None:
-        """Until it answers. Raises PolicyError when its first start fails, or takes too long."""
+        """Waits until the model is ready. Raises PolicyError if its first start fails or takes longer than `timeout_s`."""
         with self._state:
-            there = self._state.wait_for(lambda: not self._unavailable_reason or self._failed, timeout_s)
-            reason = self._unavailable_reason
-        if not there or reason:
+            finished = self._state.wait_for(lambda: not self._unavailable_reason or self._failed, timeout_s)
+            reason = self._unavailable_reason if finished else f'it was not ready after {timeout_s:.0f} s'
+        if reason:
             self.close()
-            raise PolicyError(
-                f'The model could not be started: {reason if there else f"not ready after {timeout_s:.0f} s"}.'
-            )
+            raise PolicyError(f'The model could not be started: {reason}.')
 
     def join(self) -> None:
-        """Until it has ended for good."""
+        """Waits until the model has ended and will not be restarted."""
         while self._thread.is_alive():
             self._thread.join(0.5)
 
     def close(self) -> None:
-        """Ends it in order, and kills it where it does not end."""
+        """Ends the process, and kills it if it does not end in time."""
         self._closing.set()
         if (process := self._process) is not None:
             _end(process)
@@ -104,7 +107,7 @@ class ModelProcess:
         restart_with_backoff(self._run_and_report, self._closing, _FIRST_DELAY_S, _MAX_DELAY_S, _LONG_RUN_S)
 
     def _run_and_report(self) -> bool:
-        """Runs the model until it ends; whether to start it again."""
+        """Runs the model until it ends, and returns whether it should be started again."""
         ready, reason = self._run()
         self._was_ready |= ready
         if self._closing.is_set():
@@ -116,13 +119,13 @@ class ModelProcess:
         return self._was_ready and not self.was_killed
 
     def _run(self) -> tuple[bool, str]:
-        """One life: whether it ever answered, and why it ended; nothing where it was told to."""
+        """Runs the process once. Returns whether it became ready, and why it ended (empty if a client ended it)."""
         settings = self.settings
         content = {
             **asdict(settings),
             'port': self._port,
             'rows': self._rows,
-            'needs': _needs(settings.backend),
+            'requirement': BACKENDS[settings.backend].requirement,
         }
         try:
             process = subprocess.Popen(
@@ -145,7 +148,9 @@ class ModelProcess:
         return ready, failed or ended
 
     def _listen(self, process: subprocess.Popen) -> tuple[bool, str]:
-        ready, failed = False, ''
+        """Reads the progress of `model_server.py` until it ends. Returns whether it became ready, and its error."""
+        ready = False
+        failed = ''
         assert process.stdout is not None
         for line in process.stdout:
             try:
@@ -153,10 +158,11 @@ class ModelProcess:
             except ValueError:
                 continue
             if 'ready' in news:
-                ready, self._port, self.name = True, news['ready'], news['name']
-                self._on_line(
-                    f'{news["name"]} answers at {self.settings.host}:{self._port}, within {news["answer_s"] * 1e3:.0f} ms.'
-                )
+                ready = True
+                self._port = news['ready']
+                self.name = news['name']
+                address = f'{self.settings.host}:{self._port}'
+                self._on_line(f'{self.name} answers at {address}, within {news["answer_s"] * 1e3:.0f} ms.')
                 self._set_unavailable('')
             elif 'failed' in news:
                 failed = news['failed'].rstrip('.')
@@ -174,12 +180,13 @@ class ModelProcess:
 
     def _set_unavailable(self, reason: str, failed: bool = False) -> None:
         with self._state:
-            self._unavailable_reason, self._failed = reason, failed
+            self._unavailable_reason = reason
+            self._failed = failed
             self._state.notify_all()
 
 
 def rows_for_backends(embodiment: Embodiment) -> dict[str, Any]:
-    """What a backend must know of an embodiment, as plain JSON, since the model's Python has no pydantic."""
+    """What a backend needs of an embodiment as plain JSON, because the model's Python has no pydantic."""
     state = {name: [part.start, part.stop] for name, part in embodiment.state_slices.items()}
     sizes = {name: stop - start for name, (start, stop) in state.items()}
     return {
@@ -195,13 +202,8 @@ def rows_for_backends(embodiment: Embodiment) -> dict[str, Any]:
     }
 
 
-def _needs(backend: str) -> str:
-    package = {'gr00t': "NVIDIA's Isaac-GR00T", 'lerobot': 'lerobot'}[backend]
-    return f'name the Python that has {package} with --python (parameter python), and in it: pip install pyzmq msgpack numpy'
-
-
 def _end(process: subprocess.Popen) -> None:
-    """By hanging up, which it watches for."""
+    """Ends a model process by closing its standard input, which it watches."""
     with contextlib.suppress(OSError):
         if process.stdin is not None:
             process.stdin.close()

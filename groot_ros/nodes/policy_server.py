@@ -24,9 +24,8 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.message_fields import cdr_stamp_ns, pose_from_msg, stamp_to_ns
 from groot_ros.msg import ActionChunk, PolicyStatus, RobotStatus, TcpDelta
-from groot_ros.policies.async_loader import Loader
 from groot_ros.policies.chunk_scheduler import ScheduleSettings, ScheduleStats
-from groot_ros.policies.factory import PolicyChoice, make_policy
+from groot_ros.policies.factory import PolicyChoice, PolicyLoader, make_policy
 from groot_ros.policies.inference_worker import InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Policy
@@ -165,7 +164,7 @@ class PolicyServer(GrootNode):
         self._runner: PolicyRunner | None = None
         self._shadow: Shadow | None = None
         self._run: _Run | None = None
-        self._loader = Loader()
+        self._loader = PolicyLoader()
         self._deltas = self.create_publisher(TcpDelta, 'policy/tcp_delta', COMMAND_QOS)
         self._chunks = self.create_publisher(ActionChunk, 'policy/action_chunk', COMMAND_QOS)
         self._statuses = self.create_publisher(PolicyStatus, 'policy_status', STATUS_QOS)
@@ -502,13 +501,13 @@ class PolicyServer(GrootNode):
         for line in shadow.evaluation.lines():
             self.get_logger().info(line)
         if self.parameter('shadow_report'):
-            from groot_ros.policies.error_plot import write_error_plot
+            from groot_ros.reports.plots import write_error_plot
 
             path = Path(self.parameter('shadow_report')).expanduser()
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(shadow.evaluation.as_dict(), indent=2) + '\n')
-                write_error_plot([shadow.evaluation], path.with_suffix('.png'))
+                write_error_plot([shadow.evaluation.as_dict()], path.with_suffix('.png'))
             except OSError as error:
                 self.warn(f'{path} could not be written ({error.strerror}): its stats are above.')
 

@@ -4,13 +4,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
-from groot_ros.embodiment import EEF_9D, Embodiment
+from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, integrate_deltas, pose_from_rotvec, poses_from_9d
-
-EEF_6D = 'eef_6d'
 
 
 class InvalidActionError(GrootRosError):
@@ -50,14 +47,6 @@ def decode_actions(action: dict[str, Array], embodiment: Embodiment, anchor: Arr
     gripper = gripper_key(embodiment)
     openings = _part(action, gripper, 1, steps)[:, 0] if gripper in action else np.full(steps, np.nan)
     return DecodedActions(poses, openings)
-
-
-def absolute_of(relative: Array, state_pose: Array) -> Array:
-    """Absolute XYZ_ROT6D (H, 9) of poses T_state^-1 T_target (H, 9), for models whose answer nobody has turned back."""
-    rotation = Rotation.from_quat(np.array(state_pose[3:], float)).as_matrix()
-    rows = relative[:, 3:].reshape(-1, 2, 3)
-    turned = rotation @ np.stack([rows[:, 0], rows[:, 1], np.cross(rows[:, 0], rows[:, 1])], axis=1)
-    return np.hstack([state_pose[:3] + relative[:, :3] @ rotation.T, turned[:, :2].reshape(-1, 6)])
 
 
 def gripper_key(embodiment: Embodiment) -> str:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
+from groot_ros.embodiment import ACTION_COLUMN, EEF_6D, EEF_9D, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.inference.backends import BACKENDS, GR00T, LEROBOT
 from groot_ros.inference.protocol import Modality
-from groot_ros.policies.action_decoder import EEF_6D
 from groot_ros.policies.remote_policy import mismatches
 
-_POSE_SIZES = {'eef_9d': 9, EEF_6D: 6}
+_POSE_SIZES = {EEF_9D: 9, EEF_6D: 6}
 _KINDS = ('video', 'state', 'action', 'language')
 
 
@@ -30,7 +30,7 @@ class Checkpoint:
 
     def mismatches(self, embodiment: Embodiment) -> list[str]:
         """What differs from an embodiment, each field named."""
-        if self.backend == 'lerobot':
+        if self.backend == LEROBOT:
             return _lerobot_mismatches(self, embodiment)
         found = mismatches(self.modalities, embodiment) if self.modalities else []
         for kind, fields in (('state', embodiment.state_slices), ('action', embodiment.action_slices)):
@@ -135,13 +135,13 @@ def _gr00t(folder: Path, processor: Path, config: dict[str, Any], tag: str) -> C
             kind: {name: len(values['min']) for name, values in numbers.get(kind, {}).items()}
             for kind in ('state', 'action')
         }
-    release = {'Gr00tN1d7Processor': 'GR00T N1.7', 'Gr00tN1d6Processor': 'GR00T N1.6'}.get(
+    gr00t_version = {'Gr00tN1d7Processor': 'GR00T N1.7', 'Gr00tN1d6Processor': 'GR00T N1.6'}.get(
         content.get('processor_class', ''), 'GR00T'
     )
     known = ('use_percentiles', 'clip_outliers', 'shortest_image_edge', 'crop_fraction', 'max_action_horizon')
     notes = [f'{name}: {kwargs[name]}' for name in known if name in kwargs]
     notes += [f'model: {config["model_name"]}'] if 'model_name' in config else []
-    return Checkpoint(folder, 'gr00t', release, tag, modalities, sizes, notes)
+    return Checkpoint(folder, GR00T, gr00t_version, tag, modalities, sizes, notes)
 
 
 def _modality(content: dict[str, Any]) -> Modality:
@@ -164,7 +164,7 @@ def _gr00t_n1_5(folder: Path, metadata: Path, tag: str) -> Checkpoint:
     ]
     return Checkpoint(
         folder,
-        'gr00t',
+        GR00T,
         'GR00T N1.5',
         tag,
         {},
@@ -194,7 +194,9 @@ def _lerobot(folder: Path, config: dict[str, Any]) -> Checkpoint:
     if train.is_file():
         dataset = _json(train).get('dataset') or {}
         notes += [f'trained on: {dataset.get("repo_id")}']
-    return Checkpoint(folder, 'lerobot', f'LeRobot {config["type"]}', '', modalities, sizes, notes)
+    return Checkpoint(
+        folder, LEROBOT, f'{BACKENDS[LEROBOT].label} {config["type"]}', '', modalities, sizes, notes
+    )
 
 
 def _lerobot_mismatches(checkpoint: Checkpoint, embodiment: Embodiment) -> list[str]:

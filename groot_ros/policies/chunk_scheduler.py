@@ -296,22 +296,6 @@ class ChunkScheduler:
             self._chunks.popleft()
 
 
-class GripperHysteresis:
-    """Opening out of a policy's number, with hysteresis: it opens above one threshold and closes below the other."""
-
-    def __init__(self, open_above: float = 0.6, close_below: float = 0.4) -> None:
-        self.open_above, self.close_below = open_above, close_below
-        self._opening = np.nan
-
-    def decide(self, value: float) -> float:
-        """1 open, 0 closed, or what it was; not a number before the first that is clear."""
-        if value > self.open_above:
-            self._opening = 1.0
-        elif value < self.close_below:
-            self._opening = 0.0
-        return self._opening
-
-
 def _smoothstep(share: float) -> float:
     """From 0 to 1 with no velocity at both ends (Hermite)."""
     x = min(max(share, 0.0), 1.0)

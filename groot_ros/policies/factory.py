@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which policy, as an operator names it, and the making of it."""
+"""Makes the policy that an operator chose, in a thread of its own where that takes long."""
 
 import os
+import queue
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError, PolicyError
+from groot_ros.inference.backends import BACKENDS
 from groot_ros.inference.client import Client
-from groot_ros.inference.model_process import BACKENDS, ModelProcess, ModelSettings
+from groot_ros.inference.model_process import ModelProcess, ModelSettings
 from groot_ros.inference.protocol import TOKEN_VARIABLE
 from groot_ros.policies.builtin_policies import HoldPolicy, ScriptedPolicy
 from groot_ros.policies.policy import Observation, Policy
@@ -112,3 +115,45 @@ def make_policy(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[
     raise GrootRosError(
         f'The policy backend {choice.backend!r} is not known: use replay, remote, {", ".join(BACKENDS)}, hold or scripted.'
     )
+
+
+class PolicyLoader:
+    """Makes one policy at a time in a thread: a model takes minutes to load, and the node must go on meanwhile.
+
+    `busy` says whether a policy is being made.
+    """
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._finished: queue.SimpleQueue[Policy | Exception] = queue.SimpleQueue()
+
+    def start(self, make: Callable[[], Policy], observation: Observation | None = None) -> None:
+        """Makes a policy and, if an observation is given, runs it once: a model's first inference is slower."""
+        self.busy = True
+        threading.Thread(target=self._run, args=(make, observation), name='loading', daemon=True).start()
+
+    def poll(self) -> Policy | Exception | None:
+        """The policy or the exception that prevented it, once; None while it is being made."""
+        if self._finished.empty():
+            return None
+        self.busy = False
+        return self._finished.get()
+
+    def _run(self, make: Callable[[], Policy], observation: Observation | None) -> None:
+        try:
+            policy = make()
+            if observation is not None and policy.spec.observes:
+                _warm_up(policy, observation)
+        except Exception as error:  # a model's libraries may raise anything; only this policy is rejected
+            self._finished.put(error)
+        else:
+            self._finished.put(policy)
+
+
+def _warm_up(policy: Policy, observation: Observation) -> None:
+    try:
+        policy.reset()
+        policy.infer(observation)
+    except Exception:
+        policy.close()
+        raise

@@ -59,7 +59,7 @@ class InferenceWorker:
                 requested_s,
                 time.monotonic(),
                 {},
-                f'{self.policy.spec.name} gave no result for {self._timeout_s:g} s',
+                f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s',
             )
         return None
 

@@ -13,7 +13,8 @@ from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array, apply_delta, deltas_between
 from groot_ros.policies.action_decoder import DecodedActions, InvalidActionError, decode_actions, gripper_key
-from groot_ros.policies.chunk_scheduler import ChunkScheduler, GripperHysteresis, ScheduleSettings
+from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
+from groot_ros.policies.gripper_hysteresis import GripperHysteresis
 from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Observation, Policy

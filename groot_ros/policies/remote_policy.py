@@ -7,12 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from groot_ros.embodiment import EEF_9D, Embodiment
+from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError
 from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import GR00T_VERSIONS, Modality
-from groot_ros.policies.action_decoder import EEF_6D
 from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 _SHORTEST_EDGE = 256

@@ -14,7 +14,6 @@ import threading
 import time
 from pathlib import Path
 
-MODULES = {'gr00t': 'groot_ros.inference.backends.gr00t', 'lerobot': 'groot_ros.inference.backends.lerobot'}
 _WARM_UPS = 3
 
 
@@ -40,13 +39,15 @@ def _exit_when_parent_dies() -> None:
 
 
 def _serve(settings: dict, say) -> None:
+    from groot_ros.inference.backends import BACKENDS
     from groot_ros.inference.backends.warmup import example_observation
     from groot_ros.inference.protocol import TOKEN_VARIABLE
     from groot_ros.inference.server import Server
 
     say(doing=f'loading {settings["checkpoint"] or settings["backend"]}')
-    backend = importlib.import_module(MODULES[settings['backend']]).load(settings)
-    observation, seconds = example_observation(backend, settings['rows']), 0.0
+    backend = importlib.import_module(BACKENDS[settings['backend']].module).load(settings)
+    observation = example_observation(backend, settings['rows'])
+    seconds = 0.0
     for number in range(_WARM_UPS):
         say(doing=f'warming up, {number + 1} of {_WARM_UPS}')
         began_s = time.monotonic()
@@ -78,7 +79,7 @@ def main() -> int:
     try:
         _serve(settings, say)
     except ModuleNotFoundError as error:
-        say(failed=f'{sys.executable} has no {error.name}: {settings["needs"]}')
+        say(failed=f'{sys.executable} has no {error.name}: {settings["requirement"]}')
         return 1
     except KeyboardInterrupt:
         return 130
