@@ -74,7 +74,7 @@ def works_again(operator) -> bool:
     return moved and operator.until(lambda: not operator.status.source)
 
 
-def test_an_open_dead_man_holds_the_arm_without_stopping_it(driver, operator):
+def test_an_open_deadman_holds_the_arm_without_stopping_it(driver, operator):
     assert works_again(operator)
     for _ in range(40):
         operator.spin(0.05)

@@ -104,7 +104,7 @@ def test_an_opening_out_of_its_range_is_refused(opening):
     refused(gate(), offered, 'opening')
 
 
-def test_an_open_dead_man_holds_without_a_stop_and_lets_the_policy_in():
+def test_an_open_deadman_holds_without_a_stop_and_lets_the_policy_in():
     made = gate()
     made.submit(command(), 10.0)
     made.release('teleop')
@@ -114,12 +114,12 @@ def test_an_open_dead_man_holds_without_a_stop_and_lets_the_policy_in():
     assert made.source == 'policy'
 
 
-def test_a_pose_that_is_none_or_lies_outside_the_box_cannot_be_enabled():
+def test_an_invalid_pose_or_one_outside_the_workspace_cannot_be_enabled():
     made, pose = gate(enabled=False), forward(JOINTS, TCP)
     for bad in (pose * [1, 1, 1, 2, 2, 2, 2], pose * np.nan):
-        with pytest.raises(RefusedError, match='none'):
+        with pytest.raises(RefusedError, match='invalid TCP pose'):
             made.enable(bad, JOINTS)
-    with pytest.raises(RefusedError, match='outside the box: z'):
+    with pytest.raises(RefusedError, match='outside the workspace: z'):
         made.enable(pose - [0, 0, 0.5, 0, 0, 0, 0], JOINTS)
     assert made.state is GateState.DISABLED
 
@@ -195,7 +195,7 @@ numbers = st.floats(-10, 10)
     st.lists(st.tuples(numbers, numbers, numbers, numbers, numbers, numbers), min_size=1, max_size=25),
     st.floats(0.003, 0.9),
 )
-def test_no_sequence_of_commands_leaves_the_box_or_breaks_a_speed(commands, duration_s):
+def test_no_sequence_of_commands_leaves_the_workspace_or_breaks_a_speed(commands, duration_s):
     made, limits = gate(), Limits()
     now_s = 10.0
     for sequence, delta in enumerate(commands, 1):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pure numpy between commands and the robot: interpolation, limits, arbitration, clocks. Imports no ROS and no device."""
+"""What runs between a command and the robot: gate, limits, set-points, clocks. No ROS, no device."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides which commands reach the robot: enabled or not, who commands, how old, within which limits. Used by ur5e_driver."""
+"""Decides which commands reach the robot: enabled, who commands, how old, which limits.
+
+Used by ur5e_driver. Each refused command has a reason, see `CommandGate.submit`.
+"""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -17,13 +20,15 @@ from groot_ros.control.limits import (
     solve_joints,
 )
 from groot_ros.geometry import Array, deltas_between
+from groot_ros.settings import setting
 
-TELEOP, POLICY = 'teleop', 'policy'
+TELEOP = 'teleop'
+POLICY = 'policy'
 _UNIT_TOLERANCE = 1e-3
 
 
 class GateState(IntEnum):
-    """As in RobotStatus.msg."""
+    """Whether commands pass. The numbers are the constants of RobotStatus.msg."""
 
     DISABLED = 0
     ENABLED = 1
@@ -33,7 +38,10 @@ class GateState(IntEnum):
 
 @dataclass
 class DeltaCommand:
-    """One TcpDelta. Times are in s of the monotonic clock; `start_s` is when the motion begins."""
+    """One TcpDelta. Times are in s of the monotonic clock; `start_s` is when the motion begins.
+
+    `delta` (6,) is translation in m and rotation in rad; `opening` is 1 open to 0 closed, NaN for no change.
+    """
 
     source: str
     sequence: int
@@ -45,7 +53,10 @@ class DeltaCommand:
 
 @dataclass
 class Waypoint:
-    """A target that passed: the arm leaves its last target at `start_s`, moves by `delta` (6,), and is here at `end_s`."""
+    """An accepted command: the arm leaves its last target at `start_s` and is at `pose` (7,) at `end_s`.
+
+    `delta` (6,) is what is left of the commanded delta after the limits.
+    """
 
     start_s: float
     end_s: float
@@ -55,7 +66,7 @@ class Waypoint:
 
 @dataclass
 class Counters:
-    """What happened to the commands so far."""
+    """Numbers of commands since the gate was made. A clipped command is accepted too."""
 
     accepted: int = 0
     clipped: int = 0
@@ -64,17 +75,21 @@ class Counters:
 
 @dataclass
 class GateSettings:
-    """Time-outs in s. `command_delay_s` delays every command by the same time, so that arrival jitter does not show."""
+    """Times in s. They are parameters of ur5e_driver, except `teleop_override_s`."""
 
-    command_delay_s: float = 0.002
-    max_command_age_s: float = 0.2
-    command_timeout_s: float = 0.25
-    teleop_override_s: float = 0.3
+    command_timeout_s: float = setting(
+        0.25, 'the arm stops if the commanding source is silent for this time, s', 0.05, 2.0
+    )
+    max_command_age_s: float = setting(0.2, 'a command older than this is refused, s', 0.02, 2.0)
+    command_delay_s: float = setting(
+        0.002, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2
+    )
+    teleop_override_s: float = 0.3  # after a command of teleop, the policy is refused for this time
 
 
 @dataclass
 class CommandGate:
-    """Holds the commanded pose and integrates accepted deltas into it. Nothing passes before `enable`."""
+    """Holds the commanded TCP pose and adds accepted deltas to it. Nothing passes before `enable`."""
 
     limits: Limits
     tcp_offset: Array
@@ -91,27 +106,18 @@ class CommandGate:
     _recent: deque[tuple[float, Array]] = field(default_factory=deque)
 
     def enable(self, target: Array, joints: Array) -> None:
-        """Lets commands pass from now on, starting at the robot's own target pose (7,) and joints (6,).
+        """Accepts commands from now on, starting at the robot's own target pose (7,) and joint angles (6,).
 
-        Raises RefusedError for a target that is not a pose, or lies outside the box.
+        Raises RefusedError if the target is not a valid pose, or is outside the workspace.
         """
-        target, joints = np.asarray(target, float), np.asarray(joints, float)
-        if not np.all(np.isfinite(target)) or abs(np.linalg.norm(target[3:]) - 1) > _UNIT_TOLERANCE:
-            raise RefusedError('the robot reports a pose that is none')
-        outside = np.flatnonzero(
-            (target[:3] < self.limits.workspace_min_m) | (target[:3] > self.limits.workspace_max_m)
-        )
-        if outside.size:
-            axis = outside[0]
-            raise RefusedError(
-                f'the TCP is outside the box: {"xyz"[axis]} is {target[axis]:.3f} m, not within {self.limits.workspace_min_m[axis]:.3f} to '
-                f'{self.limits.workspace_max_m[axis]:.3f} m; move it inside by freedrive, or change workspace_min_m and workspace_max_m'
-            )
-        self.target, self.joints = target, joints
+        target = np.asarray(target, float)
+        self._check_pose(target)
+        self.target = target
+        self.joints = np.asarray(joints, float)
         self._change(GateState.ENABLED, '')
 
     def enter_freedrive(self) -> None:
-        """Lets a hand guide the arm: commands pass their gripper opening only."""
+        """A person guides the arm by hand: commands pass with their gripper opening only."""
         self._change(GateState.FREEDRIVE, '')
 
     def disable(self, reason: str = 'disabled by the operator') -> None:
@@ -124,14 +130,14 @@ class CommandGate:
             self._change(GateState.STOPPED, reason)
 
     def set_stop_reason(self, reason: str) -> None:
-        """A better reason for the present stop became known."""
+        """Replaces the reason of the present stop, if a better one has become known."""
         if self.state is GateState.STOPPED:
             self.reason = reason
 
     def release(self, source: str) -> None:
-        """A source says that it lets go, as with an open dead-man: the arm holds, and another source may command at once.
+        """A source stops commanding, as with an open deadman: the arm holds, another may command at once.
 
-        Its count of commands is forgotten with it: when its node is started again, that counts from 1.
+        Its last sequence number is forgotten, since a node that is started again counts from 1.
         """
         self._last_s.pop(source, None)
         self._last_sequence.pop(source, None)
@@ -139,25 +145,25 @@ class CommandGate:
             self.source = ''
 
     def submit(self, command: DeltaCommand, now_s: float) -> Waypoint:
-        """The waypoint of a command that may pass. Raises RefusedError, counted, for one that may not."""
+        """The waypoint of an accepted command. Raises RefusedError, and counts it, for a refused one."""
         try:
             self._check(command, now_s)
-            waypoint, clipped = (
-                self._hold_position(now_s)
-                if self.state is GateState.FREEDRIVE
-                else self._accept(command, now_s)
-            )
+            if self.state is GateState.FREEDRIVE:
+                waypoint, clipped = self._hold_position(now_s), False
+            else:
+                waypoint, clipped = self._accept(command, now_s)
         except RefusedError:
             self.counters.refused += 1
             raise
         self.source = command.source
-        self._last_s[command.source], self._last_sequence[command.source] = now_s, command.sequence
+        self._last_s[command.source] = now_s
+        self._last_sequence[command.source] = command.sequence
         self.counters.accepted += 1
         self.counters.clipped += clipped
         return waypoint
 
     def check_timeout(self, now_s: float) -> bool:
-        """Stops where the commanding source has been silent too long; True on the call that stops."""
+        """Stops if the commanding source was silent for too long; returns True in the call that stops."""
         if self.state is not GateState.ENABLED or not self.source:
             return False
         silent_s = now_s - self._last_s[self.source]
@@ -167,52 +173,75 @@ class CommandGate:
         return True
 
     def _change(self, state: GateState, reason: str) -> None:
-        self.state, self.reason, self.source = state, reason, ''
+        self.state = state
+        self.reason = reason
+        self.source = ''
         self._last_s.clear()
         self._last_sequence.clear()
         self._recent.clear()
         self._end_s = 0.0
 
+    def _check_pose(self, target: Array) -> None:
+        if not np.all(np.isfinite(target)) or abs(np.linalg.norm(target[3:]) - 1) > _UNIT_TOLERANCE:
+            raise RefusedError(
+                'the robot reported an invalid TCP pose (not finite, or its quaternion is not normalised): '
+                'check the RTDE connection or reboot the controller'
+            )
+        lower = self.limits.workspace_min_m
+        upper = self.limits.workspace_max_m
+        outside = np.flatnonzero((target[:3] < lower) | (target[:3] > upper))
+        if outside.size:
+            axis = outside[0]
+            raise RefusedError(
+                f'the TCP is outside the workspace: {"xyz"[axis]} is {target[axis]:.3f} m, not within '
+                f'{lower[axis]:.3f} to {upper[axis]:.3f} m; move it inside with ~/freedrive, or change the '
+                'parameters workspace_min_m and workspace_max_m'
+            )
+
     def _check(self, command: DeltaCommand, now_s: float) -> None:
+        """Raises RefusedError for a command that may not pass, whatever its delta."""
         if self.state not in (GateState.ENABLED, GateState.FREEDRIVE):
             raise RefusedError(f'the arm is not enabled: {self.reason}')
         if command.source not in (TELEOP, POLICY):
-            raise RefusedError(f'{command.source!r} is neither {TELEOP!r} nor {POLICY!r}')
-        if not np.isfinite(command.start_s) or abs(now_s - command.start_s) > self.settings.max_command_age_s:
-            raise RefusedError(f'the command is {now_s - command.start_s:.2f} s old')
+            raise RefusedError(f'the source {command.source!r} is neither {TELEOP!r} nor {POLICY!r}')
+        age_s = now_s - command.start_s
+        if not np.isfinite(age_s) or abs(age_s) > self.settings.max_command_age_s:
+            raise RefusedError(f'the command is {age_s:.2f} s old')
         if command.sequence <= self._last_sequence.get(command.source, -1):
             raise RefusedError(f'sequence {command.sequence} of {command.source} came twice or late')
         if not (np.isnan(command.opening) or 0.0 <= command.opening <= 1.0):
             raise RefusedError(f'the opening {command.opening:g} is not within 0 (closed) to 1 (open)')
-        if (
-            command.source == POLICY
-            and now_s - self._last_s.get(TELEOP, -np.inf) < self.settings.teleop_override_s
-        ):
-            raise RefusedError('teleop overrides the policy')
+        if command.source == POLICY:
+            teleop_s = now_s - self._last_s.get(TELEOP, -np.inf)
+            if teleop_s < self.settings.teleop_override_s:
+                raise RefusedError('teleop overrides the policy')
 
-    def _hold_position(self, now_s: float) -> tuple[Waypoint, bool]:
-        return Waypoint(now_s, now_s, self.target, np.zeros(6)), False
+    def _hold_position(self, now_s: float) -> Waypoint:
+        return Waypoint(now_s, now_s, self.target, np.zeros(6))
 
     def _accept(self, command: DeltaCommand, now_s: float) -> tuple[Waypoint, bool]:
+        """The waypoint of a command, and whether a limit clipped it."""
         delta, shortened = clip_delta(command.delta, command.duration_s, self.limits)
         start_s, end_s = self._schedule(command, delta, now_s)
-        share = max_share(
-            delta / (end_s - start_s), self._velocities_since(start_s - self.limits.smoothing_s), self.limits
-        )
-        target, boxed = clip_to_workspace(self.target, delta * share, self.limits)
-        self.joints = solve_joints(target, self.joints, end_s - start_s, self.tcp_offset, self.limits)
-        passed = deltas_between(np.array([self.target, target]))[0]
-        self.target, self._end_s = target, end_s
-        self._recent.append((end_s, passed / (end_s - start_s)))
-        return Waypoint(start_s, end_s, target, passed), shortened or boxed or share < 1.0
+        duration_s = end_s - start_s
+        recent = self._velocities_since(start_s - self.limits.smoothing_s)
+        share = max_share(delta / duration_s, recent, self.limits)
+        target, moved_inside = clip_to_workspace(self.target, delta * share, self.limits)
+        self.joints = solve_joints(target, self.joints, duration_s, self.tcp_offset, self.limits)
+        accepted = deltas_between(np.array([self.target, target]))[0]
+        self.target = target
+        self._end_s = end_s
+        self._recent.append((end_s, accepted / duration_s))
+        return Waypoint(start_s, end_s, target, accepted), shortened or moved_inside or share < 1.0
 
     def _schedule(self, command: DeltaCommand, delta: Array, now_s: float) -> tuple[float, float]:
-        """When the motion begins and ends: behind the last one, and never faster than the limits."""
+        """When the motion begins and ends: after the last one, and never faster than the limits."""
         planned_s = command.start_s + self.settings.command_delay_s
         start_s = max(planned_s, self._end_s, now_s)
         if start_s - now_s > self.settings.max_command_age_s + self.settings.command_delay_s:
             raise RefusedError('commands come faster than the arm may carry them out')
-        return start_s, max(planned_s + command.duration_s, start_s + min_duration_s(delta, self.limits))
+        end_s = max(planned_s + command.duration_s, start_s + min_duration_s(delta, self.limits))
+        return start_s, end_s
 
     def _velocities_since(self, time_s: float) -> list[Array]:
         while self._recent and self._recent[0][0] < time_s:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maps a device's own clock to ROS time, so that neither network nor scheduling jitter reaches the stamps."""
+"""Maps a device's own clock to ROS time, so that neither network nor scheduling jitter reaches the stamps.
+
+ur5e_driver uses it for the robot's time: this is where the robot's clock becomes header.stamp.
+"""
 
 from collections import deque
 
@@ -11,9 +14,9 @@ _RESET_NS = 1e9
 class DeviceClock:
     """Follows the smallest delay seen: a stamp is device time plus that offset.
 
-    A message can arrive late but never early, so the least offset is the truest one. The estimate creeps up by
-    `drift`, so that it follows a device clock that runs slow by as much (100 ppm is the usual quartz bound), and
-    jumps up where nothing near it was seen for 3 s: then one of the two clocks was set.
+    A message can arrive late but never early, so the smallest offset is the truest one. The estimate creeps
+    up by `drift`, so that it follows a device clock that runs slow by as much (100 ppm is the usual bound of
+    a quartz). It jumps up if nothing near it was seen for 3 s: then one of the two clocks was set.
     """
 
     def __init__(self, drift: float = 1e-4) -> None:
@@ -24,21 +27,25 @@ class DeviceClock:
         self._recent: deque[tuple[float, float]] = deque()
 
     def stamp_ns(self, device_s: float, arrival_ns: int) -> int:
-        """ROS time in ns of a measurement at `device_s` that arrived at `arrival_ns`; a device restart starts anew."""
+        """ROS time in ns of a measurement at `device_s` that arrived at `arrival_ns`.
+
+        Device time that goes back, or an offset that changes by more than 1 s, starts a new estimate.
+        """
         observed_ns = arrival_ns - device_s * 1e9
         elapsed_s = device_s - self._last_device_s
         self._last_device_s = device_s
         if self._offset_ns is None or elapsed_s < 0 or abs(observed_ns - self._offset_ns) > _RESET_NS:
-            self._offset_ns, self._began_s = observed_ns, device_s
+            self._offset_ns = observed_ns
+            self._began_s = device_s
             self._recent.clear()
-        min_ns = self._least_lately(device_s, observed_ns)
+        min_ns = self._min_recent_ns(device_s, observed_ns)
         self._offset_ns = min(self._offset_ns + max(elapsed_s, 0.0) * self._drift * 1e9, observed_ns)
         if min_ns > self._offset_ns + _JUMP_NS and device_s - self._began_s > _WINDOW_S:
             self._offset_ns = min_ns
         return round(device_s * 1e9 + self._offset_ns)
 
-    def _least_lately(self, device_s: float, observed_ns: float) -> float:
-        """The smallest offset observed within the window; the queue holds only what can still become the smallest."""
+    def _min_recent_ns(self, device_s: float, observed_ns: float) -> float:
+        """The smallest offset within the window; the queue holds only what can still be the smallest."""
         while self._recent and self._recent[-1][1] >= observed_ns:
             self._recent.pop()
         self._recent.append((device_s, observed_ns))

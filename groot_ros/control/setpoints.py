@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From time-stamped TCP waypoints to 500 Hz set-points: what hardware/ur5e/servo_process.py follows."""
+"""Turns time-stamped TCP waypoints into 500 Hz set-points. Used by hardware/ur5e/servo_process.py.
+
+Interpolation of measurements at ticks is elsewhere: sampling/stream.py.
+"""
 
 from bisect import bisect_right
 
@@ -23,9 +26,9 @@ class PoseTrajectory:
         return self._times_s[-1], self._poses[-1]
 
     def append(self, start_s: float, end_s: float, pose: Array) -> None:
-        """Adds a segment that leaves the last waypoint at `start_s`, or when that is reached, and arrives at `end_s`.
+        """Adds a segment to `pose` (7,), from `start_s` or the end of the last one if later, to `end_s`.
 
-        Raises ValueError where the segment would end before it begins.
+        Raises ValueError if the segment would end before it begins.
         """
         last_s, last = self.end
         start_s = max(start_s, last_s)
@@ -38,14 +41,16 @@ class PoseTrajectory:
         self._poses.append(np.asarray(pose, float))
 
     def sample(self, time_s: float) -> Array:
-        """Pose (7,) at a time; forgets the segments that ended before it."""
+        """Pose (7,) at a time, which must not decrease: segments that ended before it are forgotten."""
         index = bisect_right(self._times_s, time_s)
         if index == 0:
             return self._poses[0]
         if index == len(self._times_s):
-            del self._times_s[:-1], self._poses[:-1]
+            del self._times_s[:-1]
+            del self._poses[:-1]
             return self._poses[-1]
-        del self._times_s[: index - 1], self._poses[: index - 1]
+        del self._times_s[: index - 1]
+        del self._poses[: index - 1]
         share = (time_s - self._times_s[0]) / (self._times_s[1] - self._times_s[0])
         return interpolate_pose(self._poses[0], self._poses[1], share)
 
@@ -53,24 +58,28 @@ class PoseTrajectory:
 class SetpointGenerator:
     """The set-points of a servo loop: a trajectory, averaged over the last `window_s`.
 
-    A moving average turns every jump of the velocity by dv into an acceleration of dv / window_s, adds half the window
-    as delay, and stays in every convex box that holds the waypoints. Its time follows the clock but gains at most 1.25
-    periods a cycle: after a stall of the process the arm goes on where it stood, without a leap.
+    A moving average turns every jump of the velocity by dv into an acceleration of dv / window_s, adds half
+    the window as delay, and stays in every convex box that holds the waypoints. Its time follows the clock
+    but gains at most 1.25 periods a cycle: after a stall of the process the arm continues from where it was,
+    without a jump.
     """
 
     def __init__(self, time_s: float, pose: Array, window_s: float, period_s: float) -> None:
         self._trajectory = PoseTrajectory(time_s, pose)
-        self._time_s, self._period_s = time_s, period_s
-        self._recent = np.tile(np.asarray(pose, float), (max(round(window_s / period_s), 1), 1))
+        self._time_s = time_s
+        self._period_s = period_s
+        count = max(round(window_s / period_s), 1)
+        self._recent = np.tile(np.asarray(pose, float), (count, 1))
         self._oldest = 0
 
     def append(self, start_s: float, end_s: float, pose: Array) -> None:
-        """Adds a waypoint; one that is late starts now and takes as long as it was to take, so that it is never faster."""
-        late_s = max(max(self._time_s, self._trajectory.end[0]) - start_s, 0.0)
+        """Adds a waypoint. A late one is shifted in time and keeps its duration: it is never faster."""
+        earliest_s = max(self._time_s, self._trajectory.end[0])
+        late_s = max(earliest_s - start_s, 0.0)
         self._trajectory.append(start_s + late_s, end_s + late_s, pose)
 
     def brake(self) -> None:
-        """Forgets what lies ahead: the arm slows down on its path, within the window."""
+        """Drops the waypoints ahead: the arm slows down on its path, within the window."""
         self._trajectory = PoseTrajectory(self._time_s, self._trajectory.sample(self._time_s))
 
     @property
@@ -86,7 +95,7 @@ class SetpointGenerator:
         self._recent[self._oldest, :3] = pose[:3]
         self._recent[self._oldest, 3:] = pose[3:] if pose[3:] @ newest[3:] >= 0 else -pose[3:]
         self._oldest = (self._oldest + 1) % len(self._recent)
-        # The normalised mean of quaternions that lie close together is their mean rotation (Markley et al., 2007).
+        # The normalised mean of close quaternions is their mean rotation (Markley et al., 2007).
         mean = self._recent.mean(axis=0)
         mean[3:] /= np.linalg.norm(mean[3:])
         return mean
