@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cameras: the SDK's calls on a stand-in, V4L2 and files through PyAV, rectification with a known truth."""
 
+import importlib
 import sys
 import types
 from types import SimpleNamespace
@@ -12,8 +13,8 @@ import pytest
 from sensor_msgs.msg import CameraInfo, Image
 
 from groot_ros.errors import GrootRosError
-from groot_ros.hardware.cameras import opencv
-from groot_ros.hardware.cameras.base import CameraSettings, FrozenWatch, check_mode, open_camera
+from groot_ros.hardware.cameras import CAMERA_SOURCES, open_camera, uvc
+from groot_ros.hardware.cameras.base import CameraSettings, FrozenImageMonitor, check_mode
 from groot_ros.hardware.cameras.zed_rectification import StereoRectifier
 
 CONF = """
@@ -99,7 +100,7 @@ def test_v4l2_is_asked_for_both_eyes_and_wall_clock_stamps(monkeypatch, video, c
         asked.update(options, device=device, format=format)
         return really_open(video)
 
-    monkeypatch.setattr(opencv.av, 'open', open_device)
+    monkeypatch.setattr(uvc.av, 'open', open_device)
     camera = open_camera(
         CameraSettings(
             source='uvc', device='/dev/video7', resolution='VGA', fps=30, eye='right', calibration_file=conf
@@ -158,7 +159,7 @@ def test_a_calibration_of_another_camera_is_refused(conf, tmp_path):
 
 
 def test_a_frozen_image_is_noticed_and_noise_is_not():
-    rng, watch = np.random.default_rng(0), FrozenWatch(1.0)
+    rng, watch = np.random.default_rng(0), FrozenImageMonitor(1.0)
     for k in range(100):
         watch.check(k * 33_000_000, rng.integers(0, 255, (48, 64, 3), np.uint8))
     still = np.zeros((48, 64, 3), np.uint8)
@@ -286,3 +287,15 @@ def test_the_node_publishes_both_eyes_of_a_file(video, operator, start_node):
     assert images[0].header.frame_id == 'side_right_optical_frame'
     assert infos[0].width == 672
     assert not any(infos[0].k)
+
+
+def test_each_source_of_the_table_can_be_loaded_and_an_unknown_one_is_named():
+    for place in CAMERA_SOURCES.values():
+        module, name = place.split(':')
+        assert hasattr(importlib.import_module(module), name)
+    with pytest.raises(
+        GrootRosError, match="no camera source 'webcam': set source to 'sdk', 'uvc', 'file' or 'sim'"
+    ):
+        open_camera(CameraSettings(source='webcam'))
+    with pytest.raises(GrootRosError, match="no eye 'middle'"):
+        open_camera(CameraSettings(eye='middle'))

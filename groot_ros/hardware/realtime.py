@@ -3,15 +3,19 @@
 
 import os
 
-NODE_PRIORITY, SERVO_PRIORITY, CONTROLLER_PRIORITY = 20, 30, 40
+NODE_PRIORITY = 20
+SERVO_PRIORITY = 30
+CONTROLLER_PRIORITY = 40
 
 
 def set_realtime_priority(priority: int, threads: bool = False) -> bool:
-    """Puts this thread, and with `threads` those that it starts, under SCHED_FIFO; False where the user may not (see docs on rtprio)."""
+    """Puts this thread under SCHED_FIFO, and with `threads` also those that it starts.
+
+    Returns False if the user has no right to do so: grant `rtprio` in /etc/security/limits.d.
+    """
+    policy = os.SCHED_FIFO if threads else os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
     try:
-        os.sched_setscheduler(
-            0, os.SCHED_FIFO | (0 if threads else os.SCHED_RESET_ON_FORK), os.sched_param(priority)
-        )
+        os.sched_setscheduler(0, policy, os.sched_param(priority))
     except OSError:
         return False
     return True

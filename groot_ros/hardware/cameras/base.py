@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras behind one interface: `frames()` yields stamped RGB images of one eye or two. The sources are the camera_*.py beside this."""
+"""What every camera source shares: its settings, its frames, the modes of a ZED and the check for a frozen image."""
 
 import zlib
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from groot_ros.errors import GrootRosError
+from groot_ros.settings import setting
 
 EYES = {'left': ('left',), 'right': ('right',), 'both': ('left', 'right')}
 MODES = {
@@ -17,12 +18,13 @@ MODES = {
     'HD720': (1280, 720, (15, 30, 60)),
     'VGA': (672, 376, (15, 30, 60, 100)),
 }
-"""Width and height of one eye, and the frame rates that a ZED offers there."""
+"""Width and height in pixels of one eye of a ZED, and the frame rates in Hz that it offers there."""
+_SIDE_BY_SIDE_ASPECT = 2.5
 
 
 @dataclass
 class Intrinsics:
-    """A pinhole camera in pixels, of a rectified image."""
+    """Pinhole intrinsics in pixels of a rectified image."""
 
     fx: float
     fy: float
@@ -32,7 +34,10 @@ class Intrinsics:
 
 @dataclass
 class Frame:
-    """One exposure at `stamp_ns` of ROS time: RGB (height, width, 3) uint8 of each eye; depth (height, width) float32 in m if asked for."""
+    """One exposure at `stamp_ns` of ROS time.
+
+    `images` has RGB (height, width, 3) uint8 by eye; `depth` is (height, width) float32 in m, if asked for.
+    """
 
     stamp_ns: int
     images: dict[str, np.ndarray]
@@ -41,81 +46,81 @@ class Frame:
 
 @dataclass
 class CameraSettings:
-    """What to open. `source` is sdk, uvc, sim or file; each uses the fields that concern it."""
+    """What to open: the parameters of camera_driver. Each source uses the fields that concern it."""
 
-    source: str = 'sdk'
-    serial_number: int = 0
-    device: str = '/dev/video0'
-    file: str = ''
-    calibration_file: str = ''
-    host: str = '127.0.0.1'
-    resolution: str = 'HD720'
-    fps: float = 30.0
-    eye: str = 'left'
-    depth: bool = False
-    frozen_s: float = 2.0
+    source: str = setting(
+        'sdk', "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video file"
+    )  # fmt: skip
+    serial_number: int = setting(0, 'serial number of the ZED, 0 for the only one, for source sdk')
+    device: str = setting('/dev/video0', 'V4L2 device, for source uvc')
+    calibration_file: str = setting(
+        '', 'SN<serial>.conf of the ZED, to rectify the images of source uvc; empty leaves them raw'
+    )
+    file: str = setting('', 'path of a video, for source file')
+    host: str = setting('127.0.0.1', 'address of sim_cell, for source sim')
+    resolution: str = setting('HD720', 'resolution of one eye: HD2K, HD1080, HD720 or VGA')
+    fps: float = setting(30.0, 'frame rate, Hz: 15, 30, 60 or 100, as the resolution offers', 1.0, 100.0)
+    eye: str = setting('left', "'left', 'right' or 'both'")
+    depth: bool = setting(False, 'publish NAME/depth too (32FC1, m), for source sdk; needs the GPU')
+    frozen_s: float = setting(
+        2.0, 'reopen the camera if its image has not changed for this time, s; 0 never does', 0.0, 60.0
+    )
 
 
 class Camera(Protocol):
-    """A source of frames; `intrinsics` by eye where they are known."""
+    """The interface of a source. `intrinsics` has the eyes whose intrinsics are known."""
 
     intrinsics: dict[str, Intrinsics]
 
     def frames(self) -> Iterator[Frame]:
-        """Frames as they arrive; raises GrootRosError when the camera is lost."""
+        """Yields frames as they arrive. Raises GrootRosError when the camera is lost."""
 
     def close(self) -> None:
-        """Releases the device."""
+        """Releases the device. `frames` ends."""
 
 
 @dataclass
-class FrozenWatch:
-    """Notices a camera that repeats one image: sensor noise makes two real frames differ."""
+class FrozenImageMonitor:
+    """Notices a camera that repeats one image: sensor noise makes two real images differ."""
 
     limit_s: float
-    _print: int = -1
+    _checksum: int = -1
     _since_ns: int = field(default=0)
 
     def check(self, stamp_ns: int, image: np.ndarray) -> None:
-        """Raises GrootRosError where the image has been the same for longer than the limit; 0 turns the watch off."""
-        fingerprint = zlib.crc32(np.ascontiguousarray(image[::8, ::8]))
-        if fingerprint != self._print:
-            self._print, self._since_ns = fingerprint, stamp_ns
+        """Raises GrootRosError if the image has been the same for longer than the limit; 0 turns this off."""
+        checksum = zlib.crc32(np.ascontiguousarray(image[::8, ::8]))
+        if checksum != self._checksum:
+            self._checksum = checksum
+            self._since_ns = stamp_ns
         elif self.limit_s and stamp_ns - self._since_ns > self.limit_s * 1e9:
             raise GrootRosError(
-                f'The camera has sent the same image for {self.limit_s:g} s: it is frozen; opening it anew.'
+                f'The camera is frozen: it has sent the same image for {self.limit_s:g} s. It is opened again.'
             )
 
 
 def check_mode(resolution: str, fps: float) -> tuple[int, int]:
-    """Width and height of one eye. Raises GrootRosError, with what there is, for a mode that no ZED has."""
+    """Width and height in pixels of one eye. Raises GrootRosError, naming the modes, for one that no ZED has."""
     if resolution not in MODES:
-        raise GrootRosError(f'The resolution {resolution!r} is not one of a ZED: use {", ".join(MODES)}.')
+        raise GrootRosError(
+            f'A ZED has no resolution {resolution!r}: set resolution to one of {", ".join(MODES)}.'
+        )
     width, height, rates = MODES[resolution]
     if fps not in rates:
         raise GrootRosError(
-            f'A ZED has no {resolution} at {fps:g} frames per second: use {" or ".join(map(str, rates))}, or another resolution.'
+            f'A ZED has no {resolution} at {fps:g} frames per second: set fps to {" or ".join(map(str, rates))}, '
+            'or choose another resolution.'
         )
     return width, height
 
 
-def open_camera(settings: CameraSettings) -> Camera:
-    """The camera of the settings. Raises GrootRosError, with the mending, where it cannot be opened."""
-    if settings.eye not in EYES:
-        raise GrootRosError(f"The eye {settings.eye!r} is not known: use 'left', 'right' or 'both'.")
-    # Each source needs libraries that the others do without.
-    if settings.source == 'sim':
-        from groot_ros.sim.camera_client import SimCamera
+def split_eyes(image: np.ndarray, eyes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The wanted eyes of an image (height, 2 * width, 3) that has both side by side.
 
-        return SimCamera(settings)
-    if settings.source == 'sdk':
-        from groot_ros.hardware.cameras.zed import ZedCamera
-
-        return ZedCamera(settings)
-    if settings.source in ('uvc', 'file'):
-        from groot_ros.hardware.cameras.opencv import FileCamera, UvcCamera
-
-        return UvcCamera(settings) if settings.source == 'uvc' else FileCamera(settings)
-    raise GrootRosError(
-        f"The camera source {settings.source!r} is not known: use 'sdk', 'uvc', 'sim' or 'file'."
-    )
+    An image narrower than 2.5 times its height has one eye only, which is returned for each of `eyes`.
+    """
+    height, width, _ = image.shape
+    if width < _SIDE_BY_SIDE_ASPECT * height:
+        return dict.fromkeys(eyes, image)
+    halves = {'left': image[:, : width // 2], 'right': image[:, width // 2 :]}
+    return {eye: np.ascontiguousarray(halves[eye]) for eye in eyes}
