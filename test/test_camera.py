@@ -60,10 +60,13 @@ def video(tmp_path):
     path = tmp_path / 'side_by_side.mp4'
     with av.open(str(path), 'w') as container:
         stream = container.add_stream('libx264', rate=30)
-        stream.width, stream.height, stream.pix_fmt = 1344, 376, 'yuv444p'
+        stream.width = 1344
+        stream.height = 376
+        stream.pix_fmt = 'yuv444p'
         for k in range(6):
             image = np.zeros((376, 1344, 3), np.uint8)
-            image[:, :672, 0], image[:, 672:, 2] = 150 + 10 * k, 200
+            image[:, :672, 0] = 150 + 10 * k
+            image[:, 672:, 2] = 200
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
         container.mux(stream.encode(None))
     return str(path)
@@ -85,7 +88,7 @@ def test_a_file_plays_over_and_over_on_an_even_grid_with_its_eyes_apart(video):
     assert right[..., 2].mean() > 100 > right[..., 0].mean()
 
 
-def test_what_is_no_video_is_named(tmp_path):
+def test_a_file_that_is_not_a_video_is_named(tmp_path):
     (tmp_path / 'x.mp4').write_text('no video')
     for path in (tmp_path / 'x.mp4', tmp_path / 'nothing.mp4'):
         with pytest.raises(GrootRosError, match=path.name):
@@ -130,17 +133,22 @@ def test_modes_that_no_zed_has_are_refused_with_those_it_has(resolution, fps, ma
         check_mode(resolution, fps)
 
 
-def test_rectified_points_lie_where_the_pinhole_puts_them(conf):
+def test_rectified_points_are_where_the_pinhole_model_puts_them(conf):
     rectifier = StereoRectifier(conf, 'VGA')
     lens = rectifier.intrinsics('left')
-    matrix, bend = (
-        np.array([[350.5, 0, 333], [0, 350, 190], [0, 0, 1.0]]),
-        np.array([-0.17, 0.025, 0.0004, -0.0003, 0.001]),
-    )
+    matrix = np.array([[350.5, 0, 333], [0, 350, 190], [0, 0, 1.0]])
+    bend = np.array([-0.17, 0.025, 0.0004, -0.0003, 0.001])
     turns = cv2.stereoRectify(
-        matrix, bend, np.array([[350.1, 0, 338], [0, 349.8, 186], [0, 0, 1.0]]), np.array([-0.168, 0.024, 0.0001, 0.0002, 0.0012]), (672, 376),
-        cv2.Rodrigues(np.array([-0.002, 0.004, 0.001]))[0], np.array([[-119.9], [0.1], [-0.2]]), flags=cv2.CALIB_ZERO_DISPARITY, alpha=0,
-    )  # fmt: skip
+        matrix,
+        bend,
+        np.array([[350.1, 0, 338], [0, 349.8, 186], [0, 0, 1.0]]),
+        np.array([-0.168, 0.024, 0.0001, 0.0002, 0.0012]),
+        (672, 376),
+        cv2.Rodrigues(np.array([-0.002, 0.004, 0.001]))[0],
+        np.array([[-119.9], [0.1], [-0.2]]),
+        flags=cv2.CALIB_ZERO_DISPARITY,
+        alpha=0,
+    )
     for point in np.array([[0.3, -0.2, 1.0], [-0.4, 0.1, 1.0], [0.0, 0.0, 1.0]]):
         raw = np.zeros((376, 672, 3), np.uint8)
         ((u, v),) = cv2.projectPoints(point[None], np.zeros(3), np.zeros(3), matrix, bend)[0].reshape(-1, 2)
@@ -159,7 +167,8 @@ def test_a_calibration_of_another_camera_is_refused(conf, tmp_path):
 
 
 def test_a_frozen_image_is_noticed_and_noise_is_not():
-    rng, watch = np.random.default_rng(0), FrozenImageMonitor(1.0)
+    rng = np.random.default_rng(0)
+    watch = FrozenImageMonitor(1.0)
     for k in range(100):
         watch.check(k * 33_000_000, rng.integers(0, 255, (48, 64, 3), np.uint8))
     still = np.zeros((48, 64, 3), np.uint8)
@@ -178,10 +187,15 @@ class FakeSdk(types.ModuleType):
 
     def __init__(self, fps=30, frames=5, opens='SUCCESS'):
         super().__init__('pyzed.sl')
-        self.asked, count = {}, [0]
-        self.RESOLUTION, self.DEPTH_MODE = names('HD2K', 'HD1080', 'HD720', 'VGA'), names('NONE', 'NEURAL')
-        self.UNIT, self.VIEW, self.MEASURE = names('METER'), names('LEFT', 'RIGHT'), names('DEPTH')
-        self.ERROR_CODE, self.TIME_REFERENCE = names('SUCCESS', 'CAMERA_NOT_DETECTED'), names('IMAGE')
+        self.asked = {}
+        count = [0]
+        self.RESOLUTION = names('HD2K', 'HD1080', 'HD720', 'VGA')
+        self.DEPTH_MODE = names('NONE', 'NEURAL')
+        self.UNIT = names('METER')
+        self.VIEW = names('LEFT', 'RIGHT')
+        self.MEASURE = names('DEPTH')
+        self.ERROR_CODE = names('SUCCESS', 'CAMERA_NOT_DETECTED')
+        self.TIME_REFERENCE = names('IMAGE')
         self.RuntimeParameters = lambda enable_depth: SimpleNamespace(enable_depth=enable_depth)
         self.Mat = lambda: SimpleNamespace(data=None)
         sdk = self
@@ -203,7 +217,9 @@ class FakeSdk(types.ModuleType):
 
             def retrieve_image(self, mat, view):
                 bgra = np.zeros((4, 6, 4), np.uint8)
-                bgra[..., 0], bgra[..., 2], bgra[..., 3] = 10 + count[0], 200 if view == 'LEFT' else 100, 255
+                bgra[..., 0] = 10 + count[0]
+                bgra[..., 2] = 200 if view == 'LEFT' else 100
+                bgra[..., 3] = 255
                 mat.get_data = lambda: bgra
 
             def retrieve_measure(self, mat, measure):
@@ -222,7 +238,8 @@ class FakeSdk(types.ModuleType):
             def close(self):
                 pass
 
-        self.InitParameters, self.Camera = InitParameters, Camera
+        self.InitParameters = InitParameters
+        self.Camera = Camera
 
 
 def install(monkeypatch, sdk):

@@ -11,8 +11,9 @@ import tty
 
 import pytest
 
-from groot_ros.hardware.robotiq.connection import GripperRegisters, UrcapSocket
 from groot_ros.hardware.robotiq.gripper import GripperSettings, Robotiq
+from groot_ros.hardware.robotiq.registers import GripperRegisters
+from groot_ros.hardware.robotiq.urcap import UrcapSocket
 
 
 class ModbusSlave:
@@ -110,17 +111,17 @@ def running():
         gripper.close()
 
 
-def test_a_gripper_on_its_own_adapter_activates_moves_and_tells_its_current(slave, running, eventually):
+def test_a_gripper_on_its_own_adapter_activates_moves_and_reports_its_current(slave, running, eventually):
     gripper, readings, losses = running(connection='modbus', device=slave.device)
     assert eventually(lambda: bool(readings)), losses
     gripper.move(0.0)
-    assert eventually(lambda: readings[-1].position == 0.0)
+    assert eventually(lambda: readings[-1].opening == 0.0)
     assert slave.outputs[2] == 255 << 8 | 128
     assert readings[-1].current_a == pytest.approx(0.12)
     assert readings[-1].target == 0.0
     assert not readings[-1].fault
     gripper.move(0.5)
-    assert eventually(lambda: readings[-1].position == pytest.approx(0.5, abs=0.01))
+    assert eventually(lambda: readings[-1].opening == pytest.approx(0.5, abs=0.01))
 
 
 def test_a_port_without_a_gripper_is_named(running, eventually, tmp_path):
@@ -130,17 +131,17 @@ def test_a_port_without_a_gripper_is_named(running, eventually, tmp_path):
 
 
 def test_calibration_finds_the_ends_of_travel(cell, running, eventually):
-    gripper, readings, _ = running(host=cell.host, open_count=0, closed_count=255)
+    gripper, readings, _ = running(robot_ip=cell.host, open_count=0, closed_count=255)
     assert eventually(lambda: bool(readings))
     assert gripper.calibrate() == ''
     assert (gripper.settings.open_count, gripper.settings.closed_count) == (3, 228)
     gripper.move(0.0)
-    assert eventually(lambda: readings[-1].position == 0.0)
+    assert eventually(lambda: readings[-1].opening == 0.0)
     assert math.isnan(readings[-1].current_a)
 
 
 def test_calibration_says_when_something_is_between_the_fingers(cell, running, eventually):
-    gripper, readings, _ = running(host=cell.host)
+    gripper, readings, _ = running(robot_ip=cell.host)
     assert eventually(lambda: bool(readings))
     gripper._travel = lambda connection, count: GripperRegisters(100, count, 2, 0, 3, 0.0)
     assert 'met something' in gripper.calibrate()
@@ -148,7 +149,7 @@ def test_calibration_says_when_something_is_between_the_fingers(cell, running, e
 
 
 def test_a_gripper_that_lost_its_activation_says_so_and_is_not_moved_by_itself(cell, running, eventually):
-    gripper, readings, _ = running(host=cell.host)
+    gripper, readings, _ = running(robot_ip=cell.host)
     assert eventually(lambda: bool(readings) and not readings[-1].fault)
     other = UrcapSocket(cell.host)
     other.set(ACT=0)

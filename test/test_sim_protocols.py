@@ -10,7 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
-from groot_ros.hardware.robotiq.connection import UrcapSocket
+from groot_ros.hardware.robotiq.urcap import UrcapSocket
 from groot_ros.sim.scene import HOME_JOINTS_RAD, TCP_OFFSET
 from groot_ros.ur5e_kinematics import forward
 

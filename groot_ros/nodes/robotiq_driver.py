@@ -1,39 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""robotiq_driver: publishes the gripper's state and follows the opening of the commands that the arm's gate let through."""
+"""robotiq_driver: publishes the gripper's state and follows the opening of the accepted commands."""
 
 import math
 import time
+from dataclasses import replace
 
 from std_srvs.srv import Trigger
 
-from groot_ros.errors import GrootRosError
 from groot_ros.hardware.robotiq.gripper import FAULTS, GripperReading, GripperSettings, Robotiq
 from groot_ros.msg import GripperState, TcpDelta
 from groot_ros.ros.lifecycle_node import GrootNode
-from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.parameters import ParameterSpec, specs_from
 from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.time import to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 PARAMETERS = {
-    'connection': ParameterSpec(
-        'urcap', "'urcap': the robot's port 63352; 'modbus': a USB adapter of the gripper's own"
-    ),
-    'robot_ip': ParameterSpec('192.168.1.100', 'address of the robot whose Robotiq URCap serves port 63352'),
-    'device': ParameterSpec('/dev/ttyUSB0', 'serial port, for connection modbus'),
     'connect_timeout_s': ParameterSpec(
-        15.0, 'how long to wait for the gripper before giving up, s', 1.0, 600.0
+        15.0, 'end with an error if the gripper does not answer within this time, s', 1.0, 600.0
     ),
-    'activate_on_start': ParameterSpec(
-        True, 'activate a gripper that is not: the fingers then move through their travel'
-    ),
-    'rate_hz': ParameterSpec(50.0, 'rate of gripper/state, Hz', 5.0, 60.0),
-    'open_count': ParameterSpec(3, 'POS register of the open gripper, as ~/calibrate says'),
-    'closed_count': ParameterSpec(228, 'POS register of the closed gripper, as ~/calibrate says'),
-    'speed': ParameterSpec(1.0, 'finger speed, 0 slowest to 1 fastest', 0.0, 1.0),
-    'force': ParameterSpec(0.5, 'grip force, 0 softest to 1 hardest', 0.0, 1.0),
+    **specs_from(GripperSettings),
 }
+_NOT_ACTIVE = 'the driver is not active'
 
 
 class RobotiqDriver(GrootNode):
@@ -41,42 +30,23 @@ class RobotiqDriver(GrootNode):
 
     def __init__(self) -> None:
         super().__init__('robotiq_driver', PARAMETERS)
-        if self.parameter('connection') not in ('urcap', 'modbus'):
-            raise GrootRosError(
-                f"The connection {self.parameter('connection')!r} is not known: use 'urcap' or 'modbus'."
-            )
-        if self.parameter('open_count') == self.parameter('closed_count'):
-            raise GrootRosError(
-                'open_count and closed_count are the same: call ~/calibrate with the defaults and write down what it says.'
-            )
+        self._settings: GripperSettings = self.settings(GripperSettings)
         self._publisher = self.create_publisher(GripperState, 'gripper/state', STREAM_QOS)
         self._meter = StreamMeter('gripper/state', self.parameter('rate_hz'))
         self._reading: GripperReading | None = None
         self._gripper: Robotiq | None = None
+        self._began_s = time.monotonic()
         self.create_subscription(TcpDelta, 'command/tcp_delta', self._on_command, COMMAND_QOS)
         self.create_service(Trigger, '~/activate', self._on_activate)
         self.create_service(Trigger, '~/calibrate', self._on_calibrate)
 
     def configure(self) -> None:
-        """Connects, and activates the gripper where needed and wanted."""
+        """Starts the thread that connects, and activates the gripper if needed and wanted."""
         self._began_s = time.monotonic()
-        keys = (
-            'connection',
-            'device',
-            'rate_hz',
-            'open_count',
-            'closed_count',
-            'speed',
-            'force',
-            'activate_on_start',
-        )
-        settings = GripperSettings(
-            host=self.parameter('robot_ip'), **{key: self.parameter(key) for key in keys}
-        )
-        self._gripper = Robotiq(settings, self._on_reading, self._on_loss)
+        self._gripper = Robotiq(replace(self._settings), self._on_reading, self._on_loss)
 
     def cleanup(self) -> None:
-        """Lets go of the connection; the gripper holds what it holds."""
+        """Closes the connection; the gripper keeps its last target."""
         if self._gripper is not None:
             self._gripper.close()
 
@@ -85,14 +55,9 @@ class RobotiqDriver(GrootNode):
         found = [self._meter.health(self.now_ns())]
         if self._reading is not None:
             text = _fault_text(self._reading.fault)
-            found.append(
-                Health(
-                    'gripper',
-                    2 if text else 0,
-                    text or 'ready',
-                    {'position': f'{self._reading.position:.3f}'},
-                )
-            )
+            level = 2 if text else 0
+            values = {'opening': f'{self._reading.opening:.3f}'}
+            found.append(Health('gripper', level, text or 'ready', values))
         return found
 
     def _on_command(self, message: TcpDelta) -> None:
@@ -100,23 +65,24 @@ class RobotiqDriver(GrootNode):
             self._gripper.move(message.opening)
 
     def _on_activate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        problem = (
-            self._gripper.activate()
-            if self.active and self._gripper is not None
-            else 'the driver is not active'
-        )
-        response.success, response.message = not problem, problem or 'activated'
+        problem = _NOT_ACTIVE
+        if self.active and self._gripper is not None:
+            problem = self._gripper.activate()
+        response.success = not problem
+        response.message = problem or 'activated'
         return response
 
     def _on_calibrate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if not self.active or self._gripper is None:
-            response.success, response.message = False, 'the driver is not active'
+            response.success = False
+            response.message = _NOT_ACTIVE
             return response
-        problem, found = self._gripper.calibrate(), self._gripper.settings
+        problem = self._gripper.calibrate()
+        found = self._gripper.settings
         counts = f'open_count: {found.open_count}, closed_count: {found.closed_count}'
-        response.success, response.message = (
-            not problem,
-            problem or f'in force now; to keep it write into the parameter file: {counts}',
+        response.success = not problem
+        response.message = (
+            problem or f'in use until the driver ends; to keep it, write into the parameter file: {counts}'
         )
         return response
 
@@ -126,15 +92,21 @@ class RobotiqDriver(GrootNode):
         self._reading = reading
         self._meter.add(reading.stamp_ns, reading.stamp_ns)
         message = GripperState(
-            opening=reading.position, target=reading.target, moving=reading.moving, current=reading.current_a
+            opening=reading.opening,
+            target=reading.target,
+            moving=reading.moving,
+            object_detected=reading.object_detected,
+            current=reading.current_a,
+            fault=reading.fault,
+            fault_text=_fault_text(reading.fault),
         )
-        message.object_detected, message.fault = reading.object_detected, reading.fault
-        message.fault_text = _fault_text(reading.fault)
-        message.header.stamp, message.header.frame_id = to_time_msg(reading.stamp_ns), 'gripper'
+        message.header.stamp = to_time_msg(reading.stamp_ns)
+        message.header.frame_id = 'gripper'
         self.publish(self._publisher, message)
 
     def _on_loss(self, reason: str) -> None:
-        if self._reading is None and time.monotonic() - self._began_s > self.parameter('connect_timeout_s'):
+        waited_s = time.monotonic() - self._began_s
+        if self._reading is None and waited_s > self.parameter('connect_timeout_s'):
             self.fail(reason)
         self.warn(f'{reason} Connecting again.')
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every camera source shares: its settings, its frames, the modes of a ZED and the check for a frozen image."""
+"""What camera sources share: settings, frames, the modes of a ZED, the check for a frozen image."""
 
 import zlib
 from collections.abc import Iterator
@@ -49,8 +49,9 @@ class CameraSettings:
     """What to open: the parameters of camera_driver. Each source uses the fields that concern it."""
 
     source: str = setting(
-        'sdk', "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video file"
-    )  # fmt: skip
+        'sdk',
+        "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video",
+    )
     serial_number: int = setting(0, 'serial number of the ZED, 0 for the only one, for source sdk')
     device: str = setting('/dev/video0', 'V4L2 device, for source uvc')
     calibration_file: str = setting(
@@ -100,16 +101,16 @@ class FrozenImageMonitor:
 
 
 def check_mode(resolution: str, fps: float) -> tuple[int, int]:
-    """Width and height in pixels of one eye. Raises GrootRosError, naming the modes, for one that no ZED has."""
+    """Width and height in pixels of one eye. Raises GrootRosError for a mode that no ZED has."""
     if resolution not in MODES:
-        raise GrootRosError(
-            f'A ZED has no resolution {resolution!r}: set resolution to one of {", ".join(MODES)}.'
-        )
+        known = ', '.join(MODES)
+        raise GrootRosError(f'A ZED has no resolution {resolution!r}: set resolution to one of {known}.')
     width, height, rates = MODES[resolution]
     if fps not in rates:
+        known = ' or '.join(map(str, rates))
         raise GrootRosError(
-            f'A ZED has no {resolution} at {fps:g} frames per second: set fps to {" or ".join(map(str, rates))}, '
-            'or choose another resolution.'
+            f'A ZED has no {resolution} at {fps:g} frames per second: set fps to {known}, or choose another '
+            'resolution.'
         )
     return width, height
 

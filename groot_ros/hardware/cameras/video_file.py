@@ -44,7 +44,7 @@ class VideoFileCamera:
             container = av.open(self._path)
         except (av.FFmpegError, OSError) as error:
             raise GrootRosError(
-                f'The video {self._path!r} cannot be read ({error}): set the parameter file to the path of a video.'
+                f'The video {self._path!r} cannot be read ({error}): set the parameter file to a video.'
             ) from error
         if not container.streams.video:
             raise GrootRosError(f'{self._path} has no video stream: set the parameter file to another video.')

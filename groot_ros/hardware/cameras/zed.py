@@ -34,8 +34,8 @@ class ZedCamera:
         status = self._camera.open(self._init_parameters())
         if status != self._sl.ERROR_CODE.SUCCESS:
             raise GrootRosError(
-                f'The ZED camera cannot be opened ({status}): check the USB 3 cable, and that no other program '
-                'uses the camera.'
+                f'The ZED camera cannot be opened ({status}): check the USB 3 cable, and that no other '
+                'program uses the camera.'
             )
         self.intrinsics = self._check_opened()
 
@@ -73,8 +73,8 @@ class ZedCamera:
         if round(configuration.fps) != round(self._settings.fps):
             self._camera.close()
             raise GrootRosError(
-                f'The ZED camera runs at {configuration.fps:g} frames per second, not {self._settings.fps:g}: '
-                'give it a USB 3 port of its own, or set a lower fps.'
+                f'The ZED camera runs at {configuration.fps:g} frames per second, not '
+                f'{self._settings.fps:g}: give it a USB 3 port of its own, or set a lower fps.'
             )
         found = {}
         for eye in self._eyes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rectifies raw images of a ZED with its factory calibration file SN<serial>.conf, as the SDK does. For uvc.py."""
+"""Rectifies raw images of a ZED by its factory calibration SN<serial>.conf, as the SDK does. For uvc.py."""
 
 import configparser
 from pathlib import Path

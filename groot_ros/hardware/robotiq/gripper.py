@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Robotiq 2F gripper: one worker thread that sends the latest target and reads at a fixed rate."""
+"""A Robotiq 2F gripper: one thread sends the latest target and reads the registers at a fixed rate."""
 
 import contextlib
 import threading
@@ -10,34 +10,43 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from groot_ros.errors import GrootRosError
-from groot_ros.hardware.robotiq.connection import (
-    ACTIVE,
-    GripperConnection,
-    GripperRegisters,
-    ModbusGripper,
-    UrcapSocket,
-)
+from groot_ros.hardware import DEFAULT_ROBOT_IP
+from groot_ros.hardware.robotiq.modbus import ModbusGripper
+from groot_ros.hardware.robotiq.registers import ACTIVE, GripperConnection, GripperRegisters
+from groot_ros.hardware.robotiq.urcap import UrcapSocket
+from groot_ros.settings import setting
 
 FAULTS = {
-    0: '', 5: 'waits for the activation to end', 7: 'not activated: call ~/activate', 8: 'over-temperature', 9: 'no communication for 1 s',
-    10: 'under-voltage', 11: 'automatic release running', 12: 'internal fault', 13: 'activation fault', 14: 'overcurrent',
+    0: '',
+    5: 'waits for the activation to end',
+    7: 'not activated: call ~/activate',
+    8: 'over-temperature',
+    9: 'no communication for 1 s',
+    10: 'under-voltage',
+    11: 'automatic release running',
+    12: 'internal fault',
+    13: 'activation fault',
+    14: 'overcurrent',
     15: 'automatic release done',
-}  # fmt: skip
+}
 _NOT_ACTIVE = 7
-_MOVING, _AT_TARGET = 0, 3
+_MOVING = 0
+_AT_TARGET = 3
 _CONTACT = (1, 2)
 _DEADBAND_COUNTS = 2
 _RETRY_S = 1.0
-_TRAVEL_S, _REST_S = 6.0, 0.3
+_TRAVEL_S = 6.0
+_REST_S = 0.3
+_CALIBRATION_SPEED = 128
 _MIN_TRAVEL_COUNTS = 100
 
 
 @dataclass
 class GripperReading:
-    """Openings are 1 open, 0 closed; `stamp_ns` is when the reply arrived."""
+    """One reading. `opening` and `target` are 1 open to 0 closed; `stamp_ns` is the arrival of the reply."""
 
     stamp_ns: int
-    position: float
+    opening: float
     target: float
     moving: bool
     object_detected: bool
@@ -47,26 +56,43 @@ class GripperReading:
 
 @dataclass
 class GripperSettings:
-    """Counts are POS at the ends of travel: a 2F-85 reads about 3 open and 228 closed. Speed and force are 0 to 1.
+    """The parameters of robotiq_driver. A count is the POS register: a 2F-85 has about 3 open and 228 closed."""
 
-    `connection` is 'urcap' (the robot at `host`) or 'modbus' (the serial port `device`).
-    """
+    connection: str = setting(
+        'urcap', "'urcap': port 63352 of the robot; 'modbus': a USB adapter of the gripper's own"
+    )
+    robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the robot whose Robotiq URCap serves port 63352')
+    device: str = setting('/dev/ttyUSB0', 'serial port, for connection modbus')
+    rate_hz: float = setting(50.0, 'rate of gripper/state, Hz', 5.0, 60.0)
+    open_count: int = setting(3, 'POS register of the open gripper, as ~/calibrate reports it')
+    closed_count: int = setting(228, 'POS register of the closed gripper, as ~/calibrate reports it')
+    speed: float = setting(1.0, 'finger speed, 0 slowest to 1 fastest', 0.0, 1.0)
+    force: float = setting(0.5, 'grip force, 0 softest to 1 hardest', 0.0, 1.0)
+    activate_on_start: bool = setting(
+        True, 'activate a gripper that is not active: the fingers move through their travel'
+    )
 
-    connection: str = 'urcap'
-    host: str = '192.168.1.100'
-    device: str = '/dev/ttyUSB0'
-    rate_hz: float = 50.0
-    open_count: int = 3
-    closed_count: int = 228
-    speed: float = 1.0
-    force: float = 0.5
-    activate_on_start: bool = True
+    def __post_init__(self) -> None:
+        if self.connection not in CONNECTIONS:
+            known = ' or '.join(map(repr, CONNECTIONS))
+            raise GrootRosError(f'There is no connection {self.connection!r}: set connection to {known}.')
+        if self.open_count == self.closed_count:
+            raise GrootRosError(
+                f'open_count and closed_count are both {self.open_count}: remove them from the parameter file, '
+                'call ~/calibrate and write down the counts that it reports.'
+            )
+
+
+CONNECTIONS: dict[str, Callable[[GripperSettings], GripperConnection]] = {
+    'urcap': lambda settings: UrcapSocket(settings.robot_ip),
+    'modbus': lambda settings: ModbusGripper(settings.device),
+}
 
 
 class Robotiq:
-    """Calls `on_reading` at a fixed rate and `on_loss` with a sentence when the connection breaks; reconnects by itself.
+    """Calls `on_reading` at a fixed rate, and `on_loss` with a sentence when the connection breaks.
 
-    It activates the gripper, which moves the fingers, once at the start and never by itself after a loss.
+    It reconnects by itself. It activates the gripper, which moves the fingers, only once at the start.
     """
 
     def __init__(
@@ -76,11 +102,12 @@ class Robotiq:
         on_loss: Callable[[str], None],
     ) -> None:
         self.settings = settings
-        self._on_reading, self._on_loss = on_reading, on_loss
+        self._on_reading = on_reading
+        self._on_loss = on_loss
         self._wanted: float | None = None
         self._sent: int | None = None
         self._may_activate = settings.activate_on_start
-        self._errand: tuple[Callable[[GripperConnection], str], Future[str]] | None = None
+        self._request: tuple[Callable[[GripperConnection], str], Future[str]] | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name='robotiq', daemon=True)
         self._thread.start()
@@ -90,25 +117,25 @@ class Robotiq:
         self._wanted = min(max(opening, 0.0), 1.0)
 
     def activate(self) -> str:
-        """Activates anew, which moves the fingers; returns '' or what is wrong."""
+        """Activates the gripper again, which moves the fingers. Returns '' or what is wrong."""
         return self._run(self._activate)
 
     def calibrate(self) -> str:
-        """Opens and closes fully and takes over the counts that it reads; returns '' or what is wrong."""
+        """Opens and closes fully and uses the counts that it reads. Returns '' or what is wrong."""
         return self._run(self._calibrate)
 
     def close(self) -> None:
-        """Ends the worker; the gripper holds what it holds."""
+        """Ends the thread and closes the connection; the gripper keeps its last target."""
         self._closing.set()
         self._thread.join(3.0)
 
-    def _run(self, errand: Callable[[GripperConnection], str]) -> str:
+    def _run(self, request: Callable[[GripperConnection], str]) -> str:
         done: Future[str] = Future()
-        self._errand = errand, done
+        self._request = request, done
         try:
             return done.result(2 * _TRAVEL_S + 4.0)
         except TimeoutError:
-            return 'the gripper does not answer'
+            return 'the gripper does not answer: see the warnings of robotiq_driver'
 
     def _work(self) -> None:
         while not self._closing.is_set():
@@ -128,33 +155,33 @@ class Robotiq:
                         gripper.close()
 
     def _connect(self) -> GripperConnection:
-        if self.settings.connection == 'modbus':
-            return ModbusGripper(self.settings.device)
-        return UrcapSocket(self.settings.host)
+        return CONNECTIONS[self.settings.connection](self.settings)
 
     def _serve(self, gripper: GripperConnection) -> None:
         self._sent = None
         due_s = time.monotonic()
         while not self._closing.is_set():
-            self._run_errand(gripper)
+            self._handle_request(gripper)
             self._send_target(gripper)
             self._report(gripper.read())
             due_s = max(due_s + 1.0 / self.settings.rate_hz, time.monotonic() - 1.0)
             self._closing.wait(max(due_s - time.monotonic(), 0.0))
 
-    def _run_errand(self, gripper: GripperConnection) -> None:
-        if self._errand is None:
+    def _handle_request(self, gripper: GripperConnection) -> None:
+        if self._request is None:
             return
-        (errand, done), self._errand = self._errand, None
+        request, done = self._request
+        self._request = None
         try:
-            done.set_result(errand(gripper))
+            done.set_result(request(gripper))
         except (OSError, GrootRosError) as error:
             done.set_result(str(error))
             raise
 
     def _activate(self, gripper: GripperConnection) -> str:
         gripper.activate()
-        self._sent, self._wanted = None, None
+        self._sent = None
+        self._wanted = None
         return ''
 
     def _calibrate(self, gripper: GripperConnection) -> str:
@@ -162,19 +189,20 @@ class Robotiq:
         for count in (0, 255, 0):
             registers = self._travel(gripper, count)
             if registers.object_status != _AT_TARGET:
-                return (
-                    'the fingers met something, or did not arrive: clear the space between them and try again'
-                )
+                return 'the fingers met something or did not arrive: clear the space between them, try again'
             ends.append(registers.position)
-        if ends[1] - ends[2] < _MIN_TRAVEL_COUNTS:
-            return f'the fingers read {ends[2]} open and {ends[1]} closed, too little travel for a 2F gripper'
-        self.settings.open_count, self.settings.closed_count = ends[2], ends[1]
-        self._wanted, self._sent = 1.0, 0
+        _, closed_count, open_count = ends
+        if closed_count - open_count < _MIN_TRAVEL_COUNTS:
+            return f'the fingers report {open_count} open and {closed_count} closed, too little travel for a 2F gripper'
+        self.settings.open_count = open_count
+        self.settings.closed_count = closed_count
+        self._wanted = 1.0
+        self._sent = 0
         return ''
 
     def _travel(self, gripper: GripperConnection, count: int) -> GripperRegisters:
-        """Moves to an end and waits until the fingers rest: the status says so a little earlier."""
-        gripper.go_to(count, 128, round(255 * self.settings.force))
+        """Moves to an end and waits until the position rests, since the status says so a little too early."""
+        gripper.go_to(count, _CALIBRATION_SPEED, round(255 * self.settings.force))
         deadline_s = time.monotonic() + _TRAVEL_S
         self._closing.wait(_REST_S)
         positions: deque[int] = deque(maxlen=max(round(_REST_S * self.settings.rate_hz), 2))
@@ -190,32 +218,32 @@ class Robotiq:
     def _send_target(self, gripper: GripperConnection) -> None:
         if self._wanted is None:
             return
-        count = self._count(self._wanted)
-        if (
-            self._sent is None
-            or abs(count - self._sent) > _DEADBAND_COUNTS
-            or (count != self._sent and self._wanted in (0.0, 1.0))
-        ):
-            gripper.go_to(count, round(255 * self.settings.speed), round(255 * self.settings.force))
-            self._sent = count
+        count = self._to_count(self._wanted)
+        if self._sent is not None:
+            at_an_end = self._wanted in (0.0, 1.0) and count != self._sent
+            if abs(count - self._sent) <= _DEADBAND_COUNTS and not at_an_end:
+                return
+        gripper.go_to(count, round(255 * self.settings.speed), round(255 * self.settings.force))
+        self._sent = count
 
     def _report(self, registers: GripperRegisters) -> None:
         active = registers.activation == ACTIVE
-        self._on_reading(GripperReading(
+        requested = registers.position if self._sent is None else registers.requested
+        reading = GripperReading(
             stamp_ns=time.time_ns(),
-            position=self._opening(registers.position),
-            target=self._opening(registers.requested if self._sent is not None else registers.position),
+            opening=self._to_opening(registers.position),
+            target=self._to_opening(requested),
             moving=active and registers.object_status == _MOVING,
             object_detected=registers.object_status in _CONTACT,
             fault=registers.fault if active or registers.fault else _NOT_ACTIVE,
             current_a=registers.current_a,
-        ))  # fmt: skip
-
-    def _count(self, opening: float) -> int:
-        return round(
-            self.settings.closed_count + (self.settings.open_count - self.settings.closed_count) * opening
         )
+        self._on_reading(reading)
 
-    def _opening(self, count: int) -> float:
-        share = (count - self.settings.closed_count) / (self.settings.open_count - self.settings.closed_count)
-        return min(max(share, 0.0), 1.0)
+    def _to_count(self, opening: float) -> int:
+        travel = self.settings.open_count - self.settings.closed_count
+        return round(self.settings.closed_count + travel * opening)
+
+    def _to_opening(self, count: int) -> float:
+        travel = self.settings.open_count - self.settings.closed_count
+        return min(max((count - self.settings.closed_count) / travel, 0.0), 1.0)
