@@ -283,13 +283,14 @@ def _help(action: argparse.Action) -> str:
 
 def _launch_section() -> list[str]:
     lines = ['', '## Launch files', '', '| launch file | processes |', '|---|---|']
-    for name, (_, text) in PROFILES.items():
+    for name, profile in PROFILES.items():
         if (ROOT / 'launch' / f'{name}.launch.py').is_file():
-            lines.append(f'| `ros2 launch groot_ros {name}.launch.py` | {text} |')
+            lines.append(f'| `ros2 launch groot_ros {name}.launch.py` | {profile.description} |')
     lines += ['', 'Each of them takes these arguments, as `NAME:=VALUE`:']
     lines += ['', '| argument | default | meaning |', '|---|---|---|']
     for option in fields(Options):
-        lines.append(f'| `{option.name}` | {_default(option.default)} | {_cell(option.metadata["help"])} |')
+        meaning = _cell(option.metadata['description'])
+        lines.append(f'| `{option.name}` | {_default(option.default)} | {meaning} |')
     return lines
 
 

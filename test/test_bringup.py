@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`groot-ros up`: one sentence for what goes wrong, an orderly end, and nothing left running."""
 
+import errno
 import os
 import signal
 import socket
@@ -11,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from groot_ros.bringup.profiles import PROFILES, Options, build_processes
-from groot_ros.bringup.supervisor import command_of
-from groot_ros.cli.main import main
+from groot_ros.bringup.supervisor import make_command
+from groot_ros.cli.main import COMMANDS, explain_os_error, main
 from groot_ros.errors import GrootRosError
+from groot_ros.inference.protocol import TOKEN_VARIABLE
 from groot_ros.resources import share_directory
 
 STARTED: list[subprocess.Popen] = []
@@ -119,7 +121,7 @@ def test_a_machine_that_cannot_render_is_told_what_to_install(loopback):
 @pytest.mark.parametrize('profile', PROFILES)
 def test_a_simulated_profile_commands_nothing_outside_loopback(profile):
     options = Options(sim=True, dataset='x')
-    words = [word for process in build_processes(profile, options) for word in command_of(process, options)]
+    words = [word for process in build_processes(profile, options) for word in make_command(process, options)]
     assert not [word for word in words if '192.168' in word]
 
 
@@ -155,13 +157,13 @@ def test_each_camera_of_the_embodiment_has_a_driver_of_its_own(tmp_path):
 def test_a_namespace_reaches_every_node():
     options = Options(sim=True, namespace='cell1')
     for process in build_processes('collect', options):
-        assert '__ns:=/cell1' in command_of(process, options)
+        assert '__ns:=/cell1' in make_command(process, options)
 
 
-@pytest.mark.parametrize('command', [[], ['up'], ['convert'], ['validate'], ['recover'], ['demo']])
+@pytest.mark.parametrize('command', ['', *(module.__name__.split('.')[-1] for module in COMMANDS)])
 def test_help_explains(command, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([*command, '--help'])
+        main([*command.replace('_', '-').split(), '--help'])
     assert ended.value.code == 0
     assert 'usage: groot-ros' in capsys.readouterr().out
 
@@ -190,3 +192,37 @@ def test_validate_writes_its_findings_as_json(dataset, tmp_path, capsys):
     (dataset / 'meta/stats.json').unlink()
     assert main(['validate', str(dataset)]) == 1
     assert 'stats.json' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('profile', PROFILES)
+def test_each_profile_has_a_launch_file_of_its_name(profile):
+    assert f"describe('{profile}'" in (share_directory() / f'launch/{profile}.launch.py').read_text()
+
+
+def test_an_output_file_in_a_missing_folder_is_named_and_the_dataset_stays(bags, tmp_path, capsys):
+    summary = tmp_path / 'nowhere' / 'x.json'
+    assert main(['convert', str(bags), '--output', str(tmp_path / 'set'), '--json', str(summary)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f'error: {summary}: no such file or folder. Check the path; an output file needs a folder that exists.'
+    )
+    assert main(['validate', str(tmp_path / 'set')]) == 0
+
+
+@pytest.mark.parametrize(
+    ('error', 'text'),
+    [
+        (OSError(errno.ENOSPC, 'No space left on device'), 'The disk is full. Free some space'),
+        (PermissionError(errno.EACCES, 'Permission denied', '/x'), '/x: permission denied. Change'),
+        (IsADirectoryError(errno.EISDIR, 'Is a directory', '/x'), '/x: this is a folder'),
+        (OSError(errno.EIO, 'Input/output error', '/x'), '/x: Input/output error.'),
+        (OSError('something else'), 'Something else.'),
+    ],
+)
+def test_an_error_of_the_system_is_explained_by_its_number(error, text):
+    assert explain_os_error(error).startswith(text)
+
+
+def test_the_help_of_serve_names_the_variable_of_the_token(capsys):
+    with pytest.raises(SystemExit):
+        main(['serve', '--help'])
+    assert TOKEN_VARIABLE in capsys.readouterr().out

@@ -165,7 +165,7 @@ def test_ctrl_c_with_workers_ends_everything_and_the_same_command_goes_on(tmp_pa
     assert 'Traceback' not in text
     assert eventually(lambda: not is_running(running.pid))
     if running.returncode:
-        assert 'the same command goes on from here' in text
+        assert 'Run the same command again to continue' in text
         assert not (tmp_path / 'set').exists()
         assert main(command[3:]) == 0
     assert (tmp_path / 'set/meta/info.json').exists()

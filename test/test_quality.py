@@ -310,7 +310,7 @@ def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
     assert 'All checks passed' in page
     strict = tmp_path / 'strict.yaml'
     strict.write_text('duration_s: {fail: 60}\n')
-    assert main(['inspect', str(tmp_path / 'bag'), '--thresholds', str(strict)]) == 1
+    assert main(['inspect', str(tmp_path / 'bag'), '--quality-thresholds', str(strict)]) == 1
     assert 'The episode lasts' in capsys.readouterr().out
 
 

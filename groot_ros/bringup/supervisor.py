@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`groot-ros up`: starts the processes of a profile, watches them, and stops them in order. Needs no `launch`."""
+"""`groot-ros up`, without ROS `launch`: starts, monitors and stops the processes of a profile."""
 
 import contextlib
 import os
@@ -20,8 +20,8 @@ _READY_S = 30.0
 
 
 @dataclass
-class Cell:
-    """Running processes. Use as a context manager: leaving it stops them, last started first."""
+class ProcessGroup:
+    """The running processes of a profile. A context manager: its end stops them, last started first."""
 
     profile: str
     options: Options
@@ -29,7 +29,7 @@ class Cell:
     environment: dict[str, str] = field(default_factory=dict)
     _running: list[tuple[Process, subprocess.Popen]] = field(default_factory=list)
 
-    def __enter__(self) -> 'Cell':
+    def __enter__(self) -> 'ProcessGroup':
         try:
             for process in build_processes(self.profile, self.options):
                 self.start(process)
@@ -42,20 +42,20 @@ class Cell:
         self.stop()
 
     def start(self, process: Process) -> None:
-        """Starts one more process."""
+        """Starts one more process, and waits until it accepts connections if it has a `ready_at`."""
         self._say(f'starting {process.executable}')
         popen = subprocess.Popen(
-            command_of(process, self.options),
+            make_command(process, self.options),
             env={**os.environ, **self.environment},
-            start_new_session=True,  # Ctrl-C must reach this process only, which then stops the others in order
-            preexec_fn=die_with_parent,  # a process that is left behind could move the robot
+            start_new_session=True,  # Ctrl-C must reach this process only: it stops the others in order
+            preexec_fn=die_with_parent,  # an orphaned process could move the robot
         )
         self._running.append((process, popen))
         if process.ready_at is not None:
-            self._wait_for(process.ready_at)
+            self._wait_until_ready(process.ready_at)
 
-    def _wait_for(self, address: tuple[str, int]) -> None:
-        """Waits until a port answers. Raises GrootRosError when a process ends or 30 s pass."""
+    def _wait_until_ready(self, address: tuple[str, int]) -> None:
+        """Waits until a port accepts connections. Raises GrootRosError if a process ends or after 30 s."""
         deadline_s = time.monotonic() + _READY_S
         while True:
             self.check()
@@ -63,7 +63,8 @@ class Cell:
                 return
             if time.monotonic() > deadline_s:
                 raise GrootRosError(
-                    f'Nothing answers on {address[0]}:{address[1]} after {_READY_S:.0f} s: see the messages above.'
+                    f'Nothing answers on {address[0]}:{address[1]} after {_READY_S:.0f} s: '
+                    'see the messages above.'
                 )
             time.sleep(0.1)
 
@@ -74,22 +75,23 @@ class Cell:
             self._stop_one(*entry)
 
     def check(self) -> None:
-        """Raises GrootRosError naming a process that has ended by itself."""
+        """Raises GrootRosError, which names the process, if one has ended by itself."""
         for process, popen in self._running:
             if (code := popen.poll()) is not None:
                 raise GrootRosError(
-                    f'{process.executable} {describe_exit(code)}: see its messages above; the other processes were stopped.'
+                    f'{process.executable} {describe_exit(code)}: see its messages above; '
+                    'the other processes were stopped.'
                 )
 
     def wait(self) -> None:
-        """Returns never; raises GrootRosError when a process ends."""
+        """Waits until a process ends by itself, and then raises GrootRosError."""
         while True:
             self.check()
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Asks each process to end, last started first, and kills one that does not."""
-        with _patient():
+        """Asks each process to end, last started first, and kills those that do not end in 8 s."""
+        with _interrupts_ignored():
             while self._running:
                 process, popen = self._running.pop()
                 self._stop_one(process, popen)
@@ -101,7 +103,7 @@ class Cell:
         try:
             popen.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            self._say(f'{process.executable} does not stop: killing it')
+            self._say(f'{process.executable} did not stop in {_GRACE_S:.0f} s and is killed')
         with contextlib.suppress(ProcessLookupError):
             os.killpg(popen.pid, signal.SIGKILL)  # what is left of its children
         popen.wait(_KILL_S)
@@ -112,18 +114,18 @@ class Cell:
 
 
 def up(profile: str, options: Options) -> int:
-    """Runs a profile until Ctrl-C, which is a clean end, or until a process ends by itself, which is not."""
+    """Runs a profile until Ctrl-C and returns 0. Raises GrootRosError if a process ends by itself."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with Cell(profile, options) as cell:
-            cell.wait()
+        with ProcessGroup(profile, options) as group:
+            group.wait()
     except KeyboardInterrupt:
-        return 0
-    return 1
+        pass
+    return 0
 
 
-def command_of(process: Process, options: Options) -> list[str]:
-    """Command line of a process."""
+def make_command(process: Process, options: Options) -> list[str]:
+    """The command line that starts a process with this Python."""
     command = [sys.executable, '-m', f'groot_ros.nodes.{process.executable}', *process.arguments]
     command += ['--ros-args']
     for file in parameter_files(process, options):
@@ -141,11 +143,11 @@ def _yaml_text(value: object) -> str:
 
 
 @contextlib.contextmanager
-def _patient():
-    """Keeps a second Ctrl-C from breaking off the orderly stop."""
+def _interrupts_ignored():
+    """Keeps a second Ctrl-C from interrupting the orderly stop."""
     try:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread: no signal can come here
+    except ValueError:  # signals only reach the main thread, and this is another one
         yield
         return
     try:

@@ -36,7 +36,7 @@ def conversion_from_args(options: Namespace) -> 'tuple[Embodiment, ConversionOpt
         embodiment = embodiment.at_fps(options.fps)
     ranges = tuple(load_ranges(options.ranges)) if options.ranges else ()
     same = {name: getattr(options, name) for name in _SAME_NAME}
-    return embodiment, ConversionOptions(**same, idle_s=options.trim_idle, existing=existing, ranges=ranges)
+    return embodiment, ConversionOptions(**same, idle_s=options.keep_idle_s, existing=existing, ranges=ranges)
 
 
 def _output_mode(options: Namespace) -> 'OutputMode':
@@ -77,7 +77,7 @@ def _add_row_options(command: ArgumentParser) -> None:
 
 def _add_choice_options(command: ArgumentParser) -> None:
     command.add_argument(
-        '--trim-idle',
+        '--keep-idle-s',
         type=float,
         metavar='S',
         help='keep at most S seconds of idle rows (nothing moves) at both ends of an episode',

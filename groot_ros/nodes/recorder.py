@@ -408,7 +408,7 @@ class Recorder(GrootNode):
                 str(self._path / REPORT_FILE),
             ]
             thresholds = (
-                ['--thresholds', self.parameter('quality_thresholds')]
+                ['--quality-thresholds', self.parameter('quality_thresholds')]
                 if self.parameter('quality_thresholds')
                 else []
             )

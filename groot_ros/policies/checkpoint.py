@@ -97,6 +97,16 @@ def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
     )
 
 
+def read_matching_checkpoint(folder: Path, tag: str, embodiment: Embodiment) -> Checkpoint:
+    """Reads a checkpoint. Raises GrootRosError, naming each field, if it does not fit the embodiment."""
+    checkpoint = read_checkpoint(folder, tag)
+    if problems := checkpoint.mismatches(embodiment):
+        raise GrootRosError(
+            f'{folder} does not fit the embodiment {embodiment.name}: {"; ".join(problems)}.'
+        )
+    return checkpoint
+
+
 def _inside(folder: Path, name: str) -> Path | None:
     """Training leaves the configuration in the checkpoint, in `processor` beside it, or deep in LeRobot's folder of a run."""
     places = ('', 'processor', 'pretrained_model', 'checkpoints/last/pretrained_model')
@@ -118,7 +128,7 @@ def _chosen(tags: dict[str, Any], tag: str, path: Path) -> dict[str, Any]:
         if name.lower() == tag.lower():
             return content
     raise GrootRosError(
-        f'{path} has no embodiment tag {tag}: it has {", ".join(tags) or "none"}; choose one with --tag.'
+        f'{path} has no embodiment tag {tag}: it has {", ".join(tags) or "none"}; choose one with --embodiment-tag.'
     )
 
 

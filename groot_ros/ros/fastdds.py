@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Fast DDS profile in config/fastdds.xml, which explains why images need more shared memory than the default."""
+"""Selects config/fastdds.xml, which explains why images need more shared memory than the default."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ _PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILE
 
 
 def configure_fastdds_profile() -> None:
-    """Selects config/fastdds.xml for this process, unless the user has chosen a profile. Call it before rclpy.init.
+    """Selects the profile for this process, unless the user has chosen one. Call it before rclpy.init.
 
-    Keeps the default profile where shared memory is scarce, as in a container with Docker's 64 MiB: Linux ends a
-    process with SIGBUS when it writes to a segment that does not fit.
+    Keeps the default profile where shared memory is scarce, as in a container with Docker's 64 MiB:
+    Linux ends a process with SIGBUS when it writes to a segment that does not fit.
     """
     chosen_by_user = any(name in os.environ for name in _PROFILE_VARIABLES)
     if not chosen_by_user and _free_shared_memory() > _REQUIRED_BYTES:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launch descriptions of the profiles in processes.py: every launch/*.launch.py is one call of `describe`."""
+"""Launch descriptions of the profiles in bringup/profiles.py, for launch/*.launch.py."""
 
-from dataclasses import fields
+from dataclasses import Field, fields
+from typing import Any
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
@@ -12,43 +13,48 @@ from groot_ros.bringup.profiles import Options, Process, build_processes, parame
 
 
 def describe(profile: str, **defaults: object) -> LaunchDescription:
-    """A launch description whose arguments are the fields of Options, such as sim:=true; `defaults` replace their defaults."""
+    """A launch description whose arguments are the fields of Options, such as sim:=true.
+
+    `defaults` replace the defaults of Options.
+    """
     arguments = [
-        DeclareLaunchArgument(
-            option.name, default_value=str(defaults.get(option.name, option.default)).lower() if isinstance(option.default, bool)
-            else str(defaults.get(option.name, option.default)), description=option.metadata['help'],
-        )
-        for option in fields(Options)
-    ]  # fmt: skip
-    return LaunchDescription(
-        [*arguments, OpaqueFunction(function=lambda context: _nodes(profile, _options(context)))]
-    )
+        _launch_argument(option, defaults.get(option.name, option.default)) for option in fields(Options)
+    ]
+
+    def add_nodes(context: LaunchContext) -> list[Node]:
+        options = _read_options(context)
+        return [_make_node(process, options) for process in build_processes(profile, options)]
+
+    return LaunchDescription([*arguments, OpaqueFunction(function=add_nodes)])
 
 
-def _options(context: LaunchContext) -> Options:
-    values = {}
-    for option in fields(Options):
-        text = LaunchConfiguration(option.name).perform(context)
-        values[option.name] = (
-            text.lower() == 'true' if isinstance(option.default, bool) else type(option.default)(text)
-        )
-    return Options(**values)
+def _launch_argument(option: Field, default: Any) -> DeclareLaunchArgument:
+    text = str(default).lower() if isinstance(default, bool) else str(default)
+    return DeclareLaunchArgument(option.name, default_value=text, description=option.metadata['description'])
 
 
-def _nodes(profile: str, options: Options) -> list[Node]:
-    return [_node(process, options) for process in build_processes(profile, options)]
+def _read_options(context: LaunchContext) -> Options:
+    texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(Options)}
+    return Options(**{option.name: _parse(option, texts[option.name]) for option in fields(Options)})
 
 
-def _node(process: Process, options: Options) -> Node:
+def _parse(option: Field, text: str) -> Any:
+    """The text of a launch argument in the type of the option."""
+    if isinstance(option.default, bool):
+        return text.lower() == 'true'
+    return type(option.default)(text)
+
+
+def _make_node(process: Process, options: Options) -> Node:
+    parameters: list[Any] = parameter_files(process, options)
+    if process.parameters:
+        parameters.append(process.parameters)
     return Node(
         package='groot_ros',
         executable=process.executable,
         name=process.node_name,
         namespace=options.namespace,
-        parameters=[
-            *parameter_files(process, options),
-            *([process.parameters] if process.parameters else []),
-        ],
+        parameters=parameters,
         arguments=process.arguments,
         output='screen',
         on_exit=Shutdown(reason=f'{process.executable} ended'),

@@ -63,7 +63,7 @@ class GrootNode(LifecycleNode):
         return self._values[name]
 
     def settings(self, cls: type, **others: Any) -> Any:
-        """A settings dataclass filled from the parameters that `specs_from` made of it; `others` are further fields."""
+        """A settings dataclass, filled from the parameters of `specs_from` and from `others`."""
         return settings_from(cls, self._values, **others)
 
     def now_ns(self) -> int:

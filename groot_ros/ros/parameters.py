@@ -18,7 +18,7 @@ class ParameterSpec:
     maximum: float | None = None
 
     def descriptor(self) -> ParameterDescriptor:
-        """What `ros2 param describe` shows. Our parameters are read when a node starts, so they are read-only."""
+        """What `ros2 param describe` shows. Read-only, since our nodes read parameters when they start."""
         descriptor = ParameterDescriptor(description=self.description, read_only=True)
         if self.minimum is None or self.maximum is None:
             return descriptor
@@ -32,7 +32,7 @@ class ParameterSpec:
 
 
 def specs_from(*settings: type) -> dict[str, ParameterSpec]:
-    """The parameters of dataclasses whose fields are made by `groot_ros.settings.setting`; other fields are left out."""
+    """The parameters of settings dataclasses: one for each field made by `groot_ros.settings.setting`."""
     return {
         item.name: ParameterSpec(
             _parameter_value(_default(item)),
@@ -47,7 +47,7 @@ def specs_from(*settings: type) -> dict[str, ParameterSpec]:
 
 
 def settings_from(cls: type, values: dict[str, Any], **others: Any) -> Any:
-    """An instance of a dataclass of `specs_from`, filled from parameter values; `others` are its further fields."""
+    """An instance of a settings dataclass, filled from parameters; `others` are its further fields."""
     chosen = {
         item.name: _setting_value(values[item.name], _default(item))
         for item in fields(cls)

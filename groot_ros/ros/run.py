@@ -51,7 +51,7 @@ def run_node(make_node: Callable[[], GrootNode]) -> int:
 
 
 class _Interrupt:
-    """Handles Ctrl-C. While a node spins, the first one lets the running callback finish; a second one interrupts it."""
+    """Handles Ctrl-C: the first lets the running callback of a spinning node finish, a second does not."""
 
     def __init__(self) -> None:
         self.spinning = False

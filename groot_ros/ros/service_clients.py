@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The services of the recorder and of the arm's driver, as the node teleop calls them: never waiting, always telling the answer."""
+"""The services of recorder and ur5e_driver, as the node teleop calls them: without waiting for the reply."""
 
 from rclpy.node import Node
 from rclpy.task import Future

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`groot-ros demo`: runs the whole loop in the simulated cell and judges it. Called by cli.py only."""
+"""`groot-ros demo`: runs the whole loop in the simulated cell and judges it. Called by cli/demo.py only."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from rclpy.node import Node
 from std_srvs.srv import SetBool
 
 from groot_ros.bringup.profiles import Options, build_processes
-from groot_ros.bringup.supervisor import Cell
+from groot_ros.bringup.supervisor import ProcessGroup
 from groot_ros.dataset.convert import ConversionOptions, ConversionReport, convert
 from groot_ros.dataset.validation.validate import ValidationReport, validate
 from groot_ros.embodiment import STATE_COLUMN, Embodiment, load_embodiment
@@ -54,7 +54,7 @@ class Watcher:
     """What the demo hears from the cell while it waits."""
 
     node: Node
-    cell: Cell
+    cell: ProcessGroup
     embodiment: Embodiment
     flowing: bool = False
     saved: int = 0
@@ -127,7 +127,7 @@ def run_demo(output: Path, episodes: int, host: str) -> int:
     )  # fmt: skip
     rclpy.init(args=[])
     try:
-        with Cell('collect', options, quiet=True) as cell:
+        with ProcessGroup('collect', options, quiet=True) as cell:
             figures, replay = _run_stages(
                 Watcher(rclpy.create_node('demo'), cell, embodiment), options, embodiment, output
             )

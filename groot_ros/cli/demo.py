@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`groot-ros demo`: record, convert, validate and replay in the simulated cell."""
+
+import argparse
+from pathlib import Path
+
+from groot_ros.cli.requirements import require_ros
+
+_DESCRIPTION = (
+    'Runs the whole workflow in the simulated cell: records scripted episodes, converts and validates them, '
+    'replays one on the simulated robot, and writes figures.json and report.html. '
+    'The exit code is 1 if a measured value is worse than its bound.'
+)
+
+
+def add_parser(commands) -> None:
+    """Adds the command to the subparsers."""
+    command = commands.add_parser(
+        'demo', help='run the whole workflow in the simulated cell', description=_DESCRIPTION
+    )
+    command.add_argument(
+        '--output', type=Path, default=Path('demo_output'), help='output folder (default demo_output)'
+    )
+    command.add_argument('--episodes', type=int, default=3, help='how many episodes to record (default 3)')
+    command.add_argument(
+        '--host', default='127.0.0.1', help='loopback address of the simulated cell (default 127.0.0.1)'
+    )
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the demo. Returns 1 if a value is worse than its bound."""
+    require_ros('groot-ros demo')
+    from groot_ros.sim.nodes.demo import run_demo
+
+    return run_demo(options.output, options.episodes, options.host)

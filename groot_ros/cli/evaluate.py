@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`groot-ros evaluate`: open-loop errors of policies on recorded episodes."""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groot_ros.cli.options import (
+    ParagraphHelp,
+    add_embodiment_option,
+    add_gr00t_version_option,
+    add_model_options,
+    write_json,
+)
+from groot_ros.cli.requirements import require_policy_libraries, require_report_libraries
+from groot_ros.errors import GrootRosError
+
+if TYPE_CHECKING:
+    from groot_ros.embodiment import Embodiment
+    from groot_ros.policies.evaluate import Evaluation
+    from groot_ros.policies.factory import PolicyChoice
+
+_DESCRIPTION = (
+    'Open-loop evaluation: runs policies on observations of a dataset or bag, and compares the action chunks '
+    'that they predict with the recorded actions. Reports MSE and MAE of each action over the steps of '
+    'a chunk.'
+)
+_EXAMPLES = """examples:
+  groot-ros evaluate datasets/cube --policy gpu-machine:5555 --episodes 0 1 2
+  groot-ros evaluate datasets/cube --policy outputs/checkpoint-5000 outputs/checkpoint-10000 \\
+    --python /opt/gr00t/.venv/bin/python --plot errors.png"""
+
+
+def add_parser(commands) -> None:
+    """Adds the command to the subparsers."""
+    command = commands.add_parser(
+        'evaluate',
+        help='compare predictions of policies with recorded actions, without a robot',
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=ParagraphHelp,
+    )
+    command.add_argument(
+        'source', type=Path, metavar='DATASET_OR_BAG', help='folder of the dataset or of the bag'
+    )
+    command.add_argument(
+        '--policy',
+        nargs='+',
+        default=['127.0.0.1:5555'],
+        metavar='MODEL',
+        help='HOST:PORT of a model server, or folder of a checkpoint; several are compared '
+        '(default 127.0.0.1:5555)',
+    )
+    add_embodiment_option(command)
+    add_gr00t_version_option(command, 'the GR00T version of the model servers')
+    command.add_argument(
+        '--timeout', type=float, default=15.0, metavar='S', help='maximum time for a reply (default 15 s)'
+    )
+    command.add_argument(
+        '--episodes', type=int, nargs='+', default=[0], help='episodes, counted from 0 (default 0)'
+    )
+    command.add_argument('--stride', type=int, default=8, help='rows between two requests (default 8)')
+    command.add_argument('--json', type=Path, metavar='FILE', help='write the errors, also by step, as JSON')
+    command.add_argument(
+        '--plot', type=Path, metavar='FILE', help='plot the errors over the steps (.png, .pdf, .svg)'
+    )
+    add_model_options(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluates the policies one after the other, and prints their errors."""
+    require_policy_libraries('groot-ros evaluate')
+    if options.plot:
+        require_report_libraries('groot-ros evaluate --plot')
+    from groot_ros.embodiment import load_embodiment
+    from groot_ros.policies.evaluate import check_dataset
+
+    embodiment = load_embodiment(options.embodiment)
+    with _open_as_dataset(options.source, embodiment) as dataset:
+        check_dataset(dataset, embodiment, options.episodes)
+        results = [_evaluate(model, dataset, embodiment, options) for model in options.policy]
+    for result in results:
+        for line in result.lines():
+            print(line)
+    if options.json:
+        write_json(options.json, [result.as_dict() for result in results])
+    if options.plot:
+        from groot_ros.reports.plots import write_error_plot
+
+        write_error_plot([result.as_dict() for result in results], options.plot)
+    return 0
+
+
+def _evaluate(
+    model: str, dataset: Path, embodiment: 'Embodiment', options: argparse.Namespace
+) -> 'Evaluation':
+    from tqdm import tqdm
+
+    from groot_ros.policies.evaluate import chunks_in, evaluate
+    from groot_ros.policies.factory import make_policy
+
+    choice = _policy_choice(model, embodiment, options)
+    policy = make_policy(choice, embodiment, lambda line: print(line, file=sys.stderr, flush=True))
+    with contextlib.closing(policy):
+        total = chunks_in(dataset, options.episodes, policy.spec.horizon, options.stride)
+        with tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=None) as bar:
+            return evaluate(policy, dataset, embodiment, options.episodes, options.stride, bar.update)
+
+
+def _policy_choice(model: str, embodiment: 'Embodiment', options: argparse.Namespace) -> 'PolicyChoice':
+    """The policy that MODEL names: HOST:PORT or the folder of a checkpoint."""
+    from groot_ros.policies.factory import PolicyChoice
+
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _checkpoint_choice(folder, embodiment, options)
+    host, _, port = model.rpartition(':')
+    if not host or not port.isdecimal():
+        raise GrootRosError(
+            f'{model} is neither the folder of a checkpoint nor HOST:PORT of a model server: check --policy.'
+        )
+    return PolicyChoice(
+        'remote',
+        host=host,
+        port=int(port),
+        gr00t_version=options.gr00t_version,
+        timeout_s=options.timeout,
+    )
+
+
+def _checkpoint_choice(folder: Path, embodiment: 'Embodiment', options: argparse.Namespace) -> 'PolicyChoice':
+    from groot_ros.policies.checkpoint import read_matching_checkpoint
+    from groot_ros.policies.factory import PolicyChoice
+
+    checkpoint = read_matching_checkpoint(folder, options.embodiment_tag, embodiment)
+    return PolicyChoice(
+        checkpoint.backend,
+        str(folder),
+        timeout_s=options.timeout,
+        python=options.python,
+        device=options.device,
+        embodiment_tag=options.embodiment_tag,
+        data_config=options.data_config,
+    )
+
+
+@contextlib.contextmanager
+def _open_as_dataset(source: Path, embodiment: 'Embodiment') -> Iterator[Path]:
+    """The dataset itself, or a temporary dataset that a bag is converted to."""
+    if not source.exists():
+        raise GrootRosError(f'{source} does not exist: give the folder of a dataset or of a bag.')
+    if (source / 'meta' / 'info.json').is_file():
+        yield source
+        return
+    from groot_ros.dataset.convert import convert
+
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Path(folder) / 'dataset'
+        convert([source], dataset, embodiment)
+        yield dataset

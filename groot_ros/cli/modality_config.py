@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`groot-ros modality-config`: writes the Python file that GR00T's training reads."""
+
+import argparse
+from pathlib import Path
+
+from groot_ros.cli.options import ParagraphHelp, add_embodiment_option, add_gr00t_version_option
+
+_DESCRIPTION = (
+    'Writes the Python file that tells GR00T N1.5, N1.6 or N1.7 what the columns of a converted dataset mean.'
+)
+_EXAMPLES = """example:
+  groot-ros modality-config --gr00t-version n1.7 --output ur5e_config.py
+  python gr00t/experiment/launch_finetune.py --modality-config-path ur5e_config.py \\
+    --embodiment-tag NEW_EMBODIMENT ..."""
+
+
+def add_parser(commands) -> None:
+    """Adds the command to the subparsers."""
+    command = commands.add_parser(
+        'modality-config',
+        help='write the config file that GR00T needs to train on a dataset',
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=ParagraphHelp,
+    )
+    add_embodiment_option(command)
+    add_gr00t_version_option(command, 'the GR00T version that will read the file')
+    command.add_argument('--horizon', type=int, default=16, help='steps of an action chunk (default 16)')
+    command.add_argument(
+        '--relative',
+        action='store_true',
+        help='predict poses relative to the state instead of deltas; the embodiment needs eef_9d',
+    )
+    command.add_argument(
+        '--output', type=Path, metavar='FILE', help='file to write (default: print the text)'
+    )
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes or prints the file."""
+    from groot_ros.dataset.modality_config import modality_config
+    from groot_ros.embodiment import load_embodiment
+
+    embodiment = load_embodiment(options.embodiment)
+    text = modality_config(embodiment, options.gr00t_version, options.horizon, options.relative)
+    if options.output is None:
+        print(text, end='')
+        return 0
+    options.output.write_text(text)
+    print(f'Written to {options.output}')
+    return 0

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`groot-ros serve`: a model server that speaks GR00T's inference protocol."""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groot_ros.cli.options import (
+    ParagraphHelp,
+    add_embodiment_option,
+    add_gr00t_version_option,
+    add_model_options,
+)
+from groot_ros.cli.requirements import require_policy_libraries
+from groot_ros.errors import GrootRosError
+
+if TYPE_CHECKING:
+    from groot_ros.embodiment import Embodiment
+    from groot_ros.policies.policy import Policy
+
+_HOLD = 'hold'
+_DESCRIPTION = (
+    "Serves a checkpoint over GR00T's inference protocol (ZMQ, msgpack). The model runs in the Python that "
+    'has its libraries; it is loaded, warmed up, and started again if it dies. Two more models need no '
+    'checkpoint and help to test a set-up: a dataset is served as its recorded actions, and `hold` as no '
+    'motion. '
+    'If the environment variable GROOT_ROS_API_TOKEN is set, requests must carry that token.'
+)
+_EXAMPLES = """examples:
+  groot-ros serve outputs/checkpoint-10000 --python /opt/gr00t/.venv/bin/python --host 0.0.0.0
+  groot-ros serve outputs/train/act_cube --python ~/lerobot/.venv/bin/python
+  groot-ros serve datasets/cube --episode 3
+  ros2 run groot_ros policy_server --ros-args -p backend:=remote -p host:=gpu-machine"""
+
+
+def add_parser(commands) -> None:
+    """Adds the command to the subparsers."""
+    command = commands.add_parser(
+        'serve',
+        help="serve a model over GR00T's inference protocol",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=ParagraphHelp,
+    )
+    command.add_argument(
+        'model',
+        metavar='MODEL',
+        help='folder of a checkpoint (GR00T, LeRobot), folder of a dataset, or the word hold',
+    )
+    add_embodiment_option(command)
+    command.add_argument(
+        '--episode', type=int, default=0, help='episode of the dataset, counted from 0 (default 0)'
+    )
+    command.add_argument(
+        '--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)'
+    )
+    command.add_argument('--port', type=int, default=5555, help='port (default 5555; 0 for any free port)')
+    add_gr00t_version_option(command, 'the GR00T version whose reply format is used')
+    add_model_options(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serves the model until Ctrl-C. Raises GrootRosError if it cannot be loaded or ends by itself."""
+    require_policy_libraries('groot-ros serve')
+    from groot_ros.embodiment import load_embodiment
+    from groot_ros.policies.builtin_policies import HoldPolicy
+    from groot_ros.policies.replay_policy import ReplayPolicy
+
+    embodiment = load_embodiment(options.embodiment)
+    if options.model == _HOLD:
+        return _serve_policy(HoldPolicy(embodiment), embodiment, options)
+    folder = Path(options.model).expanduser()
+    if not folder.is_dir():
+        raise GrootRosError(
+            f'{folder} is not a folder: give the folder of a checkpoint or of a dataset, or the word hold.'
+        )
+    if (folder / 'meta' / 'info.json').is_file():
+        return _serve_policy(ReplayPolicy(folder, options.episode, embodiment), embodiment, options)
+    return _serve_checkpoint(folder, embodiment, options)
+
+
+def _serve_policy(policy: 'Policy', embodiment: 'Embodiment', options: argparse.Namespace) -> int:
+    """Serves a policy that needs no model, in this process."""
+    from groot_ros.inference.protocol import TOKEN_VARIABLE
+    from groot_ros.inference.server import Server
+    from groot_ros.policies.local_backend import LocalBackend
+
+    backend = LocalBackend(policy, embodiment)
+    token = os.environ.get(TOKEN_VARIABLE, '')
+    server = Server(backend, options.host, options.port, options.gr00t_version, token)
+    print(f'{policy.spec.name} answers at {options.host}:{server.port}; Ctrl-C ends it.', flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    return 0
+
+
+def _serve_checkpoint(folder: Path, embodiment: 'Embodiment', options: argparse.Namespace) -> int:
+    """Runs the model in a process of its own and restarts it there."""
+    from groot_ros.inference.model_process import ModelProcess, ModelSettings
+    from groot_ros.policies.checkpoint import read_matching_checkpoint
+
+    checkpoint = read_matching_checkpoint(folder, options.embodiment_tag, embodiment)
+    settings = ModelSettings(
+        backend=checkpoint.backend,
+        checkpoint=str(folder),
+        python=options.python,
+        device=options.device,
+        embodiment_tag=options.embodiment_tag,
+        data_config=options.data_config,
+        host=options.host,
+        port=options.port,
+        gr00t_version=options.gr00t_version,
+    )
+    process = ModelProcess(settings, embodiment, lambda line: print(line, file=sys.stderr, flush=True))
+    try:
+        process.wait()
+        print(f'{process.name} answers at {options.host}:{process.port}; Ctrl-C ends it.', flush=True)
+        process.join()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        process.close()
+    if process.was_killed:
+        return 0
+    raise GrootRosError(f'The model ended: {process.unavailable_reason()}.')

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`groot-ros validate`: checks a dataset before training."""
+
+import argparse
+from pathlib import Path
+
+from groot_ros.cli.options import add_gr00t_version_option, write_json
+from groot_ros.cli.requirements import require_report_libraries
+
+_DESCRIPTION = (
+    "Finds what makes GR00T's data loader fail, and what the loader accepts although training would suffer. "
+    'The exit code is 0 if no error was found; warnings do not count.'
+)
+
+
+def add_parser(commands) -> None:
+    """Adds the command to the subparsers."""
+    command = commands.add_parser(
+        'validate', help='check a dataset before training', description=_DESCRIPTION
+    )
+    command.add_argument('dataset', type=Path, help='folder of the dataset')
+    command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
+    add_gr00t_version_option(command, 'the GR00T version whose limits are checked')
+    command.add_argument('--json', type=Path, metavar='FILE', help='write the findings as JSON')
+    command.add_argument(
+        '--report',
+        type=Path,
+        metavar='FILE',
+        help='write an HTML report: episodes, frames, distribution and range of every dimension',
+    )
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Validates the dataset. Returns 1 if an error was found."""
+    from groot_ros.dataset.validation.validate import validate
+
+    if options.report:
+        require_report_libraries('groot-ros validate --report')
+    report = validate(options.dataset, options.horizon, options.gr00t_version)
+    if options.report:
+        from groot_ros.dataset.report import write_report
+
+        write_report(options.dataset, report, options.report)
+    for finding, more in report.grouped():
+        print(finding, f'(and {more} more like it)' if more else '')
+    print(
+        f'{options.dataset}: {report.errors} errors, {report.warnings} warnings '
+        f'in {report.episodes} episodes, {report.rows} rows'
+    )
+    if options.json:
+        write_json(options.json, report.as_dict())
+    return 1 if report.errors else 0
