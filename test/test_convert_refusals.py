@@ -42,7 +42,7 @@ def test_an_output_that_exists_is_left_alone(tmp_path, embodiment, synthetic):
 def test_a_bag_without_a_needed_topic_is_named_with_what_it_has(tmp_path, embodiment, synthetic):
     writer = EpisodeWriter(tmp_path / 'bag', {'task': 'x'})
     writer.close({})
-    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, r'lacks joint_states.*it has /episode_info')
+    refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, r'has no joint_states.*it has /episode_info')
 
 
 def test_an_empty_bag(tmp_path, embodiment):

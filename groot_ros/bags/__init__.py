@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading and writing rosbags and their video. Imports no ROS."""
+"""Bags of episodes: message types and topics, reading, writing and recovering. Imports no ROS."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Message types and topics of our bags for the library rosbags: ROS 2 Jazzy, this package's own, CompressedVideo."""
+"""All message types and topics of our bags, and the messages that we write, for the library rosbags."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ _VIDEO_DEFINITION = 'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[]
 
 @cache
 def typestore() -> Typestore:
-    """The store of every type that we write or read."""
+    """The types of ROS 2 Jazzy, of this package and of CompressedVideo."""
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register(get_types_from_msg(_VIDEO_DEFINITION, VIDEO_TYPE))
     for name, text in interface_files().items():
@@ -48,7 +48,7 @@ def typestore() -> Typestore:
 
 @cache
 def definition(msgtype: str) -> tuple[str, str]:
-    """Message definition and RIHS01 hash of a type, cached: they take too long for the start of every episode."""
+    """Message definition and RIHS01 hash of a type. Cached, because an episode must start quickly."""
     text, _ = typestore().generate_msgdef(msgtype, ros_version=2)
     return text, typestore().hash_rihs01(msgtype)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads episodes back from bag folders: what they are, their state messages, their ticks and their video."""
+"""Reads bags of our recorder and of others: messages, rows, video and what is known of the episode."""
 
 import json
 import struct
@@ -17,18 +17,19 @@ from groot_ros.bags.message_types import (
     EPISODE_EVENT_TOPIC,
     EPISODE_INFO_TOPIC,
     ROW_TOPIC,
-    VIDEO_TYPE,
     typestore,
 )
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 
-_BODY, _STAMP_SIZE = 4, 8  # behind the encapsulation of CDR
+# A CDR message begins with 4 bytes of encapsulation; alignment counts from their end.
+_CDR_BODY = 4
+_STAMP_BYTES = 8
 
 
 @dataclass
 class BagMessage:
-    """One message: relative topic, log time and CDR bytes."""
+    """One message: topic, log time in ns, CDR bytes and message type."""
 
     topic: str
     log_ns: int
@@ -36,12 +37,12 @@ class BagMessage:
     msgtype: str
 
     def decode(self) -> Any:
-        """The message as an object."""
+        """The deserialized message."""
         return typestore().deserialize_cdr(self.cdr, self.msgtype)
 
 
 class EpisodeBag:
-    """One episode on disk. Raises GrootRosError, with the mending, for a folder that is not a whole bag of ours."""
+    """A bag folder, opened for reading. Raises GrootRosError if it is not a complete bag."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,7 +54,7 @@ class EpisodeBag:
 
     @property
     def message_count(self) -> int:
-        """Messages in the bag."""
+        """The number of messages in the bag."""
         return self._reader.message_count
 
     def __enter__(self) -> 'EpisodeBag':
@@ -63,42 +64,41 @@ class EpisodeBag:
         self.close()
 
     def close(self) -> None:
-        """Releases the files."""
+        """Closes the files of the bag."""
         self._reader.close()
 
     def connections(self, embodiment: Embodiment) -> dict[str, Connection]:
-        """Relative topic -> connection of everything that rows and videos need. Raises GrootRosError naming what is missing.
+        """Connections by relative topic of what our rows need. Raises GrootRosError for missing ones.
 
-        The events of the episode are among them where it has any; a camera stands under `video/NAME`, however it was recorded.
+        They include the events of the episode if it has any. The key of a camera is `video/NAME` in any case.
         """
         found = {topic: self._find(topic) for topic in [*embodiment.sampled_topics, ROW_TOPIC]}
         found |= {camera.video_topic: self.video_connection(camera) for camera in embodiment.cameras}
         missing = [topic for topic, connection in found.items() if connection is None]
         found[EPISODE_EVENT_TOPIC] = self._find(EPISODE_EVENT_TOPIC)
         if missing:
-            present = ', '.join(sorted(connection.topic for connection in self._reader.connections)) or 'none'
-            raise GrootRosError(
-                f'The bag {self.path} lacks {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has {present}: '
-                'choose the embodiment it was recorded with, or record it again.'
+            raise self._missing_topics(
+                missing, embodiment, 'choose the embodiment that it was recorded with, or record it again'
             )
         return {topic: connection for topic, connection in found.items() if connection is not None}
 
     def source_connections(self, embodiment: Embodiment) -> dict[str, Connection]:
-        """Relative topic -> connection of what rows are made from, for a bag of any recorder. Raises GrootRosError naming what is missing."""
+        """Connections by relative topic of what rows are made from, in a bag of any recorder.
+
+        They include the events of the episode if it has any. Raises GrootRosError for missing topics.
+        """
         found = {topic: self._find(topic) for topic in embodiment.sampled_topics}
         for camera in embodiment.cameras:
             topics = (camera.topic, f'{camera.topic}/{COMPRESSED_TOPIC}', camera.video_topic)
             found[camera.topic] = next(filter(None, map(self._find, topics)), None)
-        if missing := [topic for topic, connection in found.items() if connection is None]:
-            raise GrootRosError(
-                f'The bag {self.path} lacks {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has '
-                f'{", ".join(sorted(self.types))}: choose the embodiment of its topics.'
-            )
+        missing = [topic for topic, connection in found.items() if connection is None]
+        if missing:
+            raise self._missing_topics(missing, embodiment, 'choose the embodiment of its topics')
         found[EPISODE_EVENT_TOPIC] = self._find(EPISODE_EVENT_TOPIC)
         return {topic: connection for topic, connection in found.items() if connection is not None}
 
     def video_connection(self, camera: CameraField) -> Connection | None:
-        """Where a camera is recorded: as video a row, as JPEG or as it came."""
+        """The connection of a camera: its video, JPEG images or original images; None if it has none."""
         for topic in (camera.video_topic, f'{camera.topic}/{COMPRESSED_TOPIC}', camera.topic):
             if (connection := self._find(topic)) is not None:
                 return connection
@@ -106,27 +106,27 @@ class EpisodeBag:
 
     @property
     def has_rows(self) -> bool:
-        """Whether our recorder sampled rows while it recorded."""
+        """Whether the bag has the rows of our recorder."""
         return self._find(ROW_TOPIC) is not None
 
     @property
     def types(self) -> dict[str, str]:
-        """Absolute topic -> type of everything in the bag."""
+        """Message types by absolute topic."""
         return {connection.topic: connection.msgtype for connection in self._reader.connections}
 
     @property
     def duration_s(self) -> float:
-        """From the first to the last log time."""
+        """Time from the first to the last log time, s."""
         return self._reader.duration / 1e9
 
     @property
     def start_ns(self) -> int:
-        """Log time of the first message."""
+        """Log time of the first message, ns."""
         return self._reader.start_time
 
     @property
     def end_ns(self) -> int:
-        """Just after the log time of the last message."""
+        """Just after the log time of the last message, ns."""
         return self._reader.end_time
 
     def messages_of_topic(self, topic: str) -> Iterator[BagMessage]:
@@ -134,7 +134,7 @@ class EpisodeBag:
         return self.messages({c.topic: c for c in self._reader.connections if c.topic == topic})
 
     def messages(self, connections: dict[str, Connection]) -> Iterator[BagMessage]:
-        """The messages of some connections in the order of their log times."""
+        """Messages in the order of their log times, with the keys of `connections` as their topics."""
         names = {connection.id: topic for topic, connection in connections.items()}
         try:
             for connection, log_ns, cdr in self._reader.messages(list(connections.values())):
@@ -145,37 +145,50 @@ class EpisodeBag:
             ) from error
 
     def all_messages(self) -> Iterator[BagMessage]:
-        """Every message, by absolute topic."""
+        """All messages in the order of their log times, with absolute topics."""
         return self.messages({connection.topic: connection for connection in self._reader.connections})
 
     def _read_info(self) -> dict[str, Any]:
-        """What the recorder said of the episode when it began and when it ended; empty for bags of other recorders."""
-        connection = self._find(EPISODE_INFO_TOPIC)
+        """What our recorder wrote of the episode at its start and end; empty for bags of other recorders."""
         info: dict[str, Any] = {}
-        for message in self.messages({EPISODE_INFO_TOPIC: connection}) if connection else ():
+        connection = self._find(EPISODE_INFO_TOPIC)
+        if connection is None:
+            return info
+        for message in self.messages({EPISODE_INFO_TOPIC: connection}):
             info.update(json.loads(message.decode().data))
         return info
 
     def _find(self, topic: str) -> Connection | None:
+        """The connection of a relative topic, in whatever namespace; None if there is none, or several."""
         matches = [
-            c for c in self._reader.connections if c.topic == f'/{topic}' or c.topic.endswith(f'/{topic}')
+            connection
+            for connection in self._reader.connections
+            if connection.topic == f'/{topic}' or connection.topic.endswith(f'/{topic}')
         ]
         return matches[0] if len(matches) == 1 else None
 
+    def _missing_topics(self, missing: list[str], embodiment: Embodiment, remedy: str) -> GrootRosError:
+        present = ', '.join(sorted(self.types)) or 'none'
+        return GrootRosError(
+            f'The bag {self.path} has no {", ".join(missing)}, which the embodiment {embodiment.name} needs; '
+            f'it has {present}: {remedy}.'
+        )
+
 
 def read_access_unit(message: BagMessage) -> bytes:
-    """H.264 bytes of a CompressedVideo message."""
-    assert message.msgtype == VIDEO_TYPE
-    cdr, order = message.cdr, '<I' if message.cdr[1] & 1 else '>I'
-    # Time stamp, then frame_id, data and format, each behind its length and at a multiple of four.
-    at = _BODY + _STAMP_SIZE
-    at = _aligned(at + 4 + _length(cdr, at, order))
-    size = _length(cdr, at, order)
-    behind = _aligned(at + 4 + size)
-    form = cdr[behind + 4 : behind + 4 + _length(cdr, behind, order)].rstrip(b'\0').decode()
-    if form != 'h264':
-        raise GrootRosError(f'{message.topic} is {form}: only h264 video is copied into datasets.')
-    return bytes(cdr[at + 4 : at + 4 + size])
+    """H.264 bytes of a CompressedVideo message. Raises GrootRosError for another video format."""
+    cdr = message.cdr
+    order = '<I' if cdr[1] & 1 else '>I'
+    # Time stamp, then frame_id, data and format, each after its length and at a multiple of four.
+    frame_id = _CDR_BODY + _STAMP_BYTES
+    data = _aligned(frame_id + 4 + _length(cdr, frame_id, order))
+    data_end = data + 4 + _length(cdr, data, order)
+    video_format = _aligned(data_end)
+    format_end = video_format + 4 + _length(cdr, video_format, order)
+    name = cdr[video_format + 4 : format_end].rstrip(b'\0').decode()
+    if name != 'h264':
+        raise GrootRosError(f'{message.topic} is {name}: only h264 video can be copied into datasets.')
+    return bytes(cdr[data + 4 : data_end])
 
 
 def _length(cdr: bytes, at: int, order: str) -> int:
@@ -183,26 +196,19 @@ def _length(cdr: bytes, at: int, order: str) -> int:
 
 
 def _aligned(at: int) -> int:
-    return _BODY + (at - _BODY + 3) // 4 * 4
+    return _CDR_BODY + (at - _CDR_BODY + 3) // 4 * 4
 
 
 def _open(path: Path) -> Reader:
     if not path.is_dir():
-        raise GrootRosError(f'{path} is no folder: give the folder of a bag.')
+        raise GrootRosError(f'{path} is not a folder: give the folder of a bag.')
     if not (path / 'metadata.yaml').is_file():
         raise GrootRosError(
-            f'The bag {path} has no metadata.yaml: its recording was cut off; run `groot-ros recover {path}`.'
+            f'The bag {path} has no metadata.yaml, because its recording was cut off: '
+            f'run `groot-ros recover {path}`.'
         )
     for database in path.glob('*.db3'):
-        if journal := [
-            file
-            for suffix in ('-journal', '-wal')
-            if (file := database.with_name(database.name + suffix)).is_file() and file.stat().st_size
-        ]:
-            raise GrootRosError(
-                f'The bag {path} was not closed: {database.name} has a journal ({journal[0].name}); run '
-                f'`sqlite3 {database} "pragma integrity_check"`, which finishes or undoes what was cut off.'
-            )
+        _check_closed(path, database)
     reader = Reader(path)
     try:
         reader.open()
@@ -211,3 +217,14 @@ def _open(path: Path) -> Reader:
             f'The bag {path} cannot be read ({error}): try `groot-ros recover {path}`.'
         ) from error
     return reader
+
+
+def _check_closed(bag: Path, database: Path) -> None:
+    """Raises GrootRosError if SQLite left a journal: the database was not closed."""
+    for suffix in ('-journal', '-wal'):
+        journal = database.with_name(database.name + suffix)
+        if journal.is_file() and journal.stat().st_size:
+            raise GrootRosError(
+                f'The bag {bag} was not closed: {database.name} has a journal ({journal.name}); run '
+                f'`sqlite3 {database} "pragma integrity_check"`, which completes or undoes what was cut off.'
+            )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rebuilds a bag whose recorder was killed or lost its power: every whole chunk is read, the torn rest is left."""
+"""Rebuilds a bag whose recorder was killed or lost power, from its complete chunks."""
 
 import json
 import shutil
@@ -16,13 +16,13 @@ from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, typest
 from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.errors import GrootRosError
 
-# Endings of what `recover_bag` leaves next to the bag: the damaged folder, or one that it was rebuilding when it was stopped.
+# Endings of the folders that `recover_bag` leaves next to the bag: the damaged one, and an unfinished one.
 LEFT_BY_RECOVERY = ('.torn', '.recovering')
 
 
 @dataclass
 class Recovered:
-    """What was saved: the new bag, its messages, and the log time of the last one."""
+    """What was saved: the new bag, the number of its messages, and the last log time in ns."""
 
     path: Path
     messages: int
@@ -30,17 +30,22 @@ class Recovered:
 
 
 def recover_bag(path: Path) -> Recovered:
-    """Rewrites the bag folder in place; the torn file stays beside it as NAME.torn. Raises GrootRosError where nothing can be saved."""
+    """Rewrites a bag folder in place; the damaged one is kept next to it as NAME.torn.
+
+    Raises GrootRosError if the folder is not a damaged bag, or if nothing can be saved.
+    """
     path = path.resolve()
     if is_being_recorded(path.parent):
         raise GrootRosError(
-            f'A recorder still writes to {path.parent}: stop it before a bag in there is recovered.'
+            f'A recorder still writes to {path.parent}: stop it before you recover a bag in there.'
         )
     files = sorted(path.glob('*.mcap'))
     if len(files) != 1:
-        raise GrootRosError(f'{path} holds {len(files)} .mcap files: give the folder of one torn bag.')
+        raise GrootRosError(
+            f'{path} has {len(files)} .mcap files: give the folder of one damaged bag, which has one.'
+        )
     if (path / 'metadata.yaml').exists():
-        raise GrootRosError(f'The bag {path} is whole: there is nothing to recover.')
+        raise GrootRosError(f'The bag {path} is complete: there is nothing to recover.')
     rebuilt = path.with_name(f'{path.name}.recovering')
     shutil.rmtree(rebuilt, ignore_errors=True)
     try:
@@ -49,15 +54,20 @@ def recover_bag(path: Path) -> Recovered:
         shutil.rmtree(rebuilt, ignore_errors=True)
         raise
     path.rename(path.with_name(f'{path.name}.torn'))
-    rebuilt.rename(path)
-    (path / f'{rebuilt.name}.mcap').rename(path / f'{path.name}.mcap')
-    metadata = path / 'metadata.yaml'
-    metadata.write_text(metadata.read_text().replace(f'{rebuilt.name}.mcap', f'{path.name}.mcap'))
+    _move_bag(rebuilt, path)
     return Recovered(path, recovered.messages, recovered.last_ns)
 
 
+def _move_bag(source: Path, target: Path) -> None:
+    """Renames a bag folder, its file, and the name of the file in metadata.yaml."""
+    source.rename(target)
+    (target / f'{source.name}.mcap').rename(target / f'{target.name}.mcap')
+    metadata = target / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace(f'{source.name}.mcap', f'{target.name}.mcap'))
+
+
 def whole_messages(file: Path) -> Iterator[tuple[str, str, Message]]:
-    """Topic, type and record of each message that can still be read."""
+    """Topic, message type and record of each message of an MCAP file that can be read."""
     channels: dict[int, Channel] = {}
     schemas: dict[int, Schema] = {}
     for record in _records(file):
@@ -71,25 +81,29 @@ def whole_messages(file: Path) -> Iterator[tuple[str, str, Message]]:
 
 
 def _rewrite(file: Path, target: Path) -> Recovered:
-    writer, count, last_ns = None, 0, 0
-    for topic, kind, message in whole_messages(file):
+    writer: EpisodeWriter | None = None
+    count = 0
+    last_ns = 0
+    for topic, msgtype, message in whole_messages(file):
         if writer is None:
             writer = EpisodeWriter(
-                target, _info(topic, kind, message), topic.removesuffix(EPISODE_INFO_TOPIC)
+                target, _info(topic, msgtype, message), topic.removesuffix(EPISODE_INFO_TOPIC)
             )
             continue
-        writer.write(topic, kind, message.log_time, message.data)
-        count, last_ns = count + 1, max(last_ns, message.log_time)
+        writer.write(topic, msgtype, message.log_time, message.data)
+        count += 1
+        last_ns = max(last_ns, message.log_time)
     if writer is None:
-        raise GrootRosError(f'{file} holds no whole chunk: nothing can be recovered, delete the folder.')
+        raise GrootRosError(f'{file} has no complete chunk, so nothing can be recovered: delete the folder.')
     writer.close({'outcome': 'unknown', 'recovered': True})
     return Recovered(target, count, last_ns)
 
 
-def _info(topic: str, kind: str, message: Message) -> dict:
+def _info(topic: str, msgtype: str, message: Message) -> dict:
     if not topic.endswith(f'/{EPISODE_INFO_TOPIC}'):
         raise GrootRosError(
-            f'{topic} stands first where {EPISODE_INFO_TOPIC} should: this bag is not of groot_ros, use `ros2 bag reindex`.'
+            f'The first topic is {topic}, not {EPISODE_INFO_TOPIC}, so this bag is not from groot_ros: '
+            'use `ros2 bag reindex`.'
         )
     return json.loads(typestore().deserialize_cdr(message.data, STRING_TYPE).data)
 

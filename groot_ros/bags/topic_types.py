@@ -40,7 +40,7 @@ def has_header(msgtype: str) -> bool:
 
 @cache
 def learn_type(msgtype: str) -> bool:
-    """Whether the store knows a type, after reading it from an installed ROS package where it does not yet."""
+    """Whether the store knows a type; one of an installed ROS package is read from there first."""
     if msgtype in typestore().fielddefs:
         return True
     package, _, name = msgtype.split('/')

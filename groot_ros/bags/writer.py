@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes one episode as a rosbag2 folder (MCAP) whose data reach the disk each second."""
+"""Writes one episode as a rosbag2 folder (MCAP) whose data reach the disk every second."""
 
 import json
 import os
@@ -11,16 +11,17 @@ from typing import Any
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, definition, typestore
+from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, definition, serialized, typestore
 
 _FLUSH_S = 0.5
+_CUSTOM_DATA_LENGTH = 60
 
 
 class EpisodeWriter:
-    """Topics are absolute. `info` goes into the bag as messages, the first at once, so that a crash does not lose the task text.
+    """Writes messages of absolute topics, and what is known of the episode as JSON in `episode_info`.
 
-    The custom data of metadata.yaml only repeat what `ros2 bag info` should show: the YAML library behind rosbags breaks
-    long strings.
+    The first `info` is written at once, so that a crash does not lose the task. The custom data of
+    metadata.yaml only repeat what `ros2 bag info` should show, because rosbags breaks long strings there.
     """
 
     def __init__(self, path: Path, info: dict[str, Any], namespace: str = '/') -> None:
@@ -37,21 +38,22 @@ class EpisodeWriter:
         self._info_topic = f'{namespace}{EPISODE_INFO_TOPIC}'
         self._write_info(info)
 
-    def add_topic(self, topic: str, message_type: str) -> None:
-        """Declares a topic, so that it stands in the bag even if nothing comes."""
+    def add_topic(self, topic: str, msgtype: str) -> None:
+        """Declares a topic, so that it is in the bag even without messages."""
         if topic not in self._connections:
-            text, digest = definition(message_type)
-            self._connections[topic] = self._writer.add_connection(
-                topic, message_type, msgdef=text, rihs01=digest
-            )
+            text, digest = definition(msgtype)
+            self._connections[topic] = self._writer.add_connection(topic, msgtype, msgdef=text, rihs01=digest)
 
-    def write(self, topic: str, message_type: str, stamp_ns: int, cdr: bytes) -> None:
-        """Adds one serialized message."""
-        self.add_topic(topic, message_type)
+    def write(self, topic: str, msgtype: str, stamp_ns: int, cdr: bytes) -> None:
+        """Adds one serialized message, with its log time `stamp_ns`."""
+        self.add_topic(topic, msgtype)
         self._writer.write(self._connections[topic], stamp_ns, cdr)
 
     def flush(self) -> None:
-        """Hands what was written to the kernel, at most twice a second; another thread brings it to the disk."""
+        """Gives what was written to the kernel, at most twice a second; another thread syncs it to the disk.
+
+        Raises the OSError of that thread.
+        """
         if time.monotonic() - self._flushed_s < _FLUSH_S:
             return
         self._flushed_s = time.monotonic()
@@ -70,18 +72,17 @@ class EpisodeWriter:
         self._syncing.join()
         self._write_info(info)
         for key in ('task', 'outcome', 'operator'):
-            self._writer.set_custom_data(key, ' '.join(str(self.info.get(key, '')).split())[:60])
+            text = ' '.join(str(self.info.get(key, '')).split())
+            self._writer.set_custom_data(key, text[:_CUSTOM_DATA_LENGTH])
         self._writer.close()
 
     def _write_info(self, info: dict[str, Any]) -> None:
         self.info.update(info)
-        text = typestore().types[STRING_TYPE](json.dumps(info))
-        self.write(
-            self._info_topic, STRING_TYPE, time.time_ns(), bytes(typestore().serialize_cdr(text, STRING_TYPE))
-        )
+        message = typestore().types[STRING_TYPE](json.dumps(info))
+        self.write(self._info_topic, STRING_TYPE, time.time_ns(), serialized(message, STRING_TYPE))
 
     def _sync(self) -> None:
-        # A slow disk can take seconds over this, so the thread that writes does not wait for it.
+        # A slow disk can take seconds for this, so the thread that writes must not wait for it.
         assert self._writer.storage is not None
         descriptor = os.dup(self._writer.storage.bio.fileno())
         try:

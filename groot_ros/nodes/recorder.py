@@ -180,8 +180,8 @@ class Recorder(GrootNode):
             self._embodiment, self._recording_settings, self._snapshot(), self.parameter('min_free_gb') * 1e9
         )
         found += [
-            f'{topic} came as {self._watch.types[topic]} and now as {kind}: start the recorder again'
-            for topic, kind in self._watch.changed.items()
+            f'{topic} came as {self._watch.types[topic]} and now as {msgtype}: start the recorder again'
+            for topic, msgtype in self._watch.changed.items()
         ]
         recording = self._recording
         if recording is None:

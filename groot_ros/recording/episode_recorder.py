@@ -81,7 +81,7 @@ class EpisodeRecording:
         self.paused = False
         self.max_encoder_lag_s = 0.0
         self._types = topic_types
-        self._stamped = {topic: has_header(kind) for topic, kind in topic_types.items()}
+        self._stamped = {topic: has_header(msgtype) for topic, msgtype in topic_types.items()}
         self._row_builder = RowBuilder(embodiment, self._write_row)
         self._cameras = {camera.topic: camera for camera in embodiment.cameras}
         self._encoders = (
@@ -94,9 +94,9 @@ class EpisodeRecording:
         self._frame_stats = {camera.topic: FrameStats() for camera in embodiment.cameras}
         self._segment = 0
         self._writer = EpisodeWriter(path, info, namespace)
-        for topic, kind in topic_types.items():
-            if topic not in self._cameras and kind != IMAGE_TYPE:
-                self._writer.add_topic(namespace + topic, kind)
+        for topic, msgtype in topic_types.items():
+            if topic not in self._cameras and msgtype != IMAGE_TYPE:
+                self._writer.add_topic(namespace + topic, msgtype)
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._queued_bytes = self._current_arrival_ns = 0
         self._bytes_lock = threading.Lock()
@@ -222,29 +222,29 @@ class EpisodeRecording:
         )
 
     def _take(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
-        kind = self._types[topic]
+        msgtype = self._types[topic]
         self.trace.add_message(topic, cdr_stamp_ns(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
         if topic in self._cameras:
-            message = typestore().deserialize_cdr(cdr, kind)
+            message = typestore().deserialize_cdr(cdr, msgtype)
             frame = decode_frame(message)
             self._write_camera(topic, arrival_ns, cdr, message, frame)
             self._row_builder.take_frame(topic, frame)
-        elif kind == IMAGE_TYPE:
+        elif msgtype == IMAGE_TYPE:
             self._write_image(topic, arrival_ns, cdr)
         else:
-            self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
+            self._writer.write(self.namespace + topic, msgtype, arrival_ns, cdr)
             if topic in self.embodiment.sampled_topics:
-                self._row_builder.take(topic, typestore().deserialize_cdr(cdr, kind))
-            elif kind == ROBOT_STATUS_TYPE:
-                status = typestore().deserialize_cdr(cdr, kind)
+                self._row_builder.take(topic, typestore().deserialize_cdr(cdr, msgtype))
+            elif msgtype == ROBOT_STATUS_TYPE:
+                status = typestore().deserialize_cdr(cdr, msgtype)
                 if self.trace.robot.add(status):
                     self._write_event(arrival_ns, 'source', status.source)
 
     def _write_camera(self, topic: str, arrival_ns: int, cdr: bytes, message: Any, frame: VideoFrame) -> None:
         """At the camera's own rate; h264 is written with the row instead, and only the stamps of all frames here."""
-        kind = self._types[topic]
-        if self.settings.video == 'raw' or (self.settings.video == 'jpeg' and kind == COMPRESSED_IMAGE_TYPE):
-            self._writer.write(self.namespace + topic, kind, arrival_ns, cdr)
+        msgtype = self._types[topic]
+        if self.settings.video == 'raw' or (self.settings.video == 'jpeg' and msgtype == COMPRESSED_IMAGE_TYPE):
+            self._writer.write(self.namespace + topic, msgtype, arrival_ns, cdr)
         elif self.settings.video == 'jpeg':
             jpeg = compressed_message(
                 message.header,

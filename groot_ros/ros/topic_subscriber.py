@@ -47,16 +47,16 @@ class StreamWatch:
         """Subscribes to wanted topics that have a publisher by now, and anew where it offers another quality of service."""
         for topic in self.wanted:
             if publishers := self._node.get_publishers_info_by_topic(topic):
-                kind, offered = publishers[0].topic_type, publishers[0].qos_profile
+                msgtype, offered = publishers[0].topic_type, publishers[0].qos_profile
                 terms = (offered.reliability, offered.durability)
-                if self.types.get(topic, kind) == kind:
+                if self.types.get(topic, msgtype) == msgtype:
                     self.changed.pop(topic, None)
                     if self._terms.get(topic) != terms:
                         self._terms[topic] = terms
-                        self._subscribe(topic, kind, offered)
+                        self._subscribe(topic, msgtype, offered)
                 else:
                     self.changed[topic] = (
-                        kind  # the middleware keeps a topic's type for the life of a process
+                        msgtype  # the middleware keeps a topic's type for the life of a process
                     )
 
     def publishers(self) -> dict[str, int]:
@@ -71,14 +71,14 @@ class StreamWatch:
         """How each wanted stream flows."""
         return {topic: meter.stats(now_ns) for topic, meter in self._meters.items()}
 
-    def _subscribe(self, topic: str, kind: str, offered: QoSProfile) -> None:
+    def _subscribe(self, topic: str, msgtype: str, offered: QoSProfile) -> None:
         if (old := self._subscriptions.pop(topic, None)) is not None:
             self._node.destroy_subscription(old)
-        package, _, name = kind.split('/')
+        package, _, name = msgtype.split('/')
         try:
             message_class = getattr(importlib.import_module(f'{package}.msg'), name)
         except (ImportError, AttributeError):
-            self.unknown[topic] = kind
+            self.unknown[topic] = msgtype
             return
         # A subscription asks for what its publisher offers; asking for more would receive nothing.
         profile = QoSProfile(depth=_DEPTH, reliability=offered.reliability, durability=offered.durability)
@@ -89,7 +89,7 @@ class StreamWatch:
         self._subscriptions[topic] = self._node.create_subscription(
             message_class, topic, take, profile, raw=True, event_callbacks=events
         )
-        self.types[topic], self._stamped[topic] = kind, has_header(kind)
+        self.types[topic], self._stamped[topic] = msgtype, has_header(msgtype)
 
     def _take(self, topic: str, cdr: bytes) -> None:
         arrival_ns = time.time_ns()

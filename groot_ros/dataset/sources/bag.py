@@ -58,8 +58,8 @@ def recorded_spans(
     connections = {
         topic: connection for topic, connection in bag.connections(embodiment).items() if topic in wanted
     }
-    kinds = {topic: connection.msgtype for topic, connection in connections.items() if topic not in films}
-    sampling, ticks = _Sampling(embodiment, kinds), 0
+    msgtypes = {topic: connection.msgtype for topic, connection in connections.items() if topic not in films}
+    sampling, ticks = _Sampling(embodiment, msgtypes), 0
     for message in bag.messages(connections):
         if message.topic in films:
             films[message.topic].add(message)
@@ -73,7 +73,7 @@ def recorded_spans(
             for film in films.values():
                 film.end_at(ticks)
             yield samples
-            sampling = _Sampling(embodiment, kinds)
+            sampling = _Sampling(embodiment, msgtypes)
     yield sampling.finish()
 
 
@@ -169,14 +169,14 @@ class _Nearest(_Film):
 class _Sampling:
     """Samples of recorded ticks, by some thousand messages at a time: one by one they would take ten times as long, all at once the memory."""
 
-    def __init__(self, embodiment: Embodiment, kinds: dict[str, str]) -> None:
-        self._sampler, self._kinds = RowSampler(embodiment), kinds
+    def __init__(self, embodiment: Embodiment, msgtypes: dict[str, str]) -> None:
+        self._sampler, self._msgtypes = RowSampler(embodiment), msgtypes
         self._ticks: deque[int] = deque()
         self._samples: list[TickSample] = []
         self._begin()
 
     def _begin(self) -> None:
-        self._batch: dict[str, list[bytes]] = {topic: [] for topic in self._kinds}
+        self._batch: dict[str, list[bytes]] = {topic: [] for topic in self._msgtypes}
         self._count = 0
 
     def add(self, message: BagMessage) -> None:
@@ -197,7 +197,7 @@ class _Sampling:
     def _sample(self, at_end: bool) -> None:
         for source, stream in self._sampler.sources():
             if batch := self._batch[source.topic]:
-                stream.extend(*decode_columns(batch, self._kinds[source.topic], source))
+                stream.extend(*decode_columns(batch, self._msgtypes[source.topic], source))
         self._begin()
         ready = []
         while self._ticks and (at_end or self._sampler.extends_past(self._ticks[0])):

@@ -68,7 +68,7 @@ def load_ranges(path: Path) -> list[RangeEntry]:
 
 def recorded_time_ranges(bag: EpisodeBag) -> list[TimeRange]:
     """The episodes that our recorder recorded while somebody else recorded everything; empty where the bag does not tell."""
-    topics = {topic: kind for topic, kind in bag.types.items() if kind == EPISODE_STATUS_TYPE}
+    topics = {topic: msgtype for topic, msgtype in bag.types.items() if msgtype == EPISODE_STATUS_TYPE}
     if bag.has_rows or len(topics) != 1:
         return []
     found, start_ns, task = [], 0, ''
