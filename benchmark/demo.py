@@ -19,7 +19,7 @@ def main() -> None:
             check=False,
             stdout=subprocess.DEVNULL,
         )
-        figures = json.loads((output / 'figures.json').read_text())
+        figures = json.loads((output / 'metrics.json').read_text())
     report(
         'The loop: three episodes and a replay',
         [(f['name'], f['value'], f['unit']) for f in figures],

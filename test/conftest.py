@@ -271,7 +271,7 @@ class RunningCell:
                 *arguments,
             ]
         )
-        self.hooks = CellHooks(host, patience_s=60.0)
+        self.hooks = CellHooks(host, timeout_s=60.0)
 
     def stop(self) -> None:
         self.hooks.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated cell as its clients see it: unmodified ur_rtde, the Robotiq socket, and RTDE byte by byte."""
+"""The simulated cell seen by its clients: the released ur_rtde, the Robotiq socket, and raw RTDE bytes."""
 
 import socket
 import struct
@@ -16,7 +16,7 @@ from groot_ros.ur5e_kinematics import forward
 
 
 def ur_rtde(host: str, script: str) -> str:
-    """Runs a script against ur_rtde in a process of its own, since the library can crash; returns what it printed."""
+    """Runs a script with ur_rtde in its own process, since the library can crash. Returns the output."""
     prelude = f"""
         import numpy as np
         from rtde_receive import RTDEReceiveInterface
@@ -35,7 +35,8 @@ def ur_rtde(host: str, script: str) -> str:
 def test_receive_gives_the_state_of_the_arm(cell):
     printed = ur_rtde(cell.host, '''
         r = RTDEReceiveInterface(host, 125.0)
-        print(*r.getActualQ(), *r.getActualTCPPose(), r.getRobotMode(), r.getSafetyMode(), r.getRuntimeState())
+        print(*r.getActualQ(), *r.getActualTCPPose())
+        print(r.getRobotMode(), r.getSafetyMode(), r.getRuntimeState())
     ''')  # fmt: skip
     numbers = [float(word) for word in printed.split()]
     np.testing.assert_allclose(numbers[:6], HOME_JOINTS_RAD, atol=1e-3)
@@ -109,18 +110,18 @@ def test_the_gripper_activates_moves_and_reports_its_ends(cell, eventually):
 
 
 class RawRtde:
-    """RTDE by hand."""
+    """A client that sends and receives RTDE packages byte by byte."""
 
     def __init__(self, host: str) -> None:
         self.socket = socket.create_connection((host, 30004), timeout=10)
 
-    def ask(self, kind: str, payload: bytes = b'') -> bytes:
-        self.socket.sendall(struct.pack('>HB', len(payload) + 3, ord(kind)) + payload)
-        return self.answer(kind)
+    def ask(self, package_type: str, payload: bytes = b'') -> bytes:
+        self.socket.sendall(struct.pack('>HB', len(payload) + 3, ord(package_type)) + payload)
+        return self.answer(package_type)
 
-    def answer(self, kind: str) -> bytes:
-        size, got = struct.unpack('>HB', self._exactly(3))
-        assert chr(got) == kind
+    def answer(self, package_type: str) -> bytes:
+        size, received = struct.unpack('>HB', self._exactly(3))
+        assert chr(received) == package_type
         return self._exactly(size - 3)
 
     def _exactly(self, count: int) -> bytes:
@@ -146,7 +147,7 @@ def test_rtde_handshake_byte_by_byte(cell):
     other.socket.close()
 
 
-def test_two_cells_stand_side_by_side(cell, start_cell):
+def test_two_cells_run_in_parallel(cell, start_cell):
     second = start_cell()
     assert cell.host != second.host
     second.hooks.place_cube(-0.2, -0.5, 0.3)

@@ -8,7 +8,7 @@ from groot_ros.cli.requirements import require_ros
 
 _DESCRIPTION = (
     'Runs the whole workflow in the simulated cell: records scripted episodes, converts and validates them, '
-    'replays one on the simulated robot, and writes figures.json and report.html. '
+    'replays one on the simulated robot, and writes metrics.json and report.html. '
     'The exit code is 1 if a measured value is worse than its bound.'
 )
 

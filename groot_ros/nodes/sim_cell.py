@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sim_cell: the simulated robot, gripper and camera behind their real protocols; its node, which only reports, is a process beside."""
+"""sim_cell: the simulated robot, gripper and camera with the protocols of the real devices.
+
+Its node reports diagnostics only and runs in a process of its own.
+"""
 
 import argparse
 import contextlib
@@ -18,16 +21,17 @@ _LATE_MS = 1.0
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='sim_cell',
-        description='A MuJoCo UR5e with a two-finger gripper and a camera behind RTDE (30004), dashboard (29999), scripts (30001-30003), '
-        'the Robotiq URCap socket (63352), frames (40001) and test hooks (40000).',
+        description='A UR5e with a two-finger gripper and a camera, simulated with MuJoCo. '
+        'It serves RTDE (30004), dashboard (29999), scripts (30001-30003), the Robotiq URCap socket (63352), '
+        'frames (40001) and a test interface (40000).',
     )
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='loopback address to serve on; 127.0.0.2 runs a second cell beside the first',
+        help='loopback address to serve on; with 127.0.0.2 a second cell runs next to the first',
     )
     parser.add_argument(
         '--fps', type=float, default=20.0, help='frames per second of the camera (default 20)'
@@ -41,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--robot-model',
         default='UR5',
-        help='what the dashboard says, such as UR10 (default UR5, which a UR5e says too)',
+        help='model that the dashboard reports, such as UR10 (default UR5, which a UR5e reports too)',
     )
     parser.add_argument(
         '--polyscope',
@@ -56,18 +60,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 class SimCellNode(GrootNode):
-    """Says on /diagnostics how late the ticks are. It ends with the cell, which hangs up."""
+    """Reports on /diagnostics how late the ticks are. It ends when the cell closes the connection."""
 
-    def __init__(self, figures: Connection) -> None:
+    def __init__(self, statistics: Connection) -> None:
         super().__init__('sim_cell', {})
-        self._figures = figures
+        self._statistics = statistics
         self._newest: list[float] = []
 
     def diagnose(self) -> list[Health]:
-        """The lateness since the start; a warning once 1 of 100 ticks is later than half a period."""
+        """The lateness since the start, with a warning when 1 of 100 ticks is later than half a period."""
         try:
-            while self._figures.poll():
-                self._newest = self._figures.recv()
+            while self._statistics.poll():
+                self._newest = self._statistics.recv()
         except (EOFError, OSError):
             self.finished = True
         if not self._newest:
@@ -76,37 +80,32 @@ class SimCellNode(GrootNode):
             'lateness p50 (ms)',
             'lateness p90 (ms)',
             'lateness p99 (ms)',
-            'largest lateness (ms)',
-            'times it gave up catching up',
+            'max lateness (ms)',
+            'resynchronisations',
         )
         late = self._newest[2] > _LATE_MS or self._newest[4] > 0
         values = {name: f'{value:g}' for name, value in zip(names, self._newest, strict=True)}
-        return [
-            Health(
-                'ticks',
-                int(late),
-                'late: this machine is too busy, or real-time priority is missing' if late else 'on time',
-                values,
-            )
-        ]
+        text = 'late: this machine is too busy, or real-time priority is missing' if late else 'on time'
+        return [Health('ticks', int(late), text, values)]
 
 
-def report(figures: Connection) -> None:
-    """The process of the node."""
-    run_node(lambda: SimCellNode(figures))
+def report(statistics: Connection) -> None:
+    """Runs the node, in a process of its own."""
+    run_node(lambda: SimCellNode(statistics))
 
 
 def main() -> int:
-    """Entry of `ros2 run groot_ros sim_cell`; arguments behind --ros-args are the node's."""
+    """Entry point of `ros2 run groot_ros sim_cell`. Arguments after --ros-args are those of the node."""
     arguments = sys.argv[1:]
     if '--ros-args' in arguments:
         arguments = arguments[: arguments.index('--ros-args')]
     options = parser().parse_args(arguments)
-    from groot_ros.sim.cell import SimCell  # MuJoCo is slow to import: --help does not wait for it
-    from groot_ros.sim.controller import Model
+    # MuJoCo is slow to import: --help does not wait for it.
+    from groot_ros.sim.cell import SimCell
+    from groot_ros.sim.controller import ControllerModel
 
     try:
-        model = Model(options.robot_model, _version(options.polyscope))
+        model = ControllerModel(options.robot_model, _version(options.polyscope))
         reporter = None if options.no_diagnostics else _start_node()
         SimCell(
             options.host,
@@ -123,23 +122,23 @@ def main() -> int:
 
 
 def _start_node() -> Callable[[list[float]], None]:
-    # A process of its own: rclpy's threads would take the interpreter from the ticks.
+    # A process of its own, because the threads of rclpy would delay the ticks.
     context = multiprocessing.get_context('spawn')
-    theirs, ours = context.Pipe(duplex=False)
-    context.Process(target=report, args=(theirs,), daemon=True, name='sim_cell node').start()
-    theirs.close()
+    receiver, sender = context.Pipe(duplex=False)
+    context.Process(target=report, args=(receiver,), daemon=True, name='sim_cell node').start()
+    receiver.close()
 
-    def say(figures: list[float]) -> None:
-        with contextlib.suppress(OSError):  # the cell works on without its node
-            ours.send(figures)
+    def send(statistics: list[float]) -> None:
+        with contextlib.suppress(OSError):  # the cell goes on without its node
+            sender.send(statistics)
 
-    return say
+    return send
 
 
 def _version(text: str) -> tuple[int, int, int]:
     words = text.split('.')
     if len(words) != 3 or not all(word.isdigit() for word in words):
-        raise GrootRosError(f'The version {text!r} is not like 5.13.1.')
+        raise GrootRosError(f'--polyscope {text} is not a version: give three numbers, such as 5.13.1.')
     return int(words[0]), int(words[1]), int(words[2])
 
 

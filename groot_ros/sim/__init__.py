@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A MuJoCo cell behind the protocols of a UR5e, a Robotiq gripper and a camera, so that real clients run unchanged."""
+"""The simulated cell: a UR5e, a Robotiq gripper and a camera that speak the protocols of the real devices.
+
+Nothing outside imports it, except the node sim_cell and what is loaded by name for the simulation.
+"""

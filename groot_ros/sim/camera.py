@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cell's camera: a process that renders the poses it is sent and streams the frames over TCP (sim/ports.py)."""
+"""The camera process of the cell: renders the states it receives and streams the frames over TCP."""
 
 import socket
 from multiprocessing.connection import Connection as Pipe
@@ -13,7 +13,10 @@ from groot_ros.sim.scene import scene_xml
 
 
 def run_camera(pipe: Pipe, host: str, width: int, height: int) -> None:
-    """Renders (stamp_ns, qpos) records until the pipe closes; answers once with an empty text, or with what is wrong."""
+    """Renders (stamp_ns, qpos) records until the pipe closes.
+
+    Sends one message first: empty when the camera is ready, else the error.
+    """
     try:
         renderer = _Renderer(width, height)
         listener = _listen(host)
@@ -24,7 +27,7 @@ def run_camera(pipe: Pipe, host: str, width: int, height: int) -> None:
     clients: list[socket.socket] = []
     try:
         while True:
-            record = _newest(pipe)
+            record = _receive_newest(pipe)
             _accept(listener, clients)
             if clients:
                 stamp_ns = int(np.frombuffer(record[:8], np.int64)[0])
@@ -65,7 +68,7 @@ def _listen(host: str) -> socket.socket:
     return listener
 
 
-def _newest(pipe: Pipe) -> bytes:
+def _receive_newest(pipe: Pipe) -> bytes:
     record = pipe.recv_bytes()
     while pipe.poll():
         record = pipe.recv_bytes()

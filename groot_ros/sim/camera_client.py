@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera of sim_cell, by TCP."""
+"""A camera source that receives the frames of sim_cell over TCP."""
 
 import socket
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _SILENT_S = 2.0
 
 
 class SimCamera:
-    """One eye; the first frame tells its size."""
+    """One eye of the simulated camera; its size is known after the first frame."""
 
     def __init__(self, settings: CameraSettings, port: int = CAMERA_PORT) -> None:
         self._eye = 'right' if settings.eye == 'right' else 'left'
@@ -25,35 +25,42 @@ class SimCamera:
             self._socket = socket.create_connection((settings.host, port), timeout=_SILENT_S)
         except OSError as error:
             raise GrootRosError(
-                f'No simulated camera answers on {self._where} ({error}): start the cell with `groot-ros up sim`.'
+                f'No simulated camera answers on {self._where} ({error}): '
+                'start the cell with `groot-ros up sim`.'
             ) from error
 
     def frames(self) -> Iterator[Frame]:
-        """Frames until the cell ends."""
+        """Yields frames until the cell ends; then raises GrootRosError."""
         while True:
             magic, width, height, stamp_ns = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size))
             if magic != FRAME_MAGIC:
-                raise GrootRosError(f'{self._where} does not speak the camera protocol of sim_cell.')
+                raise GrootRosError(
+                    f'{self._where} does not send frames of sim_cell: check host and port of the camera.'
+                )
             focal = height / 2 / tan(radians(CAMERA_FOVY_DEG) / 2)
             self.intrinsics[self._eye] = Intrinsics(focal, focal, width / 2, height / 2)
             image = np.frombuffer(self._receive(width * height * 3), np.uint8).reshape(height, width, 3)
             yield Frame(stamp_ns, {self._eye: image})
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self._socket.close()
 
     def _receive(self, count: int) -> bytearray:
         data = bytearray(count)
-        view, filled = memoryview(data), 0
+        view = memoryview(data)
+        filled = 0
         while filled < count:
             try:
                 received = self._socket.recv_into(view[filled:])
             except OSError as error:
                 raise GrootRosError(
-                    f'The simulated camera on {self._where} fell silent ({error}).'
+                    f'The simulated camera on {self._where} sends no frames ({error}): '
+                    'see the output of sim_cell.'
                 ) from error
             if received == 0:
-                raise GrootRosError(f'The simulated camera on {self._where} closed the connection.')
+                raise GrootRosError(
+                    f'The simulated camera on {self._where} closed the connection: sim_cell has ended.'
+                )
             filled += received
         return data

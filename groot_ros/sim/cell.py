@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cell's process: a 500 Hz loop of physics, controller and servers. Started by nodes/sim_cell.py and by tests."""
+"""The process of the simulated cell: a 500 Hz loop of physics, controller and protocol servers."""
 
 import gc
 import multiprocessing
@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from groot_ros.errors import GrootRosError
 from groot_ros.hardware.realtime import CONTROLLER_PRIORITY, set_realtime_priority
 from groot_ros.sim.camera import run_camera
 from groot_ros.sim.control_script import ForeignProgram
-from groot_ros.sim.controller import Controller, Model
+from groot_ros.sim.controller import Controller, ControllerModel
 from groot_ros.sim.dashboard_server import DashboardServer
 from groot_ros.sim.gripper_server import Gripper, GripperServer
 from groot_ros.sim.ground_truth import TruthLog
-from groot_ros.sim.loop_timing import Lateness
+from groot_ros.sim.loop_timing import LatenessHistogram
 from groot_ros.sim.physics import Physics
 from groot_ros.sim.rtde_server import RtdeServer
 from groot_ros.sim.scene import STEP_S, STROKE_M
@@ -34,9 +35,10 @@ _REPORT_TICKS = 500
 
 
 class SimCell:
-    """Everything behind one address. Tick k stands for the instant `epoch + k * 2 ms`, however late it is computed.
+    """The robot, gripper and camera on one address.
 
-    `report` gets once a second the tick lateness in ms (50, 90, 99 %, largest) and how often the cell gave up catching up.
+    Tick k has the time `epoch + k * 2 ms`, even if it is late. Once a second `report` gets the lateness of
+    ticks in ms (50th, 90th and 99th percentile, maximum) and the number of resynchronisations.
     """
 
     def __init__(
@@ -45,16 +47,17 @@ class SimCell:
         camera_fps: float = 20.0,
         truth: Path | None = None,
         camera: bool = True,
-        model: Model | None = None,
+        model: ControllerModel | None = None,
         report: Callable[[list[float]], None] | None = None,
     ) -> None:
         self.physics = Physics()
         self.controller = Controller(self.physics.joints.positions, model)
         self.gripper = Gripper()
-        self.lateness = Lateness()
+        self.lateness = LatenessHistogram()
         self.resyncs = 0
         self._report = report
         self._truth = TruthLog(truth) if truth else None
+        self._camera: BaseProcess | None = None
         self._camera_period_ticks = 1 / (camera_fps * STEP_S)
         self._frames = 0
         self._running = True
@@ -74,26 +77,26 @@ class SimCell:
         # MuJoCo reads this variable once, when the camera's process imports it.
         os.environ.setdefault('MUJOCO_GL', 'egl')
         context = multiprocessing.get_context('spawn')
-        self._camera_pipe, theirs = context.Pipe()
+        self._camera_pipe, child_end = context.Pipe()
         self._camera = context.Process(
-            target=run_camera, args=(theirs, host, 640, 480), daemon=True, name='camera'
+            target=run_camera, args=(child_end, host, 640, 480), daemon=True, name='camera'
         )
         self._camera.start()
-        theirs.close()
+        child_end.close()
         try:
             problem = self._camera_pipe.recv_bytes().decode()
         except EOFError:
-            problem = 'The simulated camera died while it started.'
+            problem = 'The simulated camera died while it started: see its output above.'
         if problem:
             self.close()
             raise GrootRosError(problem)
 
     def run(self) -> None:
-        """Runs until `stop`; SIGINT and SIGTERM stop it too."""
+        """Runs until `stop`, SIGINT or SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stop())
         set_realtime_priority(CONTROLLER_PRIORITY)
-        # The collector's full pass takes several ticks; nothing here makes cycles.
+        # A full garbage collection takes several ticks, and nothing here makes reference cycles.
         gc.collect()
         gc.freeze()
         epoch_ns = time.time_ns() - time.monotonic_ns()
@@ -102,17 +105,18 @@ class SimCell:
             self.advance()
             serve_until(self._servers, due_ns / 1e9, time.monotonic)
             late_ns = time.monotonic_ns() - due_ns
-            self.lateness.note(late_ns / 1e6)
+            self.lateness.add(late_ns / 1e6)
             self.publish(epoch_ns + due_ns)
             if self._report and self.controller.ticks % _REPORT_TICKS == 0:
                 self._report(self._lateness())
             due_ns += _STEP_NS
             if late_ns > _MAX_BACKLOG_NS:
-                due_ns, self.resyncs = time.monotonic_ns(), self.resyncs + 1
+                due_ns = time.monotonic_ns()
+                self.resyncs += 1
         self.close()
 
     def advance(self) -> None:
-        """One step of 2 ms: computed ahead of its instant, so that the time this takes does not delay what is sent."""
+        """Computes one step of 2 ms before it is due, so that the computation does not delay what is sent."""
         self.controller.tick()
         setpoint = self.controller.setpoint
         self.gripper.tick(self.physics.opening_m, self.physics.finger_speed_m_s)
@@ -121,34 +125,34 @@ class SimCell:
         self._rtde.prepare()
 
     def publish(self, stamp_ns: int) -> None:
-        """Sends the state that `advance` computed, at its instant."""
+        """Sends the state that `advance` computed, when it is due."""
         self._rtde.publish()
         for server in self._servers:
             server.flush()
         if self._truth:
             self._truth.write(stamp_ns, self.controller, self.physics.opening_m / STROKE_M, self._rtde)
-        self._expose(stamp_ns)
+        self._trigger_camera(stamp_ns)
 
     def stop(self) -> None:
-        """Ends `run` after the present tick."""
+        """Makes `run` return after the present tick."""
         self._running = False
 
     def close(self) -> None:
-        """Closes ports, the truth file and the camera."""
+        """Closes the ports, the truth file and the camera process."""
         for server in self._servers:
             server.close()
         if self._truth:
             self._truth.close()
-        if hasattr(self, '_camera'):
+        if self._camera is not None:
             self._camera_pipe.close()
             self._camera.join(2.0)
 
-    def _expose(self, stamp_ns: int) -> None:
-        if not hasattr(self, '_camera') or self.controller.ticks < self._frames * self._camera_period_ticks:
+    def _trigger_camera(self, stamp_ns: int) -> None:
+        if self._camera is None or self.controller.ticks < self._frames * self._camera_period_ticks:
             return
         self._frames += 1
         if not self._camera.is_alive():
-            raise GrootRosError('The simulated camera died: see its message above.')
+            raise GrootRosError('The simulated camera died: see its output above.')
         self._camera_pipe.send_bytes(np.int64(stamp_ns).tobytes() + self.physics.data.qpos.tobytes())
 
     def _lateness(self) -> list[float]:
@@ -159,7 +163,7 @@ class SimCell:
         ]
 
     def _hooks(self) -> dict:
-        controller, rtde = self.controller, self._rtde
+        controller = self.controller
         return {
             'cube_pose': lambda: self.physics.cube_pose.tolist(),
             'place_cube': self.physics.place_cube,
@@ -168,16 +172,25 @@ class SimCell:
             'emergency_stop': controller.emergency_stop,
             'release_emergency_stop': controller.release_emergency_stop,
             'power_off': controller.power_off,
-            'disconnect': rtde.disconnect,
-            'silence': lambda on: setattr(rtde, 'silent', bool(on)),
-            'latency': lambda ms: setattr(rtde, 'latency_ticks', round(ms / 1e3 / STEP_S)),
-            'speed_slider': lambda share: setattr(controller, 'speed_slider', float(share)),
+            'disconnect': self._rtde.disconnect,
+            'silence': self._set_silent,
+            'latency': self._set_latency,
+            'speed_slider': self._set_speed_slider,
             'foreign_program': lambda speed_rad_s: controller.play(ForeignProgram(controller, speed_rad_s)),
             'push': self._push,
             'lateness_ms': self._lateness,
         }
 
+    def _set_silent(self, on: bool) -> None:
+        self._rtde.silent = bool(on)
+
+    def _set_latency(self, ms: float) -> None:
+        self._rtde.latency_ticks = round(ms / 1e3 / STEP_S)
+
+    def _set_speed_slider(self, share: float) -> None:
+        self.controller.speed_slider = float(share)
+
     def _push(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> None:
-        """A hand moves the TCP at a velocity in m/s; only a compliant arm gives way."""
+        """Moves the TCP at a velocity in m/s, as a hand does. Only a compliant arm follows."""
         if isinstance(self.controller.motion, CompliantMotion):
             self.controller.motion.push = np.array([x, y, z, 0.0, 0.0, 0.0])

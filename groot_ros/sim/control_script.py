@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Behaviour of the control script that ur_rtde uploads, told by its registers (facts: rtde_control.script of ur_rtde 1.6)."""
+"""The programs of the simulated controller, first of all the control script that ur_rtde 1.6 uploads."""
 
 import time
 from collections.abc import Callable
@@ -7,29 +7,36 @@ from collections.abc import Callable
 import numpy as np
 
 from groot_ros.sim.controller import Controller, Program
-from groot_ros.sim.rtde_script.moves import Finished, ScriptMotions
-from groot_ros.sim.rtde_script.queries import ScriptAnswers
+from groot_ros.sim.rtde_script.moves import IsFinished, ScriptMoves
+from groot_ros.sim.rtde_script.queries import ScriptQueries
 from groot_ros.sim.rtde_script.registers import ScriptRegisters
 from groot_ros.sim.trajectories import SpeedMotion
 
-READY, DONE = 1, 2
-_AT_ONCE = (25, 26, 27, 38, 58)  # answered at every tick while they stand, and never DONE
-_STOP_SCRIPT, _NO_COMMAND, _SET_WATCHDOG = 255, 0, 35
+READY = 1
+DONE = 2
+# Queries that are answered on every tick while their number is in the register, and never get DONE.
+_REPEATED_QUERIES = (25, 26, 27, 38, 58)
+_NO_COMMAND = 0
+_SET_WATCHDOG = 35
+_STOP_SCRIPT = 255
+_SERVO_COMMANDS = (11, 24)
 
 
 class ControlScript(Program):
-    """Reads a command number from input_int_register_0 and answers through output_int_register_0, as the script does."""
+    """Reads a command number from input_int_register_0 and answers in output_int_register_0."""
 
     name = 'rtde_control'
 
     def __init__(self, controller: Controller, offset: int, path_text: str) -> None:
         self.offset = offset
         self._registers = ScriptRegisters(controller, offset)
-        self._motions = ScriptMotions(controller, self._registers, path_text)
-        self._commands: dict[int, Callable[[], Finished]] = {
-            **self._motions.commands, **ScriptAnswers(controller, self._registers).commands, _SET_WATCHDOG: self._set_watchdog,
-        }  # fmt: skip
-        self._finished: Finished = None
+        self._moves = ScriptMoves(controller, self._registers, path_text)
+        self._commands: dict[int, Callable[[], IsFinished]] = {
+            **self._moves.commands,
+            **ScriptQueries(controller, self._registers).commands,
+            _SET_WATCHDOG: self._set_watchdog,
+        }
+        self._is_finished: IsFinished = None
         self._answered = False
         self._watchdog_s = 0.0
         self.last_input_s = time.monotonic()
@@ -37,56 +44,60 @@ class ControlScript(Program):
         self._registers.set_state(READY)
 
     def step(self) -> bool:
-        """One sync() of the script's main loop."""
+        """Runs the main loop of the script once, up to its sync(). False ends the program."""
         command = self._registers.integer(0)
-        if command == _STOP_SCRIPT or self._starved():
+        if command == _STOP_SCRIPT or self._watchdog_expired():
             return False
-        if command in self._motions.streamed:
-            self._motions.streamed[command]()
+        if command in self._moves.streamed:
+            self._moves.streamed[command]()
             self._registers.set_state(READY)
-        elif command in _AT_ONCE:
+        elif command in _REPEATED_QUERIES:
             self._commands[command]()
             self._registers.set_state(READY)
         elif command == _NO_COMMAND:
-            self._answered, self._finished = False, None
-            self._motions.rest()
+            self._answered = False
+            self._is_finished = None
+            self._moves.reset_servo()
             self._registers.set_state(READY)
-        elif self._finished is not None:
-            self._finish_when_still()
+        elif self._is_finished is not None:
+            self._answer_when_finished()
         elif not self._answered:
-            self._finished = self._commands.get(command, lambda: None)()
-            self._finish_when_still()
-        self._motions.watch_asynchronous()
+            self._is_finished = self._commands.get(command, lambda: None)()
+            self._answer_when_finished()
+        self._moves.report_end_of_asynchronous()
         return True
 
     @property
     def servoing(self) -> bool:
-        """Whether servoj or servol stands in the command register."""
-        return self._registers.integer(0) in (11, 24)
+        """Whether the command register asks for servoj or servol."""
+        return self._registers.integer(0) in _SERVO_COMMANDS
 
-    def _finish_when_still(self) -> None:
-        if self._finished is None or self._finished():
-            self._finished, self._answered = None, True
+    def _answer_when_finished(self) -> None:
+        if self._is_finished is None or self._is_finished():
+            self._is_finished = None
+            self._answered = True
             self._registers.set_state(DONE)
 
-    def _starved(self) -> bool:
+    def _watchdog_expired(self) -> bool:
         return bool(self._watchdog_s) and time.monotonic() - self.last_input_s > self._watchdog_s
 
-    def _set_watchdog(self) -> Finished:
+    def _set_watchdog(self) -> IsFinished:
         frequency = self._registers.double(0)
         self._watchdog_s = 1.0 / frequency if frequency > 0 else 0.0
         return None
 
 
 class CustomScript(Program):
-    """A program that the cell does not interpret: it says that it began and ended, and moves nothing."""
+    """A program that the cell does not interpret: it reports its start and its end, and moves nothing."""
 
     def __init__(self, controller: Controller, name: str) -> None:
-        self.controller, self.name, self._ticks_left = controller, name, 25
+        self.controller = controller
+        self.name = name
+        self._ticks_left = 25
         controller.output_ints[0] = READY
 
     def step(self) -> bool:
-        """Runs for 50 ms."""
+        """Counts down 50 ms, then ends."""
         self._ticks_left -= 1
         if self._ticks_left == 1:
             self.controller.output_ints[0] = DONE
@@ -94,21 +105,22 @@ class CustomScript(Program):
 
 
 class ForeignProgram(Program):
-    """A program of somebody else that never ends: it leaves the registers alone and turns the base at `speed_rad_s`."""
+    """A program that is not ours and never ends: it turns the base at `speed_rad_s` and uses no register."""
 
     name = 'foreign.urp'
 
     def __init__(self, controller: Controller, speed_rad_s: float) -> None:
-        self._controller, self._speed_rad_s = controller, speed_rad_s
+        self._controller = controller
+        self._speed_rad_s = speed_rad_s
 
     def step(self) -> bool:
-        """Keeps turning, or stands."""
+        """Commands the speed on every tick."""
         self._controller.motion = SpeedMotion(np.array([self._speed_rad_s, 0, 0, 0, 0, 0]), 1.0)
         return True
 
 
-def program_of(text: str, controller: Controller) -> Program:
-    """The program that a script text stands for; ur_rtde's control script is known by its name."""
+def parse_program(text: str, controller: Controller) -> Program:
+    """Makes the program of a script text. The control script of ur_rtde is recognised by its name."""
     name = text.split('(', 1)[0].removeprefix('def ').strip()
     if name != ControlScript.name:
         return CustomScript(controller, name)
@@ -116,11 +128,11 @@ def program_of(text: str, controller: Controller) -> Program:
 
 
 def _register_offset(text: str) -> int:
-    """24 where ur_rtde injected it below the line '# int register offset', else 0."""
+    """24 when ur_rtde wrote it below the line '# int register offset', else 0."""
     lines = text.partition('# int register offset')[2].splitlines()
     return 24 if len(lines) > 1 and '24' in lines[1] else 0
 
 
 def _injected_path(text: str) -> str:
-    """The moves that ur_rtde wrote below the line '# inject move path', up to the end of their function."""
+    """The moves that ur_rtde wrote below the line '# inject move path', to the end of their function."""
     return text.partition('# inject move path')[2].partition('end\n')[0]

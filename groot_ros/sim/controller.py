@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated UR controller: modes, safety, program state, registers and set-points. The servers read and command it."""
+"""The UR controller: modes, safety, programs, registers and set-points.
+
+The servers of the protocols read and command it.
+"""
 
 import time
 from collections.abc import Callable
@@ -22,13 +25,13 @@ from groot_ros.hardware.ur5e.modes import (
 from groot_ros.sim.physics import Joints
 from groot_ros.sim.scene import STEP_S, TCP_OFFSET
 from groot_ros.sim.trajectories import (
+    LinearPath,
     Motion,
-    Path,
     ServoMotion,
     Setpoint,
     StopMotion,
     UnreachableError,
-    limited_step,
+    limit_step,
 )
 from groot_ros.ur5e_kinematics import forward, inverse_flange, jacobian
 
@@ -36,25 +39,25 @@ UNLOCK_AFTER_S = 5.0
 
 
 @dataclass
-class Model:
-    """What the controller says that it is: robot model, and software version (3.x is a CB3, 5.x an e-Series)."""
+class ControllerModel:
+    """Robot model and software version that the controller reports; 3.x is a CB3, 5.x an e-Series."""
 
     robot: str = 'UR5'
     version: tuple[int, int, int] = (5, 13, 1)
 
     @property
     def rate_hz(self) -> float:
-        """Rate of its control loop; the CB3's every fourth tick of 2 ms."""
+        """Rate of its control loop: 500 Hz, and 125 Hz for a CB3."""
         return 125.0 if self.version[0] < 4 else 500.0
 
 
 class Program:
-    """Something that runs on the controller; `step` is called each tick and returns False when it has ended."""
+    """A program that runs on the controller."""
 
     name = 'program'
 
     def step(self) -> bool:
-        """One tick."""
+        """Runs one tick of 2 ms. Returns False when the program has ended."""
         raise NotImplementedError
 
 
@@ -62,23 +65,27 @@ class Controller:
     """State of the arm and what runs on it. Time is robot time: `ticks` of 2 ms since the start."""
 
     def __init__(
-        self, joints: Array, model: Model | None = None, clock: Callable[[], float] = time.monotonic
+        self, joints: Array, model: ControllerModel | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.model = model or Model()
+        self.model = model or ControllerModel()
         self.ticks = 0
         self.setpoint = Setpoint(joints.copy())
         self.actual = Joints(joints.copy(), np.zeros(6))
         self.tcp_offset = TCP_OFFSET.copy()
-        self.payload_kg, self.payload_centre_m = 0.94, np.zeros(3)
-        self.robot_mode, self.safety_mode, self.runtime_state = RUNNING, NORMAL, STOPPED
+        self.payload_kg = 0.94
+        self.payload_centre_m = np.zeros(3)
+        self.robot_mode = RUNNING
+        self.safety_mode = NORMAL
+        self.runtime_state = STOPPED
         self.speed_slider = 1.0
         self.inputs: dict[str, float | int | bool | list[float]] = {}
         self.digital_outputs = 0
         self.analog_outputs = [0.0, 0.0]
-        self.output_ints, self.output_doubles = [0] * 48, [0.0] * 48
+        self.output_ints = [0] * 48
+        self.output_doubles = [0.0] * 48
         self.motion: Motion = StopMotion(10.0)
         self.program: Program | None = None
-        self._beside: Callable[[], bool] | None = None
+        self._parallel_step: Callable[[], bool] | None = None
         self._clock = clock
         self._stopped_at_s = 0.0
         self._flange_from_tcp = np.eye(4)
@@ -106,49 +113,57 @@ class Controller:
         """TCP velocity (6,) in m/s and rad/s."""
         return jacobian(joints.positions, self.tcp_offset) @ joints.velocities
 
-    def solve(self, pose6: Array, near: Array | None = None) -> Array:
-        """Joint angles of a TCP pose x y z rx ry rz (6,), nearest to `near` or to the present target; raises UnreachableError."""
+    def solve_inverse(self, pose6: Array, near: Array | None = None) -> Array:
+        """Joint angles of a TCP pose x y z rx ry rz (6,): the solution nearest to `near` or the set-point.
+
+        Raises UnreachableError where there is none.
+        """
         transform = np.eye(4)
-        transform[:3, :3], transform[:3, 3] = Rotation.from_rotvec(pose6[3:]).as_matrix(), pose6[:3]
-        joints = inverse_flange(
-            transform @ self._flange_from_tcp, self.setpoint.positions if near is None else near
-        )
+        transform[:3, :3] = Rotation.from_rotvec(pose6[3:]).as_matrix()
+        transform[:3, 3] = pose6[:3]
+        if near is None:
+            near = self.setpoint.positions
+        joints = inverse_flange(transform @ self._flange_from_tcp, near)
         if joints is None:
             raise UnreachableError
         return joints
 
     def servo(self, joints: Array, lookahead_s: float, gain: float) -> None:
-        """Aims the servo motion at joint angles (6,), starting it where another motion ran."""
+        """Sets the target (6,) of the servo motion, and starts that motion when another one runs."""
         if not isinstance(self.motion, ServoMotion):
             self.motion = ServoMotion()
         self.motion.aim(joints, lookahead_s, gain)
 
     def play(self, program: Program) -> None:
-        """Starts a program in place of the one that runs."""
+        """Starts a program instead of the one that runs. Does nothing while the arm is stopped or off."""
         if self.safety_mode != NORMAL or self.robot_mode != RUNNING:
             return
-        self.program, self.runtime_state = program, PLAYING
-        self.motion, self._beside = StopMotion(10.0), None
+        self.program = program
+        self.runtime_state = PLAYING
+        self.motion = StopMotion(10.0)
+        self._parallel_step = None
 
-    def run_beside(self, step: Callable[[], bool]) -> bool:
-        """Calls `step` on every tick beside the program, as a thread of a script does, until it returns True."""
-        self._beside = step
-        return True
+    def run_in_parallel(self, step: Callable[[], bool]) -> None:
+        """Calls `step` on every tick in parallel to the program until it returns True."""
+        self._parallel_step = step
 
     def stop_program(self) -> None:
         """Ends the program and slows the arm down."""
-        self.program, self.runtime_state = None, STOPPED
-        self.motion, self._beside = StopMotion(10.0), None
+        self.program = None
+        self.runtime_state = STOPPED
+        self.motion = StopMotion(10.0)
+        self._parallel_step = None
 
     def protective_stop(self) -> None:
-        """Stops the arm and only pauses the program, as the real controller does."""
-        self.safety_mode, self._stopped_at_s = PROTECTIVE_STOP, self._clock()
+        """Stops the arm and pauses the program, as the real controller does."""
+        self.safety_mode = PROTECTIVE_STOP
+        self._stopped_at_s = self._clock()
         self.motion = StopMotion(30.0)
         if self.runtime_state == PLAYING:
             self.runtime_state = PAUSED
 
     def unlock_protective_stop(self) -> bool:
-        """Releases a protective stop; False where 5 s have not passed since it happened."""
+        """Releases a protective stop. Returns False when it happened less than 5 s ago."""
         if self.safety_mode == PROTECTIVE_STOP and self._clock() - self._stopped_at_s < UNLOCK_AFTER_S:
             return False
         if self.safety_mode == PROTECTIVE_STOP:
@@ -156,41 +171,41 @@ class Controller:
         return True
 
     def emergency_stop(self) -> None:
-        """Brakes, and cuts the power, which ends the program."""
+        """Emergency stop: brakes and switches the power off, which ends the program."""
         self.safety_mode = EMERGENCY_STOP
         self.power_off()
         self.motion = StopMotion(30.0)
 
     def release_emergency_stop(self) -> None:
-        """The button is pulled out: the safety system is normal again, the arm still without power."""
+        """Releases the emergency-stop button: the safety mode is normal again, the power stays off."""
         if self.safety_mode == EMERGENCY_STOP:
             self.safety_mode = NORMAL
 
     def power_off(self) -> None:
-        """Switches the arm off; its brakes close."""
+        """Switches the arm off and ends the program."""
         self.robot_mode = POWER_OFF
         self.stop_program()
 
     def tick(self) -> None:
-        """Runs the program and moves the set-point by 2 ms."""
+        """Runs one tick of the program and moves the set-point by 2 ms."""
         self.ticks += 1
         if self.program is not None and self.runtime_state == PLAYING:
             self._run_program()
-        if isinstance(self.motion, Path):
+        if isinstance(self.motion, LinearPath):
             self.motion.speed_share = self.speed_slider
         try:
             wanted = self.motion.advance(self.setpoint, STEP_S)
         except UnreachableError:
             self.stop_program()
             wanted = self.motion.advance(self.setpoint, STEP_S)
-        self.setpoint = limited_step(self.setpoint, wanted, STEP_S)
+        self.setpoint = limit_step(self.setpoint, wanted, STEP_S)
 
     def _run_program(self) -> None:
         assert self.program is not None
         try:
             ended = not self.program.step()
-            if self._beside is not None and self._beside():
-                self._beside = None
+            if self._parallel_step is not None and self._parallel_step():
+                self._parallel_step = None
         except UnreachableError:
             ended = True
         if ended:

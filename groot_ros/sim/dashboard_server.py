@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dashboard server of a UR controller, port 29999: one line in, one line out.
+"""The dashboard server of a UR controller on port 29999, which answers each line with a line.
 
 https://www.universal-robots.com/articles/ur/dashboard-server/dashboard-server-e-series-port-29999/
 """
@@ -19,7 +19,10 @@ from groot_ros.hardware.ur5e.modes import (
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.sockets import Connection, TcpServer
 
-_UNLOCK_TOO_EARLY = 'Cannot unlock protective stop until 5s after occurrence. Always inspect cause of protective stop before unlocking'
+_UNLOCK_TOO_EARLY = (
+    'Cannot unlock protective stop until 5s after occurrence. '
+    'Always inspect cause of protective stop before unlocking'
+)
 
 
 class DashboardServer(TcpServer):
@@ -30,29 +33,41 @@ class DashboardServer(TcpServer):
     def __init__(self, host: str, controller: Controller, port: int = 29999) -> None:
         super().__init__(host, port)
         self.controller = controller
+        version = '.'.join(map(str, controller.model.version))
         self._fixed = {
-            'polyscopeversion': f'URSoftware {".".join(map(str, controller.model.version))}.1000000 (Jan 01 2023)',
-            'get serial number': '20235500001', 'get robot model': controller.model.robot, 'is in remote control': 'true',
-            'get operational mode': 'NONE', 'get loaded program': 'No program loaded', 'close popup': 'closing popup',
-            'close safety popup': 'closing safety popup', 'quit': 'Disconnected',
-        }  # fmt: skip
+            'polyscopeversion': f'URSoftware {version}.1000000 (Jan 01 2023)',
+            'get serial number': '20235500001',
+            'get robot model': controller.model.robot,
+            'is in remote control': 'true',
+            'get operational mode': 'NONE',
+            'get loaded program': 'No program loaded',
+            'close popup': 'closing popup',
+            'close safety popup': 'closing safety popup',
+            'quit': 'Disconnected',
+        }
         self._commands: dict[str, Callable[[], str]] = {
             'robotmode': lambda: f'Robotmode: {ROBOT_MODES[controller.robot_mode]}',
             'safetymode': lambda: f'Safetymode: {SAFETY_MODES[controller.safety_mode]}',
             'safetystatus': lambda: f'Safetystatus: {SAFETY_MODES[controller.safety_mode]}',
             'running': lambda: f'Program running: {str(controller.runtime_state == PLAYING).lower()}',
             'programstate': self._program_state,
-            'stop': self._stop, 'play': self._play, 'pause': self._pause, 'power on': self._power_on, 'power off': self._power_off,
-            'brake release': self._brake_release, 'unlock protective stop': self._unlock, 'restart safety': self._restart_safety,
-        }  # fmt: skip
+            'stop': self._stop,
+            'play': self._play,
+            'pause': self._pause,
+            'power on': self._power_on,
+            'power off': self._power_off,
+            'brake release': self._release_brakes,
+            'unlock protective stop': self._unlock,
+            'restart safety': self._restart_safety,
+        }
 
-    def connected(self, connection: Connection) -> None:
-        """Greets as the real server does."""
+    def on_connect(self, connection: Connection) -> None:
+        """Sends the greeting of the real server."""
         connection.send(b'Connected: Universal Robots Dashboard Server\n')
 
-    def received(self, connection: Connection) -> None:
-        """Answers each complete line."""
-        for line in connection.lines():
+    def on_data(self, connection: Connection) -> None:
+        """Answers every complete line."""
+        for line in connection.take_lines():
             connection.send(f'{self._answer(line.strip())}\n'.encode())
             if line.strip().lower() == 'quit':
                 connection.open = False
@@ -69,9 +84,8 @@ class DashboardServer(TcpServer):
 
     def _program_state(self) -> str:
         name = self.controller.program.name if self.controller.program else '<unnamed>'
-        return (
-            f'{ {PLAYING: "PLAYING", PAUSED: "PAUSED"}.get(self.controller.runtime_state, "STOPPED") } {name}'
-        )
+        state = {PLAYING: 'PLAYING', PAUSED: 'PAUSED'}.get(self.controller.runtime_state, 'STOPPED')
+        return f'{state} {name}'
 
     def _stop(self) -> str:
         self.controller.stop_program()
@@ -98,15 +112,15 @@ class DashboardServer(TcpServer):
         self.controller.power_off()
         return 'Powering off'
 
-    def _brake_release(self) -> str:
-        self.controller.robot_mode = (
-            RUNNING if self.controller.robot_mode == IDLE else self.controller.robot_mode
-        )
+    def _release_brakes(self) -> str:
+        if self.controller.robot_mode == IDLE:
+            self.controller.robot_mode = RUNNING
         return 'Brake releasing'
 
     def _unlock(self) -> str:
         return 'Protective stop releasing' if self.controller.unlock_protective_stop() else _UNLOCK_TOO_EARLY
 
     def _restart_safety(self) -> str:
-        self.controller.safety_mode, self.controller.robot_mode = NORMAL, POWER_OFF
+        self.controller.safety_mode = NORMAL
+        self.controller.robot_mode = POWER_OFF
         return 'Restarting safety'

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulator's own record of every tick, for judging what the drivers and the recorder made of it."""
+"""A file with the true state of the simulator at every tick, to compare with what was recorded."""
 
 import threading
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +15,42 @@ TRUTH_DTYPE = np.dtype([
     ('target_positions', 'f8', 6), ('target_accelerations', 'f8', 6),
     ('servo_target', 'f8', 6), ('servo_arrival_ns', 'i8'),
 ])  # fmt: skip
-"""Per tick: the measured arm (rad, rad/s), the opening, the controller's set-point, and the newest servo target with its arrival."""
+"""A tick: the measured arm (rad, rad/s), the gripper opening (0 to 1), the set-point of the controller,
+and the newest servo target with the time of its arrival."""
 
 
 class TruthLog:
-    """Appends one record a tick to a file of TRUTH_DTYPE records; a thread writes, since a busy disk can block for a second."""
+    """Appends a TRUTH_DTYPE record per tick to a file.
+
+    A thread writes, because a busy disk can block for a second.
+    """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open('wb')
         self._record = np.zeros(1, TRUTH_DTYPE)
-        self._waiting = bytearray()
+        self._waiting: deque[bytes] = deque()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name='truth', daemon=True)
         self._thread.start()
 
     def write(self, stamp_ns: int, controller: Controller, opening: float, rtde: RtdeServer) -> None:
-        """Records the state of a tick."""
-        actual, setpoint = controller.actual, controller.setpoint
+        """Adds the record of one tick; `opening` is 0 closed to 1 open."""
+        actual = controller.actual
+        setpoint = controller.setpoint
         self._record[0] = (
-            stamp_ns, actual.positions, actual.velocities, opening, setpoint.positions, setpoint.accelerations,
-            rtde.servo_target, rtde.servo_arrival_ns,
-        )  # fmt: skip
-        self._waiting += self._record.tobytes()
+            stamp_ns,
+            actual.positions,
+            actual.velocities,
+            opening,
+            setpoint.positions,
+            setpoint.accelerations,
+            rtde.servo_target,
+            rtde.servo_arrival_ns,
+        )
+        self._waiting.append(self._record.tobytes())
 
     def close(self) -> None:
-        """Writes what still waits."""
+        """Writes the remaining records and closes the file."""
         self._closing.set()
         self._thread.join()
 
@@ -49,11 +61,12 @@ class TruthLog:
         self._file.close()
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, bytearray()
-        self._file.write(waiting)
+        while self._waiting:
+            self._file.write(self._waiting.popleft())
 
 
 def read_truth(path: Path) -> np.ndarray:
-    """Records (n,) of TRUTH_DTYPE; a torn last record is left out."""
+    """Reads records (n,) of TRUTH_DTYPE. An incomplete last record is left out."""
     data = path.read_bytes()
-    return np.frombuffer(data[: len(data) // TRUTH_DTYPE.itemsize * TRUTH_DTYPE.itemsize], TRUTH_DTYPE)
+    count = len(data) // TRUTH_DTYPE.itemsize
+    return np.frombuffer(data, TRUTH_DTYPE, count)

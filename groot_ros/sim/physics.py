@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps the MuJoCo cell: computed-torque joint tracking, force-limited fingers, cube and truth. Used by sim/cell.py."""
+"""Steps the MuJoCo scene: computed-torque tracking of the joints, fingers with a force limit, and a cube."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Joints:
 
 
 class Physics:
-    """The cell's bodies; one call of `step` advances 2 ms."""
+    """The bodies of the cell. One call of `step` advances 2 ms."""
 
     def __init__(self) -> None:
         self.model = mujoco.MjModel.from_xml_string(scene_xml())
@@ -44,7 +44,7 @@ class Physics:
 
     @property
     def joints(self) -> Joints:
-        """The arm as it is now."""
+        """Joint angles and velocities of the arm now."""
         return Joints(self.data.qpos[self._arm_qpos].copy(), self.data.qvel[self._arm_dofs].copy())
 
     @property
@@ -54,7 +54,7 @@ class Physics:
 
     @property
     def finger_speed_m_s(self) -> float:
-        """Closing speed of the fingers together, negative while opening."""
+        """Closing speed of both fingers together in m/s, negative while they open."""
         return sum(float(self.data.qvel[i]) for i in self._finger_dofs)
 
     @property
@@ -70,11 +70,12 @@ class Physics:
         self.data.qvel[self._cube_dof : self._cube_dof + 6] = 0.0
 
     def step(self, target: Joints, acceleration: Array, opening_m: float, force_n: float) -> None:
-        """Advances 2 ms toward a joint set-point and a finger opening pressed with at most `force_n`.
+        """Advances 2 ms toward a joint set-point and a finger opening, with a finger force up to `force_n`.
 
         Computed torque M(q) (qdd + 2 w e' + w^2 e) + bias: Siciliano et al., Robotics (2009), section 8.5.2.
         """
-        data, w = self.data, _TRACKING_RAD_S
+        data = self.data
+        w = _TRACKING_RAD_S
         error = target.positions - data.qpos[self._arm_qpos]
         error_rate = target.velocities - data.qvel[self._arm_dofs]
         self._acceleration[:] = 0.0
@@ -86,7 +87,7 @@ class Physics:
         mujoco.mj_step(self.model, data)
 
     def _press_fingers(self, opening_m: float, force_n: float) -> None:
-        # Each finger follows half the stroke and feels the same force limit; a coupling keeps them together.
+        # Both fingers follow half the stroke with the same force limit; a coupling keeps them symmetric.
         target = (STROKE_M - opening_m) / 2
         middle = sum(float(self.data.qpos[i]) for i in self._finger_qpos) / 2
         for qpos, dof in zip(self._finger_qpos, self._finger_dofs, strict=True):

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cell's own ports, and how its camera sends a frame: GRCF, width and height (uint32), stamp in ns (uint64), RGB bytes."""
+"""Ports of the simulated cell that no real robot has, and the header of a camera frame.
+
+A frame is FRAME_HEADER (magic GRCF, width and height as uint32, stamp in ns as uint64), then RGB bytes.
+"""
 
 import struct
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The script ports of a UR controller, 30001 to 30003: URScript text in. State streams are not sent on them."""
+"""The script ports of a UR controller, 30001 to 30003. They take URScript and send no state here."""
 
-from groot_ros.sim.control_script import program_of
+from groot_ros.sim.control_script import parse_program
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.sockets import Connection, TcpServer
 
@@ -9,7 +9,7 @@ SCRIPT_PORTS = (30001, 30002, 30003)
 
 
 class ScriptServer(TcpServer):
-    """Starts a program at the line `end` that closes its `def`; single lines outside a program are ignored."""
+    """Starts a program at the line `end` that closes its `def`. Lines outside a program are ignored."""
 
     name = 'script port'
 
@@ -18,16 +18,16 @@ class ScriptServer(TcpServer):
         self.controller = controller
         self._texts: dict[Connection, list[str]] = {}
 
-    def closed(self, connection: Connection) -> None:
-        """Forgets a half-sent program."""
+    def on_disconnect(self, connection: Connection) -> None:
+        """Discards a program that was sent in part only."""
         self._texts.pop(connection, None)
 
-    def received(self, connection: Connection) -> None:
-        """Collects lines from `def` to `end`."""
+    def on_data(self, connection: Connection) -> None:
+        """Collects the lines from `def` to `end` and starts them as a program."""
         text = self._texts.setdefault(connection, [])
-        for line in connection.lines():
+        for line in connection.take_lines():
             if text or line.startswith('def '):
                 text.append(line)
             if line.rstrip() == 'end' and text:
-                self.controller.play(program_of('\n'.join(text), self.controller))
+                self.controller.play(parse_program('\n'.join(text), self.controller))
                 text.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Non-blocking TCP servers that one loop serves between ticks. Each protocol of the cell is a subclass of TcpServer."""
+"""Non-blocking TCP servers that one loop serves between ticks; each protocol of the cell is a subclass."""
 
 import select
 import socket
@@ -10,7 +10,7 @@ _UNSENT_LIMIT = 1 << 20
 
 
 class Connection:
-    """One client; what cannot be sent at once waits, and a client that never reads loses data, not the loop."""
+    """One client. Data that its socket does not take now is kept, up to a limit."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -19,8 +19,8 @@ class Connection:
         self.open = True
 
     @property
-    def waiting(self) -> bool:
-        """Whether data wait to be sent."""
+    def has_unsent_data(self) -> bool:
+        """Whether data is kept that the socket did not take yet."""
         return bool(self._outbox)
 
     def send(self, data: bytes) -> None:
@@ -30,7 +30,7 @@ class Connection:
         self.flush()
 
     def flush(self) -> None:
-        """Sends what still waits."""
+        """Sends the kept data, as far as the socket takes it."""
         try:
             while self._outbox:
                 del self._outbox[: self.socket.send(self._outbox)]
@@ -39,15 +39,15 @@ class Connection:
         except OSError:
             self.open = False
 
-    def lines(self) -> list[str]:
-        """The complete lines received so far, without their line ends."""
+    def take_lines(self) -> list[str]:
+        """Removes and returns the complete lines in the inbox, without their line ends."""
         *complete, rest = bytes(self.inbox).split(b'\n')
         self.inbox[:] = rest
         return [line.decode('utf-8', 'replace').rstrip('\r') for line in complete]
 
 
 class TcpServer:
-    """A listening port; subclasses answer in `received` and may greet in `connected` and clean up in `closed`."""
+    """A listening port. Subclasses implement `on_data`, and `on_connect` and `on_disconnect` if needed."""
 
     name = 'server'
 
@@ -60,44 +60,44 @@ class TcpServer:
         except OSError as error:
             self._listener.close()
             raise GrootRosError(
-                f'{self.name} cannot listen on {host}:{port} ({error.strerror}): stop the program that uses it, '
-                'or choose another address with --host 127.0.0.2.'
+                f'{self.name} cannot listen on {host}:{port} ({error.strerror}): '
+                'stop the program that uses it, or choose another address with --host 127.0.0.2.'
             ) from error
         self._listener.listen(8)
         self._listener.setblocking(False)
 
-    def connected(self, connection: Connection) -> None:
-        """A client arrived."""
+    def on_connect(self, connection: Connection) -> None:
+        """Called when a client has connected."""
 
-    def received(self, connection: Connection) -> None:
-        """New bytes lie in connection.inbox."""
+    def on_data(self, connection: Connection) -> None:
+        """Called when there are new bytes in `connection.inbox`."""
 
-    def closed(self, connection: Connection) -> None:
-        """A client left."""
+    def on_disconnect(self, connection: Connection) -> None:
+        """Called when a client is gone."""
 
-    def sockets(self) -> list[int]:
-        """File descriptors to wait for."""
+    def descriptors(self) -> list[int]:
+        """File descriptors of the listening socket and of every client, for select()."""
         return [self._listener.fileno(), *self.connections]
 
     def serve(self, descriptor: int) -> None:
-        """Reads what arrived on one of `sockets`."""
+        """Accepts a client, or reads its data, on one of `descriptors`."""
         if descriptor == self._listener.fileno():
             self._accept()
         elif descriptor in self.connections:
             self._read(self.connections[descriptor])
 
     def flush(self) -> None:
-        """Sends what could not be sent at once."""
+        """Sends the data that was kept for clients."""
         for connection in list(self.connections.values()):
-            if connection.waiting:
+            if connection.has_unsent_data:
                 connection.flush()
 
     def drop(self, connection: Connection) -> None:
-        """Closes one client."""
+        """Closes the connection of one client."""
         self.connections.pop(connection.socket.fileno(), None)
         connection.open = False
         connection.socket.close()
-        self.closed(connection)
+        self.on_disconnect(connection)
 
     def close(self) -> None:
         """Closes the port and every client."""
@@ -111,12 +111,12 @@ class TcpServer:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(sock)
         self.connections[sock.fileno()] = connection
-        self.connected(connection)
+        self.on_connect(connection)
 
     def _read(self, connection: Connection) -> None:
         try:
             data = connection.socket.recv(65536)
-            # ur_rtde leaves Nagle's algorithm on; quick acknowledgements spare it the 40 ms wait.
+            # ur_rtde leaves Nagle's algorithm on; quick acknowledgements save it the wait of 40 ms.
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         except BlockingIOError:
             return
@@ -124,22 +124,26 @@ class TcpServer:
             data = b''
         if data:
             connection.inbox += data
-            self.received(connection)
+            self.on_data(connection)
         if not data or not connection.open:
             self.drop(connection)
 
 
 def serve_until(servers: list[TcpServer], deadline_s: float, clock) -> None:
     """Serves all ports until `clock()` (seconds) reaches the deadline."""
-    owners = {descriptor: server for server in servers for descriptor in server.sockets()}
-    wait = max(deadline_s - clock(), 0.0)
+    owners = _owners(servers)
+    wait_s = max(deadline_s - clock(), 0.0)
     while True:
-        # select(), because epoll rounds its time-outs up to 1 ms, half a tick.
-        ready, _, _ = select.select(list(owners), [], [], wait)
+        # select(), because epoll rounds its timeouts up to 1 ms, which is half a tick.
+        ready, _, _ = select.select(list(owners), [], [], wait_s)
         for descriptor in ready:
             owners[descriptor].serve(descriptor)
-        wait = deadline_s - clock()
-        if wait <= 0:
+        wait_s = deadline_s - clock()
+        if wait_s <= 0:
             return
         if ready:
-            owners = {descriptor: server for server in servers for descriptor in server.sockets()}
+            owners = _owners(servers)
+
+
+def _owners(servers: list[TcpServer]) -> dict[int, TcpServer]:
+    return {descriptor: server for server in servers for descriptor in server.descriptors()}

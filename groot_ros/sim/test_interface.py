@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests and the scripted operator may ask of the cell beyond a real robot's protocols: JSON lines on port 40000."""
+"""Test interface of the cell: JSON lines on port 40000 for what no protocol of a real robot offers."""
 
 import json
 import socket
@@ -16,17 +16,20 @@ from groot_ros.sim.sockets import Connection, TcpServer
 
 
 class HookServer(TcpServer):
-    """`{"do": NAME, ...}` calls one of the given functions and answers `{"result": ...}` or `{"error": text}`."""
+    """`{"do": NAME, ...}` calls one of the given functions.
 
-    name = 'test hooks'
+    The answer is `{"result": ...}` or `{"error": text}`.
+    """
+
+    name = 'test interface'
 
     def __init__(self, host: str, calls: dict[str, Callable[..., Any]]) -> None:
         super().__init__(host, HOOK_PORT)
         self._calls = calls
 
-    def received(self, connection: Connection) -> None:
-        """Answers each complete line."""
-        for line in connection.lines():
+    def on_data(self, connection: Connection) -> None:
+        """Answers every complete line."""
+        for line in connection.take_lines():
             connection.send(json.dumps(self._answer(line)).encode() + b'\n')
 
     def _answer(self, line: str) -> dict[str, Any]:
@@ -38,22 +41,24 @@ class HookServer(TcpServer):
 
 
 class CellHooks:
-    """Client of the hooks. Raises GrootRosError where no cell answers within `patience_s`."""
+    """Client of the test interface. Raises GrootRosError when no cell answers within `timeout_s`."""
 
-    def __init__(self, host: str, patience_s: float = 2.0) -> None:
-        self._socket = _connect(host, time.monotonic() + patience_s)
+    def __init__(self, host: str, timeout_s: float = 2.0) -> None:
+        self._socket = _connect(host, time.monotonic() + timeout_s)
         self._file = self._socket.makefile('rw')
 
     def call(self, name: str, **arguments: float) -> Any:
-        """Calls a hook by name."""
+        """Calls a function of the cell by its name and returns its result."""
         try:
             self._file.write(json.dumps({'do': name, **arguments}) + '\n')
             self._file.flush()
             answer = json.loads(self._file.readline() or '{"error": "the cell closed the connection"}')
         except OSError as error:
-            raise GrootRosError(f'The sim_cell stopped answering its test hooks ({error}).') from error
+            raise GrootRosError(
+                f'The sim_cell no longer answers on its test interface ({error}): see its messages.'
+            ) from error
         if 'error' in answer:
-            raise GrootRosError(f'The sim_cell refused the hook {name}: {answer["error"]}')
+            raise GrootRosError(f'The sim_cell refused the call {name}: {answer["error"]}')
         return answer['result']
 
     def cube_pose(self) -> Array:
@@ -61,11 +66,11 @@ class CellHooks:
         return np.array(self.call('cube_pose'))
 
     def place_cube(self, x_m: float, y_m: float, yaw_rad: float) -> None:
-        """Puts the cube on the table."""
+        """Puts the cube flat on the table, at x and y in `base`."""
         self.call('place_cube', x_m=x_m, y_m=y_m, yaw_rad=yaw_rad)
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self._file.close()
         self._socket.close()
 

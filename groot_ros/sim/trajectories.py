@@ -13,12 +13,12 @@ JOINT_ACCELERATION_LIMIT_RAD_S2 = 40.0
 
 
 class UnreachableError(Exception):
-    """Inverse kinematics has no solution: on a real controller this stops the program."""
+    """Inverse kinematics has no solution. On a real controller this stops the program."""
 
 
 @dataclass
 class Setpoint:
-    """What the controller tells the joints: angles in rad, rad/s and rad/s^2, (6,) each."""
+    """Commanded joint angles in rad, velocities in rad/s and accelerations in rad/s^2, (6,) each."""
 
     positions: Array
     velocities: Array = field(default_factory=lambda: np.zeros(6))
@@ -26,12 +26,12 @@ class Setpoint:
 
 
 class Motion:
-    """One motion; `advance` gives the velocity it wants next and `done` says when it has ended."""
+    """One motion: `advance` gives the next joint velocities, and `done` is True when it has ended."""
 
     done = False
 
     def advance(self, now: Setpoint, dt_s: float) -> Array:
-        """Joint velocities (6,) wanted over the next `dt_s`."""
+        """Joint velocities (6,) in rad/s for the next `dt_s`."""
         raise NotImplementedError
 
 
@@ -42,7 +42,7 @@ class StopMotion(Motion):
         self.deceleration = max(deceleration_rad_s2, 0.1)
 
     def advance(self, now: Setpoint, dt_s: float) -> Array:
-        """Shortens the velocity vector, keeping its direction."""
+        """Reduces the speed and keeps the direction of the velocities."""
         speed = float(np.abs(now.velocities).max())
         slower = max(speed - self.deceleration * dt_s, 0.0)
         self.done = slower == 0.0
@@ -52,7 +52,7 @@ class StopMotion(Motion):
 class ServoMotion(Motion):
     """servoj: follows the newest target as a first-order lag.
 
-    The time constant is lookahead * clip(300 / gain, 0.4, 3): a model, to be letterboxed to the real arm.
+    The time constant is lookahead * clip(300 / gain, 0.4, 3), not yet fitted to a real arm.
     """
 
     def __init__(self) -> None:
@@ -60,100 +60,118 @@ class ServoMotion(Motion):
         self.time_constant_s = 0.1
 
     def aim(self, target: Array, lookahead_s: float, gain: float) -> None:
-        """Sets the joint target (6,), lookahead time and gain of the newest servoj."""
+        """Sets the joint target (6,), the lookahead time and the gain of the newest servoj."""
         self.target = target
         self.time_constant_s = lookahead_s * float(np.clip(300.0 / gain, 0.4, 3.0))
 
     def advance(self, now: Setpoint, dt_s: float) -> Array:
-        """Covers the share of the way that a first-order lag covers in one tick."""
+        """Moves by the share of the distance that a first-order lag covers in `dt_s`."""
         if self.target is None:
             return np.zeros(6)
-        return (self.target - now.positions) * (1 - np.exp(-dt_s / self.time_constant_s)) / dt_s
+        share = 1 - np.exp(-dt_s / self.time_constant_s)
+        return (self.target - now.positions) * share / dt_s
 
 
 class SpeedMotion(Motion):
-    """speedj and speedl: a constant velocity, approached at a constant rate, until another command comes."""
+    """speedj and speedl: accelerates to a constant velocity and keeps it until another command comes."""
 
     def __init__(self, velocity: Array, acceleration: float, tcp_offset: Array | None = None) -> None:
-        self.velocity, self.acceleration, self.tcp_offset = velocity, max(acceleration, 0.1), tcp_offset
+        self.velocity = velocity
+        self.acceleration = max(acceleration, 0.1)
+        self.tcp_offset = tcp_offset
 
     def advance(self, now: Setpoint, dt_s: float) -> Array:
-        """Joint velocities, from a TCP velocity where a TCP offset was given."""
+        """Approaches the velocity, which is one of the TCP when a TCP offset was given."""
         wanted = self.velocity
         if self.tcp_offset is not None:
-            wanted = np.linalg.lstsq(jacobian(now.positions, self.tcp_offset), self.velocity, rcond=1e-4)[0]
-        step = np.clip(wanted - now.velocities, -self.acceleration * dt_s, self.acceleration * dt_s)
-        return now.velocities + step
+            wanted = joint_velocities(now.positions, self.tcp_offset, self.velocity)
+        max_change = self.acceleration * dt_s
+        return now.velocities + np.clip(wanted - now.velocities, -max_change, max_change)
 
 
 class CompliantMotion(Motion):
-    """Freedrive and force mode: the arm gives way to `push`, a TCP velocity (6,) of the hand that moves it, and else rests."""
+    """Freedrive and force mode: the arm follows `push`, the TCP velocity (6,) of a hand that moves it."""
 
     def __init__(self, tcp_offset: Array) -> None:
-        self.push, self.tcp_offset = np.zeros(6), tcp_offset
+        self.push = np.zeros(6)
+        self.tcp_offset = tcp_offset
 
     def advance(self, now: Setpoint, dt_s: float) -> Array:
-        """The joint velocities that follow the hand."""
-        return np.linalg.lstsq(jacobian(now.positions, self.tcp_offset), self.push, rcond=1e-4)[0]
+        """Gives the joint velocities that follow the hand."""
+        return joint_velocities(now.positions, self.tcp_offset, self.push)
 
 
-class Path(Motion):
-    """movej and movel: a trapezoid of speed along a straight line, in joints or in TCP poses.
+class LinearPath(Motion):
+    """movej and movel: a trapezoidal speed along a straight line, in joint angles or in TCP poses.
 
-    The speed slider, `speed_share`, stretches time. ServoMotion and speed motions do not obey it here.
+    The speed slider, `speed_share`, slows the time of the path. It has no effect on the other motions here.
     """
 
     def __init__(self, length: float, speed: float, acceleration: float) -> None:
-        self.length, self.speed, self.acceleration = length, max(speed, 1e-3), max(acceleration, 1e-3)
-        self.elapsed_s, self.speed_share = 0.0, 1.0
+        self.length = length
+        self.speed = max(speed, 1e-3)
+        self.acceleration = max(acceleration, 1e-3)
+        self.elapsed_s = 0.0
+        self.speed_share = 1.0
 
-    def at(self, share: float, now: Setpoint) -> Array:
-        """Joint angles at a share of the way."""
+    def joints_at(self, share: float, now: Setpoint) -> Array:
+        """Joint angles (6,) at a share, 0 to 1, of the way."""
         raise NotImplementedError
 
     def advance(self, now: Setpoint, dt_s: float) -> Array:
-        """The velocity to the point that the trapezoid reaches after `dt_s`."""
+        """Velocities to the point of the path that is reached after `dt_s`."""
         self.elapsed_s += dt_s * self.speed_share
         share = _trapezoid_share(self.elapsed_s, self.length, self.speed, self.acceleration)
         self.done = share >= 1.0
-        return (self.at(share, now) - now.positions) / dt_s
+        return (self.joints_at(share, now) - now.positions) / dt_s
 
 
-class JointPath(Path):
-    """movej from the present target to joint angles (6,); speed and acceleration are of the leading axis."""
+class JointPath(LinearPath):
+    """movej to joint angles (6,). Speed and acceleration are those of the joint with the longest way."""
 
     def __init__(self, start: Array, end: Array, speed_rad_s: float, acceleration_rad_s2: float) -> None:
         super().__init__(float(np.abs(end - start).max()), speed_rad_s, acceleration_rad_s2)
-        self.start, self.end = start.copy(), end
+        self.start = start.copy()
+        self.end = end
 
-    def at(self, share: float, now: Setpoint) -> Array:
-        """Joint angles on the line."""
+    def joints_at(self, share: float, now: Setpoint) -> Array:
+        """Joint angles on the line between start and end."""
         return self.start + (self.end - self.start) * share
 
 
-class PosePath(Path):
-    """movel from a pose (7,) to another; speed in m/s and acceleration in m/s^2 of the TCP."""
+class PosePath(LinearPath):
+    """movel between two poses (7,), with the TCP's speed in m/s and acceleration in m/s^2."""
 
     def __init__(
         self, start: Array, end: Array, tcp_offset: Array, speed_m_s: float, acceleration_m_s2: float
     ) -> None:
-        super().__init__(float(np.linalg.norm(end[:3] - start[:3])) or 0.1, speed_m_s, acceleration_m_s2)
-        self.start, self.end, self.tcp_offset = start, end, tcp_offset
+        length_m = float(np.linalg.norm(end[:3] - start[:3]))
+        super().__init__(length_m or 0.1, speed_m_s, acceleration_m_s2)
+        self.start = start
+        self.end = end
+        self.tcp_offset = tcp_offset
 
-    def at(self, share: float, now: Setpoint) -> Array:
-        """Joint angles of the pose on the line, nearest to the present ones."""
-        joints = inverse(interpolate_pose(self.start, self.end, share), now.positions, self.tcp_offset)
+    def joints_at(self, share: float, now: Setpoint) -> Array:
+        """Inverse kinematics of the pose on the line; raises UnreachableError where it has no solution."""
+        pose = interpolate_pose(self.start, self.end, share)
+        joints = inverse(pose, now.positions, self.tcp_offset)
         if joints is None:
             raise UnreachableError
         return joints
 
 
-def limited_step(now: Setpoint, wanted: Array, dt_s: float) -> Setpoint:
+def joint_velocities(positions: Array, tcp_offset: Array, tcp_velocity: Array) -> Array:
+    """Joint velocities (6,) in rad/s for a TCP velocity (6,), least squares near a singularity."""
+    return np.linalg.lstsq(jacobian(positions, tcp_offset), tcp_velocity, rcond=1e-4)[0]
+
+
+def limit_step(now: Setpoint, wanted: Array, dt_s: float) -> Setpoint:
     """The next set-point within the joint speed and acceleration limits."""
-    reach = JOINT_ACCELERATION_LIMIT_RAD_S2 * dt_s
-    velocities = np.clip(wanted, now.velocities - reach, now.velocities + reach)
+    max_change = JOINT_ACCELERATION_LIMIT_RAD_S2 * dt_s
+    velocities = np.clip(wanted, now.velocities - max_change, now.velocities + max_change)
     velocities = np.clip(velocities, -JOINT_SPEED_LIMIT_RAD_S, JOINT_SPEED_LIMIT_RAD_S)
-    return Setpoint(now.positions + velocities * dt_s, velocities, (velocities - now.velocities) / dt_s)
+    accelerations = (velocities - now.velocities) / dt_s
+    return Setpoint(now.positions + velocities * dt_s, velocities, accelerations)
 
 
 def _trapezoid_share(elapsed_s: float, length: float, speed: float, acceleration: float) -> float:

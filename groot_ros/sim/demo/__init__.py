@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures and report of `groot-ros demo`. Imports no ROS; sim/nodes/demo.py runs the loop."""
+"""Metrics and report of `groot-ros demo`, without ROS. sim/nodes/demo.py runs the demo."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo measures, each figure with its bound: computed from the bags, the dataset, the truth and the replay."""
+"""The metrics of the demo with their bounds, from the bags, the dataset, the ground truth and the replay."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ _MAX_LAG_S = 0.5
 
 @dataclass
 class Metric:
-    """One measured number; `bound` is the largest good value, or None where there is no bound."""
+    """One measured number. `bound` is its maximum good value, or None."""
 
     name: str
     value: float
@@ -38,17 +38,17 @@ class Metric:
 
     @property
     def good(self) -> bool:
-        """Whether it keeps its bound."""
+        """Whether the value is within its bound."""
         return self.bound is None or bool(self.value <= self.bound)
 
     def as_dict(self) -> dict[str, Any]:
-        """For figures.json."""
+        """The entry of metrics.json."""
         return {**asdict(self), 'good': self.good}
 
 
 @dataclass
 class TimedPath:
-    """Poses (n, 7) at times in s (n,)."""
+    """Poses (n, 7) at times (n,) in s."""
 
     times_s: Array
     poses: Array
@@ -56,7 +56,7 @@ class TimedPath:
 
 @dataclass
 class ReplayMatch:
-    """Recorded against replayed path after removing one constant lag."""
+    """The recorded path compared with the replayed one, after removing a constant lag."""
 
     lag_s: float
     distances_m: Array
@@ -66,58 +66,56 @@ class ReplayMatch:
 
 
 def dataset_episode(root: Path, episode: int) -> dict[str, Array]:
-    """Numeric columns of an episode."""
+    """Reads the columns observation.state, action and timestamp of one episode."""
     table = pq.read_table(data_file(root, episode), columns=[STATE_COLUMN, ACTION_COLUMN, 'timestamp'])
     return {name: np.array(table[name].to_pylist(), float) for name in table.column_names}
 
 
-def dataset_figures(root: Path, embodiment: Embodiment, episodes: int) -> list[Metric]:
-    """Frames against rows, timestamps, and signs of quaternions, over all episodes."""
-    frame_faults, time_faults, jumps, turned = 0, 0, 0, 0.0
+def dataset_metrics(root: Path, embodiment: Embodiment, episodes: int) -> list[Metric]:
+    """Compares frames with rows, and checks timestamps and signs of quaternions, over all episodes."""
+    frame_faults = 0
+    time_faults = 0
+    sign_jumps = 0
+    max_rotation_deg = 0.0
     for index in range(episodes):
         columns = dataset_episode(root, index)
         rows = len(columns['timestamp'])
-        frame_faults += sum(
-            abs(count_frames(video_file(root, camera.feature, index)) - rows) for camera in embodiment.cameras
-        )
+        for camera in embodiment.cameras:
+            frame_faults += abs(count_frames(video_file(root, camera.feature, index)) - rows)
         time_faults += int(np.sum(columns['timestamp'] != np.arange(rows) / embodiment.fps))
         quaternions = columns[STATE_COLUMN][:, embodiment.pose_part][:, 3:]
-        jumps += int(np.sum(np.sum(quaternions[1:] * quaternions[:-1], axis=1) < 0))
-        turned = max(turned, float(2 * np.degrees(np.arccos(np.min(np.abs(quaternions[:, 3]))))))
+        dot_products = np.sum(quaternions[1:] * quaternions[:-1], axis=1)
+        sign_jumps += int(np.sum(dot_products < 0))
+        rotation_rad = 2 * np.arccos(np.min(np.abs(quaternions[:, 3])))
+        max_rotation_deg = max(max_rotation_deg, float(np.degrees(rotation_rad)))
     return [
         Metric('frames without a row, or rows without a frame', frame_faults, '', 0),
         Metric('timestamps that are not exactly k/fps', time_faults, '', 0),
-        Metric('sign jumps of the quaternion', jumps, '', 0),
-        Metric('largest rotation of the tool from upright', turned, 'deg'),
+        Metric('sign jumps of the quaternion', sign_jumps, '', 0),
+        Metric('max rotation of the tool from upright', max_rotation_deg, 'deg'),
     ]
 
 
-def recording_figures(bags: Path) -> list[Metric]:
-    """Drops, losses, ages and lags as the recorder counted them."""
+def recording_metrics(bags: Path) -> list[Metric]:
+    """Lost messages, missing frames, ages and delays as the recorder counted them."""
     counts = [info['counts'] for info in bag_infos(bags)]
+    ticks = sum(count['ticks'] for count in counts)
+    filled = sum(count['filled'] for count in counts)
+    lost = sum(count['overflows'] for count in counts)
+    lost += sum(topic['lost'] for count in counts for topic in count['topics'].values())
+    max_age_ms = max(count['max_age_ms'] for count in counts)
+    max_encoder_lag_ms = max(count['max_encoder_lag_ms'] for count in counts)
     return [
-        Metric('ticks recorded', sum(c['ticks'] for c in counts), ''),
-        Metric(
-            'ticks without a camera frame of their own',
-            sum(c['filled'] for c in counts),
-            '',
-            0.05 * sum(c['ticks'] for c in counts),
-        ),
-        Metric(
-            'messages lost',
-            sum(c['overflows'] + sum(t['lost'] for t in c['topics'].values()) for c in counts),
-            '',
-            0,
-        ),
-        Metric('largest age of a state sample at its tick', max(c['max_age_ms'] for c in counts), 'ms', 100),
-        Metric(
-            'longest time from exposure to encoded row', max(c['max_encoder_lag_ms'] for c in counts), 'ms'
-        ),
+        Metric('ticks recorded', ticks, ''),
+        Metric('ticks without a camera frame of their own', filled, '', 0.05 * ticks),
+        Metric('messages lost', lost, '', 0),
+        Metric('max age of a state sample at its tick', max_age_ms, 'ms', 100),
+        Metric('max time from exposure to encoded row', max_encoder_lag_ms, 'ms'),
     ]
 
 
 def bag_infos(bags: Path) -> list[dict[str, Any]]:
-    """What each bag says of itself."""
+    """Reads the metadata that the recorder wrote into each bag of a folder."""
     infos = []
     for path in find_bags(bags):
         with EpisodeBag(path) as bag:
@@ -125,55 +123,42 @@ def bag_infos(bags: Path) -> list[dict[str, Any]]:
     return infos
 
 
-def truth_figures(bags: Path, truth_file: Path, embodiment: Embodiment, episodes: int) -> list[Metric]:
-    """The state of each row against the simulator's own state at the row's tick."""
+def truth_metrics(bags: Path, truth_file: Path, embodiment: Embodiment, episodes: int) -> list[Metric]:
+    """Compares the state of each row with the true state of the simulator at the tick of the row."""
     truth = read_truth(truth_file)
-    joints, tcp, delays, parity = [], [], [], 0
+    joints = []
+    tcp = []
+    delays = []
+    differing = 0
     for path in find_bags(bags)[:episodes]:
         with EpisodeBag(path) as bag:
             samples = read_samples(bag, embodiment)
-            live = np.array(
-                [
-                    row.decode().state
-                    for row in bag.messages({ROW_TOPIC: bag.connections(embodiment)[ROW_TOPIC]})
-                ]
-            )
+            rows = bag.messages({ROW_TOPIC: bag.connections(embodiment)[ROW_TOPIC]})
+            live = np.array([row.decode().state for row in rows])
         states = np.array([sample.state for sample in samples])
-        parity += int(np.sum(live != states))
-        joint_errors, tcp_errors, delay_s = _against_truth(
-            np.array([s.tick_ns for s in samples]), states, truth, embodiment
-        )
+        differing += int(np.sum(live != states))
+        ticks_ns = np.array([sample.tick_ns for sample in samples])
+        joint_errors, tcp_errors, delay_s = _compare_with_truth(ticks_ns, states, truth, embodiment)
         joints.append(joint_errors)
         tcp.append(tcp_errors)
         delays.append(delay_s)
+    joint_error_rad = float(np.concatenate(joints).max())
+    tcp_error_mm = float(np.concatenate(tcp).max()) * 1e3
+    delay_ms = float(np.mean(delays)) * 1e3
     return [
-        Metric(
-            'joint error against truth beyond 1 ms of motion, max',
-            float(np.concatenate(joints).max()),
-            'rad',
-            1e-3,
-        ),
-        Metric(
-            'TCP error against truth beyond 1 ms of motion, max',
-            float(np.concatenate(tcp).max()) * 1e3,
-            'mm',
-            0.5,
-        ),
-        Metric('delay of the state behind its stamp, mean', float(np.mean(delays)) * 1e3, 'ms', 1.0),
-        Metric('numbers that differ between live rows and converted rows', parity, '', 0),
+        Metric('joint error against truth beyond 1 ms of motion, max', joint_error_rad, 'rad', 1e-3),
+        Metric('TCP error against truth beyond 1 ms of motion, max', tcp_error_mm, 'mm', 0.5),
+        Metric('delay of the state after its stamp, mean', delay_ms, 'ms', 1.0),
+        Metric('numbers that differ between live rows and converted rows', differing, '', 0),
     ]
 
 
-def _against_truth(
+def _compare_with_truth(
     ticks_ns: np.ndarray, states: Array, truth: np.ndarray, embodiment: Embodiment
 ) -> tuple[Array, Array, float]:
-    origin_ns = int(truth['stamp_ns'][0])
-    times, known = ticks_ns - origin_ns, truth['stamp_ns'] - origin_ns
-
-    def at(column: str) -> Array:
-        return np.column_stack([np.interp(times, known, truth[column][:, joint]) for joint in range(6)])
-
-    positions, velocities = at('joint_positions'), at('joint_velocities')
+    """Joint errors (n, 6) in rad and TCP errors (n,) in m beyond 1 ms of motion, and the mean delay in s."""
+    positions = _interpolate_truth(truth, 'joint_positions', ticks_ns)
+    velocities = _interpolate_truth(truth, 'joint_velocities', ticks_ns)
     measured = states[:, embodiment.state_slices['joint_positions']]
     joint_errors = np.abs(measured - positions) - np.abs(velocities) * _MOTION_S
     poses = np.array([forward(q, TCP_OFFSET) for q in positions])
@@ -184,8 +169,15 @@ def _against_truth(
     return np.maximum(joint_errors, 0), np.maximum(tcp_errors, 0), delay_s
 
 
-def conversion_figures(report: ConversionReport, bags: Path) -> list[Metric]:
-    """SpeedMotion of the conversion, beside the time that only reading the bags takes."""
+def _interpolate_truth(truth: np.ndarray, column: str, ticks_ns: np.ndarray) -> Array:
+    origin_ns = int(truth['stamp_ns'][0])
+    times = ticks_ns - origin_ns
+    known = truth['stamp_ns'] - origin_ns
+    return np.column_stack([np.interp(times, known, truth[column][:, joint]) for joint in range(6)])
+
+
+def conversion_metrics(report: ConversionReport, bags: Path) -> list[Metric]:
+    """Speed of the conversion, compared with the time that reading the bags alone takes."""
     started_s = time.perf_counter()
     for path in find_bags(bags):
         with EpisodeBag(path) as bag:
@@ -199,24 +191,22 @@ def conversion_figures(report: ConversionReport, bags: Path) -> list[Metric]:
     ]
 
 
-def validation_figures(report: ValidationReport) -> list[Metric]:
-    """Findings of the validator."""
+def validation_metrics(report: ValidationReport) -> list[Metric]:
+    """Counts of errors and warnings of the validator."""
     return [
         Metric('validation errors', report.errors, '', 0),
         Metric('validation warnings', report.warnings, ''),
     ]
 
 
-def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath) -> ReplayMatch:
-    """Compares recorded poses (n, 7), row k at k / fps, with a replay whose first action was due at `began_s`.
+def match_replay(recorded: Array, fps: float, start_s: float, replay: TimedPath) -> ReplayMatch:
+    """Compares recorded poses (n, 7), row k at k / fps, with a replay that started at `start_s`.
 
-    The lag is the one, to 1 ms, that makes the mean distance least.
+    The lag is the one that minimises the mean distance, with a resolution of 1 ms.
     """
-    due_s = began_s + np.arange(len(recorded)) / fps
+    due_s = start_s + np.arange(len(recorded)) / fps
     lags_s = np.arange(0.0, _MAX_LAG_S, 1e-3)
-    costs = [
-        np.linalg.norm(_positions_at(replay, due_s + lag) - recorded[:, :3], axis=1).mean() for lag in lags_s
-    ]
+    costs = [_mean_distance(recorded, _positions_at(replay, due_s + lag)) for lag in lags_s]
     lag_s = float(lags_s[int(np.argmin(costs))])
     replayed = np.array([_pose_at(replay, t) for t in due_s + lag_s])
     return ReplayMatch(
@@ -228,29 +218,22 @@ def match_replay(recorded: Array, fps: float, began_s: float, replay: TimedPath)
     )
 
 
-def replay_figures(match: ReplayMatch, placed: bool) -> list[Metric]:
-    """How well the converted actions moved the arm along the recorded path."""
+def replay_metrics(match: ReplayMatch, placed: bool) -> list[Metric]:
+    """How closely the converted actions moved the arm along the recorded path."""
+    mean_mm = float(match.distances_m.mean()) * 1e3
+    p95_mm = float(np.quantile(match.distances_m, 0.95)) * 1e3
+    mean_deg = float(np.degrees(match.angles_rad.mean()))
     return [
         Metric('constant lag of the replay', match.lag_s * 1e3, 'ms'),
-        Metric(
-            'replayed against recorded TCP path, mean distance',
-            float(match.distances_m.mean()) * 1e3,
-            'mm',
-            3.0,
-        ),
-        Metric(
-            'replayed against recorded TCP path, 95th percentile',
-            float(np.quantile(match.distances_m, 0.95)) * 1e3,
-            'mm',
-        ),
-        Metric(
-            'replayed against recorded TCP attitude, mean angle',
-            float(np.degrees(match.angles_rad.mean())),
-            'deg',
-            1.0,
-        ),
+        Metric('replayed against recorded TCP path, mean distance', mean_mm, 'mm', 3.0),
+        Metric('replayed against recorded TCP path, 95th percentile', p95_mm, 'mm'),
+        Metric('replayed against recorded TCP orientation, mean angle', mean_deg, 'deg', 1.0),
         Metric('replays that did not place the cube in the bin', float(not placed), '', 0),
     ]
+
+
+def _mean_distance(recorded: Array, positions: Array) -> float:
+    return float(np.linalg.norm(positions - recorded[:, :3], axis=1).mean())
 
 
 def _positions_at(path: TimedPath, times_s: Array) -> Array:
@@ -259,7 +242,7 @@ def _positions_at(path: TimedPath, times_s: Array) -> Array:
 
 def _pose_at(path: TimedPath, time_s: float) -> Array:
     after = int(np.clip(np.searchsorted(path.times_s, time_s), 1, len(path.times_s) - 1))
-    start_s, end_s = path.times_s[after - 1], path.times_s[after]
-    return interpolate_pose(
-        path.poses[after - 1], path.poses[after], float(np.clip((time_s - start_s) / (end_s - start_s), 0, 1))
-    )
+    start_s = path.times_s[after - 1]
+    end_s = path.times_s[after]
+    share = float(np.clip((time_s - start_s) / (end_s - start_s), 0, 1))
+    return interpolate_pose(path.poses[after - 1], path.poses[after], share)

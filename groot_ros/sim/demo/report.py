@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""report.html of the demo: figures, plots and frames in one file without links to elsewhere."""
+"""report.html of the demo: metrics, plots and images in one file without external links."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,29 +22,30 @@ from groot_ros.sim.demo.metrics import Metric, ReplayMatch, dataset_episode
 from groot_ros.video.mp4 import read_frames
 
 _FRAMES = 6
-_RECORDED, _REPLAYED = '#2f6fb0', '#d1662a'
+_RECORDED_COLOUR = '#2f6fb0'
+_REPLAYED_COLOUR = '#d1662a'
 
 
 @dataclass
 class DemoResult:
-    """What the report shows."""
+    """What the report of the demo shows."""
 
     bags: Path
     dataset: Path
     embodiment: Embodiment
-    figures: list[Metric]
+    metrics: list[Metric]
     replay: ReplayMatch
     replayed_episode: int
     seconds: float
 
 
 def write_report(result: DemoResult, path: Path) -> None:
-    """Writes one HTML file."""
+    """Writes the report as one HTML file."""
     episodes = [_episode(result, index, bag) for index, bag in enumerate(find_bags(result.bags))]
     html = render_report(
         'sim/demo/report.html.j2',
-        good=all(figure.good for figure in result.figures),
-        figures=[_shown(figure) for figure in result.figures],
+        good=all(metric.good for metric in result.metrics),
+        metrics=[_format_metric(metric) for metric in result.metrics],
         episodes=episodes,
         fps=f'{result.embodiment.fps:g}',
         replayed=result.replayed_episode,
@@ -57,15 +58,15 @@ def write_report(result: DemoResult, path: Path) -> None:
     path.write_text(html)
 
 
-def number_text(value: float) -> str:
-    """Four significant digits, whole numbers as such."""
+def format_number(value: float) -> str:
+    """Formats a number with four significant digits, and a whole number without decimals."""
     return f'{value:.0f}' if float(value).is_integer() else f'{value:.4g}'
 
 
-def _shown(figure: Metric) -> dict[str, Any]:
-    unit = f' {figure.unit}' if figure.unit else ''
-    bound = '' if figure.bound is None else f'≤ {number_text(figure.bound)}{unit}'
-    return {**figure.as_dict(), 'shown': f'{number_text(figure.value)}{unit}', 'bound_shown': bound}
+def _format_metric(metric: Metric) -> dict[str, Any]:
+    unit = f' {metric.unit}' if metric.unit else ''
+    bound = '' if metric.bound is None else f'≤ {format_number(metric.bound)}{unit}'
+    return {**metric.as_dict(), 'shown': f'{format_number(metric.value)}{unit}', 'bound_shown': bound}
 
 
 def _episode(result: DemoResult, index: int, path: Path) -> dict[str, Any]:
@@ -85,21 +86,25 @@ def _episode(result: DemoResult, index: int, path: Path) -> dict[str, Any]:
 
 
 def _frame_strip(video: Path, rows: int) -> str:
-    """Six frames, evenly spaced."""
-    return frame_strip(list(read_frames(video, np.linspace(0, rows - 1, _FRAMES).astype(int).tolist())))
+    indices = np.linspace(0, rows - 1, _FRAMES).astype(int).tolist()
+    return frame_strip(list(read_frames(video, indices)))
 
 
 def _path_plot(match: ReplayMatch, fps: float) -> str:
     figure, axes = plt.subplots(2, 2, figsize=(11, 6.2), layout='constrained')
     times_s = np.arange(len(match.recorded)) / fps
     for axis, (panel, name) in enumerate(zip(axes.flat, 'xyz', strict=False)):
-        panel.plot(times_s, match.recorded[:, axis], color=_RECORDED, linewidth=2.5, label='recorded')
+        panel.plot(times_s, match.recorded[:, axis], color=_RECORDED_COLOUR, linewidth=2.5, label='recorded')
         panel.plot(
-            times_s, match.replayed[:, axis], color=_REPLAYED, linewidth=1.2, label='replayed, lag removed'
+            times_s,
+            match.replayed[:, axis],
+            color=_REPLAYED_COLOUR,
+            linewidth=1.2,
+            label='replayed, lag removed',
         )
         panel.set(ylabel=f'TCP {name} in base [m]', xlabel='time [s]')
     axes[0, 0].legend(frameon=False)
-    axes[1, 1].plot(times_s, match.distances_m * 1e3, color=_REPLAYED)
+    axes[1, 1].plot(times_s, match.distances_m * 1e3, color=_REPLAYED_COLOUR)
     axes[1, 1].set(ylabel='distance [mm]', xlabel='time [s]', ylim=(0, None))
     return plot(figure)
 
@@ -108,13 +113,13 @@ def _rate_plot(result: DemoResult) -> str:
     figure, (intervals, ages) = plt.subplots(1, 2, figsize=(11, 3.2), layout='constrained')
     for path in find_bags(result.bags):
         with EpisodeBag(path) as bag:
-            rows = [
-                message.decode()
-                for message in bag.messages({ROW_TOPIC: bag.connections(result.embodiment)[ROW_TOPIC]})
-            ]
+            messages = bag.messages({ROW_TOPIC: bag.connections(result.embodiment)[ROW_TOPIC]})
+            rows = [message.decode() for message in messages]
         ticks_s = np.array([header_stamp_ns(row) / 1e9 for row in rows])
-        intervals.plot(ticks_s[1:] - ticks_s[0], np.diff(ticks_s) * 1e3, label=path.name, linewidth=1)
-        ages.plot(ticks_s - ticks_s[0], np.max([row.ages for row in rows], axis=1) * 1e3, linewidth=1)
+        times_s = ticks_s - ticks_s[0]
+        max_ages_s = np.max([row.ages for row in rows], axis=1)
+        intervals.plot(times_s[1:], np.diff(ticks_s) * 1e3, label=path.name, linewidth=1)
+        ages.plot(times_s, max_ages_s * 1e3, linewidth=1)
     period_ms = 1e3 / result.embodiment.fps
     intervals.set(ylabel='interval between ticks [ms]', xlabel='time [s]', ylim=(0, 2.2 * period_ms))
     intervals.legend(frameon=False, fontsize=8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`groot-ros demo`: runs the whole loop in the simulated cell and judges it. Called by cli/demo.py only."""
+"""`groot-ros demo`: runs the whole loop in the simulated cell and checks the result."""
 
 import json
 import os
@@ -30,33 +30,35 @@ from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.sim.demo.metrics import (
     Metric,
     TimedPath,
-    conversion_figures,
+    conversion_metrics,
     dataset_episode,
-    dataset_figures,
+    dataset_metrics,
     match_replay,
-    recording_figures,
-    replay_figures,
-    truth_figures,
-    validation_figures,
+    recording_metrics,
+    replay_metrics,
+    truth_metrics,
+    validation_metrics,
 )  # fmt: skip
-from groot_ros.sim.demo.report import DemoResult, number_text, write_report
+from groot_ros.sim.demo.report import DemoResult, format_number, write_report
 from groot_ros.sim.scripted_operator import cube_in_bin, grasp_yaw
 from groot_ros.sim.test_interface import CellHooks
 
-_EPISODE_S, _REPLAY_S, _SERVICE_S = 60.0, 90.0, 30.0
-_REPLAYED = 0
+_EPISODE_S = 60.0
+_REPLAY_S = 90.0
+_SERVICE_S = 30.0
+_REPLAYED_EPISODE = 0
 _MARKER = '.groot_ros_demo'
 _SETTLE_S = 1.0
 
 
 @dataclass
-class Watcher:
-    """What the demo hears from the cell while it waits."""
+class DemoMonitor:
+    """What the demo receives from the nodes while it waits."""
 
     node: Node
     cell: ProcessGroup
     embodiment: Embodiment
-    flowing: bool = False
+    all_streams_arrive: bool = False
     saved: int = 0
     recording: bool = False
     policy: PolicyStatus = field(default_factory=PolicyStatus)
@@ -64,28 +66,29 @@ class Watcher:
     poses: list[tuple[int, Array]] = field(default_factory=list)
 
     def listen(self) -> None:
-        """Subscribes to what a stage needs."""
+        """Subscribes to the status of the recorder and of the policy server."""
         self.node.create_subscription(EpisodeStatus, 'episode_status', self._on_status, STATUS_QOS)
         self.node.create_subscription(PolicyStatus, 'policy_status', self._on_policy, STATUS_QOS)
 
     def listen_to_motion(self) -> None:
-        """Subscribes to the replayed motion."""
+        """Subscribes to the motion of the arm and to its commands."""
         self.node.create_subscription(PoseStamped, 'tcp_pose', self._on_pose, STREAM_QOS)
         self.node.create_subscription(TcpDelta, 'policy/tcp_delta', self._on_delta, COMMAND_QOS)
 
     def wait(self, until, timeout_s: float, what: str) -> None:
-        """Spins until a condition holds. Raises GrootRosError after `timeout_s`, or when a process ends."""
+        """Spins until a condition is true.
+
+        Raises GrootRosError after `timeout_s`, or when a process ends.
+        """
         deadline_s = time.monotonic() + timeout_s
         while not until():
             rclpy.spin_once(self.node, timeout_sec=0.1)
             self.cell.check()
             if time.monotonic() > deadline_s:
-                raise GrootRosError(
-                    f'{what} did not happen within {timeout_s:.0f} s: look at the messages above.'
-                )
+                raise GrootRosError(f'{what} did not happen within {timeout_s:.0f} s: see the output above.')
 
     def enable(self, service: str) -> None:
-        """Calls an enable service until the answer is yes."""
+        """Calls an enable service until it succeeds."""
         client = self.node.create_client(SetBool, service)
         self.wait(lambda: client.service_is_ready(), _SERVICE_S, f'The service {service}')
         answers: list[Any] = []
@@ -95,12 +98,13 @@ class Watcher:
                 answers.append(client.call_async(SetBool.Request(data=True)))
             return answers[-1].done() and answers[-1].result().success
 
-        self.wait(accepted, _SERVICE_S, f'A yes of {service}')
+        self.wait(accepted, _SERVICE_S, f'Success of {service}')
 
     def _on_status(self, message: EpisodeStatus) -> None:
-        self.saved, self.recording = message.saved, message.state == EpisodeStatus.RECORDING
+        self.saved = message.saved
+        self.recording = message.state == EpisodeStatus.RECORDING
         needed = self.embodiment.required_topics
-        self.flowing = all(stream.rate > 0 for stream in message.streams if stream.topic in needed)
+        self.all_streams_arrive = all(stream.rate > 0 for stream in message.streams if stream.topic in needed)
 
     def _on_policy(self, message: PolicyStatus) -> None:
         self.policy = message
@@ -109,55 +113,65 @@ class Watcher:
         self.poses.append((header_stamp_ns(message), pose_from_msg(message)))
 
     def _on_delta(self, message: TcpDelta) -> None:
-        if self.policy.state == PolicyStatus.RUNNING and not self.policy.reason and not self.first_delta_ns:
+        is_running = self.policy.state == PolicyStatus.RUNNING and not self.policy.reason
+        if is_running and not self.first_delta_ns:
             self.first_delta_ns = header_stamp_ns(message)
 
 
 def run_demo(output: Path, episodes: int, host: str) -> int:
-    """Runs every stage; 0 when every figure keeps its bound."""
+    """Runs every stage of the demo. Returns 0 when every metric is within its bound, else 1."""
     started_s = time.monotonic()
     embodiment = load_embodiment(DEFAULT_EMBODIMENT)
     _prepare(output)
-    # A domain of its own, on this machine only: the demo must not hear or move a real robot in the lab.
+    # A ROS domain of its own, on this machine only, so that the demo cannot move a real robot.
     os.environ.setdefault('ROS_DOMAIN_ID', str(50 + os.getpid() % 50))
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     options = Options(
-        sim=True, robot_ip=host, output_dir=str(output / 'episodes'), episodes=episodes, truth=str(output / 'truth.bin'),
-        dataset=str(output / 'dataset'), episode=_REPLAYED, params_file=str(share_directory() / 'config' / 'demo.yaml'),
-    )  # fmt: skip
+        sim=True,
+        robot_ip=host,
+        output_dir=str(output / 'episodes'),
+        episodes=episodes,
+        truth=str(output / 'truth.bin'),
+        dataset=str(output / 'dataset'),
+        episode=_REPLAYED_EPISODE,
+        params_file=str(share_directory() / 'config' / 'demo.yaml'),
+    )
     rclpy.init(args=[])
     try:
         with ProcessGroup('collect', options, quiet=True) as cell:
-            figures, replay = _run_stages(
-                Watcher(rclpy.create_node('demo'), cell, embodiment), options, embodiment, output
+            metrics, replay = _run_stages(
+                DemoMonitor(rclpy.create_node('demo'), cell, embodiment), options, embodiment, output
             )
     finally:
         rclpy.try_shutdown()
-    _stage('cell down, judging')
-    figures += truth_figures(output / 'episodes', output / 'truth.bin', embodiment, episodes)
+    _stage('cell stopped, comparing with the ground truth')
+    metrics += truth_metrics(output / 'episodes', output / 'truth.bin', embodiment, episodes)
     result = DemoResult(
         output / 'episodes',
         output / 'dataset',
         embodiment,
-        figures,
+        metrics,
         replay,
-        _REPLAYED,
+        _REPLAYED_EPISODE,
         time.monotonic() - started_s,
     )
     return _conclude(result, output)
 
 
 def _prepare(output: Path) -> None:
-    """Empties a folder that an earlier demo made, known by its marker. Raises GrootRosError for any other that is not empty."""
+    """Creates the output folder, or empties it when an earlier demo made it.
+
+    Raises GrootRosError for any other folder that is not empty.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
         if any(output.iterdir()) and not (output / _MARKER).exists():
             raise GrootRosError(
-                f'{output} is not empty and no earlier demo made it: choose another --output.'
+                f'{output} is not empty and was not made by an earlier demo: choose another --output.'
             )
         for name in ('episodes', 'dataset'):
             shutil.rmtree(output / name, ignore_errors=True)
-        for name in ('truth.bin', 'figures.json', 'report.html'):
+        for name in ('truth.bin', 'metrics.json', 'report.html'):
             (output / name).unlink(missing_ok=True)
         (output / _MARKER).touch()
     except OSError as error:
@@ -167,42 +181,42 @@ def _prepare(output: Path) -> None:
 
 
 def _run_stages(
-    watcher: Watcher, options: Options, embodiment: Embodiment, output: Path
+    monitor: DemoMonitor, options: Options, embodiment: Embodiment, output: Path
 ) -> tuple[list[Metric], Any]:
-    watcher.listen()
-    watcher.wait(lambda: watcher.flowing, _SERVICE_S, 'The start of every stream')
+    monitor.listen()
+    monitor.wait(lambda: monitor.all_streams_arrive, _SERVICE_S, 'The start of all topics')
     _stage('cell up')
-    watcher.enable('ur5e_driver/enable')
+    monitor.enable('ur5e_driver/enable')
     hooks = CellHooks(options.robot_ip)
-    cubes = _record(watcher, hooks, options.episodes)
-    watcher.cell.stop_process('teleop')
+    cubes = _record(monitor, hooks, options.episodes)
+    monitor.cell.stop_process('teleop')
     conversion, validation = _convert(options, embodiment)
-    figures = [
-        *recording_figures(output / 'episodes'),
-        *dataset_figures(output / 'dataset', embodiment, conversion.episodes),
-        *conversion_figures(conversion, output / 'episodes'),
-        *validation_figures(validation),
+    metrics = [
+        *recording_metrics(output / 'episodes'),
+        *dataset_metrics(output / 'dataset', embodiment, conversion.episodes),
+        *conversion_metrics(conversion, output / 'episodes'),
+        *validation_metrics(validation),
     ]
-    replay, placed = _replay(watcher, hooks, options, embodiment, cubes[_REPLAYED])
-    figures += replay_figures(replay, placed)
+    replay, placed = _replay(monitor, hooks, options, embodiment, cubes[_REPLAYED_EPISODE])
+    metrics += replay_metrics(replay, placed)
     lateness = hooks.call('lateness_ms')
-    figures.append(Metric('lateness of the simulated controller, 99th percentile', lateness[2], 'ms'))
-    return figures, replay
+    metrics.append(Metric('lateness of the simulated controller, 99th percentile', lateness[2], 'ms'))
+    return metrics, replay
 
 
-def _record(watcher: Watcher, hooks: CellHooks, episodes: int) -> list[Array]:
-    """Waits for the scripted episodes; returns where the cube lay when each began."""
+def _record(monitor: DemoMonitor, hooks: CellHooks, episodes: int) -> list[Array]:
+    """Waits for the scripted episodes. Returns the pose (7,) of the cube at the start of each."""
     cubes = []
     for index in range(episodes):
-        watcher.wait(lambda: watcher.recording, _EPISODE_S, f'The start of episode {index}')
+        monitor.wait(lambda: monitor.recording, _EPISODE_S, f'The start of episode {index}')
         cubes.append(hooks.cube_pose())
-        watcher.wait(lambda index=index: watcher.saved > index, _EPISODE_S, f'The end of episode {index}')
+        monitor.wait(lambda index=index: monitor.saved > index, _EPISODE_S, f'The end of episode {index}')
         _stage(f'episode {index + 1} of {episodes} recorded')
     return cubes
 
 
 def _convert(options: Options, embodiment: Embodiment) -> tuple[ConversionReport, ValidationReport]:
-    # A laptop that renders and records at once may miss frames: the figures below judge them.
+    # A laptop that renders and records at once may miss frames. The metrics report them.
     report = convert(
         [Path(options.output_dir)], Path(options.dataset), embodiment, ConversionOptions(keep_failed=True)
     )
@@ -215,56 +229,67 @@ def _convert(options: Options, embodiment: Embodiment) -> tuple[ConversionReport
 
 
 def _replay(
-    watcher: Watcher, hooks: CellHooks, options: Options, embodiment: Embodiment, cube: Array
+    monitor: DemoMonitor, hooks: CellHooks, options: Options, embodiment: Embodiment, cube: Array
 ) -> tuple[Any, bool]:
-    """Puts the cube back and plays the dataset's actions; returns the match of paths and whether the cube is in the bin."""
+    """Puts the cube back and replays the actions of the dataset.
+
+    Returns the comparison of the paths and whether the cube is in the bin.
+    """
     hooks.place_cube(float(cube[0]), float(cube[1]), grasp_yaw(cube))
     policy = next(
         process for process in build_processes('deploy', options) if process.executable == 'policy_server'
     )
-    watcher.cell.start(policy)
-    watcher.listen_to_motion()
-    watcher.wait(lambda: bool(watcher.policy.policy), _SERVICE_S, 'The start of policy_server')
-    watcher.enable('ur5e_driver/enable')
-    watcher.wait(
-        lambda: watcher.policy.state == PolicyStatus.READY, _SERVICE_S, 'The readiness of policy_server'
+    monitor.cell.start(policy)
+    monitor.listen_to_motion()
+    monitor.wait(lambda: bool(monitor.policy.policy), _SERVICE_S, 'The start of policy_server')
+    monitor.enable('ur5e_driver/enable')
+    monitor.wait(
+        lambda: monitor.policy.state == PolicyStatus.READY, _SERVICE_S, 'The readiness of policy_server'
     )
-    watcher.enable('policy_server/enable')
-    watcher.wait(
-        lambda: watcher.policy.state in (PolicyStatus.DONE, PolicyStatus.STOPPED),
+    monitor.enable('policy_server/enable')
+    monitor.wait(
+        lambda: monitor.policy.state in (PolicyStatus.DONE, PolicyStatus.STOPPED),
         _REPLAY_S,
         'The end of the replay',
     )
-    if watcher.policy.state != PolicyStatus.DONE:
-        raise GrootRosError(f'The replay was stopped before its end: {watcher.policy.reason}.')
+    if monitor.policy.state != PolicyStatus.DONE:
+        raise GrootRosError(f'The replay was stopped before its end: {monitor.policy.reason}.')
     settled_s = time.monotonic() + _SETTLE_S
-    watcher.wait(lambda: time.monotonic() > settled_s, 2 * _SETTLE_S, 'The end of the motion')
-    recorded = dataset_episode(Path(options.dataset), _REPLAYED)[STATE_COLUMN][:, embodiment.pose_part]
-    origin_ns = watcher.first_delta_ns
-    times_s = np.array([(stamp_ns - origin_ns) / 1e9 for stamp_ns, _ in watcher.poses])
+    monitor.wait(lambda: time.monotonic() > settled_s, 2 * _SETTLE_S, 'The end of the motion')
+    recorded = dataset_episode(Path(options.dataset), _REPLAYED_EPISODE)[STATE_COLUMN][
+        :, embodiment.pose_part
+    ]
+    origin_ns = monitor.first_delta_ns
+    times_s = np.array([(stamp_ns - origin_ns) / 1e9 for stamp_ns, _ in monitor.poses])
     match = match_replay(
-        recorded, embodiment.fps, 0.0, TimedPath(times_s, np.array([pose for _, pose in watcher.poses]))
+        recorded, embodiment.fps, 0.0, TimedPath(times_s, np.array([pose for _, pose in monitor.poses]))
     )
-    _stage(f'episode {_REPLAYED} replayed')
+    _stage(f'episode {_REPLAYED_EPISODE} replayed')
     return match, cube_in_bin(hooks.cube_pose())
 
 
 def _conclude(result: DemoResult, output: Path) -> int:
-    """Prints the table, writes figures.json and report.html, and returns the exit code."""
-    (output / 'figures.json').write_text(
-        json.dumps([figure.as_dict() for figure in result.figures], indent=2) + '\n'
-    )
+    """Prints the table, writes metrics.json and report.html, and returns the exit code."""
+    entries = [metric.as_dict() for metric in result.metrics]
+    (output / 'metrics.json').write_text(json.dumps(entries, indent=2) + '\n')
     write_report(result, output / 'report.html')
     print()
-    for figure in result.figures:
-        bound = '' if figure.bound is None else f'<= {number_text(figure.bound)}'
-        verdict = '' if figure.bound is None else ('good' if figure.good else 'BAD')
-        print(f'  {figure.name:60} {number_text(figure.value):>10} {figure.unit:4} {bound:>10}  {verdict}')
-    print(f'\n{output / "report.html"} and {output / "figures.json"} written after {result.seconds:.0f} s.')
-    bad = [figure.name for figure in result.figures if not figure.good]
+    for metric in result.metrics:
+        print(_format_row(metric))
+    print(f'\n{output / "report.html"} and {output / "metrics.json"} written after {result.seconds:.0f} s.')
+    bad = [metric.name for metric in result.metrics if not metric.good]
     if bad:
         print(f'error: worse than its bound: {"; ".join(bad)}', file=sys.stderr)
     return 1 if bad else 0
+
+
+def _format_row(metric: Metric) -> str:
+    row = f'  {metric.name:60} {format_number(metric.value):>10} {metric.unit:4}'
+    if metric.bound is None:
+        return row
+    verdict = 'good' if metric.good else 'BAD'
+    bound = f'<= {format_number(metric.bound)}'
+    return f'{row} {bound:>10}  {verdict}'
 
 
 def _stage(text: str) -> None:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Behaviour of the control script that ur_rtde uploads."""
+"""What the numbered commands of the control script of ur_rtde do."""
