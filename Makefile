@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo and make test do all the set-up themselves.
 PYTHON := .venv/bin/python
+# Where ROS 2 is sourced, the loader must find the libraries of the messages that the set-up builds into .venv.
+ifdef ROS_DISTRO
+export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
+export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
+endif
 
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test lint bench docs test-robot-env clean
 
 help:
 	@echo 'make demo    the whole loop in the simulated cell: record, convert, validate, replay, report'
 	@echo 'make test    linters and tests'
 	@echo 'make bench   benchmarks, results in benchmark/results'
 	@echo 'make docs    reference pages from the code, and the site in build/site'
-	@echo 'make setup   only the set-up, in .venv'
+	@echo 'make setup   only the set-up, in .venv; where ROS 2 is sourced, over its Python packages'
+	@echo 'make test-robot-env   tries the set-up for a robot on a stand-in for Ubuntu 24.04; needs a Python 3.12'
 	@echo 'make clean   removes what was built and made'
 
 setup:
@@ -29,10 +35,17 @@ test: lint
 bench: setup
 	@$(PYTHON) benchmark/run_all.py
 
-docs: setup
+docs: setup build/docs/made
 	@$(PYTHON) scripts/make_reference.py
-	@[ -x build/docs/bin/mkdocs ] || { python3 -m venv build/docs && build/docs/bin/pip install -qq -r requirements-docs.txt; }
 	@NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict --quiet
+
+build/docs/made: requirements-docs.txt
+	@python3 -m venv --clear build/docs
+	@build/docs/bin/python -m pip install -qq --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
+
+test-robot-env:
+	@scripts/test_robot_env.sh
 
 clean:
 	rm -rf .venv build demo_output benchmark/results

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""pip install on a workstation without ROS: converter, validator and the rest of what imports no ROS. On a robot, use colcon."""
+"""pip install on a workstation without ROS: the converter, the validator and all else that imports no ROS.
+
+On a robot, use `make setup` and colcon.
+"""
 
 from glob import glob
 

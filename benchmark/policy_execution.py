@@ -80,7 +80,7 @@ def cell(truth: Path) -> Iterator[Commander]:
     ]
     commander = Commander()
     try:
-        CellHooks(HOST, patience_s=60.0).close()
+        CellHooks(HOST, timeout_s=60.0).close()
         # The limits of silence are for a shared machine, as in config/demo.yaml.
         processes += [
             node('ur5e_driver', robot_ip=HOST, command_timeout_s=0.6, max_command_age_s=0.5),
