@@ -114,6 +114,10 @@ def test_launch_arguments_and_parameters_exist(page):
     assert set(re.findall(r'(?<![\w.])([a-z_0-9]+):=', page.read_text())) <= known
 
 
+def keys_of(*models):
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
+
+
 def documented_names():
     """Every name with a unit, and every service of a node, that a page writes as code."""
     text = '\n'.join(text_outside_code(page) for page in WRITTEN if page.parent.name != 'reference')
@@ -144,9 +148,7 @@ def test_topics_and_services_named_in_the_pages_exist():
 
 def test_the_embodiment_page_describes_every_key():
     page = (DOCS / 'reference' / 'embodiment.md').read_text()
-    keys = {
-        name for model in (Embodiment, StateField, ActionField, CameraField) for name in model.model_fields
-    }
+    keys = keys_of(Embodiment, StateField, ActionField, CameraField)
     assert {key for key in keys if f'`{key}`' not in page} == set()
 
 
