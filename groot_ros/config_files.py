@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The user's YAML files: read and checked, with errors that name the file and the key that is wrong."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from groot_ros.errors import GrootRosError
 
-Model = TypeVar('Model', bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar('Model', bound='BaseModel')
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -38,6 +42,8 @@ def parse_yaml(text: str, what: str) -> Any:
 
 def checked(model: type[Model], values: Any, what: str) -> Model:
     """The values as a model. Raises GrootRosError with `what` and the first key that is wrong."""
+    from pydantic import ValidationError  # `ros2 launch` imports this module where there is no pydantic 2
+
     try:
         return model.model_validate(values)
     except ValidationError as error:

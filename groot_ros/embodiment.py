@@ -5,15 +5,14 @@ Everything that needs a layout reads it here.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from groot_ros.config_files import checked, parse_yaml, read_yaml
-from groot_ros.errors import GrootRosError, choose
-from groot_ros.resources import share_directory
+from groot_ros.embodiment_file import embodiment_path, with_bases
+from groot_ros.errors import GrootRosError
 
 _FIELD_SIZES = {'pose': 7, 'quaternion': 4}
 OUTCOME = 'outcome'
@@ -322,57 +321,15 @@ def load_embodiment(name_or_path: str) -> Embodiment:
     A file with `base: NAME` takes everything from that embodiment and changes what it names: entries of
     state, action and cameras by their `name`.
     """
-    path = _path_of(name_or_path)
-    return _embodiment(read_yaml(path, 'The embodiment'), f'The embodiment {path}')
+    path = embodiment_path(name_or_path)
+    what = f'The embodiment {path}'
+    return checked(Embodiment, with_bases(read_yaml(path, 'The embodiment'), what), what)
 
 
 def parse_embodiment(text: str, where: str) -> Embodiment:
     """The embodiment of a YAML text. `where` names it in the GrootRosError that is raised for a wrong one."""
     what = f'The embodiment {where}'
-    return _embodiment(parse_yaml(text, what), what)
-
-
-def _embodiment(values: Any, what: str) -> Embodiment:
-    bases: list[str] = []
-    while isinstance(values, dict) and 'base' in values:
-        base = str(values.pop('base'))
-        if base in bases:
-            raise GrootRosError(f'{what} is its own base, through {base}: remove one of the `base` keys.')
-        bases.append(base)
-        values = _merged(read_yaml(_path_of(base), 'The embodiment'), values)
-    return checked(Embodiment, values, what)
-
-
-def _path_of(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if path.suffix in ('.yaml', '.yml'):
-        return path
-    folder = share_directory() / 'config' / 'embodiments'
-    names = sorted(file.stem for file in folder.glob('*.yaml'))
-    choose('embodiment', name_or_path, names, 'or give the path of a YAML file')
-    return folder / f'{name_or_path}.yaml'
-
-
-def _merged(base: Any, changes: Any) -> Any:
-    """`base` with the values of `changes`.
-
-    Mappings are merged, entries of lists by their `name`; anything else is replaced.
-    """
-    if isinstance(base, dict) and isinstance(changes, dict):
-        changed = {key: _merged(base.get(key), value) for key, value in changes.items()}
-        return {**base, **changed}
-    if _has_named_entries(base) and _has_named_entries(changes):
-        merged = {entry['name']: entry for entry in base}
-        for entry in changes:
-            merged[entry['name']] = _merged(merged.get(entry['name']), entry)
-        return list(merged.values())
-    return changes
-
-
-def _has_named_entries(value: Any) -> bool:
-    if not isinstance(value, list) or not value:
-        return False
-    return all(isinstance(entry, dict) and 'name' in entry for entry in value)
+    return checked(Embodiment, with_bases(parse_yaml(text, what), what), what)
 
 
 def _slices(fields: Iterable[StateField | ActionField]) -> dict[str, slice]:

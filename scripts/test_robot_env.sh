@@ -37,6 +37,7 @@ if [ ! -e "$root/made" ]; then
   "$system" -m venv --without-pip "$ros"
   grep '^ros-' requirements.txt | grep -v bootstrapper > "$root/ros.txt"
   pip --python "$ros/bin/python" install -qq --no-deps -r "$root/ros.txt"
+  rm "$ros"/bin/python*  # /opt/ros/jazzy/bin has none, and CMake would take it
   pip freeze > "$root/system_packages.txt"
   touch "$root/made"
 fi
@@ -68,4 +69,7 @@ export PYTHONDONTWRITEBYTECODE=1
 "$source_dir/.venv/bin/python" "$checkout/scripts/check_robot_env.py" "$workspace"
 pip freeze | diff "$root/system_packages.txt" - || { echo 'error: the packages of the system changed.' >&2; exit 1; }
 "$system" -c 'import numpy, scipy.spatial; assert numpy.__version__ == "1.26.4"'
+"$system" -c 'from groot_ros.bringup.profiles import Options, build_processes
+build_processes("record", Options(sim=True))'
+say 'a launch description needs no library of .venv'
 say 'the set-up for a robot works'

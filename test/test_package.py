@@ -3,6 +3,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 import xml.etree.ElementTree as ElementTree
@@ -122,3 +123,31 @@ def test_all_versions_of_the_package_are_the_same():
 def test_ruff_and_the_oldest_python_agree():
     target = tomllib.loads((CHECKOUT / 'pyproject.toml').read_text())['tool']['ruff']['target-version']
     assert f"python_requires='>={target[2]}.{target[3:]}'" in (CHECKOUT / 'setup.py').read_text()
+
+
+LAUNCH_SCRIPT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split('.')[0] in {absent}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuse())
+from groot_ros.bringup.profiles import PROFILES, Options, build_processes, parameter_files
+options = Options(sim=True, dataset='x')
+for profile in PROFILES:
+    for process in build_processes(profile, options):
+        parameter_files(process, options)
+"""
+
+
+def test_launch_files_need_no_library_of_the_virtual_environment():
+    """`ros2 launch` runs with the Python of the system; only the nodes that it starts have the .venv."""
+    absent = {name for name in IMPORTS if not is_ros(name) and name not in ROSDEP_KEYS}
+    script = LAUNCH_SCRIPT.replace('{absent}', repr(absent))
+    done = subprocess.run(
+        [sys.executable, '-c', script], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from groot_ros.embodiment import load_embodiment
+from groot_ros.embodiment_file import camera_topics
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
@@ -126,8 +126,8 @@ def _drivers(options: Options) -> list[Process]:
 def _cameras(options: Options) -> list[Process]:
     """One driver per camera of the embodiment. NAME/left/image and NAME/right/image belong to one camera."""
     eyes: dict[str, list[str]] = {}
-    for camera in load_embodiment(options.embodiment).cameras:
-        name, *rest = camera.topic.split('/')
+    for topic in camera_topics(options.embodiment):
+        name, *rest = topic.split('/')
         eyes.setdefault(name, []).extend(rest[:-1])
     source = options.camera or ('sim' if options.sim else 'sdk')
     processes = []
