@@ -200,7 +200,7 @@ def path_errors(
 def stamp_jitter() -> list[tuple[str, float, str]]:
     """Arrival of the state against the robot's clock, before and after the filter."""
     records: list[np.void] = []
-    settings = vars(Ur5eSettings(host=HOST))
+    settings = vars(Ur5eSettings(robot_ip=HOST))
     child = WorkerProcess(
         'groot_ros.hardware.ur5e.state_process',
         settings,

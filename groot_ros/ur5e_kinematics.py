@@ -21,6 +21,8 @@ JOINT_NAMES = (
     'wrist_3_joint',
 )
 JOINT_LIMIT_RAD = 2 * pi
+DEFAULT_TCP_OFFSET = np.array([0.0, 0.0, 0.174, 0.0, 0.0, 0.0])
+"""Flange to the fingertips of a Robotiq 2F-85: UR's x y z rx ry rz in m and rad."""
 
 # https://www.universal-robots.com/articles/ur/application-installation/dh-parameters-for-calculations-of-kinematics-and-dynamics/
 DH_A_M = (0.0, -0.425, -0.3922, 0.0, 0.0, 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gripper behind both of its connections: the URCap's socket of the simulated cell, and a Modbus RTU slave on a pseudo-terminal."""
+"""The gripper through both connections: the simulated cell's URCap, and a Modbus slave on a pseudo-terminal."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from groot_ros.hardware.robotiq.urcap import UrcapSocket
 
 
 class ModbusSlave:
-    """A 2F gripper as the bytes on an RS-485 line show it: function codes 4, 16 and 23, registers 1000 and 2000."""
+    """A 2F gripper on an RS-485 line: function codes 4, 16 and 23, registers 1000 and 2000."""
 
     def __init__(self) -> None:
         self.line, far = pty.openpty()

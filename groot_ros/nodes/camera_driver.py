@@ -24,7 +24,7 @@ _CLOSE_S = 3.0
 PARAMETERS = {
     'camera_name': ParameterSpec(
         'zed',
-        'prefix of the topics NAME/image and NAME/camera_info; for both eyes NAME/left/... and NAME/right/...',
+        'prefix of the topics: NAME/image and NAME/camera_info; with both eyes NAME/left/... and so on',
     ),
     'connect_timeout_s': ParameterSpec(
         15.0, 'end with an error if no first frame arrives within this time, s', 1.0, 600.0

@@ -27,7 +27,7 @@ from groot_ros.hardware.ur5e.modes import (
 from groot_ros.message_fields import stamp_to_ns
 from groot_ros.msg import RobotStatus, TcpDelta
 from groot_ros.ros.lifecycle_node import GrootNode
-from groot_ros.ros.parameters import ParameterSpec
+from groot_ros.ros.parameters import ParameterSpec, specs_from
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.time import to_time_msg
@@ -36,37 +36,20 @@ from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 _STILL_RAD_S = 0.05
 _FRESH_S = 0.5
-_SETTLED_STATES, _SETTLE_S = 3, 3.0
+_SETTLED_STATES = 3
+_SETTLE_S = 3.0
 _RECOVERED_S = 5.0
+_WATCH_S = 0.05
 _FRAME = 'base'
 _SCRIPT_STOPPED = 'the control script on the robot stopped'
-_TURN = 6.2831853
+_NOT_ACTIVE = 'the driver is not active'
 
 PARAMETERS = {
-    'robot_ip': ParameterSpec('192.168.1.100', 'address of the UR5e, or of sim_cell'),
-    'connect_timeout_s': ParameterSpec(15.0, 'how long to wait for the first data before giving up, s', 1.0, 600.0),
-    'state_rate_hz': ParameterSpec(125.0, 'rate of joint_states, tcp_pose and tcp_target, Hz', 10.0, 500.0),
-    'servo_rate_hz': ParameterSpec(500.0, 'rate of the servo loop, Hz: 500 for e-Series, 125 for CB3', 125.0, 500.0),
-    'lookahead_s': ParameterSpec(0.1, 'servoL lookahead time, s: longer is smoother and slower', 0.03, 0.2),
-    'gain': ParameterSpec(300.0, 'servoL gain', 100.0, 2000.0),
-    'tcp_offset': ParameterSpec([0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP, UR x y z rx ry rz in m and rad'),
-    'payload_kg': ParameterSpec(0.94, 'mass behind the flange, kg', 0.0, 5.0),
-    'payload_centre_m': ParameterSpec([0.0, 0.0, 0.06], 'centre of that mass in the flange frame, m'),
-    'workspace_min_m': ParameterSpec([-0.6, -0.85, 0.005], 'lower corner of the TCP box in `base`, m; its z is the floor'),
-    'workspace_max_m': ParameterSpec([0.6, -0.2, 0.6], 'upper corner of the TCP box in `base`, m'),
-    'max_linear_speed_m_s': ParameterSpec(0.5, 'largest TCP speed, m/s', 0.01, 1.0),
-    'max_linear_acceleration_m_s2': ParameterSpec(10.0, 'largest TCP acceleration of the set-points, m/s^2: lower is smoother and adds delay', 0.5, 50.0),
-    'max_angular_speed_rad_s': ParameterSpec(1.5, 'largest TCP rotation speed, rad/s', 0.01, 3.0),
-    'max_angular_acceleration_rad_s2': ParameterSpec(30.0, 'largest rotation acceleration of the set-points, rad/s^2', 1.0, 150.0),
-    'joint_lower_rad': ParameterSpec([-_TURN] * 6, 'lower ends of the joint ranges that commands may use, rad'),
-    'joint_upper_rad': ParameterSpec([_TURN] * 6, 'upper ends of the joint ranges that commands may use, rad'),
-    'max_joint_speed_rad_s': ParameterSpec(2.0, 'largest joint speed that a command may ask for, rad/s', 0.1, 3.1),
-    'max_step_m': ParameterSpec(0.075, 'largest translation of one command, m', 0.001, 0.2),
-    'max_step_rad': ParameterSpec(0.3, 'largest rotation of one command, rad', 0.01, 1.0),
-    'command_timeout_s': ParameterSpec(0.25, 'silence of the commanding source after which the arm stops, s', 0.05, 2.0),
-    'max_command_age_s': ParameterSpec(0.2, 'age of a command above which it is refused, s', 0.02, 2.0),
-    'command_delay_s': ParameterSpec(0.002, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2),
-}  # fmt: skip
+    'connect_timeout_s': ParameterSpec(
+        15.0, 'end with an error if no data arrives from the robot within this time, s', 1.0, 600.0
+    ),
+    **specs_from(Ur5eSettings, Limits, GateSettings),
+}
 
 
 class Ur5eDriver(GrootNode):
@@ -83,27 +66,29 @@ class Ur5eDriver(GrootNode):
         self._news = threading.Condition(self._lock)
         self._robot_clock = DeviceClock()
         self._meter = StreamMeter('joint_states', self.parameter('state_rate_hz'))
-        self._gate = self._make_gate()
+        limits = self.settings(Limits)
+        tcp_offset = np.array(self.parameter('tcp_offset'))
+        self._gate = CommandGate(limits, tcp_offset, self.settings(GateSettings))
         self._tracking = TrackingMonitor()
         self._newest: np.void | None = None
         self._beat: np.void | None = None
         self._states = 0
-        self._last_data_s = self._began_s = time.monotonic()
+        self._began_s = time.monotonic()
+        self._last_data_s = self._began_s
         self._published: tuple = ()
         for topic in ('teleop/tcp_delta', 'policy/tcp_delta'):
             self.create_subscription(TcpDelta, topic, self._on_delta, COMMAND_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(SetBool, '~/freedrive', self._on_freedrive)
         self.create_service(Trigger, '~/recover', self._on_recover)
-        self.create_timer(0.05, self._watch)
+        self.create_timer(_WATCH_S, self._watch)
         self._arm: Ur5e | None = None
 
     def configure(self) -> None:
         """Starts the processes that own ur_rtde. Nothing is uploaded to the robot, and nothing moves."""
         self._began_s = time.monotonic()
-        self._arm = Ur5e(
-            self._settings(), self._on_state, self._on_beat, self._on_state_loss, self._on_control_loss
-        )
+        settings = self.settings(Ur5eSettings, smoothing_s=self._gate.limits.smoothing_s)
+        self._arm = Ur5e(settings, self._on_state, self._on_beat, self._on_state_loss, self._on_control_loss)
 
     def deactivate(self) -> None:
         """Slows the arm down and refuses commands."""
@@ -148,39 +133,6 @@ class Ur5eDriver(GrootNode):
             )
         )
         return found
-
-    def _settings(self) -> Ur5eSettings:
-        keys = ('state_rate_hz', 'servo_rate_hz', 'lookahead_s', 'gain', 'payload_kg')
-        return Ur5eSettings(
-            host=self.parameter('robot_ip'),
-            smoothing_s=self._gate.limits.smoothing_s,
-            tcp_offset=list(self.parameter('tcp_offset')),
-            payload_centre_m=list(self.parameter('payload_centre_m')),
-            **{key: self.parameter(key) for key in keys},
-        )
-
-    def _make_gate(self) -> CommandGate:
-        numbers = (
-            'max_linear_speed_m_s',
-            'max_linear_acceleration_m_s2',
-            'max_angular_speed_rad_s',
-            'max_angular_acceleration_rad_s2',
-            'max_joint_speed_rad_s',
-            'max_step_m',
-            'max_step_rad',
-        )
-        arrays = ('workspace_min_m', 'workspace_max_m', 'joint_lower_rad', 'joint_upper_rad')
-        limits = Limits(
-            **{key: np.array(self.parameter(key)) for key in arrays},
-            **{key: self.parameter(key) for key in numbers},
-        )
-        settings = GateSettings(
-            **{
-                key: self.parameter(key)
-                for key in ('command_timeout_s', 'max_command_age_s', 'command_delay_s')
-            }
-        )
-        return CommandGate(limits, np.array(self.parameter('tcp_offset')), settings)
 
     def _on_state(self, state: np.void) -> None:
         stamp_ns = self._robot_clock.stamp_ns(float(state['robot_time_s']), int(state['arrival_ns']))
@@ -305,7 +257,7 @@ class Ur5eDriver(GrootNode):
     def _ready(self) -> str:
         with self._lock:
             if not self.active:
-                return 'the driver is not active'
+                return _NOT_ACTIVE
             if self._newest is None or time.monotonic() - self._last_data_s > _FRESH_S:
                 return f'no fresh data from the robot at {self.parameter("robot_ip")}'
             if fault := stop_reason(int(self._newest['robot_mode']), int(self._newest['safety_mode'])):
@@ -354,7 +306,7 @@ class Ur5eDriver(GrootNode):
             if self._gate.state is GateState.ENABLED:
                 return 'there is nothing to recover from: the arm is enabled'
         if self._arm is None or not self.active:
-            return 'the driver is not active'
+            return _NOT_ACTIVE
         if problem := self._arm.recover():
             return problem
         with self._news:

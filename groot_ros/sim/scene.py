@@ -6,10 +6,10 @@ and a camera.
 import numpy as np
 
 from groot_ros.sim.ports import CAMERA_FOVY_DEG
-from groot_ros.ur5e_kinematics import DH_A_M, DH_ALPHA_RAD, DH_D_M, JOINT_NAMES
+from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET, DH_A_M, DH_ALPHA_RAD, DH_D_M, JOINT_NAMES
 
 HOME_JOINTS_RAD = np.deg2rad([-90.0, -90.0, -90.0, -90.0, 90.0, 0.0])
-TCP_OFFSET = np.array([0.0, 0.0, 0.174, 0.0, 0.0, 0.0])
+TCP_OFFSET = DEFAULT_TCP_OFFSET
 STROKE_M = 0.085
 CUBE_SIZE_M = 0.04
 BIN_CENTRE_M = np.array([0.22, -0.45])

@@ -104,13 +104,12 @@ def check_mode(resolution: str, fps: float) -> tuple[int, int]:
     """Width and height in pixels of one eye. Raises GrootRosError for a mode that no ZED has."""
     if resolution not in MODES:
         known = ', '.join(MODES)
-        raise GrootRosError(f'A ZED has no resolution {resolution!r}: set resolution to one of {known}.')
+        raise GrootRosError(f'A ZED has no resolution {resolution!r}: choose one of {known}.')
     width, height, rates = MODES[resolution]
     if fps not in rates:
         known = ' or '.join(map(str, rates))
         raise GrootRosError(
-            f'A ZED has no {resolution} at {fps:g} frames per second: set fps to {known}, or choose another '
-            'resolution.'
+            f'A ZED has no {resolution} at {fps:g} frames per second: set fps to {known}, or change resolution.'
         )
     return width, height
 

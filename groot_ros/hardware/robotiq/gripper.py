@@ -56,7 +56,7 @@ class GripperReading:
 
 @dataclass
 class GripperSettings:
-    """The parameters of robotiq_driver. A count is the POS register: a 2F-85 has about 3 open and 228 closed."""
+    """The parameters of robotiq_driver. A count is the POS register: about 3 open, 228 closed in a 2F-85."""
 
     connection: str = setting(
         'urcap', "'urcap': port 63352 of the robot; 'modbus': a USB adapter of the gripper's own"
@@ -78,8 +78,8 @@ class GripperSettings:
             raise GrootRosError(f'There is no connection {self.connection!r}: set connection to {known}.')
         if self.open_count == self.closed_count:
             raise GrootRosError(
-                f'open_count and closed_count are both {self.open_count}: remove them from the parameter file, '
-                'call ~/calibrate and write down the counts that it reports.'
+                f'open_count and closed_count are both {self.open_count}: remove them from the parameter '
+                'file, call ~/calibrate and write down the counts that it reports.'
             )
 
 
@@ -193,7 +193,7 @@ class Robotiq:
             ends.append(registers.position)
         _, closed_count, open_count = ends
         if closed_count - open_count < _MIN_TRAVEL_COUNTS:
-            return f'the fingers report {open_count} open and {closed_count} closed, too little travel for a 2F gripper'
+            return f'the fingers report {open_count} open, {closed_count} closed: too little for a 2F gripper'
         self.settings.open_count = open_count
         self.settings.closed_count = closed_count
         self._wanted = 1.0

@@ -16,15 +16,15 @@ class ModbusGripper:
             from pymodbus.exceptions import ModbusException
         except ImportError as error:
             raise GrootRosError(
-                'The connection modbus needs the Python package pyrobotiqgripper: pip install pyrobotiqgripper.'
+                'The connection modbus needs a Python package: pip install pyrobotiqgripper.'
             ) from error
         self._errors = (pyrobotiqgripper.RobotiqGripperError, ModbusException, AttributeError)
         try:
             self._gripper = pyrobotiqgripper.RobotiqGripper(com_port=device)
         except (*self._errors, OSError) as error:
             raise GrootRosError(
-                f'No gripper answers on {device} ({error}): check the adapter, its power, and that you may use the '
-                'port (group dialout).'
+                f'No gripper answers on {device} ({error}): check the adapter, its power, and that you may use '
+                'the port (group dialout).'
             ) from error
 
     def read(self) -> GripperRegisters:

@@ -32,7 +32,7 @@ class GripperConnection(Protocol):
         """Moves toward a position; all three are 0 to 255. Does not wait."""
 
     def activate(self) -> None:
-        """Activates the gripper, which moves the fingers through their travel. Raises GrootRosError after 8 s."""
+        """Activates, which moves the fingers through their travel. Raises GrootRosError after 8 s."""
 
     def close(self) -> None:
         """Closes the connection; the gripper keeps its last target."""

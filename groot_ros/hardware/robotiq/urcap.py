@@ -24,8 +24,8 @@ class UrcapSocket:
             self._socket = socket.create_connection((host, port), timeout=_REPLY_S)
         except OSError as error:
             raise GrootRosError(
-                f'No gripper answers on {host}:{port} ({error}): check the cable, and that the Robotiq URCap is '
-                'installed on the robot.'
+                f'No gripper answers on {host}:{port} ({error}): check the cable, and that the '
+                'Robotiq URCap is installed on the robot.'
             ) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._inbox = b''

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver's side of the arm: two supervised processes that own ur_rtde, one for the state and one that commands."""
+"""The driver's side of the arm: two worker processes that own ur_rtde, one reads and one commands."""
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from groot_ros.control.command_gate import Waypoint
+from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.hardware.ur5e.ipc import (
     BEAT,
     BRAKE,
@@ -21,30 +22,39 @@ from groot_ros.hardware.ur5e.ipc import (
     order,
 )
 from groot_ros.hardware.worker_process import WorkerProcess
+from groot_ros.settings import setting
+from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET
 
 _SILENT_S = 0.6
-_TAKE_CONTROL_S, _RECOVER_S, _CALL_S = 15.0, 25.0, 4.0
+_TAKE_CONTROL_S = 15.0
+_RECOVER_S = 25.0
+_CALL_S = 4.0
 
 
 @dataclass
 class Ur5eSettings:
-    """How to reach and move the arm; the tool offset is UR's x y z rx ry rz from flange to TCP."""
+    """How to reach and move the arm: parameters of ur5e_driver, except `smoothing_s`, which follows from Limits."""
 
-    host: str = '192.168.1.100'
-    state_rate_hz: float = 125.0
-    servo_rate_hz: float = 500.0
-    lookahead_s: float = 0.1
-    gain: float = 300.0
+    robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the UR5e, or of sim_cell')
+    state_rate_hz: float = setting(125.0, 'rate of joint_states, tcp_pose and tcp_target, Hz', 10.0, 500.0)
+    servo_rate_hz: float = setting(
+        500.0, 'rate of the servo loop, Hz: 500 for e-Series, 125 for CB3', 125.0, 500.0
+    )
+    lookahead_s: float = setting(0.1, 'lookahead time of servoL, s: longer is smoother and slower', 0.03, 0.2)
+    gain: float = setting(300.0, 'gain of servoL', 100.0, 2000.0)
+    tcp_offset: list[float] = setting(
+        DEFAULT_TCP_OFFSET.tolist(), 'flange to TCP, UR x y z rx ry rz in m and rad'
+    )
+    payload_kg: float = setting(0.94, 'mass behind the flange, kg', 0.0, 5.0)
+    payload_centre_m: list[float] = setting([0.0, 0.0, 0.06], 'centre of that mass in the flange frame, m')
     smoothing_s: float = 0.05
-    tcp_offset: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.174, 0.0, 0.0, 0.0])
-    payload_kg: float = 0.94
-    payload_centre_m: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.06])
 
 
 class Ur5e:
-    """Calls `on_state` with each STATE record, `on_beat` with each BEAT record, and the two `on_loss` with a sentence.
+    """Two worker processes. `on_state` gets each STATE record, `on_beat` each BEAT record.
 
-    The calls that ask something of the robot wait for its answer and return '' or, as one clause, what is wrong.
+    The two `on_loss` get a sentence when a process was lost; it is restarted by itself. The calls that need an
+    answer of the robot wait for it and return '' or, as one clause, what is wrong.
     """
 
     def __init__(
@@ -56,16 +66,16 @@ class Ur5e:
         on_control_loss: Callable[[str], None],
     ) -> None:
         self._numbers = itertools.count(1)
-        package, values = 'groot_ros.hardware.ur5e', asdict(settings)
+        values = asdict(settings)
         self._control = WorkerProcess(
-            f'{package}.servo_process',
+            'groot_ros.hardware.ur5e.servo_process',
             values,
             lambda data: on_beat(np.frombuffer(data, BEAT)[0]),
             on_control_loss,
             _SILENT_S,
         )
         self._state = WorkerProcess(
-            f'{package}.state_process',
+            'groot_ros.hardware.ur5e.state_process',
             values,
             lambda data: on_state(np.frombuffer(data, STATE)[0]),
             on_state_loss,
@@ -77,12 +87,11 @@ class Ur5e:
         return self._ask(TAKE_CONTROL, _TAKE_CONTROL_S)
 
     def start_servo(self, pose: np.ndarray) -> str:
-        """Begins to servo, at the robot's own target pose (7,)."""
-        number = next(self._numbers)
-        return self._control.request(order(START_SERVO, number, pose=pose), number, _CALL_S)
+        """Starts to servo, at the robot's own target pose (7,)."""
+        return self._ask(START_SERVO, _CALL_S, pose=pose)
 
     def move(self, waypoint: Waypoint) -> None:
-        """Passes a waypoint on."""
+        """Sends an accepted waypoint to the servo loop."""
         self._control.send(order(WAYPOINT, 0, waypoint.start_s, waypoint.end_s, waypoint.pose))
 
     def brake(self) -> None:
@@ -90,18 +99,18 @@ class Ur5e:
         self._control.send(order(BRAKE))
 
     def freedrive(self, on: bool) -> str:
-        """Lets a hand guide the arm, or ends that."""
+        """Lets a person guide the arm by hand, or ends that."""
         return self._ask(FREEDRIVE, _TAKE_CONTROL_S) if on else self._ask(END_FREEDRIVE, _CALL_S)
 
     def recover(self) -> str:
-        """Recovers from a protective or emergency stop; may take 6 s, or 30 s where the arm must be powered."""
+        """Recovers from a protective or emergency stop: takes up to 6 s, or 30 s if the arm is powered off."""
         return self._ask(RECOVER, _RECOVER_S)
 
     def close(self) -> None:
-        """Leaves the arm holding and the script stopped, and ends both processes."""
+        """Stops the script, which leaves the arm holding its position, and ends both processes."""
         self._control.close()
         self._state.close()
 
-    def _ask(self, kind: int, timeout_s: float) -> str:
+    def _ask(self, kind: int, timeout_s: float, **content: np.ndarray) -> str:
         number = next(self._numbers)
-        return self._control.request(order(kind, number), number, timeout_s)
+        return self._control.request(order(kind, number, **content), number, timeout_s)

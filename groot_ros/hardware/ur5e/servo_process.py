@@ -117,10 +117,10 @@ class Arm:
         """Uploads the control script where it does not run, and tells the robot what it carries."""
         settings = self._settings
         with self._end.deadline('asking the dashboard', _CALL_S + 3.0):
-            check_ready(settings['host'], settings['servo_rate_hz'], ours_runs=self._control is not None)
+            check_ready(settings['robot_ip'], settings['servo_rate_hz'], ours_runs=self._control is not None)
         if self._control is None:
             with self._end.deadline('starting the control script', _CONNECT_S):
-                self._control = RTDEControlInterface(settings['host'], settings['servo_rate_hz'])
+                self._control = RTDEControlInterface(settings['robot_ip'], settings['servo_rate_hz'])
             self._watch = ConnectionMonitor(_RTDE_PORT)
         elif not self._control.isProgramRunning():
             with self._end.deadline('uploading the control script again', _CONNECT_S):
@@ -183,7 +183,7 @@ class Arm:
         """The vendor's sequence; the script is stopped, so that nothing old goes on, and uploaded anew at the next TAKE_CONTROL."""
         self._setpoints, self.freedriving = None, False
         with self._end.deadline('recovering', _RECOVER_S):
-            recover(self._settings['host'])
+            recover(self._settings['robot_ip'])
 
 
 class CycleTimes:

@@ -47,7 +47,7 @@ def work(end: WorkerConnection) -> None:
     """
     set_realtime_priority(SERVO_PRIORITY)
     with end.deadline('connecting to the RTDE port', _CONNECT_S):
-        receive = RTDEReceiveInterface(end.settings['host'], end.settings['state_rate_hz'], _VARIABLES)
+        receive = RTDEReceiveInterface(end.settings['robot_ip'], end.settings['state_rate_hz'], _VARIABLES)
     due_s, looks, last_time_s = time.monotonic(), 0, -1.0
     while True:
         for _ in end.orders():
