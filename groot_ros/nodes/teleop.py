@@ -21,7 +21,7 @@ from groot_ros.sampling.stream_monitor import Health
 from groot_ros.sim.nodes.scripted_operator import ScriptedOperator
 from groot_ros.teleop.mapping import DeviceState, TeleopMap, TeleopMapper, load_map
 from groot_ros.teleop.operator import InputDevice, ManualOperator, OperatorStep
-from groot_ros.ur5e_kinematics import forward
+from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET, forward
 
 MAPS = {
     'joy': 'joy', 'spacenav': 'spacenav', 'spacemouse': 'spacemouse', 'keyboard': 'keyboard', 'hand_guiding': 'hand_guiding', 'phone': 'phone',
@@ -45,7 +45,7 @@ PARAMETERS = {
         'where the home button drives to, in a straight line, rad',
     ),
     'tcp_offset': ParameterSpec(
-        [0.0, 0.0, 0.174, 0.0, 0.0, 0.0], 'flange to TCP as in ur5e_driver, UR x y z rx ry rz in m and rad'
+        DEFAULT_TCP_OFFSET.tolist(), 'flange to TCP as in ur5e_driver, UR x y z rx ry rz in m and rad'
     ),
     'phone_host': ParameterSpec(
         '127.0.0.1',

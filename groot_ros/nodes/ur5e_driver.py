@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ur5e_driver: publishes the arm's state and lets commands through the gate to the servo loop."""
+"""ur5e_driver: publishes the arm's state and passes accepted commands to the servo loop.
+
+The rules are elsewhere: who may command in control/command_gate.py, limits in control/limits.py, recovery
+from stops in hardware/ur5e/dashboard.py.
+"""
 
 import threading
 import time
@@ -40,6 +44,7 @@ _SETTLED_STATES = 3
 _SETTLE_S = 3.0
 _RECOVERED_S = 5.0
 _WATCH_S = 0.05
+_LATE_PERIODS = 2
 _FRAME = 'base'
 _SCRIPT_STOPPED = 'the control script on the robot stopped'
 _NOT_ACTIVE = 'the driver is not active'
@@ -53,7 +58,7 @@ PARAMETERS = {
 
 
 class Ur5eDriver(GrootNode):
-    """Topics and services; the gate decides, hardware/ur5e/arm.py moves."""
+    """Topics and services. CommandGate decides what passes, hardware/ur5e/arm.py moves the arm."""
 
     def __init__(self) -> None:
         super().__init__('ur5e_driver', PARAMETERS)
@@ -96,42 +101,21 @@ class Ur5eDriver(GrootNode):
             self._leave_motion('the driver was deactivated')
 
     def cleanup(self) -> None:
-        """Leaves the arm holding and the script stopped."""
+        """Stops the script, which leaves the arm holding its position."""
         if self._arm is not None:
             self._arm.close()
 
     def diagnose(self) -> list[Health]:
         """The stream of states, the robot, the servo loop and the gate."""
         with self._lock:
-            gate, state, beat = self._gate, self._newest, self._beat
+            state = self._newest
+            beat = self._beat
         found = [self._meter.health(self.now_ns())]
         if state is not None:
-            fault = stop_reason(int(state['robot_mode']), int(state['safety_mode']))
-            found.append(
-                Health(
-                    'robot',
-                    2 if fault else 0,
-                    fault or 'ready',
-                    {'speed scaling': f'{state["speed_scaling"]:.2f}'},
-                )
-            )
+            found.append(_robot_health(state))
         if beat is not None:
-            values = {
-                'cycle p99 (ms)': f'{beat["cycle_ms_p99"]:.3f}',
-                'longest cycle (ms)': f'{beat["cycle_ms_max"]:.3f}',
-            }
-            late = beat['cycle_ms_p99'] > 2e3 / self.parameter('servo_rate_hz')
-            found.append(Health('servo loop', int(late), 'late' if late else 'on time', values))
-        counts = {key: str(value) for key, value in vars(gate.counters).items()}
-        stopped = gate.state is GateState.STOPPED
-        found.append(
-            Health(
-                'commands',
-                int(stopped),
-                gate.reason or f'{gate.state.name.lower()}, {gate.source or "nobody"} commands',
-                counts,
-            )
-        )
+            found.append(_servo_health(beat, self.parameter('servo_rate_hz')))
+        found.append(_gate_health(self._gate))
         return found
 
     def _on_state(self, state: np.void) -> None:
@@ -142,12 +126,14 @@ class Ur5eDriver(GrootNode):
             position=state['joint_positions'].tolist(),
             velocity=state['joint_velocities'].tolist(),
         )
-        message.header.stamp, message.header.frame_id = stamp, _FRAME
+        message.header.stamp = stamp
+        message.header.frame_id = _FRAME
         self.publish(self._joints, message)
         self.publish(self._pose, _pose_message(stamp, state['tcp_pose']))
         self.publish(self._target, _pose_message(stamp, state['target_pose']))
         with self._lock:
-            self._newest, self._last_data_s = state.copy(), time.monotonic()
+            self._newest = state.copy()
+            self._last_data_s = time.monotonic()
             self._states += 1
             self._news.notify_all()
             self._meter.add(stamp_ns, time.time_ns())
@@ -174,7 +160,8 @@ class Ur5eDriver(GrootNode):
             never = self._newest is None
         if never and time.monotonic() - self._began_s > self.parameter('connect_timeout_s'):
             self.fail(
-                f'No UR5e answers at {self.parameter("robot_ip")} ({reason}): check robot_ip, the cable and that the robot is on.'
+                f'No UR5e answers at {self.parameter("robot_ip")} ({reason}): check robot_ip, the cable and '
+                'that the robot is on.'
             )
         self.warn(f'Lost the state of the arm at {self.parameter("robot_ip")}: {reason}. Connecting again.')
 
@@ -207,24 +194,30 @@ class Ur5eDriver(GrootNode):
             self._arm.brake()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        problem = self._enable() if request.data else self._disable()
+        if request.data:
+            problem = self._enable()
+            done = 'enabled: commands move the arm'
+        else:
+            problem = self._disable()
+            done = 'disabled: the arm holds'
         response.success = not problem
-        response.message = problem or (
-            'enabled: commands move the arm' if request.data else 'disabled: the arm holds'
-        )
+        response.message = problem or done
         self._publish_status()
         return response
 
     def _disable(self) -> str:
         with self._lock:
-            free = self._gate.state is GateState.FREEDRIVE
+            freedriving = self._gate.state is GateState.FREEDRIVE
             self._gate.disable()
-        if self._arm is not None:
-            return self._arm.freedrive(False) if free else self._arm.brake() or ''
+        if self._arm is None:
+            return ''
+        if freedriving:
+            return self._arm.freedrive(False)
+        self._arm.brake()
         return ''
 
     def _enable(self) -> str:
-        """Takes control, and begins to servo at the pose that the robot itself has as its target by then."""
+        """Takes control, and starts to servo at the pose that the robot then has as its target."""
         if problem := self._ready():
             return problem
         assert self._arm is not None
@@ -232,8 +225,9 @@ class Ur5eDriver(GrootNode):
             return problem
         with self._lock:
             assert self._newest is not None
-            pose, joints = pose_from_rotvec(self._newest['target_pose']), self._newest['target_joints']
-        try:
+            pose = pose_from_rotvec(self._newest['target_pose'])
+            joints = self._newest['target_joints']
+        try:  # on a gate of its own, since the real one may open only after servoing has started
             CommandGate(self._gate.limits, self._gate.tcp_offset).enable(pose, joints)
         except RefusedError as error:
             return str(error)
@@ -245,16 +239,14 @@ class Ur5eDriver(GrootNode):
         return ''
 
     def _settle(self) -> str:
-        """Waits for a state that the robot sent after it took over TCP and payload."""
+        """Waits for a state that the robot sent after it applied TCP and payload."""
         with self._news:
             wanted = self._states + _SETTLED_STATES
-            return (
-                ''
-                if self._news.wait_for(lambda: self._states >= wanted, _SETTLE_S)
-                else 'the robot stopped sending its state'
-            )
+            arrived = self._news.wait_for(lambda: self._states >= wanted, _SETTLE_S)
+        return '' if arrived else 'the robot stopped sending its state'
 
     def _ready(self) -> str:
+        """Why the arm cannot be enabled now, or ''."""
         with self._lock:
             if not self.active:
                 return _NOT_ACTIVE
@@ -263,9 +255,9 @@ class Ur5eDriver(GrootNode):
             if fault := stop_reason(int(self._newest['robot_mode']), int(self._newest['safety_mode'])):
                 return f'{fault}: call ~/recover'
             if np.abs(self._newest['joint_velocities']).max() > _STILL_RAD_S:
-                return 'the arm still moves: try again when it stands'
+                return 'the arm still moves: try again when it stands still'
             if self._gate.state is GateState.FREEDRIVE:
-                return 'a hand guides the arm: end ~/freedrive first'
+                return 'a person guides the arm by hand: end ~/freedrive first'
         return ''
 
     def _on_freedrive(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -277,10 +269,8 @@ class Ur5eDriver(GrootNode):
             problem = 'commands move the arm: disable it first'
         else:
             problem = self._ready() or self._enter_freedrive()
-        response.success, response.message = (
-            not problem,
-            problem or ('a hand may guide the arm' if request.data else 'the arm holds'),
-        )
+        response.success = not problem
+        response.message = problem or ('you can guide the arm by hand' if request.data else 'the arm holds')
         self._publish_status()
         return response
 
@@ -294,10 +284,8 @@ class Ur5eDriver(GrootNode):
 
     def _on_recover(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         problem = self._recover()
-        response.success, response.message = (
-            not problem,
-            problem or 'recovered: the arm holds until it is enabled',
-        )
+        response.success = not problem
+        response.message = problem or 'recovered: the arm holds until it is enabled'
         self._publish_status()
         return response
 
@@ -311,7 +299,7 @@ class Ur5eDriver(GrootNode):
             return problem
         with self._news:
             if not self._news.wait_for(lambda: self._newest is not None and not self._fault(), _RECOVERED_S):
-                return 'the robot did not come back'
+                return 'the robot is not ready after the recovery: see robot_status and the teach pendant'
             self._gate.disable('recovered: enable it to go on')
         return ''
 
@@ -326,17 +314,16 @@ class Ur5eDriver(GrootNode):
             before = self._gate.source
             if message.released:
                 self._gate.release(message.source)
-            elif not self._let_through(command, message, now_s):
+            elif not self._pass_on(command, message, now_s):
                 return
             source = self._gate.source
         if source != before:
-            self.get_logger().info(
-                f'{source} commands the arm.' if source else f'{before} lets go: the arm holds.'
-            )
+            text = f'{source} commands the arm.' if source else f'{before} released the arm: it holds.'
+            self.get_logger().info(text)
             self._publish_status()
 
-    def _let_through(self, command: DeltaCommand, message: TcpDelta, now_s: float) -> bool:
-        """Passes a command on where the gate lets it; needs the lock."""
+    def _pass_on(self, command: DeltaCommand, message: TcpDelta, now_s: float) -> bool:
+        """Sends an accepted command to the arm and publishes it; needs the lock."""
         try:
             waypoint = self._gate.submit(command, now_s)
         except RefusedError as error:
@@ -346,7 +333,8 @@ class Ur5eDriver(GrootNode):
             return False
         if self._gate.state is GateState.ENABLED and self._arm is not None:
             self._arm.move(waypoint)
-        message.translation, message.rotation = waypoint.delta[:3], waypoint.delta[3:]
+        message.translation = waypoint.delta[:3]
+        message.rotation = waypoint.delta[3:]
         self.publish(self._accepted, message)
         return True
 
@@ -359,24 +347,25 @@ class Ur5eDriver(GrootNode):
         self._publish_status()
 
     def _publish_status(self) -> None:
-        """On every change, and once a second."""
+        """Publishes robot_status on every change, and once a second."""
         with self._lock:
-            state, gate = self._newest, self._gate
-            modes = (
-                ()
-                if state is None
-                else (int(state['safety_mode']), int(state['robot_mode']), int(state['runtime_state']))
-            )
-            connected = state is not None and time.monotonic() - self._last_data_s < _FRESH_S
-            key = (gate.state, gate.source, gate.reason, connected, round(time.monotonic()), *modes)
+            gate = self._gate
+            fresh = time.monotonic() - self._last_data_s < _FRESH_S
+            connected = self._newest is not None and fresh
+            key = (gate.state, gate.source, gate.reason, connected, round(time.monotonic()), *self._modes())
             if key == self._published:
                 return
             self._published = key
             message = self._status_message(connected)
         self.publish(self._status, message)
 
+    def _modes(self) -> tuple[int, ...]:
+        if self._newest is None:
+            return ()
+        return tuple(int(self._newest[name]) for name in ('safety_mode', 'robot_mode', 'runtime_state'))
+
     def _status_message(self, connected: bool) -> RobotStatus:
-        gate, state = self._gate, self._newest
+        gate = self._gate
         status = RobotStatus(
             connected=connected,
             state=int(gate.state),
@@ -384,21 +373,39 @@ class Ur5eDriver(GrootNode):
             reason=gate.reason,
             **vars(gate.counters),
         )
-        status.header.stamp, status.header.frame_id = self.get_clock().now().to_msg(), _FRAME
-        if state is not None:
-            status.robot_mode, status.safety_mode = int(state['robot_mode']), int(state['safety_mode'])
-            status.robot_mode_text, status.safety_mode_text = (
-                ROBOT_MODES.get(status.robot_mode, ''),
-                SAFETY_MODES.get(status.safety_mode, ''),
-            )
-            status.runtime_state, status.speed_scaling = (
-                int(state['runtime_state']),
-                float(state['speed_scaling']),
-            )
-            status.program_running = status.runtime_state == PLAYING
-            status.protective_stopped = status.safety_mode == PROTECTIVE_STOP
-            status.emergency_stopped = status.safety_mode in EMERGENCY_STOPS
+        status.header.stamp = self.get_clock().now().to_msg()
+        status.header.frame_id = _FRAME
+        if self._newest is None:
+            return status
+        status.safety_mode, status.robot_mode, status.runtime_state = self._modes()
+        status.robot_mode_text = ROBOT_MODES.get(status.robot_mode, '')
+        status.safety_mode_text = SAFETY_MODES.get(status.safety_mode, '')
+        status.speed_scaling = float(self._newest['speed_scaling'])
+        status.program_running = status.runtime_state == PLAYING
+        status.protective_stopped = status.safety_mode == PROTECTIVE_STOP
+        status.emergency_stopped = status.safety_mode in EMERGENCY_STOPS
         return status
+
+
+def _robot_health(state: np.void) -> Health:
+    fault = stop_reason(int(state['robot_mode']), int(state['safety_mode']))
+    level = 2 if fault else 0
+    return Health('robot', level, fault or 'ready', {'speed scaling': f'{state["speed_scaling"]:.2f}'})
+
+
+def _servo_health(beat: np.void, rate_hz: float) -> Health:
+    values = {
+        'cycle p99 (ms)': f'{beat["cycle_ms_p99"]:.3f}',
+        'max cycle (ms)': f'{beat["cycle_ms_max"]:.3f}',
+    }
+    late = bool(beat['cycle_ms_p99'] > _LATE_PERIODS * 1e3 / rate_hz)
+    return Health('servo loop', int(late), 'late' if late else 'on time', values)
+
+
+def _gate_health(gate: CommandGate) -> Health:
+    counts = {key: str(value) for key, value in vars(gate.counters).items()}
+    text = gate.reason or f'{gate.state.name.lower()}, {gate.source or "nobody"} commands'
+    return Health('commands', int(gate.state is GateState.STOPPED), text, counts)
 
 
 def _pose_message(stamp, pose6: np.ndarray) -> PoseStamped:
@@ -406,12 +413,13 @@ def _pose_message(stamp, pose6: np.ndarray) -> PoseStamped:
     message = PoseStamped(
         pose=Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
     )
-    message.header.stamp, message.header.frame_id = stamp, _FRAME
+    message.header.stamp = stamp
+    message.header.frame_id = _FRAME
     return message
 
 
 def main() -> int:
-    """Entry of `ros2 run groot_ros ur5e_driver`; its threads are started under the priority that a command's delay depends on."""
+    """Entry of `ros2 run groot_ros ur5e_driver`. Threads that start later inherit the real-time priority."""
     set_realtime_priority(NODE_PRIORITY, threads=True)
     return run_node(Ur5eDriver)
 

@@ -95,9 +95,7 @@ class FrozenImageMonitor:
             self._checksum = checksum
             self._since_ns = stamp_ns
         elif self.limit_s and stamp_ns - self._since_ns > self.limit_s * 1e9:
-            raise GrootRosError(
-                f'The camera is frozen: it has sent the same image for {self.limit_s:g} s. It is opened again.'
-            )
+            raise GrootRosError(f'The camera is frozen: it has sent the same image for {self.limit_s:g} s.')
 
 
 def check_mode(resolution: str, fps: float) -> tuple[int, int]:
@@ -109,7 +107,8 @@ def check_mode(resolution: str, fps: float) -> tuple[int, int]:
     if fps not in rates:
         known = ' or '.join(map(str, rates))
         raise GrootRosError(
-            f'A ZED has no {resolution} at {fps:g} frames per second: set fps to {known}, or change resolution.'
+            f'A ZED has no {resolution} at {fps:g} frames per second: set fps to {known}, '
+            'or change resolution.'
         )
     return width, height
 

@@ -23,8 +23,8 @@ class ModbusGripper:
             self._gripper = pyrobotiqgripper.RobotiqGripper(com_port=device)
         except (*self._errors, OSError) as error:
             raise GrootRosError(
-                f'No gripper answers on {device} ({error}): check the adapter, its power, and that you may use '
-                'the port (group dialout).'
+                f'No gripper answers on {device} ({error}): check the adapter, its power, and that you '
+                'may use the port (group dialout).'
             ) from error
 
     def read(self) -> GripperRegisters:

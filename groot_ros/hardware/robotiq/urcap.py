@@ -61,7 +61,7 @@ class UrcapSocket:
         while self.get('STA') != [ACTIVE]:
             if time.monotonic() > deadline_s:
                 raise GrootRosError(
-                    'The gripper did not activate within 8 s: check its LED and power, and release emergency stops.'
+                    'The gripper did not activate within 8 s: check its LED, its power and emergency stops.'
                 )
             time.sleep(0.05)
 

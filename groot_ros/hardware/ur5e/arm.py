@@ -33,7 +33,7 @@ _CALL_S = 4.0
 
 @dataclass
 class Ur5eSettings:
-    """How to reach and move the arm: parameters of ur5e_driver, except `smoothing_s`, which follows from Limits."""
+    """How to reach and move the arm: parameters of ur5e_driver, except `smoothing_s` (of Limits)."""
 
     robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the UR5e, or of sim_cell')
     state_rate_hz: float = setting(125.0, 'rate of joint_states, tcp_pose and tcp_target, Hz', 10.0, 500.0)
@@ -53,8 +53,8 @@ class Ur5eSettings:
 class Ur5e:
     """Two worker processes. `on_state` gets each STATE record, `on_beat` each BEAT record.
 
-    The two `on_loss` get a sentence when a process was lost; it is restarted by itself. The calls that need an
-    answer of the robot wait for it and return '' or, as one clause, what is wrong.
+    The two `on_loss` get a sentence when a process was lost; it is restarted by itself. The calls that need
+    an answer of the robot wait for it and return '' or, as one clause, what is wrong.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Ur5e:
         return self._ask(FREEDRIVE, _TAKE_CONTROL_S) if on else self._ask(END_FREEDRIVE, _CALL_S)
 
     def recover(self) -> str:
-        """Recovers from a protective or emergency stop: takes up to 6 s, or 30 s if the arm is powered off."""
+        """Recovers from a protective or emergency stop. Takes up to 6 s, or 30 s if the power is off."""
         return self._ask(RECOVER, _RECOVER_S)
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notices that a library lost a connection and made a new one behind our back. Used by the processes that own ur_rtde."""
+"""Notices that a library lost a connection and made a new one unasked. Used by the process that commands."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 class ConnectionMonitor:
-    """Knows this process's connections to `port` at the time it is made; `lost` tells when one ended or was replaced.
+    """Knows this process's connections to `port` when it is made; `lost` says whether one was replaced.
 
-    ur_rtde's control interface reconnects by itself after a drop, endlessly, until it crashes, and never says so: a new socket
-    in the place of the old one is the one sign that does not depend on the library.
+    ur_rtde's control interface reconnects by itself after a drop, endlessly, until it crashes, and does not
+    report it: a new socket in place of the old one is the only sign that does not depend on the library.
     """
 
     def __init__(self, port: int) -> None:
@@ -23,7 +23,7 @@ class ConnectionMonitor:
             self._poll.register(number, select.POLLRDHUP)
 
     def lost(self) -> bool:
-        """Whether the other side closed one of the connections, or this side did."""
+        """Whether one of the connections was closed, by the other side or by this one."""
         for number, inode in self._inodes.items():
             try:
                 if os.fstat(number).st_ino != inode:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the driver asks the robot's dashboard server: whether it is ready, and to recover from a stop. Used by ur5e_servo."""
+"""Requests to the robot's dashboard server: is it ready, recover from a stop. Used by servo_process.py."""
 
 import contextlib
 import time
@@ -27,17 +27,20 @@ def dashboard(host: str) -> Iterator[DashboardClient]:
 
 
 def check_ready(host: str, servo_rate_hz: float, ours_runs: bool) -> None:
-    """Raises RuntimeError, with the mending, where the robot at `host` cannot be commanded as this package does it.
+    """Raises RuntimeError, saying what to do, if this package cannot command the robot at `host`.
 
-    `ours_runs` says that the program that runs on the robot may be our own: uploading a script ends any other, unasked.
+    `ours_runs` says that the program on the robot may be ours. Any other program is an error, since uploading
+    our script would end it without a question.
     """
     with dashboard(host) as client:
-        model, mode, version = client.getRobotModel(), client.robotmode(), client.polyscopeVersion()
-        remote = _major(version) < 5 or client.isInRemoteControl()  # a CB3 knows no local control
+        model = client.getRobotModel()
+        mode = client.robotmode()
+        version = client.polyscopeVersion()
+        remote = _major(version) < 5 or client.isInRemoteControl()  # a CB3 has no local control
         foreign = not ours_runs and client.running()
     if not model.startswith('UR5'):
         raise RuntimeError(
-            f'the robot says that it is a {model}; kinematics and limits here are those of a UR5e'
+            f'the robot is a {model}, but the kinematics and limits of this package are those of a UR5e'
         )
     if _major(version) < 5 and servo_rate_hz > _CB3_RATE_HZ:
         raise RuntimeError(
@@ -45,7 +48,7 @@ def check_ready(host: str, servo_rate_hz: float, ours_runs: bool) -> None:
         )
     if not mode.endswith('RUNNING'):
         raise RuntimeError(
-            f'the robot says "{mode}": call ~/recover, or switch it on and release the brakes on the teach pendant'
+            f'the robot says "{mode}": call ~/recover, or power it on and release its brakes on the pendant'
         )
     if not remote:
         raise RuntimeError('the robot is in local control: switch it to remote control on the teach pendant')
@@ -56,8 +59,9 @@ def check_ready(host: str, servo_rate_hz: float, ours_runs: bool) -> None:
 def recover(host: str) -> None:
     """Brings the robot back from a protective stop, or from an emergency stop whose button is released.
 
-    UR's sequence: close the popup, unlock 5 s after the stop, stop the paused program (playing it would go on to an old
-    target), then power and brakes where they are off. Raises RuntimeError, with the mending, where that may not be.
+    UR's sequence: close the popup, unlock 5 s after the stop, stop the paused program (playing it would move
+    to an old target), then switch on power and release brakes if needed. Raises RuntimeError, saying what to
+    do, if the robot may not be recovered this way.
     """
     with dashboard(host) as client:
         if _major(client.polyscopeVersion()) >= 5 and not client.isInRemoteControl():

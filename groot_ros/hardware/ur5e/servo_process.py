@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that commands the robot through ur_rtde's control interface: interpolates waypoints at 500 Hz into servoL.
+"""The process that commands the robot through ur_rtde: interpolates waypoints at 500 Hz into servoL.
 
-Started by hardware/ur5e/arm.py. ur_rtde can crash or hang (a reconnect ends in SIGSEGV, a call can wait for 300 s), so it never
-runs in the node, this process ends before the library can reconnect, and every call that may wait is announced with a deadline.
+Started by hardware/ur5e/arm.py. ur_rtde can crash or hang: a reconnect ends in SIGSEGV, a call can wait for
+300 s. So it never runs in the node, this process ends before the library can reconnect, and every call that
+may wait is announced with a deadline.
 """
 
 import time
@@ -30,23 +31,27 @@ from groot_ros.hardware.ur5e.ipc import (
 from groot_ros.hardware.worker_process import WorkerConnection, run_worker
 
 _RTDE_PORT = 30004
-_CONNECT_S, _CALL_S, _RECOVER_S = 8.0, 2.0, 20.0
+_CONNECT_S = 8.0
+_CALL_S = 2.0
+_RECOVER_S = 20.0
 _WATCHDOG_HZ = 4.0
-_KICK_HZ, _BEAT_HZ = 20.0, 25.0
+_KICK_HZ = 20.0
+_BEAT_HZ = 25.0
 _STOP_DECELERATION = 5.0
 _SETTLE_TIMES = 5.0
 _HOLDING = np.array([0, 0, 0, 0, 0, 0, 1.0])
 
 
 class ConnectionLostError(Exception):
-    """Ends this process."""
+    """The robot closed a connection of ur_rtde; it ends this process."""
 
 
 class Arm:
     """What runs on the robot: nothing, the idle control script, servoing, or freedrive."""
 
     def __init__(self, end: WorkerConnection) -> None:
-        self._end, self._settings = end, end.settings
+        self._end = end
+        self._settings = end.settings
         self._period_s = 1.0 / self._settings['servo_rate_hz']
         self._control: RTDEControlInterface | None = None
         self._watch = ConnectionMonitor(_RTDE_PORT)
@@ -55,10 +60,15 @@ class Arm:
         self._resting_s = 0.0
         self.setpoint = _HOLDING
         self.freedriving = False
-        self._obey: dict[int, Callable[[np.void], None]] = {
-            TAKE_CONTROL: self._take_control, START_SERVO: self._start_servo, WAYPOINT: self._add_waypoint, BRAKE: self._brake,
-            FREEDRIVE: self._freedrive, END_FREEDRIVE: self._end_freedrive, RECOVER: self._recover,
-        }  # fmt: skip
+        self._handlers: dict[int, Callable[[np.void], None]] = {
+            TAKE_CONTROL: self._take_control,
+            START_SERVO: self._start_servo,
+            WAYPOINT: self._add_waypoint,
+            BRAKE: self._brake,
+            FREEDRIVE: self._freedrive,
+            END_FREEDRIVE: self._end_freedrive,
+            RECOVER: self._recover,
+        }
 
     @property
     def servoing(self) -> bool:
@@ -71,7 +81,7 @@ class Arm:
             order = np.frombuffer(record, ORDER)[0]
             problem = ''
             try:
-                self._obey[int(order['kind'])](order)
+                self._handlers[int(order['kind'])](order)
             except (RuntimeError, ValueError) as error:
                 problem = str(error).splitlines()[0]
             self.check_connection()
@@ -79,19 +89,19 @@ class Arm:
                 self._end.answer(int(order['number']), problem)
 
     def check_connection(self) -> None:
-        """Raises ConnectionLostError where the robot hung up; nothing may be asked of the library then."""
+        """Raises ConnectionLostError if the robot hung up: from then on the library may not be called."""
         if self._watch.lost():
             raise ConnectionLostError('the robot closed the connection')
 
     def servo(self, now_s: float) -> None:
-        """Sends the set-point of this instant; gives up where the program on the robot has stopped."""
+        """Sends the set-point of this instant. Stops servoing if the program on the robot has stopped."""
         if self._setpoints is None or self._control is None:
             return
         self.setpoint = self._setpoints.advance(now_s)
-        pose, period_s = rotvec_from_pose(self.setpoint).tolist(), self._period_s
-        if not self._control.servoL(
-            pose, 0.0, 0.0, period_s, self._settings['lookahead_s'], self._settings['gain']
-        ):
+        pose = rotvec_from_pose(self.setpoint).tolist()
+        lookahead_s = self._settings['lookahead_s']
+        obeyed = self._control.servoL(pose, 0.0, 0.0, self._period_s, lookahead_s, self._settings['gain'])
+        if not obeyed:
             self._setpoints = None
         elif self._braking:
             self._end_braking()
@@ -102,7 +112,7 @@ class Arm:
             self._control.kickWatchdog()
 
     def close(self) -> None:
-        """Stops the arm and the script, so that the robot is left holding."""
+        """Stops the arm and the script, which leaves the robot holding its position."""
         if self._control is None:
             return
         with self._end.deadline('stopping the control script', _CALL_S + 1.0):
@@ -114,7 +124,7 @@ class Arm:
                 self._control.stopScript()
 
     def _take_control(self, order: np.void) -> None:
-        """Uploads the control script where it does not run, and tells the robot what it carries."""
+        """Uploads the control script if it does not run, and sets TCP offset, payload and watchdog."""
         settings = self._settings
         with self._end.deadline('asking the dashboard', _CALL_S + 3.0):
             check_ready(settings['robot_ip'], settings['servo_rate_hz'], ours_runs=self._control is not None)
@@ -132,12 +142,11 @@ class Arm:
             answered = self._control.getTCPOffset()
             self._control.setWatchdog(_WATCHDOG_HZ)  # last: the calls above may wait for longer than it does
         if not np.allclose(answered, settings['tcp_offset'], atol=1e-4):
-            raise RuntimeError(
-                f'the robot kept the TCP offset {np.round(answered, 4).tolist()} when told {settings["tcp_offset"]}'
-            )
+            kept = np.round(answered, 4).tolist()
+            raise RuntimeError(f'the robot kept the TCP offset {kept} instead of {settings["tcp_offset"]}')
 
     def _start_servo(self, order: np.void) -> None:
-        """Begins to servo, at a pose that the robot itself has as its target."""
+        """Starts to servo, at a pose that the robot itself has as its target."""
         if self._control is None:
             raise RuntimeError('the control script does not run')
         self._braking = False
@@ -154,14 +163,19 @@ class Arm:
         """Slows down along the path; the script idles once the arm has come to rest."""
         if self._setpoints is not None:
             self._setpoints.brake()
-            self._braking, self._resting_s = True, 0.0
+            self._braking = True
+            self._resting_s = 0.0
 
     def _end_braking(self) -> None:
-        """Stops servoing some lookahead times after the set-points came to rest: the robot lags behind them by one."""
+        """Stops servoing 5 lookahead times after the set-points came to rest: the robot lags by one."""
         assert self._setpoints is not None and self._control is not None
-        self._resting_s = self._resting_s + self._period_s if self._setpoints.resting else 0.0
+        if self._setpoints.resting:
+            self._resting_s += self._period_s
+        else:
+            self._resting_s = 0.0
         if self._resting_s > _SETTLE_TIMES * self._settings['lookahead_s']:
-            self._setpoints, self._braking = None, False
+            self._setpoints = None
+            self._braking = False
             with self._end.deadline('servoStop', _CALL_S):
                 self._control.servoStop(_STOP_DECELERATION)
 
@@ -180,22 +194,23 @@ class Arm:
                 self._control.endFreedriveMode()
 
     def _recover(self, order: np.void) -> None:
-        """The vendor's sequence; the script is stopped, so that nothing old goes on, and uploaded anew at the next TAKE_CONTROL."""
-        self._setpoints, self.freedriving = None, False
+        """Runs UR's sequence. It stops the script, which the next TAKE_CONTROL uploads again."""
+        self._setpoints = None
+        self.freedriving = False
         with self._end.deadline('recovering', _RECOVER_S):
             recover(self._settings['robot_ip'])
 
 
 class CycleTimes:
-    """Cycle times of the last second."""
+    """Cycle times of the servo loop during the last second."""
 
     def __init__(self, rate_hz: float) -> None:
         self._times_ms = np.zeros(round(rate_hz))
         self._last_s = time.monotonic()
         self.count = 0
 
-    def note(self, now_s: float) -> None:
-        """One more cycle."""
+    def add(self, now_s: float) -> None:
+        """Adds the cycle that ends now."""
         self._times_ms[self.count % len(self._times_ms)] = (now_s - self._last_s) * 1e3
         self._last_s = now_s
         self.count += 1
@@ -207,22 +222,21 @@ class CycleTimes:
 
 
 def work(end: WorkerConnection) -> None:
-    """The servo loop, until the parent hangs up; then the arm is left holding. A lost connection ends it at once."""
+    """The servo loop. When the parent hangs up the arm is left holding; a lost connection ends it at once."""
     set_realtime_priority(SERVO_PRIORITY)
-    arm, rate_hz = Arm(end), end.settings['servo_rate_hz']
-    cycles, due_s = CycleTimes(rate_hz), time.monotonic()
+    arm = Arm(end)
+    rate_hz = end.settings['servo_rate_hz']
+    cycles = CycleTimes(rate_hz)
+    due_s = time.monotonic()
     try:
         while True:
             arm.check_connection()
             arm.obey()
             arm.servo(time.monotonic())
-            cycles.note(time.monotonic())
+            cycles.add(time.monotonic())
             if cycles.count % round(rate_hz / _BEAT_HZ) == 0:
-                end.send(
-                    np.array(
-                        [(arm.servoing, arm.freedriving, arm.setpoint, cycles.count, *cycles.summary())], BEAT
-                    ).tobytes()
-                )
+                beat = (arm.servoing, arm.freedriving, arm.setpoint, cycles.count, *cycles.summary())
+                end.send(np.array([beat], BEAT).tobytes())
             if cycles.count % round(rate_hz / _KICK_HZ) == 0:
                 arm.keep_alive()
             due_s = max(due_s + 1.0 / rate_hz, time.monotonic() - 5.0 / rate_hz)
