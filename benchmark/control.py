@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arm's driver on the simulated controller, everything in one run: servo loop, latency, paths, stamps, processor, faults."""
+"""ur5e_driver on the simulated controller: servo loop, latency, paths, stamps, processor time, faults."""
 
 import os
 import signal
@@ -30,8 +30,11 @@ from groot_ros.sim.test_interface import CellHooks
 from groot_ros.ur5e_kinematics import forward
 
 HOST = '127.0.0.1'
-SECONDS, PATH_S, PROBES = 10, 8.0, 80
-STILL_RAD_S, STILL_TICKS = 2e-3, 100
+SECONDS = 10
+PATH_S = 8.0
+PROBES = 80
+STILL_RAD_S = 2e-3
+STILL_TICKS = 100
 JOINT_ACCELERATION_LIMIT = 40.0
 
 BARE = f"""
@@ -59,9 +62,10 @@ class Commander:
         self.status = RobotStatus()
         self._deltas = self.node.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
         self._sequence = 0
-        self.node.create_subscription(
-            RobotStatus, 'robot_status', lambda message: setattr(self, 'status', message), STATUS_QOS
-        )
+        self.node.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
+
+    def _on_status(self, message: RobotStatus) -> None:
+        self.status = message
 
     def until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
         deadline_s = time.monotonic() + timeout_s
@@ -71,28 +75,25 @@ class Commander:
                 return False
         return True
 
-    def call(self, kind, name: str, request):
-        client = self.node.create_client(kind, f'ur5e_driver/{name}')
+    def call(self, srv_type, name: str, request):
+        client = self.node.create_client(srv_type, f'ur5e_driver/{name}')
         self.until(client.service_is_ready)
         future = client.call_async(request)
         return future.result() if self.until(future.done, 60.0) else None
 
     def enable(self) -> bool:
-        return self.until(
-            lambda: bool(
-                (answer := self.call(SetBool, 'enable', SetBool.Request(data=True))) and answer.success
-            ),
-            30.0,
-        )
+        return self.until(self._try_to_enable, 30.0)
+
+    def _try_to_enable(self) -> bool:
+        answer = self.call(SetBool, 'enable', SetBool.Request(data=True))
+        return answer is not None and answer.success
 
     def send(self, delta: np.ndarray, period_s: float, stamp_ns: int) -> None:
         self._sequence += 1
         message = TcpDelta(source='teleop', sequence=self._sequence, duration=period_s, opening=float('nan'))
-        message.translation, message.rotation, message.header.stamp = (
-            delta[:3],
-            delta[3:],
-            to_time_msg(stamp_ns),
-        )
+        message.translation = delta[:3]
+        message.rotation = delta[3:]
+        message.header.stamp = to_time_msg(stamp_ns)
         self._deltas.publish(message)
 
     def released(self) -> None:
@@ -115,7 +116,7 @@ class Commander:
 
 
 def ideal_path(times_s: np.ndarray) -> np.ndarray:
-    """Poses (n, 7) relative to a start: a circle of 4 cm, with a turn of 0.2 rad about the tool, from rest to rest."""
+    """Poses (n, 7) at times (n,): a circle of 4 cm with a turn of 0.2 rad about the tool, from rest to rest."""
     share = np.clip(times_s / PATH_S, 0, 1)
     angle = 4 * np.pi * (share**3 * (10 - 15 * share + 6 * share**2))
     start = np.array([-0.13, -0.49, 0.3, 0, 1, 0, 0.0])
@@ -134,8 +135,9 @@ def ideal_path(times_s: np.ndarray) -> np.ndarray:
 
 
 def probe_latency(commander: Commander) -> list[int]:
-    """Stamps in ns of small steps that were published while the set-points rested, at random phases of the loops."""
-    rng, sent = np.random.default_rng(0), []
+    """Stamps in ns of small steps, published while the set-points rested, at random phases of the loops."""
+    rng = np.random.default_rng(0)
+    sent = []
     for k in range(PROBES):
         until_s = time.monotonic() + 0.15 + rng.uniform(0, 0.02)
         commander.until(lambda until_s=until_s: time.monotonic() > until_s)
@@ -161,13 +163,15 @@ def cycles_ms(truth: np.ndarray, began_ns: int, ended_ns: int) -> tuple[np.ndarr
 def path_errors(
     truth: np.ndarray, began_ns: int, rate_hz: float, ended_ns: int
 ) -> list[tuple[str, float, str]]:
-    """Set-points and measured path beside the ideal one, each after its own constant lag."""
-    part = truth[(truth['stamp_ns'] > began_ns - 50_000_000) & (truth['stamp_ns'] < ended_ns + 200_000_000)]
-    times_s = (part['stamp_ns'] - began_ns) / 1e9
-    told = np.array([pose_from_rotvec(pose) for pose in part['servo_target']])
-    measured = np.array([forward(joints, TCP_OFFSET) for joints in part['joint_positions']])
+    """Errors of the set-points and of the measured path, each after its own constant lag."""
+    segment = truth[
+        (truth['stamp_ns'] > began_ns - 50_000_000) & (truth['stamp_ns'] < ended_ns + 200_000_000)
+    ]
+    times_s = (segment['stamp_ns'] - began_ns) / 1e9
+    setpoints = np.array([pose_from_rotvec(pose) for pose in segment['servo_target']])
+    measured = np.array([forward(joints, TCP_OFFSET) for joints in segment['joint_positions']])
     figures = []
-    for name, path in (('set-points', told), ('measured path', measured)):
+    for name, path in (('set-points', setpoints), ('measured path', measured)):
         origin = path[0][:3] - ideal_path(np.zeros(1))[0][:3]
         lags_s = np.arange(0, 0.3, 0.002)
         errors = [
@@ -185,12 +189,12 @@ def path_errors(
             (f'{label}: error after it, max', errors[best].max() * 1e3, 'mm'),
             (f'{label}: attitude error after it, max', max(turned) * 1e3, 'mrad'),
         ]
-    steps = np.linalg.norm(np.diff(told[:, :3], axis=0), axis=1)
+    steps = np.linalg.norm(np.diff(setpoints[:, :3], axis=0), axis=1)
     figures += [
-        (f'{rate_hz:g} Hz deltas: largest step between ticks of the set-points', steps.max() * 1e3, 'mm'),
+        (f'{rate_hz:g} Hz deltas: max step between ticks of the set-points', steps.max() * 1e3, 'mm'),
         (
-            f'{rate_hz:g} Hz deltas: largest joint acceleration of the controller',
-            np.abs(part['target_accelerations']).max(),
+            f'{rate_hz:g} Hz deltas: max joint acceleration of the controller',
+            np.abs(segment['target_accelerations']).max(),
             'rad/s^2',
         ),
     ]
@@ -249,7 +253,7 @@ def children_of(pid: int) -> dict[str, int]:
 
 
 def faults(commander: Commander, hooks: CellHooks, driver_pid: int) -> list[tuple[str, int, bool]]:
-    """Each fault while the arm moves: its name, when it happened, and whether the arm works again after it."""
+    """Each fault while the arm moves: its name, its time, and whether the arm works again after it."""
 
     def press(word: bytes) -> None:
         with socket.create_connection((HOST, 29999), timeout=5) as pendant:
@@ -260,13 +264,17 @@ def faults(commander: Commander, hooks: CellHooks, driver_pid: int) -> list[tupl
         hooks.call('silence', on=True)
 
     happenings: list[tuple[str, Callable[[], object] | None]] = [
-        ('dead-man released', commander.released), ('source falls silent', None), ('protective stop', lambda: hooks.call('protective_stop')),
-        ('emergency stop', lambda: hooks.call('emergency_stop')), ('power off', lambda: hooks.call('power_off')),
-        ('program paused on the pendant', lambda: press(b'pause')), ('connections dropped', lambda: hooks.call('disconnect')),
+        ('deadman released', commander.released),
+        ('source falls silent', None),
+        ('protective stop', lambda: hooks.call('protective_stop')),
+        ('emergency stop', lambda: hooks.call('emergency_stop')),
+        ('power off', lambda: hooks.call('power_off')),
+        ('program paused on the pendant', lambda: press(b'pause')),
+        ('connections dropped', lambda: hooks.call('disconnect')),
         ('controller silent for 3 s', silence),
-        ('servo process killed', lambda: os.kill(children_of(driver_pid)['ur5e_servo'], signal.SIGKILL)),
-        ('foreign program that stands', lambda: hooks.call('foreign_program', speed_rad_s=0.0)),
-    ]  # fmt: skip
+        ('servo process killed', lambda: os.kill(children_of(driver_pid)['servo_process'], signal.SIGKILL)),
+        ('foreign program that does not move', lambda: hooks.call('foreign_program', speed_rad_s=0.0)),
+    ]
     found = []
     for index, (name, happen) in enumerate(happenings):
         if not commander.enable():
@@ -278,7 +286,7 @@ def faults(commander: Commander, hooks: CellHooks, driver_pid: int) -> list[tupl
         at_ns = time.time_ns()
         if happen is not None:
             happen()
-        if name not in ('dead-man released', 'source falls silent'):
+        if name not in ('deadman released', 'source falls silent'):
             commander.follow(deltas, 30.0, until=lambda: commander.status.state != RobotStatus.ENABLED)
         commander.until(lambda: False, 1.5)
         if name == 'controller silent for 3 s':
@@ -329,6 +337,10 @@ def start_driver() -> subprocess.Popen:
     )
 
 
+def percentiles_ms(name: str, values_ms: np.ndarray) -> list[tuple[str, float, str]]:
+    return [(f'{name} p{p}', float(np.percentile(values_ms, p)), 'ms') for p in (50, 99)]
+
+
 def main() -> None:
     chosen = options(__doc__)
     os.environ.update(ROS_DOMAIN_ID=str(60 + os.getpid() % 30), ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST')
@@ -349,14 +361,18 @@ def main() -> None:
         driver = None
         try:
             hooks = CellHooks(HOST, 30.0)
-            bare = time.time_ns(), subprocess.run([sys.executable, '-c', BARE], check=True), time.time_ns()
+            bare_began_ns = time.time_ns()
+            subprocess.run([sys.executable, '-c', BARE], check=True)
+            bare_ended_ns = time.time_ns()
             jitter = stamp_jitter()
             rclpy.init(args=[])
-            driver, commander = start_driver(), Commander()
+            driver = start_driver()
+            commander = Commander()
             commander.until(lambda: commander.status.connected)
             assert commander.enable()
             pids = {'sim_cell': cell.pid, 'ur5e_driver': driver.pid, **children_of(driver.pid)}
-            before, began_s = {name: processor_s(pid) for name, pid in pids.items()}, time.monotonic()
+            before = {name: processor_s(pid) for name, pid in pids.items()}
+            began_s = time.monotonic()
             runs = []
             for rate_hz in (10.0, 30.0):
                 deltas = deltas_between(ideal_path(np.arange(round(PATH_S * rate_hz) + 1) / rate_hz))
@@ -379,23 +395,31 @@ def main() -> None:
                     process.wait(20)
         truth = read_truth(truth_file)
     rclpy.try_shutdown()
-    bare_wall, bare_robot = cycles_ms(truth, bare[0], bare[2])
+    bare_wall, bare_robot = cycles_ms(truth, bare_began_ns, bare_ended_ns)
     ours_wall, ours_robot = cycles_ms(truth, runs[1][1] + 500_000_000, runs[1][2] - 500_000_000)
     latency = latencies_ms(sent, truth)
-    figures = [
-        *[(f'bare servoL loop: cycle p{p}', float(np.percentile(bare_wall, p)), 'ms') for p in (50, 99)],
-        *[(f'driver: cycle p{p}', float(np.percentile(ours_wall, p)), 'ms') for p in (50, 99)],
-        ('driver over bare loop: cycle p99', float(np.percentile(ours_wall, 99) / np.percentile(bare_wall, 99)), ''),
+    ratio = float(np.percentile(ours_wall, 99) / np.percentile(bare_wall, 99))
+    paths = [
+        metric
+        for rate_hz, began_ns, ended_ns in runs
+        for metric in path_errors(truth, began_ns, rate_hz, ended_ns)
+    ]
+    metrics = [
+        *percentiles_ms('bare servoL loop: cycle', bare_wall),
+        *percentiles_ms('driver: cycle', ours_wall),
+        ('driver over bare loop: cycle p99', ratio, ''),
         ('bare servoL loop: cycle p99, robot time', float(np.percentile(bare_robot, 99)), 'ms'),
         ('driver: cycle p99, robot time', float(np.percentile(ours_robot, 99)), 'ms'),
-        *[(f'tcp_delta published to changed servo target: p{p}', float(np.percentile(latency, p)), 'ms') for p in (50, 99)],
+        *percentiles_ms('tcp_delta published to changed servo target:', latency),
         ('floor of it: command_delay_s and two loop periods', 2.0 + 4.0, 'ms'),
-        *[figure for rate_hz, began_ns, ended_ns in runs for figure in path_errors(truth, began_ns, rate_hz, ended_ns)],
+        *paths,
         ('joint acceleration limit of the controller', JOINT_ACCELERATION_LIMIT, 'rad/s^2'),
-        *jitter, *shares, *fault_figures(found, truth),
+        *jitter,
+        *shares,
+        *fault_figures(found, truth),
         ('lateness of the simulated controller, p99', lateness[2], 'ms'),
-    ]  # fmt: skip
-    report('The arm on the simulated controller', figures, chosen.json)
+    ]
+    report('The arm on the simulated controller', metrics, chosen.json)
 
 
 if __name__ == '__main__':

@@ -39,7 +39,7 @@ def test_commands_beyond_a_limit_are_clipped_or_refused_and_counted(driver, oper
     start = operator.position
 
     def counted(name, translation):
-        """Sent until it is: a command that comes late on a busy machine is refused, and a status comes once a second."""
+        """Sent until it is: on a busy machine a late command is refused, and a status comes once a second."""
         for _ in range(20):
             operator.send(translation)
             if operator.until(lambda: getattr(operator.status, name) > 0, 3.0):
@@ -289,10 +289,8 @@ def test_two_sources_at_once_move_the_arm_as_teleop_says(driver, operator):
     for sequence in range(1, 11):
         operator.send((0.0, 0.0, -0.004))
         message = TcpDelta(source='policy', sequence=sequence, duration=0.05, opening=float('nan'))
-        message.translation, message.header.stamp = (
-            np.array([0.004, 0, 0]),
-            operator.node.get_clock().now().to_msg(),
-        )
+        message.translation = np.array([0.004, 0, 0])
+        message.header.stamp = operator.node.get_clock().now().to_msg()
         policy.publish(message)
         operator.spin(0.05)
     assert operator.until(lambda: operator.position[2] < before[2] - 0.03)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gripper through both connections: the simulated cell's URCap, and a Modbus slave on a pseudo-terminal."""
+"""The gripper through both connections: the simulated URCap, and a Modbus slave on a pseudo-terminal."""
 
 import math
 import os
