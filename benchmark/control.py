@@ -116,7 +116,7 @@ class Commander:
 
 
 def ideal_path(times_s: np.ndarray) -> np.ndarray:
-    """Poses (n, 7) at times (n,): a circle of 4 cm with a turn of 0.2 rad about the tool, from rest to rest."""
+    """Poses (n, 7) at times (n,): a circle of 4 cm with a turn of 0.2 rad of the tool, from rest to rest."""
     share = np.clip(times_s / PATH_S, 0, 1)
     angle = 4 * np.pi * (share**3 * (10 - 15 * share + 6 * share**2))
     start = np.array([-0.13, -0.49, 0.3, 0, 1, 0, 0.0])
