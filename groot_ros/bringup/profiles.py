@@ -9,6 +9,7 @@ from groot_ros.embodiment_file import camera_topics
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
+from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.settings import setting
 
 # Port of the simulated cell's test interface: when it accepts connections, all servers of the cell do.
@@ -21,7 +22,7 @@ class Options:
     """The choices for a cell: options of `groot-ros up` and arguments of the launch files."""
 
     sim: bool = setting(False, 'use the simulated cell instead of hardware')
-    robot_ip: str = setting('192.168.1.100', 'address of the robot; with sim, of the simulated cell')
+    robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the robot; with sim, of the simulated cell')
     namespace: str = setting('', 'ROS namespace of all nodes, for several cells')
     embodiment: str = setting(DEFAULT_EMBODIMENT, 'a name in config/embodiments, or the path of a YAML file')
     output_dir: str = setting('episodes', 'folder that the recorder writes episodes into')

@@ -121,7 +121,7 @@ class CommandGate:
         self._change(GateState.FREEDRIVE, '')
 
     def disable(self, reason: str = 'disabled by the operator') -> None:
-        """Refuses commands until `enable`."""
+        """Refuses every command until the next `enable`."""
         self._change(GateState.DISABLED, reason)
 
     def stop(self, reason: str) -> None:
