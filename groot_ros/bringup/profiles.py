@@ -7,9 +7,9 @@ from typing import Any
 
 from groot_ros.embodiment_file import camera_topics
 from groot_ros.errors import GrootRosError
+from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
-from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.settings import setting
 
 # Port of the simulated cell's test interface: when it accepts connections, all servers of the cell do.
