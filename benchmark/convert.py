@@ -21,7 +21,8 @@ from benchmark import convert_against_lerobot, convert_truth
 from benchmark.bags import FPS, recorded
 from benchmark.common import report
 from groot_ros.bags.reader import EpisodeBag
-from groot_ros.dataset.convert import ConversionOptions, convert
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.options import ConversionOptions
 from groot_ros.recording.episode_recorder import RecordingSettings
 from groot_ros.video.frame import VideoFrame, decode_frame
 from groot_ros.video.mp4 import Mp4Encoder

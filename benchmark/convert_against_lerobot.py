@@ -13,8 +13,8 @@ import numpy as np
 from benchmark.bags import recorded
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.convert import convert
-from groot_ros.dataset.writers.dataset_writer import column_to_array
-from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.dataset.meta import column_to_array
+from groot_ros.dataset.writers.lerobot_v2 import data_file, video_file
 from groot_ros.recording.episode_recorder import RecordingSettings
 
 ENVIRONMENTS = Path(__file__).parents[1] / 'build'

@@ -12,9 +12,10 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from benchmark import signals
 from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, make_embodiment
 from groot_ros.bags.message_types import typestore
-from groot_ros.dataset.convert import ConversionOptions, convert
-from groot_ros.dataset.writers.dataset_writer import column_to_array
-from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.meta import column_to_array
+from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.writers.lerobot_v2 import data_file, video_file
 from groot_ros.embodiment import parse_embodiment
 from groot_ros.geometry import deltas_between
 from groot_ros.video.mp4 import read_frames

@@ -21,7 +21,7 @@ from benchmark.common import report
 from groot_ros.bags.message_types import ROW_TOPIC, serialized, time_message, typestore
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
-from groot_ros.dataset.sources.bag import read_samples
+from groot_ros.dataset.sources.bag_recorded import read_samples
 from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.message_fields import header_stamp_ns
 from groot_ros.quality.verdict import judge, load_thresholds

@@ -13,10 +13,11 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from groot_ros.bags.message_types import ROW_TOPIC, serialized, time_message, typestore
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.topic_types import check_types
-from groot_ros.dataset.convert import ConversionOptions, convert
-from groot_ros.dataset.sources.bag import recorded_spans
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.sources.bag_recorded import read_segments
 from groot_ros.dataset.validation.validate import validate
-from groot_ros.dataset.writers.features import video_file
+from groot_ros.dataset.writers.lerobot_v2 import video_file
 from groot_ros.errors import GrootRosError
 from groot_ros.message_fields import cdr_stamp_ns, stamp_to_ns
 from groot_ros.recording.episode_recorder import RecordingSettings
@@ -76,7 +77,7 @@ def test_a_pause_makes_two_episodes_whose_videos_begin_with_a_keyframe(tmp_path,
         tmp_path / 'bag', entries=[*entries[:begin], pause, *entries[begin:end], resume, *entries[end:]]
     )
     with EpisodeBag(tmp_path / 'bag') as bag:
-        segments = list(recorded_spans(bag, embodiment))
+        segments = list(read_segments(bag, embodiment))
         rows = [
             message.decode() for message in bag.messages({ROW_TOPIC: bag.connections(embodiment)[ROW_TOPIC]})
         ]
@@ -138,7 +139,7 @@ def test_what_cannot_go_on_ends_the_episode_and_keeps_what_is_good(
         source.record(tmp_path / 'bag', entries=change(source.entries()))
     with EpisodeBag(tmp_path / 'bag') as bag:
         assert reason in bag.info['failure']
-        assert 15 <= sum(len(segment) for segment in list(recorded_spans(bag, embodiment))) <= 20
+        assert 15 <= sum(len(segment) for segment in list(read_segments(bag, embodiment))) <= 20
 
 
 def test_depth_is_kept_to_the_millimetre(tmp_path, synthetic, embodiment):

@@ -10,10 +10,11 @@ import pytest
 
 from groot_ros.bags.message_types import typestore
 from groot_ros.cli.main import main
-from groot_ros.dataset.convert import ConversionOptions, OutputMode, convert
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.meta import column_to_array
+from groot_ros.dataset.options import ConversionOptions, OutputMode
 from groot_ros.dataset.validation.validate import validate
-from groot_ros.dataset.writers.dataset_writer import column_to_array
-from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.dataset.writers.lerobot_v2 import data_file, video_file
 from groot_ros.dataset.writers.statistics import statistics
 from groot_ros.embodiment import load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
@@ -305,7 +306,7 @@ def test_a_worker_that_dies_ends_the_conversion_and_what_is_done_is_kept(tmp_pat
         convert([bags], tmp_path / 'set', embodiment, progress=stop_after_one)
     with pytest.raises(GrootRosError, match='A worker died'):
         convert([bags], tmp_path / 'set', embodiment, ConversionOptions(workers=2), kill)
-    assert len(list((tmp_path / '.set.partial/parts').glob('*/part.json'))) == 1
+    assert len(list((tmp_path / '.set.partial/parts').glob('*/done.json'))) == 1
     assert multiprocessing.active_children() == []
     assert convert([bags], tmp_path / 'set', embodiment).episodes == 3
 

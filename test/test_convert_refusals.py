@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from groot_ros.bags.writer import EpisodeWriter
-from groot_ros.dataset.convert import ConversionOptions, convert
-from groot_ros.dataset.writers.features import video_file
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.writers.lerobot_v2 import video_file
 from groot_ros.embodiment import parse_embodiment
 from groot_ros.errors import GrootRosError
 

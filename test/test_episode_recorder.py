@@ -17,7 +17,7 @@ from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
 from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
-from groot_ros.dataset.sources.bag import read_samples
+from groot_ros.dataset.sources.bag_recorded import read_samples
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import angle_between
 from groot_ros.recording.episode_folder import EpisodeFolder

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from groot_ros.dataset.convert import ConversionOptions, convert
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.arrays import ArrayEpisode, convert_arrays
 from groot_ros.dataset.validation.validate import validate
-from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.dataset.writers.lerobot_v2 import data_file, video_file
 from groot_ros.embodiment import load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
@@ -262,14 +263,14 @@ def broken(name, values):
 @pytest.mark.parametrize(
     ('columns', 'reason'),
     [
-        ({k: v for k, v in franka().items() if k != 'obs/eef_quat'}, 'lacks obs/eef_quat.*it has actions'),
+        ({k: v for k, v in franka().items() if k != 'obs/eef_quat'}, 'has no obs/eef_quat.*it has actions'),
         (broken('actions', ramp(4)), '4 numbers in actions'),
         (broken('obs/eef_pos', ramp(3, 19)), 'different lengths: obs/eef_pos 19'),
         (broken('actions', ramp(7, 19)), '20 states and 19 actions'),
         (broken('actions', np.full((ROWS, 7), np.nan)), 'NaN or infinity in actions at row 0'),
         (
             broken('obs/wrist_rgb', np.zeros((ROWS, 3, 240, 320), np.uint8)),
-            r'pictures are \(n, height, width, 3\)',
+            r'images must be \(n, height, width, 3\)',
         ),
         (broken('obs/wrist_rgb', pictures(320, 240)[:15]), '15 frames of wrist for 20 rows'),
         (franka(10), '10 rows, fewer than the horizon'),
@@ -292,7 +293,7 @@ def test_files_that_are_something_else(tmp_path):
         convert([tmp_path / 'b.hdf5'], tmp_path / 'set', load_embodiment('franka_mcx'))
     (tmp_path / 'c/meta').mkdir(parents=True)
     (tmp_path / 'c/meta/info.json').write_text('{"codebase_version": "v3.0"}')
-    with pytest.raises(GrootRosError, match=r'v3.0, and v2.0 and v2.1 can be converted'):
+    with pytest.raises(GrootRosError, match=r'v3.0, and only v2.0 and v2.1 can be converted'):
         convert([tmp_path / 'c'], tmp_path / 'set', load_embodiment('so101_dualcam'))
 
 
@@ -312,5 +313,5 @@ def test_rows_of_another_rate_are_refused(tmp_path):
     with pytest.raises(GrootRosError, match='has 30 rows a second but the embodiment so101_dualcam says 10'):
         convert([source], tmp_path / 'set', load_embodiment('so101_dualcam').at_fps(10))
     file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {})])
-    with pytest.raises(GrootRosError, match='cannot be converted at 10 rows a second'):
+    with pytest.raises(GrootRosError, match='cannot be resampled to 10 rows a second'):
         convert([file], tmp_path / 'set', load_embodiment('franka_mcx').at_fps(10))

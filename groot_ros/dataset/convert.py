@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings to a GR00T dataset: each item on its own, by as many workers as wanted, then numbered in their order."""
+"""Recordings to a GR00T dataset: each recording on its own, by one or more workers, then numbered in order."""
 
 import hashlib
 import re
@@ -8,60 +8,36 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groot_ros.dataset.convert_source import (
+from groot_ros.dataset.convert_recording import (
     ConversionJob,
     ConversionResult,
-    ConversionSettings,
-    fingerprint,
-    read_episodes,
+    convert_recording,
     verdict_failures,
 )
-from groot_ros.dataset.executors import ConversionInterrupted, converted
-from groot_ros.dataset.modality_config import GR00T_VERSIONS
-from groot_ros.dataset.sources.discover import Recording, fetched, find_recordings
-from groot_ros.dataset.sources.time_ranges import RangeEntry
-from groot_ros.dataset.writers.dataset_writer import DatasetWriter, OutputMode
-from groot_ros.dataset.writers.lerobot_v2 import LeRobotV2Writer
-from groot_ros.dataset.writers.lerobot_v3 import LeRobotV3Writer
+from groot_ros.dataset.executors import ConversionInterrupted, run_jobs
+from groot_ros.dataset.modality_config import check_gr00t_version
+from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.sources.discover import FORMATS, find_recordings
+from groot_ros.dataset.sources.recording import Recording
+from groot_ros.dataset.sources.storage import local_copy
+from groot_ros.dataset.writers import WRITERS
+from groot_ros.dataset.writers.dataset_writer import DatasetWriter
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.video.mp4 import CODECS
 
-HORIZON = 16
-FORMATS = {'v2.1': LeRobotV2Writer, 'v3.0': LeRobotV3Writer}
 _ASPECT_TOLERANCE = 0.01
 _UNSAFE = re.compile(r'[^A-Za-z0-9._-]+')
 
-
-@dataclass
-class ConversionOptions:
-    """What to take, and how.
-
-    `horizon` is the shortest episode worth keeping, in rows; `skip_bad` leaves unfit items out, `keep_failed` takes bags whose
-    verdict is fail; `task` is for items that do not say theirs; `idle_s` is what is left of idle beginnings and ends, None for
-    all; `release` is the GR00T release whose extra statistics are wanted. The dataset does not depend on `workers`.
-    """
-
-    horizon: int = HORIZON
-    skip_bad: bool = False
-    keep_failed: bool = False
-    task: str = ''
-    workers: int = 1
-    executor: str = 'processes'
-    format: str = 'v2.1'
-    codec: str = 'h264'
-    idle_s: float | None = None
-    gr00t_version: str = ''
-    existing: OutputMode = OutputMode.REFUSE
-    ranges: tuple[RangeEntry, ...] = ()
+Progress = Callable[[Iterable[ConversionResult], int], Iterable[ConversionResult]]
 
 
 @dataclass
 class ConversionReport:
-    """What came of a conversion; times in s.
+    """What a conversion has done; times in s.
 
-    `skipped` maps items to why they could not be converted, `failed` to their verdicts' reasons, `trimmed` to rows left out as
-    idle; `known` are those that the dataset had already.
+    `skipped` maps recordings to why they cannot be converted, `failed` to the reasons of their verdicts,
+    `trimmed` to the number of idle rows left out; `known` are those that the dataset had already.
     """
 
     output: Path
@@ -75,20 +51,19 @@ class ConversionReport:
     trimmed: dict[str, int] = field(default_factory=dict)
     known: list[str] = field(default_factory=list)
 
-    def lines(self) -> list[str]:
-        """What a person wants to know of it."""
+    def summary_lines(self) -> list[str]:
+        """Returns the report as lines for people."""
         rate = self.rows / max(self.elapsed_s, 1e-9)
-        return [
-            f'{self.episodes} episodes, {self.rows} rows, {rate:.0f} rows/s -> {self.output}',
-            *([f'{len(self.known)} are in the dataset already'] if self.known else []),
-            *(f'left out, its verdict is fail: {item}: {reason}' for item, reason in self.failed.items()),
-            *(f'left out: {reason}' for reason in self.skipped.values()),
-            *(
-                [f'{sum(self.trimmed.values())} idle rows left out of {len(self.trimmed)} episodes']
-                if self.trimmed
-                else []
-            ),
-        ]
+        lines = [f'{self.episodes} episodes, {self.rows} rows, {rate:.0f} rows/s -> {self.output}']
+        if self.known:
+            lines.append(f'{len(self.known)} are in the dataset already')
+        for recording, reason in self.failed.items():
+            lines.append(f'left out, its verdict is fail: {recording}: {reason}')
+        lines += [f'left out: {reason}' for reason in self.skipped.values()]
+        if self.trimmed:
+            rows = sum(self.trimmed.values())
+            lines.append(f'{rows} idle rows left out of {len(self.trimmed)} episodes')
+        return lines
 
 
 def convert(
@@ -96,26 +71,27 @@ def convert(
     output: Path,
     embodiment: Embodiment,
     options: ConversionOptions | None = None,
-    progress: Callable[[Iterable[ConversionResult], int], Iterable[ConversionResult]] = lambda parts, count: (
-        parts
-    ),
+    progress: Progress | None = None,
 ) -> ConversionReport:
     """Converts everything below `sources` to a dataset at `output`.
 
-    Bags of our recorder are copied, everything else is sampled and encoded. Raises GrootRosError, and leaves nothing behind, where
-    an item is unfit, unless such items are to be left out. Interrupted, it keeps what is done in a hidden folder beside `output`,
-    and goes on from there when it is called again. `progress` may wrap the parts as they come.
+    Video of our recorder is copied, everything else is sampled and encoded. Raises GrootRosError, and leaves
+    nothing half-written, for a recording that cannot be converted, unless such recordings are to be left out.
+    An interrupted conversion keeps what is done in a hidden folder next to `output`; the same call continues
+    there. `progress` may wrap the results as they come.
     """
-    options, started_s = options or ConversionOptions(), time.perf_counter()
+    options = options or ConversionOptions()
+    started_s = time.perf_counter()
     check_options(embodiment, options)
-    items = find_recordings([str(source) for source in sources])
+    recordings = find_recordings([str(source) for source in sources])
     writer = make_writer(output, embodiment, options)
     report = ConversionReport(output)
     try:
-        jobs = _jobs(items, writer, embodiment, options, report)
-        with converted(jobs, options.workers, options.executor) as parts:
-            for job, part in zip(jobs, progress(parts, len(jobs)), strict=True):
-                _take(job, part, writer, report)
+        jobs = _make_jobs(recordings, writer, options, report)
+        with run_jobs(convert_recording, jobs, options.workers, options.executor) as results:
+            shown = progress(results, len(jobs)) if progress else results
+            for job, result in zip(jobs, shown, strict=True):
+                _add_result(job, result, writer, report)
         _check_result(writer, report, options.skip_bad)
         writer.finish()
     except ConversionInterrupted:
@@ -128,82 +104,77 @@ def convert(
 
 
 def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
-    """Raises GrootRosError for a format or codec that does not exist, and for cameras that GR00T cannot stack."""
-    for what, value, known in (('format', options.format, FORMATS), ('codec', options.codec, CODECS)):
-        if value not in known:
-            raise GrootRosError(f'There is no {what} {value!r} here: choose one of {", ".join(known)}.')
-    if options.gr00t_version and options.gr00t_version not in GR00T_VERSIONS:
-        raise GrootRosError(
-            f'There is no GR00T {options.gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.'
-        )
-    ratios = {camera.name: camera.width / camera.height for camera in embodiment.cameras}
-    if max(ratios.values()) / min(ratios.values()) > 1 + _ASPECT_TOLERANCE:
+    """Raises GrootRosError for an unknown format, codec or GR00T version, and for cameras GR00T cannot stack."""
+    _check_known('format', options.format, WRITERS)
+    _check_known('codec', options.codec, CODECS)
+    if options.gr00t_version:
+        check_gr00t_version(options.gr00t_version)
+    ratios = [camera.width / camera.height for camera in embodiment.cameras]
+    if max(ratios) / min(ratios) > 1 + _ASPECT_TOLERANCE:
         sizes = ', '.join(f'{camera.name} {camera.width}x{camera.height}' for camera in embodiment.cameras)
         raise GrootRosError(
-            f'The cameras of the embodiment {embodiment.name} differ in aspect ratio ({sizes}), and GR00T cannot stack such pictures: '
-            'give them one width and height, what does not fit gets black bars.'
+            f'The cameras of the embodiment {embodiment.name} differ in aspect ratio ({sizes}), and GR00T '
+            'cannot stack such images: give them one width and height; images of another ratio get black bars.'
         )
 
 
 def make_writer(output: Path, embodiment: Embodiment, options: ConversionOptions) -> DatasetWriter:
-    """The writer of the chosen format."""
-    return FORMATS[options.format](
+    """Makes the writer of the chosen format."""
+    return WRITERS[options.format](
         output, embodiment, options.codec, options.existing, options.gr00t_version, options.horizon
     )
 
 
-def recipe_of(embodiment: Embodiment, options: ConversionOptions) -> ConversionSettings:
-    """What of the options matters to a single item."""
-    return ConversionSettings(
-        embodiment.text(), options.horizon, options.task, options.codec, options.idle_s, options.ranges
-    )
+def _check_known(what: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise GrootRosError(f'There is no {what} {value!r} here: choose one of {", ".join(known)}.')
 
 
-def _jobs(
-    items: list[Recording],
-    writer: DatasetWriter,
-    embodiment: Embodiment,
-    options: ConversionOptions,
-    report: ConversionReport,
+def _make_jobs(
+    recordings: list[Recording], writer: DatasetWriter, options: ConversionOptions, report: ConversionReport
 ) -> list[ConversionJob]:
-    recipe = recipe_of(embodiment, options)
+    """The recordings to convert; those with a failed verdict and those in the dataset are only noted."""
     jobs = []
-    for item in items:
-        if reasons := [] if options.keep_failed else verdict_failures(item):
-            report.failed[str(item)] = '; '.join(reasons)
-        elif writer.known and _fingerprint(item, embodiment) in writer.known:
-            report.known.append(str(item))
+    for recording in recordings:
+        reasons = [] if options.keep_failed else verdict_failures(recording)
+        if reasons:
+            report.failed[str(recording)] = '; '.join(reasons)
+        elif writer.known and _fingerprint(recording, writer.embodiment) in writer.known:
+            report.known.append(str(recording))
         else:
-            digest = hashlib.sha256(str(item).encode()).hexdigest()[:8]
-            jobs.append(
-                ConversionJob(item, writer.parts / f'{_UNSAFE.sub("_", item.name)[:60]}_{digest}', recipe)
-            )
+            folder = writer.parts / _folder_name(recording)
+            jobs.append(ConversionJob(recording, folder, writer.embodiment, options))
     return jobs
 
 
-def _fingerprint(item: Recording, embodiment: Embodiment) -> str:
-    """Of an item that may be unfit, which its job will tell."""
+def _folder_name(recording: Recording) -> str:
+    digest = hashlib.sha256(str(recording).encode()).hexdigest()[:8]
+    return f'{_UNSAFE.sub("_", recording.name)[:60]}_{digest}'
+
+
+def _fingerprint(recording: Recording, embodiment: Embodiment) -> str:
+    """The fingerprint, empty for an unreadable recording, which its job will report."""
     try:
-        with fetched(item) as path:
-            return fingerprint(item, path, embodiment)
+        with local_copy(recording) as path:
+            return FORMATS[recording.format].fingerprint(recording, path, embodiment)
     except GrootRosError:
         return ''
 
 
-def _take(
-    job: ConversionJob, part: ConversionResult, writer: DatasetWriter, report: ConversionReport
+def _add_result(
+    job: ConversionJob, result: ConversionResult, writer: DatasetWriter, report: ConversionReport
 ) -> None:
-    if part.problem:
-        report.skipped[str(job.item)] = part.problem
+    if result.problem:
+        report.skipped[str(job.recording)] = result.problem
         return
-    for episode in read_episodes(part, writer.embodiment):
+    for episode in result.episodes:
         writer.add_episode(episode)
-    if part.trimmed:
-        report.trimmed[str(job.item)] = part.trimmed
-    report.episodes += part.episodes
-    report.rows += part.rows
-    report.rows_s += part.rows_s
-    report.video_s += part.video_s
+    if result.trimmed:
+        report.trimmed[str(job.recording)] = result.trimmed
+    report.episodes += len(result.episodes)
+    report.rows += result.rows
+    report.rows_s += result.rows_s
+    report.video_s += result.video_s
 
 
 def _check_result(writer: DatasetWriter, report: ConversionReport, skip_bad: bool) -> None:
@@ -212,7 +183,7 @@ def _check_result(writer: DatasetWriter, report: ConversionReport, skip_bad: boo
     if report.failed and not writer.episodes:
         reason = next(iter(report.failed.values()))
         raise GrootRosError(
-            f'The verdict of every episode is fail ({reason}): --keep-failed takes them nevertheless.'
+            f'The verdict of every episode is fail ({reason}): --keep-failed converts them nevertheless.'
         )
 
 
@@ -220,5 +191,5 @@ def _refusal(skipped: dict[str, str], skip_bad: bool) -> str:
     reasons = '\n  '.join(skipped.values())
     if len(skipped) == 1:
         return reasons
-    hint = 'nothing is fit' if skip_bad else 'nothing was written; --skip-bad converts the others'
-    return f'{len(skipped)} items cannot be converted ({hint}):\n  {reasons}'
+    hint = 'none can be' if skip_bad else 'nothing was written; --skip-bad converts the others'
+    return f'{len(skipped)} recordings cannot be converted ({hint}):\n  {reasons}'

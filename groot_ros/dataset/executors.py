@@ -1,54 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs jobs beside each other: in this process, in others of this machine, or on a Ray cluster. The order of the jobs is kept."""
+"""Runs jobs in parallel: in this process, in others of this machine, or on a Ray cluster, in order."""
 
 import contextlib
 import importlib.util
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from groot_ros.dataset.convert_source import ConversionJob, ConversionResult, convert_recording
+from groot_ros.dataset.convert_recording import ConversionJob, ConversionResult
 from groot_ros.errors import GrootRosError
 
 EXECUTORS = ('processes', 'ray')
 
+Convert = Callable[[ConversionJob], ConversionResult]
+
 
 class ConversionInterrupted(GrootRosError):
-    """A conversion that was stopped, or lost a worker: what is done is kept."""
+    """A conversion that was stopped, or lost a worker; what is done is kept."""
 
 
 @contextlib.contextmanager
-def converted(jobs: list[ConversionJob], workers: int, executor: str) -> Iterator[Iterator[ConversionResult]]:
-    """The parts in the order of their jobs; leaving ends what still runs."""
+def run_jobs(
+    convert: Convert, jobs: list[ConversionJob], workers: int, executor: str
+) -> Iterator[Iterator[ConversionResult]]:
+    """Gives the results in the order of the jobs; leaving ends what still runs."""
     if executor not in EXECUTORS:
         raise GrootRosError(f'There is no executor {executor!r} here: choose one of {", ".join(EXECUTORS)}.')
     workers = min(workers, len(jobs))
     if executor == 'ray':
-        with _on_ray(jobs, workers) as parts:
-            yield parts
+        with _on_ray(convert, jobs, workers) as results:
+            yield results
     elif workers <= 1:
-        yield map(convert_recording, jobs)
+        yield map(convert, jobs)
     else:
-        with _in_processes(jobs, workers) as parts:
-            yield parts
+        with _in_processes(convert, jobs, workers) as results:
+            yield results
 
 
 @contextlib.contextmanager
-def _in_processes(jobs: list[ConversionJob], workers: int) -> Iterator[Iterator[ConversionResult]]:
+def _in_processes(
+    convert: Convert, jobs: list[ConversionJob], workers: int
+) -> Iterator[Iterator[ConversionResult]]:
     others = set(multiprocessing.active_children())
     # Ctrl-C reaches all processes of a terminal: only the first one may answer it.
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN)
     )
     try:
-        yield pool.map(convert_recording, jobs)
+        yield pool.map(convert, jobs)
         pool.shutdown()
     except BrokenProcessPool as error:
         raise ConversionInterrupted(
-            'A worker died, perhaps for want of memory: give fewer --workers; the same command goes on from here.'
+            'A worker died, perhaps for lack of memory: give fewer --workers; the same command continues here.'
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -58,8 +64,10 @@ def _in_processes(jobs: list[ConversionJob], workers: int) -> Iterator[Iterator[
 
 
 @contextlib.contextmanager
-def _on_ray(jobs: list[ConversionJob], workers: int) -> Iterator[Iterator[ConversionResult]]:
-    """One task an item, at most `workers` at a time; the folder of the dataset must be one that all machines of the cluster see."""
+def _on_ray(
+    convert: Convert, jobs: list[ConversionJob], workers: int
+) -> Iterator[Iterator[ConversionResult]]:
+    """One task a recording, at most `workers` at a time; all machines must share the folder of the dataset."""
     if importlib.util.find_spec('ray') is None:
         raise GrootRosError('--executor ray needs Ray: pip install "groot_ros[ray]".')
     import ray
@@ -71,12 +79,12 @@ def _on_ray(jobs: list[ConversionJob], workers: int) -> Iterator[Iterator[Conver
             include_dashboard=False,
             logging_level='error',
             ignore_reinit_error=True,
-            **_local(workers),
+            **_local_cores(workers),
         )
-    task = ray.remote(num_cpus=1, max_retries=2)(convert_recording)
+    task = ray.remote(num_cpus=1, max_retries=2)(convert)
     running: list = []
     try:
-        yield _gathered(ray, task, jobs, workers, running)
+        yield _results(ray, task, jobs, workers, running)
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
@@ -84,29 +92,29 @@ def _on_ray(jobs: list[ConversionJob], workers: int) -> Iterator[Iterator[Conver
             ray.shutdown()
 
 
-def _local(workers: int) -> dict[str, int]:
+def _local_cores(workers: int) -> dict[str, int]:
     return {} if os.environ.get('RAY_ADDRESS') else {'num_cpus': workers}
 
 
-def _gathered(
-    ray, task, jobs: list[ConversionJob], workers: int, running: list
-) -> Iterator[ConversionResult]:
-    """Starts a task whenever one has been taken, so that a fleet's jobs do not all wait in the cluster's memory."""
+def _results(ray, task, jobs: list[ConversionJob], workers: int, running: list) -> Iterator[ConversionResult]:
+    """Starts a task whenever a result is taken, so that not all jobs wait in the cluster's memory at once."""
     waiting = iter(jobs)
     for _ in range(workers):
         running.append(task.remote(next(waiting)))
     while running:
         try:
-            part = ray.get(running[0])
+            result = ray.get(running[0])
         except ray.exceptions.RayError as error:
             raise ConversionInterrupted(
-                f'The Ray cluster lost a task ({str(error).splitlines()[0]}): the same command goes on from there.'
+                f'The Ray cluster lost a task ({str(error).splitlines()[0]}): the same command continues there.'
             ) from error
         running.pop(0)
         if (job := next(waiting, None)) is not None:
             running.append(task.remote(job))
-        if not part.problem and not part.folder.is_dir():
+        missing = [episode.folder for episode in result.episodes if not episode.folder.is_dir()]
+        if missing:
             raise GrootRosError(
-                f'A Ray worker wrote to {part.folder}, which is not seen here: --output must lie in a folder that all machines share.'
+                f'A Ray worker wrote to {missing[0]}, which is not on this machine: '
+                '--output must be in a folder that all machines share.'
             )
-        yield part
+        yield result

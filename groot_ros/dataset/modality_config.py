@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python file that tells GR00T what the columns of a dataset mean, made of the embodiment; N1.5, N1.6 and N1.7 each read their own form.
+"""The Python file that tells GR00T what the columns of a dataset mean, in the form of N1.5, N1.6 or N1.7.
 
-Steps that are differences to the row before are passed through as they stand: GR00T's DELTA is never interpreted, so it is ABSOLUTE there.
+It is made from the embodiment. meta/modality.json is another file, see writers/features.py. Steps that are
+differences to the row before are called ABSOLUTE here, since GR00T does not interpret its DELTA.
 """
 
 import json
@@ -13,7 +14,7 @@ from groot_ros.errors import GrootRosError
 
 @dataclass(frozen=True)
 class Gr00tVersion:
-    """What a release of GR00T takes: numbers of a state, numbers of an action, and steps of a chunk.
+    """The maximum sizes of a GR00T version: numbers of a state and of an action, and steps of a chunk.
 
     Those of N1.6 are defaults of its code; a model with a larger `max_state_dim` takes more.
     """
@@ -106,60 +107,110 @@ class {class_name}(BaseDataConfig):
 '''
 
 
-def modality_config(
-    embodiment: Embodiment, gr00t_version: str, horizon: int = 16, relative: bool = False
-) -> str:
-    """Python source for a release of GR00T (n1.5, n1.6, n1.7). Raises GrootRosError where the rows are beyond what it takes.
-
-    `relative` predicts the poses of the embodiment's eef_9d relative to the state instead of its deltas.
-    """
+def check_gr00t_version(gr00t_version: str) -> None:
+    """Raises GrootRosError for a version that is not in GR00T_VERSIONS."""
     if gr00t_version not in GR00T_VERSIONS:
         raise GrootRosError(
             f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.'
         )
+
+
+def modality_config(
+    embodiment: Embodiment, gr00t_version: str, horizon: int = 16, relative: bool = False
+) -> str:
+    """Returns Python source for a GR00T version (n1.5, n1.6, n1.7).
+
+    `relative` predicts the poses of the embodiment's eef_9d relative to the state instead of its deltas.
+    Raises GrootRosError for rows that are larger than the version takes.
+    """
+    check_gr00t_version(gr00t_version)
     if relative and (not embodiment.eef_9d or gr00t_version == 'n1.5'):
         raise GrootRosError(
             'Poses relative to the state need `eef_9d` in the embodiment, and GR00T N1.6 or N1.7.'
         )
-    states = [field.name for field in embodiment.state if not relative or field.name != embodiment.eef_9d]
-    actions = [field for field in embodiment.action if not relative or not field.is_derived]
-    sizes = (
-        sum(field.size for field in embodiment.state if field.name in states),
-        sum(field.size for field in actions),
-    )
-    _check_limits(embodiment, gr00t_version, horizon, *(size + 9 * relative for size in sizes))
-    prefixed = gr00t_version == 'n1.5'
-    largest = max(sizes) + 9 * relative
-    beyond = gr00t_version == 'n1.6' and largest > GR00T_VERSIONS['n1.6'].state_size
-    note = (
-        f'\n        # The model must have a max_state_dim and max_action_dim of at least {largest}; N1.6 has 29 where nobody says more.'
-        * beyond
-    )
-
-    def keys(kind: str, names: list[str]) -> str:
-        return json.dumps([f'{kind}.{name}' if prefixed else name for name in names])
-
-    modes = {
-        f'action.{field.name}': 'binary' for field in embodiment.action if field.absolute and field.size == 1
+    states = list(embodiment.state)
+    actions = list(embodiment.action)
+    absolute: list[str] = []
+    if relative:
+        absolute = [EEF_9D]
+        states = [field for field in states if field.name != embodiment.eef_9d]
+        actions = [field for field in actions if not field.is_derived]
+    state_size = sum(field.size for field in states) + 9 * len(absolute)
+    action_size = sum(field.size for field in actions) + 9 * len(absolute)
+    _check_limits(embodiment, gr00t_version, horizon, state_size, action_size)
+    keys = {
+        'video': [camera.name for camera in embodiment.cameras],
+        'state': absolute + [field.name for field in states],
+        'action': absolute + [field.name for field in actions],
     }
-    class_name = ''.join(word.capitalize() for word in embodiment.name.split('_')) + 'DataConfig'
-    return (_CLASS if prefixed else _REGISTERED).format(
-        name=embodiment.name, gr00t_version=gr00t_version.upper(), horizon=horizon, cameras=keys('video', [camera.name for camera in embodiment.cameras]),
-        state=keys('state', [EEF_9D] * relative + states), action=keys('action', [EEF_9D] * relative + [field.name for field in actions]),
-        note=note, configs='[RELATIVE] + ' * relative + f'[AS_STORED] * {len(actions)}', relative=_RELATIVE if relative else '',
-        language=json.dumps([embodiment.language]), modes=json.dumps(modes), class_name=class_name,
-        module=f'{embodiment.name}_n1_5', state_size=GR00T_VERSIONS[gr00t_version].state_size, action_size=GR00T_VERSIONS[gr00t_version].action_size,
-    )  # fmt: skip
+    if gr00t_version == 'n1.5':
+        return _class_source(embodiment, horizon, keys)
+    return _registered_source(embodiment, gr00t_version, horizon, keys, max(state_size, action_size))
+
+
+def _class_source(embodiment: Embodiment, horizon: int, keys: dict[str, list[str]]) -> str:
+    """The data config class that N1.5 loads by its name."""
+    limits = GR00T_VERSIONS['n1.5']
+    commands = [field for field in embodiment.action if field.absolute and field.size == 1]
+    prefixed = {kind: [f'{kind}.{name}' for name in names] for kind, names in keys.items()}
+    return _CLASS.format(
+        name=embodiment.name,
+        horizon=horizon,
+        cameras=json.dumps(prefixed['video']),
+        state=json.dumps(prefixed['state']),
+        action=json.dumps(prefixed['action']),
+        language=json.dumps([embodiment.language]),
+        modes=json.dumps({f'action.{field.name}': 'binary' for field in commands}),
+        class_name=''.join(word.capitalize() for word in embodiment.name.split('_')) + 'DataConfig',
+        module=f'{embodiment.name}_n1_5',
+        state_size=limits.state_size,
+        action_size=limits.action_size,
+    )
+
+
+def _registered_source(
+    embodiment: Embodiment, gr00t_version: str, horizon: int, keys: dict[str, list[str]], max_size: int
+) -> str:
+    """The modality config that N1.6 and N1.7 register."""
+    relative = EEF_9D in keys['action']
+    stored = len(keys['action']) - relative
+    return _REGISTERED.format(
+        name=embodiment.name,
+        gr00t_version=gr00t_version.upper(),
+        horizon=horizon,
+        cameras=json.dumps(keys['video']),
+        state=json.dumps(keys['state']),
+        action=json.dumps(keys['action']),
+        language=json.dumps([embodiment.language]),
+        configs=f'[RELATIVE] + [AS_STORED] * {stored}' if relative else f'[AS_STORED] * {stored}',
+        relative=_RELATIVE if relative else '',
+        note=_size_note(gr00t_version, max_size),
+    )
+
+
+def _size_note(gr00t_version: str, max_size: int) -> str:
+    """A comment for rows that N1.6 takes only with a larger model."""
+    if gr00t_version != 'n1.6' or max_size <= GR00T_VERSIONS['n1.6'].state_size:
+        return ''
+    return (
+        f'\n        # The model must have a max_state_dim and max_action_dim of at least {max_size}; '
+        'the default of N1.6 is 29.'
+    )
 
 
 def _check_limits(
     embodiment: Embodiment, gr00t_version: str, horizon: int, state_size: int, action_size: int
 ) -> None:
     limits = GR00T_VERSIONS[gr00t_version]
-    for what, size, largest in (
-        ('a state', state_size, limits.state_size), ('an action', action_size, limits.action_size), ('a chunk', horizon, limits.horizon),
-    ):  # fmt: skip
-        if size > largest and (gr00t_version != 'n1.6' or what == 'a chunk'):
+    checked = [('a chunk', horizon, limits.horizon)]
+    if gr00t_version != 'n1.6':
+        checked += [
+            ('a state', state_size, limits.state_size),
+            ('an action', action_size, limits.action_size),
+        ]
+    for what, size, limit in checked:
+        if size > limit:
             raise GrootRosError(
-                f'GR00T {gr00t_version.upper()} takes {what} of at most {largest}, and {embodiment.name} has {size}.'
+                f'GR00T {gr00t_version.upper()} takes {what} of at most {limit}, '
+                f'and {embodiment.name} has {size}: leave some out of the embodiment, or give a smaller --horizon.'
             )

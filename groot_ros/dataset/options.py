@@ -1,15 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command-line options of a conversion, shared by `groot-ros convert` and the converter node."""
+"""What a conversion takes and how, and its command-line options: for `groot-ros convert` and the node."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groot_ros.errors import GrootRosError
 from groot_ros.resources import DEFAULT_EMBODIMENT
 
 if TYPE_CHECKING:
-    from groot_ros.dataset.convert import ConversionOptions, OutputMode
+    from groot_ros.dataset.sources.time_ranges import RangeEntry
     from groot_ros.embodiment import Embodiment
+
+
+class OutputMode(StrEnum):
+    """What to do if there is a dataset at the output already."""
+
+    REFUSE = 'refuse'
+    APPEND = 'append'
+    OVERWRITE = 'overwrite'
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What to take, and how.
+
+    `horizon` is the minimum length of an episode in rows; `skip_bad` leaves out what cannot be converted;
+    `keep_failed` takes bags whose verdict is fail; `task` is for recordings that name none; `idle_s` is how
+    much of idle beginnings and ends is kept, None for all; `gr00t_version` is the GR00T version whose extra
+    statistics are written. The dataset does not depend on `workers`.
+    """
+
+    horizon: int = 16
+    skip_bad: bool = False
+    keep_failed: bool = False
+    task: str = ''
+    workers: int = 1
+    executor: str = 'processes'
+    format: str = 'v2.1'
+    codec: str = 'h264'
+    idle_s: float | None = None
+    gr00t_version: str = ''
+    existing: OutputMode = OutputMode.REFUSE
+    ranges: 'tuple[RangeEntry, ...]' = ()
+
 
 _SAME_NAME = (
     'horizon', 'skip_bad', 'keep_failed', 'task', 'workers', 'executor', 'format', 'codec', 'gr00t_version',
@@ -25,8 +61,7 @@ def add_conversion_options(command: ArgumentParser) -> None:
 
 def conversion_from_args(options: Namespace) -> 'tuple[Embodiment, ConversionOptions]':
     """Returns the embodiment and the settings. Raises GrootRosError for options that exclude each other."""
-    # Imported here, so that `groot-ros --help` does not wait for PyAV and pyarrow.
-    from groot_ros.dataset.convert import ConversionOptions
+    # Imported here, so that `groot-ros --help` does not wait for the libraries that read bags.
     from groot_ros.dataset.sources.time_ranges import load_ranges
     from groot_ros.embodiment import load_embodiment
 
@@ -39,10 +74,7 @@ def conversion_from_args(options: Namespace) -> 'tuple[Embodiment, ConversionOpt
     return embodiment, ConversionOptions(**same, idle_s=options.keep_idle_s, existing=existing, ranges=ranges)
 
 
-def _output_mode(options: Namespace) -> 'OutputMode':
-    from groot_ros.dataset.convert import OutputMode
-    from groot_ros.errors import GrootRosError
-
+def _output_mode(options: Namespace) -> OutputMode:
     if options.append and options.overwrite:
         raise GrootRosError('--append and --overwrite exclude each other: give one of them.')
     if options.append:

@@ -1,70 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of a dataset: what is in it, how it is distributed, and what a policy would be clipped at. One HTML file."""
+"""The report of a dataset as one HTML file: its content, distributions, and the ranges GR00T clips at."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from matplotlib import pyplot as plt
 
+from groot_ros.dataset.meta import DatasetMeta, column_to_array
 from groot_ros.dataset.validation.validate import ValidationReport
-from groot_ros.dataset.writers.features import data_file, video_file
 from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.geometry import Array
 from groot_ros.reports.plots import frame_strip, plot
 from groot_ros.reports.render import render_report
-from groot_ros.video.mp4 import read_keyframes
+from groot_ros.video.mp4 import read_frames
 
-_PICTURES = 6
+_IMAGES = 6
 _COLUMNS = 4
 _BLUE, _ORANGE = '#2f6fb0', '#d1662a'
 
 
 def write_report(root: Path, report: ValidationReport, path: Path) -> None:
-    """Writes the page of a dataset that has been validated."""
-    meta = {
-        name: json.loads((root / 'meta' / f'{name}.json').read_text())
-        for name in ('info', 'modality', 'stats')
-    }
-    episodes = [json.loads(line) for line in (root / 'meta' / 'episodes.jsonl').read_text().splitlines()]
-    columns = _columns(root, [episode['episode_index'] for episode in episodes])
-    lengths_s = np.array([episode['length'] for episode in episodes]) / meta['info']['fps']
+    """Writes the report of a dataset that has been validated."""
+    meta = DatasetMeta(root)
+    columns = _columns(meta)
+    lengths_s = np.array([episode['length'] for episode in meta.episodes]) / meta.fps
+    tasks = Counter(task for episode in meta.episodes for task in episode['tasks'])
     html = render_report(
         'dataset/report.html.j2',
         name=root.resolve().name,
         report=report,
-        fps=f'{meta["info"]["fps"]:g}',
+        fps=f'{meta.fps:g}',
         minutes=f'{lengths_s.sum() / 60:.1f}',
-        tasks=Counter(task for episode in episodes for task in episode['tasks']).most_common(),
+        tasks=tasks.most_common(),
         lengths=_lengths(lengths_s),
-        state=_distributions(columns[STATE_COLUMN], meta['stats'][STATE_COLUMN], meta['modality']['state']),
-        action=_distributions(
-            columns[ACTION_COLUMN], meta['stats'][ACTION_COLUMN], meta['modality']['action']
-        ),
-        steps=_steps(columns[ACTION_COLUMN], meta['modality']['action']),
+        state=_distributions(columns[STATE_COLUMN], meta.stats[STATE_COLUMN], meta.modality['state']),
+        action=_distributions(columns[ACTION_COLUMN], meta.stats[ACTION_COLUMN], meta.modality['action']),
+        steps=_steps(columns[ACTION_COLUMN], meta.modality['action']),
         cameras=[
-            {'name': name, 'frames': _frames(root, part['original_key'], episodes)}
-            for name, part in meta['modality']['video'].items()
+            {'name': name, 'frames': _frames(meta, part['original_key'])}
+            for name, part in meta.modality['video'].items()
         ],
         ranges=[
-            *_ranges('state', meta['modality'], meta['stats'][STATE_COLUMN]),
-            *_ranges('action', meta['modality'], meta['stats'][ACTION_COLUMN]),
+            *_ranges('state', meta.modality, meta.stats[STATE_COLUMN]),
+            *_ranges('action', meta.modality, meta.stats[ACTION_COLUMN]),
         ],
     )
     path.write_text(html)
 
 
-def _columns(root: Path, indices: list[int]) -> dict[str, Array]:
-    tables = [
-        pq.read_table(data_file(root, index), columns=[STATE_COLUMN, ACTION_COLUMN]) for index in indices
-    ]
-    return {
-        name: np.concatenate([np.array(table[name].to_pylist(), float) for table in tables])
-        for name in (STATE_COLUMN, ACTION_COLUMN)
-    }
+def _columns(meta: DatasetMeta) -> dict[str, Array]:
+    names = [STATE_COLUMN, ACTION_COLUMN]
+    tables = [meta.rows(episode['episode_index'], names) for episode in meta.episodes]
+    return {name: np.concatenate([column_to_array(table, name) for table in tables]) for name in names}
 
 
 def _lengths(lengths_s: Array) -> str:
@@ -110,11 +99,16 @@ def _steps(actions: Array, parts: dict[str, Any]) -> str:
     return plot(figure)
 
 
-def _frames(root: Path, feature: str, episodes: list[dict[str, Any]]) -> str:
-    """The first frame of some episodes."""
-    chosen = np.unique(np.linspace(0, len(episodes) - 1, min(_PICTURES, len(episodes))).astype(int))
-    videos = [video_file(root, feature, episodes[index]['episode_index']) for index in chosen]
-    return frame_strip([next(read_keyframes(video, 1)) for video in videos])
+def _frames(meta: DatasetMeta, feature: str) -> str:
+    """The first frame of some episodes, as one image."""
+    count = len(meta.episodes)
+    chosen = np.unique(np.linspace(0, count - 1, min(_IMAGES, count)).astype(int))
+    frames = []
+    for position in chosen:
+        index = meta.episodes[position]['episode_index']
+        first = meta.first_frame(feature, index)
+        frames.append(next(read_frames(meta.video_file(feature, index), [first])))
+    return frame_strip(frames)
 
 
 def _ranges(kind: str, modality: dict[str, Any], stats: dict[str, list[float]]) -> list[dict[str, Any]]:

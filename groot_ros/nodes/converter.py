@@ -16,10 +16,15 @@ from rclpy.task import Future
 
 from groot_ros.action import ConvertEpisodes
 from groot_ros.cli.main import main as command_line
-from groot_ros.dataset.convert import ConversionOptions, ConversionReport, OutputMode, convert
-from groot_ros.dataset.convert_source import ConversionResult
+from groot_ros.dataset.convert import ConversionReport, convert
+from groot_ros.dataset.convert_recording import ConversionResult
 from groot_ros.dataset.executors import ConversionInterrupted
-from groot_ros.dataset.options import add_conversion_options, conversion_from_args
+from groot_ros.dataset.options import (
+    ConversionOptions,
+    OutputMode,
+    add_conversion_options,
+    conversion_from_args,
+)
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_folder import finished_bags
@@ -74,7 +79,7 @@ class _Work:
 
     def message(self) -> str:
         """What came of it."""
-        return self.problem or '\n'.join(self.report.lines() if self.report else [])
+        return self.problem or '\n'.join(self.report.summary_lines() if self.report else [])
 
     def _run(self) -> None:
         try:

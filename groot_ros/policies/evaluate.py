@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Open-loop evaluation: a policy sees the rows of a dataset, and its chunks are compared with what was recorded after them."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from groot_ros.dataset.writers.dataset_writer import column_to_array
-from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.dataset.meta import DatasetMeta, column_to_array
 from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
@@ -115,8 +112,7 @@ def check_dataset(dataset: Path, embodiment: Embodiment, episodes: Iterable[int]
 def chunks_in(dataset: Path, episodes: Iterable[int], horizon: int, every: int) -> int:
     """How many chunks `evaluate` compares."""
     return sum(
-        len(_starts(pq.read_metadata(data_file(dataset, episode)).num_rows, horizon, every))
-        for episode in episodes
+        len(_starts(DatasetMeta(dataset).episode(episode)['length'], horizon, every)) for episode in episodes
     )
 
 
@@ -125,10 +121,7 @@ def _starts(rows: int, horizon: int, every: int) -> list[int]:
 
 
 def _table(dataset: Path, episode: int, embodiment: Embodiment):
-    path = data_file(dataset, episode)
-    if not path.is_file():
-        raise GrootRosError(f'{dataset} has no episode {episode}.')
-    table = pq.read_table(path)
+    table = DatasetMeta(dataset).rows(episode)
     sizes = {name: column_to_array(table, name).shape[1] for name in (STATE_COLUMN, ACTION_COLUMN)}
     if sizes != {STATE_COLUMN: embodiment.state_size, ACTION_COLUMN: embodiment.action_size}:
         raise GrootRosError(
@@ -146,17 +139,19 @@ def _observations(
     observation_indices: tuple[int, ...],
 ) -> Iterator[Observation]:
     """What a policy would have seen at rows; before the first row of an episode that row is seen again."""
-    states, times_s = column_to_array(table, STATE_COLUMN), column_to_array(table, 'timestamp')
-    texts = _texts(dataset)
-    tasks = [texts.get(index, '') for index in table['task_index'].to_pylist()]
+    meta = DatasetMeta(dataset)
+    states = column_to_array(table, STATE_COLUMN)
+    times_s = column_to_array(table, 'timestamp')
+    tasks = [meta.tasks.get(index, '') for index in table['task_index'].to_pylist()]
     wanted = sorted({max(row + step, 0) for row in rows for step in (0, *observation_indices)})
-    films = {
-        camera.name: read_frames(video_file(dataset, camera.feature, episode), wanted)
-        for camera in embodiment.cameras
-    }
+    videos = {}
+    for camera in embodiment.cameras:
+        first = meta.first_frame(camera.feature, episode)
+        frames = [first + row for row in wanted]
+        videos[camera.name] = read_frames(meta.video_file(camera.feature, episode), frames)
     seen: dict[int, Observation] = {}
     for row in wanted:
-        images = {name: next(film) for name, film in films.items()}
+        images = {name: next(video) for name, video in videos.items()}
         seen[row] = Observation(round(times_s[row] * 1e9), states[row], images, tasks[row])
         if row in rows:
             earlier = {step: seen[max(row + step, 0)] for step in observation_indices if step}
@@ -166,8 +161,3 @@ def _observations(
                 for kept, observation in seen.items()
                 if kept >= row + min(observation_indices)
             }
-
-
-def _texts(dataset: Path) -> dict[int, str]:
-    records = [json.loads(line) for line in (dataset / 'meta/tasks.jsonl').read_text().splitlines()]
-    return {record['task_index']: record['task'] for record in records}

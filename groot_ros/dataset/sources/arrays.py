@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For recordings in a form of one's own: give each episode as arrays, and get the dataset that a bag would have given.
+"""For recordings in a format of your own: give each episode as arrays, and get the dataset of a bag.
 
-    episodes = (ArrayEpisode({'q': joints, 'actions': targets, 'front': pictures}, task='open the drawer') for joints, ... in my_files)
+    episodes = (ArrayEpisode({'q': joints, 'front': images}, task='open the drawer') for ... in my_files)
     convert_arrays(episodes, Path('datasets/drawer'), load_embodiment('my_robot.yaml'))
 
-The names are those that the embodiment gives as `column`.
+The names of the columns are those that the embodiment gives as `column`.
 """
 
 import hashlib
@@ -14,23 +14,19 @@ from pathlib import Path
 
 import numpy as np
 
-from groot_ros.dataset.convert import (
-    ConversionOptions,
-    ConversionReport,
-    check_options,
-    make_writer,
-    recipe_of,
-)
-from groot_ros.dataset.convert_source import read_episodes, write_part
-from groot_ros.dataset.sources.segment import EpisodeMetadata, encoded
-from groot_ros.dataset.sources.table import Table, frames_of, table_stretch
+from groot_ros.dataset.convert import ConversionReport, check_options, make_writer
+from groot_ros.dataset.convert_recording import ConversionJob, write_episodes
+from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.sources.recording import Recording
+from groot_ros.dataset.sources.table import Table, frames_from_array, table_segment
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.geometry import Array
+from groot_ros.video.mp4 import encode_mp4
 
 
 @dataclass
 class ArrayEpisode:
-    """Columns by name: numbers (n, size), pictures (n, height, width, 3) uint8 RGB; n rows, one every 1 / fps."""
+    """Columns by name: numbers (n, size), images (n, height, width, 3) uint8 RGB; n rows, one every 1 / fps."""
 
     columns: dict[str, np.ndarray]
     task: str
@@ -44,27 +40,26 @@ def convert_arrays(
     embodiment: Embodiment,
     options: ConversionOptions | None = None,
 ) -> ConversionReport:
-    """Writes a dataset of episodes, one after another, so that only one has to be in memory. Raises GrootRosError for one that is unfit."""
-    options, report = options or ConversionOptions(), ConversionReport(output)
+    """Writes a dataset of episodes, one after another, so that only one has to be in memory.
+
+    Raises GrootRosError for one that cannot be converted.
+    """
+    options = options or ConversionOptions()
     check_options(embodiment, options)
-    writer, recipe = make_writer(output, embodiment, options), recipe_of(embodiment, options)
+    report = ConversionReport(output)
+    writer = make_writer(output, embodiment, options)
     try:
         for index, episode in enumerate(episodes):
-            table = _ArrayTable(episode, episode.name or f'episode {index}')
+            table = ArrayTable(episode, episode.name or f'episode {index}')
             folder = writer.parts / f'{index:06d}'
             folder.mkdir(parents=True, exist_ok=True)
-            part = write_part(
-                folder,
-                table.where,
-                [table_stretch(table, embodiment, options.codec)],
-                recipe,
-                embodiment,
-                table.fingerprint(),
-            )
-            for written in read_episodes(part, embodiment):
-                writer.add_episode(written)
-            report.episodes += part.episodes
-            report.rows += part.rows
+            job = ConversionJob(Recording('arrays', table.where), folder, embodiment, options)
+            segment = table_segment(table, embodiment, options.codec)
+            result = write_episodes(job, [segment], table.fingerprint())
+            for converted in result.episodes:
+                writer.add_episode(converted)
+            report.episodes += len(result.episodes)
+            report.rows += result.rows
         writer.finish()
     except Exception:
         writer.abandon()
@@ -72,20 +67,27 @@ def convert_arrays(
     return report
 
 
-class _ArrayTable(Table):
+class ArrayTable(Table):
+    """The columns of an episode in memory."""
+
     def __init__(self, episode: ArrayEpisode, where: str) -> None:
-        self.where, self.columns = where, list(episode.columns)
+        self.where = where
+        self.columns = list(episode.columns)
+        self.task = episode.task
+        self.outcome = 'success' if episode.success else 'failure'
         self._arrays = episode.columns
-        self.facts = EpisodeMetadata(episode.task, 'success' if episode.success else 'failure')
 
     def column(self, name: str) -> Array:
+        """Returns an array."""
         return self._arrays[name]
 
-    def write_video(self, camera: CameraField, path: Path, span: slice, fps: float, codec: str) -> int:
-        frames = frames_of(self._arrays[camera.column], span, f'{self.where} {camera.column}')
-        return encoded(frames, camera, path, fps, codec)
+    def write_video(self, camera: CameraField, path: Path, rows: slice, fps: float, codec: str) -> int:
+        """Encodes images (n, height, width, 3) uint8."""
+        frames = frames_from_array(self._arrays[camera.column], rows, f'{self.where} {camera.column}')
+        return encode_mp4(frames, path, (camera.width, camera.height), fps, codec)
 
     def fingerprint(self) -> str:
+        """Returns the SHA-256 of the names and values of all columns."""
         digest = hashlib.sha256()
         for name, values in sorted(self._arrays.items()):
             digest.update(name.encode() + np.ascontiguousarray(values).tobytes())

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from groot_ros.dataset.meta import path_inside
 from groot_ros.dataset.validation.finding import ERROR, EpisodeColumns, Finding
 from groot_ros.dataset.validation.video import check_video
-from groot_ros.dataset.writers.features import VALIDITIES, inside
+from groot_ros.dataset.writers.features import VALIDITIES
 
 _TIME_TOLERANCE_S = 1e-4
 
@@ -23,7 +24,7 @@ def check_episode(
     index, size = record['episode_index'], info['chunks_size']
     file = info['data_path'].format(episode_chunk=index // size, episode_index=index)
     try:
-        table = pq.read_table(inside(root, file))
+        table = pq.read_table(path_inside(root, file))
     except (OSError, pa.ArrowException, ValueError) as error:
         return None, [
             Finding(

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from groot_ros.dataset.meta import path_inside
 from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, Finding
-from groot_ros.dataset.writers.features import inside
 
 _KEYFRAME_FRAMES = 300  # x264's own default is 250
 _LOOK_EVERY = 16
@@ -33,7 +33,7 @@ def check_video(
 ) -> Iterator[Finding]:
     """Findings of one camera of an episode; notes the size of its pictures."""
     try:
-        video = _decoded(inside(root, file))
+        video = _decoded(path_inside(root, file))
     except (OSError, av.FFmpegError, IndexError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield Finding(ERROR, file, f'cannot be decoded ({reason})', 'convert again')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files and features of a LeRobot v2.1 dataset in GR00T's flavour: where things lie and what info.json says of them."""
+"""features of info.json and modality.json, which describe the columns. GR00T's Python file: modality_config.py."""
 
 import json
 from collections.abc import Iterable
@@ -18,135 +18,102 @@ from groot_ros.embodiment import (
     TopicField,
 )
 
-CODEBASE_VERSION = 'v2.1'
 CHUNK_SIZE = 1000
 _NAMES_9D = ['x', 'y', 'z', *(f'r{row}{column}' for row in (1, 2) for column in (1, 2, 3))]
-DATA_PATH = 'data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet'
-VIDEO_PATH = 'videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4'
-VALID, INVALID = VALIDITIES = ('valid', 'invalid')
-
-
-def data_file(root: Path, episode: int) -> Path:
-    """Parquet file of an episode."""
-    return root / DATA_PATH.format(episode_chunk=episode // CHUNK_SIZE, episode_index=episode)
-
-
-def video_file(root: Path, feature: str, episode: int) -> Path:
-    """Video file of an episode and a camera, whose feature is such as observation.images.zed_camera."""
-    return root / VIDEO_PATH.format(
-        episode_chunk=episode // CHUNK_SIZE, episode_index=episode, video_key=feature
-    )
-
-
-def inside(root: Path, file: str) -> Path:
-    """A file that a dataset names. Raises ValueError where it lies elsewhere."""
-    path = (root / file).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise ValueError(f'{file} lies outside of the dataset')
-    return path
+VALID = 'valid'
+INVALID = 'invalid'
+VALIDITIES = (VALID, INVALID)
 
 
 def modality(embodiment: Embodiment) -> dict[str, Any]:
-    """modality.json: where each named part lies in the vectors, and what the videos and annotations are called."""
-    annotation, whole = embodiment.annotation, {'start': 0, 'end': 9}
+    """Returns modality.json: where each named field is in the vectors, and the names of videos and annotations."""
+    state: dict[str, Any] = {}
+    for name, part in embodiment.state_slices.items():
+        state[name] = {'start': part.start, 'end': part.stop}
+    action: dict[str, Any] = {}
+    for field, part in zip(embodiment.action, embodiment.action_slices.values(), strict=True):
+        action[field.name] = {'start': part.start, 'end': part.stop, 'absolute': field.absolute}
+    if embodiment.eef_9d:
+        whole = {'start': 0, 'end': 9}
+        state[EEF_9D] = {**whole, 'original_key': STATE_9D}
+        action[EEF_9D] = {**whole, 'absolute': True, 'original_key': ACTION_9D}
+    annotation = embodiment.annotation
     return {
-        'state': {
-            **{
-                name: {'start': part.start, 'end': part.stop}
-                for name, part in embodiment.state_slices.items()
-            },
-            **({EEF_9D: {**whole, 'original_key': STATE_9D}} if embodiment.eef_9d else {}),
-        },
-        'action': {
-            **{
-                field.name: {'start': part.start, 'end': part.stop, 'absolute': field.absolute}
-                for field, part in zip(embodiment.action, embodiment.action_slices.values(), strict=True)
-            },
-            **({EEF_9D: {**whole, 'absolute': True, 'original_key': ACTION_9D}} if embodiment.eef_9d else {}),
-        },
+        'state': state,
+        'action': action,
         'video': {camera.name: {'original_key': camera.feature} for camera in embodiment.cameras},
         'annotation': {annotation.task: {}, annotation.validity: {}},
     }
 
 
 def features(embodiment: Embodiment, codec: str = 'h264') -> dict[str, Any]:
-    """The `features` of info.json, with the names and video info that LeRobot and GR00T N1.5 read."""
-    scalar = {'shape': [1], 'names': None}
-    annotation, nine = embodiment.annotation, {'dtype': 'float64', 'shape': [9], 'names': _NAMES_9D}
-    return {
-        **{
-            camera.feature: _video_feature(camera.width, camera.height, embodiment.fps, codec)
-            for camera in embodiment.cameras
-        },
-        STATE_COLUMN: {
-            'dtype': 'float64',
-            'shape': [embodiment.state_size],
-            'names': _names(embodiment.state),
-        },
-        ACTION_COLUMN: {
-            'dtype': 'float64',
-            'shape': [embodiment.action_size],
-            'names': _names(embodiment.action),
-        },
-        **({STATE_9D: nine, ACTION_9D: nine} if embodiment.eef_9d else {}),
-        **(
-            {REWARD: {'dtype': 'float64', **scalar}, DONE: {'dtype': 'bool', **scalar}}
-            if embodiment.reward
-            else {}
-        ),
-        'timestamp': {'dtype': 'float64', **scalar},
-        **{
-            f'annotation.{key}': {'dtype': 'int64', **scalar}
-            for key in (annotation.task, annotation.validity)
-        },
-        **{
-            key: {'dtype': 'int64', **scalar}
-            for key in ('frame_index', 'episode_index', 'index', 'task_index')
-        },
-    }
+    """Returns the `features` of info.json, with the names and video info that LeRobot and GR00T N1.5 read."""
+    found: dict[str, Any] = {}
+    for camera in embodiment.cameras:
+        found[camera.feature] = _video_feature(camera.width, camera.height, embodiment.fps, codec)
+    found[STATE_COLUMN] = _vector(_names(embodiment.state))
+    found[ACTION_COLUMN] = _vector(_names(embodiment.action))
+    if embodiment.eef_9d:
+        found[STATE_9D] = _vector(_NAMES_9D)
+        found[ACTION_9D] = _vector(_NAMES_9D)
+    if embodiment.reward:
+        found[REWARD] = _scalar('float64')
+        found[DONE] = _scalar('bool')
+    found['timestamp'] = _scalar('float64')
+    annotation = embodiment.annotation
+    for key in (annotation.task, annotation.validity):
+        found[f'annotation.{key}'] = _scalar('int64')
+    for key in ('frame_index', 'episode_index', 'index', 'task_index'):
+        found[key] = _scalar('int64')
+    return found
 
 
-def info(embodiment: Embodiment, codec: str, episodes: int, rows: int, tasks: int) -> dict[str, Any]:
-    """info.json of LeRobot v2.1."""
+def shared_info(embodiment: Embodiment, codec: str, episodes: int, rows: int, tasks: int) -> dict[str, Any]:
+    """Returns the entries of info.json that all versions of LeRobot have."""
     return {
-        'codebase_version': CODEBASE_VERSION,
         'robot_type': embodiment.robot_type,
         'total_episodes': episodes,
         'total_frames': rows,
         'total_tasks': tasks,
-        'total_videos': episodes * len(embodiment.cameras),
-        'total_chunks': -(-episodes // CHUNK_SIZE),
         'chunks_size': CHUNK_SIZE,
         'fps': embodiment.fps,
         'splits': {'train': f'0:{episodes}'},
-        'data_path': DATA_PATH,
-        'video_path': VIDEO_PATH,
         'features': features(embodiment, codec),
     }
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes one JSON file, indented."""
+    """Writes an indented JSON file, and the folder it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + '\n')
 
 
 def write_jsonl(path: Path, records: list[dict[str, Any]]) -> None:
-    """Writes one record a line; GR00T's loader stops at a blank one."""
+    """Writes one record a line and no blank line, at which GR00T's loader stops."""
     path.write_text(''.join(json.dumps(record, ensure_ascii=False) + '\n' for record in records))
 
 
+def _scalar(dtype: str) -> dict[str, Any]:
+    return {'dtype': dtype, 'shape': [1], 'names': None}
+
+
+def _vector(names: list[str]) -> dict[str, Any]:
+    return {'dtype': 'float64', 'shape': [len(names)], 'names': names}
+
+
 def _video_feature(width: int, height: int, fps: float, codec: str) -> dict[str, Any]:
-    description = {
-        'video.fps': fps, 'video.height': height, 'video.width': width, 'video.channels': 3, 'video.codec': codec,
-        'video.pix_fmt': 'yuv420p', 'video.is_depth_map': False, 'has_audio': False,
-    }  # fmt: skip
-    return {
-        'dtype': 'video',
-        'shape': [height, width, 3],
-        'names': ['height', 'width', 'channel'],
-        'info': description,
+    info = {
+        'video.fps': fps,
+        'video.height': height,
+        'video.width': width,
+        'video.channels': 3,
+        'video.codec': codec,
+        'video.pix_fmt': 'yuv420p',
+        'video.is_depth_map': False,
+        'has_audio': False,
     }
+    names = ['height', 'width', 'channel']
+    return {'dtype': 'video', 'shape': [height, width, 3], 'names': names, 'info': info}
 
 
 def _names(fields: Iterable[TopicField]) -> list[str]:
@@ -154,6 +121,9 @@ def _names(fields: Iterable[TopicField]) -> list[str]:
 
 
 def _suffixes(field: TopicField) -> Iterable[Any]:
+    """The names of a field's numbers: axes for poses, quaternions and positions, and else counted from 1."""
     if field.field in ('pose', 'quaternion'):
         return ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')[-field.size :]
-    return {3: ('x', 'y', 'z'), 1: ('',)}.get(field.size, range(1, field.size + 1))
+    if field.size == 3:
+        return ('x', 'y', 'z')
+    return ('',) if field.size == 1 else range(1, field.size + 1)

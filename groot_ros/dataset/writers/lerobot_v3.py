@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes LeRobot v3.0: many episodes a parquet file and a video, for LeRobot's own training. GR00T's own loader does not read it."""
+"""Writes LeRobot v3.0, for LeRobot's own training: many episodes a parquet file and a video.
+
+GR00T's loader does not read it.
+"""
 
 import json
 import shutil
@@ -11,16 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groot_ros.dataset.convert_source import ConvertedEpisode
-from groot_ros.dataset.writers.dataset_writer import DatasetWriter, column_to_array, link
-from groot_ros.dataset.writers.features import CHUNK_SIZE, features, info, write_json
+from groot_ros.dataset.meta import column_to_array
+from groot_ros.dataset.options import OutputMode
+from groot_ros.dataset.writers.converted_episode import ConvertedEpisode
+from groot_ros.dataset.writers.dataset_writer import DatasetWriter, link
+from groot_ros.dataset.writers.features import CHUNK_SIZE, features, shared_info, write_json
 from groot_ros.dataset.writers.statistics import aggregate_stats, episode_stats_with_quantiles
+from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.video.mp4 import join_mp4
 
-_DATA_MB, _VIDEO_MB = 100, 200
+_DATA_MB = 100
+_VIDEO_MB = 200
 _FILE = '{folder}/chunk-{chunk_index:03d}/file-{file_index:03d}'
+CODEBASE_VERSION = 'v3.0'
+DATA_PATH = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
+VIDEO_PATH = 'videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4'
 
 
 @dataclass
@@ -34,20 +44,30 @@ class _Episode:
 class LeRobotV3Writer(DatasetWriter):
     """A dataset that LeRobot 0.4 and later read. Files are filled one after another, up to LeRobot's sizes."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        embodiment: Embodiment,
+        codec: str,
+        existing: OutputMode = OutputMode.REFUSE,
+        gr00t_version: str = '',
+        horizon: int = 16,
+    ) -> None:
         self._waiting: list[_Episode] = []
-        super().__init__(*arguments)
+        super().__init__(root, embodiment, codec, existing, gr00t_version, horizon)
 
-    def _write_episode(self, part: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
-        videos = {
-            feature: self._partial / 'waiting' / f'{self.episodes}_{feature}.mp4' for feature in part.videos
-        }
-        for feature, video in part.videos.items():
-            link(video, videos[feature])
-        found = {
-            name: episode_stats_with_quantiles(column_to_array(table, name)) for name in table.column_names
-        }
-        self._waiting.append(_Episode(tasks[:1], table, videos, {**part.pictures, **found}))
+    def _write_episode(self, episode: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
+        videos = {}
+        for camera in self.embodiment.cameras:
+            video = self._partial / 'waiting' / f'{self.episodes}_{camera.feature}.mp4'
+            link(episode.video_file(camera.name), video)
+            videos[camera.feature] = video
+        stats = {camera.feature: episode.stats[camera.feature] for camera in self.embodiment.cameras}
+        for name in table.column_names:
+            stats[name] = episode.stats.get(name) or episode_stats_with_quantiles(
+                column_to_array(table, name)
+            )
+        self._waiting.append(_Episode(tasks[:1], table, videos, stats))
 
     def _extend(self) -> None:
         raise GrootRosError(
@@ -55,44 +75,44 @@ class LeRobotV3Writer(DatasetWriter):
         )
 
     def _write_meta(self, meta: Path) -> None:
-        records = [
-            {'episode_index': index, 'tasks': episode.tasks, 'length': episode.table.num_rows}
-            for index, episode in enumerate(self._waiting)
-        ]
+        records: list[dict[str, Any]] = []
+        for index, episode in enumerate(self._waiting):
+            records.append({'episode_index': index, 'tasks': episode.tasks, 'length': episode.table.num_rows})
         self._write_data(records)
         for camera in self.embodiment.cameras:
             self._write_videos(camera.feature, records)
-        for record, episode in zip(records, self._waiting, strict=True):
-            record |= {
-                f'stats/{name}/{key}': values
-                for name, found in episode.statistics.items()
-                for key, values in found.items()
-            }
-            record |= {'meta/episodes/chunk_index': 0, 'meta/episodes/file_index': 0}
-        self._write_parquet(pa.Table.from_pylist(records), 'meta/episodes', 0)
-        pq.write_table(_tasks(self.tasks), meta / 'tasks.parquet')
+        self._write_records(records)
+        pq.write_table(_tasks_table(self.tasks), meta / 'tasks.parquet')
         write_json(meta / 'info.json', self._info())
-        names = self._waiting[0].statistics
-        write_json(
-            meta / 'stats.json',
-            {
-                name: aggregate_stats([episode.statistics[name] for episode in self._waiting])
-                for name in names
-            },
-        )
+        write_json(meta / 'stats.json', self._stats())
         shutil.rmtree(self._partial / 'waiting', ignore_errors=True)
 
-    def _info(self) -> dict[str, Any]:
-        known = info(self.embodiment, self.codec, self.episodes, self.rows, len(self.tasks))
-        described = {name: {**feature, 'info': {**feature['info'], 'is_depth_map': False}} if 'info' in feature else feature
-                     for name, feature in features(self.embodiment, self.codec).items()}  # fmt: skip
+    def _write_records(self, records: list[dict[str, Any]]) -> None:
+        for record, episode in zip(records, self._waiting, strict=True):
+            for name, stats in episode.statistics.items():
+                record |= {f'stats/{name}/{key}': values for key, values in stats.items()}
+            record |= _numbers_in('meta/episodes', 0)
+        self._write_parquet(pa.Table.from_pylist(records), 'meta/episodes', 0)
+
+    def _stats(self) -> dict[str, Any]:
+        names = self._waiting[0].statistics
         return {
-            **{key: value for key, value in known.items() if key not in ('total_videos', 'total_chunks')},
-            'codebase_version': 'v3.0',
+            name: aggregate_stats([episode.statistics[name] for episode in self._waiting]) for name in names
+        }
+
+    def _info(self) -> dict[str, Any]:
+        described = features(self.embodiment, self.codec)
+        for feature in described.values():
+            if 'info' in feature:
+                feature['info'] = {**feature['info'], 'is_depth_map': False}
+        shared = shared_info(self.embodiment, self.codec, self.episodes, self.rows, len(self.tasks))
+        return {
+            **shared,
+            'codebase_version': CODEBASE_VERSION,
             'data_files_size_in_mb': _DATA_MB,
             'video_files_size_in_mb': _VIDEO_MB,
-            'data_path': _FILE.replace('{folder}', 'data') + '.parquet',
-            'video_path': _FILE.replace('{folder}', 'videos/{video_key}') + '.mp4',
+            'data_path': DATA_PATH,
+            'video_path': VIDEO_PATH,
             'features': described,
         }
 
@@ -104,7 +124,7 @@ class LeRobotV3Writer(DatasetWriter):
                 pa.concat_tables([_fixed(self._waiting[index].table) for index in group]), 'data', number
             )
             for index in group:
-                records[index] |= _place('data', number)
+                records[index] |= _numbers_in('data', number)
                 records[index] |= {
                     'dataset_from_index': first_row,
                     'dataset_to_index': first_row + records[index]['length'],
@@ -125,7 +145,7 @@ class LeRobotV3Writer(DatasetWriter):
                     'to_timestamp': end / self.embodiment.fps,
                 }
                 records[index] |= {
-                    **_place(f'videos/{feature}', number),
+                    **_numbers_in(f'videos/{feature}', number),
                     **{f'videos/{feature}/{key}': value for key, value in times.items()},
                 }
                 frame = end
@@ -140,7 +160,7 @@ def _numbers(number: int) -> dict[str, int]:
     return {'chunk_index': number // CHUNK_SIZE, 'file_index': number % CHUNK_SIZE}
 
 
-def _place(folder: str, number: int) -> dict[str, int]:
+def _numbers_in(folder: str, number: int) -> dict[str, int]:
     return {f'{folder}/{key}': value for key, value in _numbers(number).items()}
 
 
@@ -167,7 +187,7 @@ def _fixed(table: pa.Table) -> pa.Table:
     return pa.table(arrays)
 
 
-def _tasks(tasks: dict[str, int]) -> pa.Table:
+def _tasks_table(tasks: dict[str, int]) -> pa.Table:
     """LeRobot reads this table with pandas, its texts as the index."""
     table = pa.table({'task_index': list(tasks.values()), 'task': list(tasks)})
     columns = [

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from groot_ros.bags.message_types import ROW_TOPIC
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.convert import ConversionReport
-from groot_ros.dataset.sources.bag import read_samples
+from groot_ros.dataset.sources.bag_recorded import read_samples
 from groot_ros.dataset.sources.discover import find_bags
 from groot_ros.dataset.validation.validate import ValidationReport
-from groot_ros.dataset.writers.features import data_file, video_file
+from groot_ros.dataset.writers.lerobot_v2 import data_file, video_file
 from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
 from groot_ros.geometry import Array, angle_between, interpolate_pose
 from groot_ros.sim.ground_truth import read_truth

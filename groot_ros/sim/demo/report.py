@@ -13,7 +13,7 @@ from groot_ros import __version__
 from groot_ros.bags.message_types import ROW_TOPIC
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.dataset.sources.discover import find_bags
-from groot_ros.dataset.writers.features import video_file
+from groot_ros.dataset.writers.lerobot_v2 import video_file
 from groot_ros.embodiment import Embodiment
 from groot_ros.message_fields import header_stamp_ns
 from groot_ros.reports.plots import frame_strip, plot

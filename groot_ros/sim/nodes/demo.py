@@ -18,7 +18,8 @@ from std_srvs.srv import SetBool
 
 from groot_ros.bringup.profiles import Options, build_processes
 from groot_ros.bringup.supervisor import ProcessGroup
-from groot_ros.dataset.convert import ConversionOptions, ConversionReport, convert
+from groot_ros.dataset.convert import ConversionReport, convert
+from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.validation.validate import ValidationReport, validate
 from groot_ros.embodiment import STATE_COLUMN, Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
