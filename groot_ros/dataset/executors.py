@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+import cv2
+
 from groot_ros.dataset.convert_recording import ConversionJob, ConversionResult
 from groot_ros.errors import GrootRosError
 
@@ -45,10 +47,11 @@ def _in_processes(
     convert: Convert, jobs: list[ConversionJob], workers: int
 ) -> Iterator[Iterator[ConversionResult]]:
     others = set(multiprocessing.active_children())
-    # Ctrl-C reaches all processes of a terminal: only the first one may answer it.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN)
-    )
+    # Importing takes as long as converting some seconds of a recording: one server does it for all workers.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['groot_ros.dataset.convert_recording'])
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (threads,))
     try:
         yield pool.map(convert, jobs)
         pool.shutdown()
@@ -61,6 +64,13 @@ def _in_processes(
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
             process.join()
+
+
+def _start_worker(threads: int) -> None:
+    """Prepares a worker, which shares the cores with the others."""
+    # Ctrl-C reaches all processes of a terminal: only the first one may answer it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(threads)
 
 
 @contextlib.contextmanager
