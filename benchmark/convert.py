@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion: copying and encoding, beside only reading the bag and a bare decode-and-encode loop; memory; truth; LeRobot's own writer.
+"""Conversion compared with only reading the bag, a bare decode-and-encode loop, and LeRobot's own writer.
 
-All in one run. --lerobot makes two environments with LeRobot below build/ (minutes, some GB) and compares with its writer.
+Memory and truth are measured too. --lerobot makes two environments with LeRobot below build/ (minutes,
+some GB) and compares with its writer.
 """
 
 import argparse
@@ -60,9 +61,11 @@ def remux(folder: Path) -> Figures:
     read_s, all_s = np.median(pairs, axis=0)
     best_s = min(seconds for _, seconds in pairs)
     return [
-        ('remux, two cameras at 30 Hz: rows a second, median', rows / all_s, '1/s'), ('the same, best of three', rows / best_s, '1/s'),
-        ('times real time, median', REMUX_S / all_s, ''), ('of it only reading the bag', read_s / all_s, ''),
-    ]  # fmt: skip
+        ('remux, two cameras at 30 Hz: rows a second, median', rows / all_s, '1/s'),
+        ('the same, best', rows / best_s, '1/s'),
+        ('times real time, median', REMUX_S / all_s, ''),
+        ('share of only reading the bag', read_s / all_s, ''),
+    ]
 
 
 def frames_in(bag: Path, embodiment) -> dict[str, list]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same frames through our converter and through LeRobot's own writer, each release in an environment that this script makes."""
+"""The same frames through our converter and LeRobot's own writer, each version in its own environment."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from groot_ros.recording.episode_recorder import RecordingSettings
 
 ENVIRONMENTS = Path(__file__).parents[1] / 'build'
 SECONDS = 10
-# Release, what pip needs to be told, the interpreter's least version, and whether frames are encoded as they come.
+# Version, arguments of pip, minimum version of Python, and whether frames are encoded as they come.
 RELEASES = {
     '0.3.3': (['lerobot==0.3.3', 'torch<2.8'], (3, 10), (False,)),
     '0.6.1': (['lerobot[dataset]==0.6.1'], (3, 12), (False, True)),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion against known signals: bags of a recorder that only writes down what comes, at several rates, as rows at several rates."""
+"""Conversion against known signals: bags of a plain recorder at several rates, as rows at several rates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,8 @@ def errors_of(bag: Path, output: Path, scenario: Scenario, fps: float) -> Errors
     seen = signals.Pictures(*scenario.size)
     frames = read_frames(video_file(output, embodiment.cameras[0].feature, 0), range(len(states)))
     frames_s = np.array([seen.time_ns(frame) for frame in frames]) / 1e9
-    # Frames of a camera that runs at the rate of the rows, to 1 %, are the ticks; else a grid, and the joints of the first row tell where.
+    # Frames of a camera at the rate of the rows, to 1 %, are the ticks. Otherwise ticks are a grid whose
+    # first time follows from the joints of the first row.
     camera_hz = scenario.camera_hz[0]
     own = abs(camera_hz / fps - 1) < 0.01
     at_s = frames_s if own else first_tick(states[0], frames_s[0]) + stamps
@@ -107,8 +108,11 @@ def figures(folder: Path) -> list[tuple[str, float, str]]:
     }
     share = max(errors.frame_ms * camera_hz / 1e3 for (_, camera_hz, _), errors in found.items())
     return [
-        ('combinations of rates', len(found), ''), ('TCP position, largest error', worst['position_mm'], 'mm'),
-        ('joints, largest error', worst['joints_mrad'], 'mrad'), ('delta of the position, largest error', worst['delta_mm'], 'mm'),
-        ('delta of the orientation, largest error', worst['delta_mrad'], 'mrad'), ('frame from its row, farthest, in its periods', share, ''),
-        ('step between rows, largest error', worst['step_ns'], 'ns'),
+        ('combinations of rates', len(found), ''),
+        ('TCP position, max error', worst['position_mm'], 'mm'),
+        ('joints, max error', worst['joints_mrad'], 'mrad'),
+        ('delta of the position, max error', worst['delta_mm'], 'mm'),
+        ('delta of the orientation, max error', worst['delta_mrad'], 'mrad'),
+        ('frame from its row, max, in its periods', share, ''),
+        ('step between rows, max error', worst['step_ns'], 'ns'),
     ]  # fmt: skip

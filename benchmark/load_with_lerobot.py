@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens a converted dataset with LeRobot's own loader and decodes every frame. Run it in an environment that has lerobot==0.3.3.
+"""Opens a converted dataset with LeRobot's own loader and decodes every frame; needs lerobot==0.3.3.
 
 python3 -m venv lerobot_env && lerobot_env/bin/pip install lerobot==0.3.3
 HF_HUB_OFFLINE=1 lerobot_env/bin/python benchmark/load_with_lerobot.py datasets/cube

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes frames and rows with LeRobot's own add_frame and save_episode, and prints the seconds that took. Runs in LeRobot's environment.
+"""Writes frames and rows with LeRobot's own add_frame and save_episode in LeRobot's environment.
+
+It prints the seconds that this took.
 
 benchmark/convert_against_lerobot.py starts it: write_with_lerobot.py FOLDER OUTPUT [--streaming]
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a conversion may be told: append, overwrite, trim, time ranges, codecs, LeRobot v3.0, other statistics, Ray, workers that die."""
+"""Options of a conversion: append, overwrite, trim, time ranges, codecs, LeRobot v3.0, statistics, workers."""
 
 import json
 import multiprocessing
@@ -149,7 +149,10 @@ def test_idle_ends_are_left_out_and_nothing_else_changes(tmp_path, embodiment, s
 
 def test_time_ranges_make_episodes_of_their_own(tmp_path, embodiment, synthetic, capsys):
     synthetic(seconds=6.0).record(tmp_path / 'session_1')
-    ranges = 'ranges:\n- {bag: session_1, start_s: 0.5, end_s: 2.0, task: pick}\n- {bag: session_1, start_s: 3.0, end_s: 5.0, task: place}\n'
+    ranges = (
+        'ranges:\n- {bag: session_1, start_s: 0.5, end_s: 2.0, task: pick}\n'
+        '- {bag: session_1, start_s: 3.0, end_s: 5.0, task: place}\n'
+    )
     (tmp_path / 'ranges.yaml').write_text(ranges)
     arguments = [
         'convert',
@@ -212,9 +215,17 @@ def test_poses_beside_deltas_and_the_statistics_of_a_release(tmp_path, bags):
         'original_key': 'action.eef_9d',
     }
     stats = json.loads((meta / 'stats.json').read_text())
-    assert set(stats['__fingerprints__']) == set(stats) - {'__fingerprints__'} == {
-        'observation.state', 'action', 'observation.eef_9d', 'action.eef_9d', 'timestamp',
-    }  # fmt: skip
+    assert (
+        set(stats['__fingerprints__'])
+        == set(stats) - {'__fingerprints__'}
+        == {
+            'observation.state',
+            'action',
+            'observation.eef_9d',
+            'action.eef_9d',
+            'timestamp',
+        }
+    )
     relative = json.loads((meta / 'relative_stats.json').read_text())['eef_9d']
     assert np.shape(relative['q99']) == (8, 9)
     chunks = []
@@ -333,10 +344,10 @@ def test_another_size_is_fitted_and_encoded(tmp_path, bags, embodiment):
     ('options', 'reason'),
     [
         (['--append', '--overwrite'], 'exclude each other'),
-        (['--format', 'v4'], "no format 'v4'"),
-        (['--codec', 'vp9'], "no codec 'vp9'"),
-        (['--executor', 'threads'], "no executor 'threads'"),
-        (['--gr00t-version', 'n2'], "no GR00T 'n2'"),
+        (['--format', 'v4'], "dataset format 'v4' is not known"),
+        (['--codec', 'vp9'], "video codec 'vp9' is not known"),
+        (['--executor', 'threads'], "executor 'threads' is not known"),
+        (['--gr00t-version', 'n2'], "GR00T version 'n2' is not known"),
         (['--ranges', 'nothing.yaml'], 'nothing.yaml cannot be read'),
     ],
 )

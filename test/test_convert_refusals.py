@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bad input to the converter: one sentence that names the thing and the mending, and nothing half-written."""
+"""Bad input to the converter: an error that names the thing and what to do, and nothing half-written."""
 
 import errno
 import json

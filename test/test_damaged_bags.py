@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings of others that are not as they should be: one sentence that names the thing and the mending, and nothing half-written."""
+"""Damaged recordings: an error that names the topic and what to do, and nothing half-written."""
 
 import json
 import os
@@ -64,14 +64,35 @@ def other_type(arrival_ns, message):
 
 FAULTS = {
     'stamps of zero': (stamped('tcp_pose', lambda arrival_ns, message: 0), {}, r'tcp_pose .*stamp of zero'),
-    'camera stamps of zero': (stamped('zed/image', lambda arrival_ns, message: 0), {}, r'zed/image .*stamp of zero'),
-    'a clock that was set': (
-        stamped('zed/image', lambda arrival_ns, message: own_stamp(message) - (60 * 10**9 if arrival_ns > 1e9 else 0)), {}, 'the clock was set',
+    'camera stamps of zero': (
+        stamped('zed/image', lambda arrival_ns, message: 0),
+        {},
+        r'zed/image .*stamp of zero',
     ),
-    'an image of another size': (of('zed/image', smaller), {}, r'zed/image changes from 640x480 to 320x240.*--ranges'),
-    'NaN among the joints': (of('joint_states', not_a_number), {}, r'joint_positions is NaN or infinite at row'),
-    'a wrong type': (of('tcp_pose', other_type), {'tcp_pose': 'sensor_msgs/msg/Temperature'}, 'tcp_pose is of type sensor_msgs/msg/Temperature'),
-}  # fmt: skip
+    'a clock that was set': (
+        stamped(
+            'zed/image',
+            lambda arrival_ns, message: own_stamp(message) - (60 * 10**9 if arrival_ns > 1e9 else 0),
+        ),
+        {},
+        'the clock was set',
+    ),
+    'an image of another size': (
+        of('zed/image', smaller),
+        {},
+        r'zed/image changes from 640x480 to 320x240.*--ranges',
+    ),
+    'NaN among the joints': (
+        of('joint_states', not_a_number),
+        {},
+        r'joint_positions is NaN or infinite at row',
+    ),
+    'a wrong type': (
+        of('tcp_pose', other_type),
+        {'tcp_pose': 'sensor_msgs/msg/Temperature'},
+        'tcp_pose is of type sensor_msgs/msg/Temperature',
+    ),
+}
 
 
 @pytest.mark.parametrize('fault', FAULTS)
@@ -125,7 +146,8 @@ def test_an_output_below_a_file(tmp_path, bags, capsys):
 
 def test_a_disk_that_fills_up(tmp_path, bags):
     """A limit on the size of files stands for the disk."""
-    command = f'trap "" XFSZ; ulimit -f 8; exec {sys.executable} -m groot_ros.cli convert {bags} --output {tmp_path / "set"}'
+    convert_bags = f'{sys.executable} -m groot_ros.cli convert {bags} --output {tmp_path / "set"}'
+    command = f'trap "" XFSZ; ulimit -f 8; exec {convert_bags}'
     done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert 'Traceback' not in done.stderr

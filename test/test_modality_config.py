@@ -11,16 +11,42 @@ from groot_ros.dataset.modality_config import modality_config
 from groot_ros.errors import GrootRosError
 
 NAMES = [
-    'ActionConfig', 'ActionFormat', 'ActionRepresentation', 'ActionType', 'ModalityConfig', 'EmbodimentTag', 'ComposedModalityTransform',
-    'ConcatTransform', 'StateActionToTensor', 'StateActionTransform', 'VideoColorJitter', 'VideoCrop', 'VideoResize', 'VideoToNumpy',
-    'VideoToTensor', 'GR00TTransform',
-]  # fmt: skip
+    'ActionConfig',
+    'ActionFormat',
+    'ActionRepresentation',
+    'ActionType',
+    'ModalityConfig',
+    'EmbodimentTag',
+    'ComposedModalityTransform',
+    'ConcatTransform',
+    'StateActionToTensor',
+    'StateActionTransform',
+    'VideoColorJitter',
+    'VideoCrop',
+    'VideoResize',
+    'VideoToNumpy',
+    'VideoToTensor',
+    'GR00TTransform',
+]
 MODULES = [
-    'gr00t', 'gr00t.configs', 'gr00t.configs.data', 'gr00t.configs.data.embodiment_configs', 'gr00t.data', 'gr00t.data.embodiment_tags',
-    'gr00t.data.types', 'gr00t.data.dataset', 'gr00t.data.transform', 'gr00t.data.transform.base', 'gr00t.data.transform.concat',
-    'gr00t.data.transform.state_action', 'gr00t.data.transform.video', 'gr00t.experiment', 'gr00t.experiment.data_config', 'gr00t.model',
+    'gr00t',
+    'gr00t.configs',
+    'gr00t.configs.data',
+    'gr00t.configs.data.embodiment_configs',
+    'gr00t.data',
+    'gr00t.data.embodiment_tags',
+    'gr00t.data.types',
+    'gr00t.data.dataset',
+    'gr00t.data.transform',
+    'gr00t.data.transform.base',
+    'gr00t.data.transform.concat',
+    'gr00t.data.transform.state_action',
+    'gr00t.data.transform.video',
+    'gr00t.experiment',
+    'gr00t.experiment.data_config',
+    'gr00t.model',
     'gr00t.model.transforms',
-]  # fmt: skip
+]
 
 
 class Recorded:
@@ -96,7 +122,7 @@ def test_the_class_of_n1_5_normalises_every_key_and_thresholds_the_gripper(embod
 def test_what_a_release_cannot_take_is_named(embodiment):
     with pytest.raises(GrootRosError, match='a chunk of at most 16'):
         modality_config(embodiment, 'n1.6', 17)
-    with pytest.raises(GrootRosError, match='choose one of'):
+    with pytest.raises(GrootRosError, match='use one of'):
         modality_config(embodiment, 'n1.9')
 
 

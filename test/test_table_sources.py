@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of tables: HDF5 of Isaac Lab and Mimic, LeRobot v2 with other columns, arrays of one's own; data of the shape of each system."""
+"""Conversion of tables: HDF5 of Isaac Lab and Mimic, LeRobot v2 with other columns, and arrays."""
 
 import json
 
@@ -47,9 +47,13 @@ def franka(rows=ROWS):
     quaternions = np.tile([1.0, 0.0, 0.0, 0.0], (rows, 1))
     quaternions[rows // 2 :] *= -1
     return {
-        'obs/eef_pos': ramp(3, rows), 'obs/eef_quat': quaternions, 'obs/gripper_pos': ramp(1, rows), 'actions': ramp(7, rows, 3),
-        'obs/wrist_rgb': pictures(320, 240, rows), 'obs/table_rgb': pictures(320, 240, rows),
-    }  # fmt: skip
+        'obs/eef_pos': ramp(3, rows),
+        'obs/eef_quat': quaternions,
+        'obs/gripper_pos': ramp(1, rows),
+        'actions': ramp(7, rows, 3),
+        'obs/wrist_rgb': pictures(320, 240, rows),
+        'obs/table_rgb': pictures(320, 240, rows),
+    }
 
 
 def decode_columns(dataset, episode=0):
@@ -111,8 +115,9 @@ def test_joints_of_the_simulator_are_found_by_name(tmp_path):
     elbow = list(embodiment.action[1].joints).index('right_elbow_pitch_joint')
     np.testing.assert_array_equal(found['action'][:, 7 + elbow], commanded[:, 7])
     assert json.loads((tmp_path / 'set/meta/tasks.jsonl').read_text().splitlines()[0]) == {
-        'task_index': 0, 'task': 'Pour the nut from the beaker into the bowl.',
-    }  # fmt: skip
+        'task_index': 0,
+        'task': 'Pour the nut from the beaker into the bowl.',
+    }
     first = next(read_frames(video_file(tmp_path / 'set', 'observation.images.ego_view', 0), [0]))
     assert first.shape == (256, 256, 3)
     assert first[:40].mean() < 3 < first[60:200].mean()
@@ -151,10 +156,13 @@ def write_lerobot(root, fps, state, action, action_name, cameras, codec='h264', 
         for name, (width, height) in cameras.items()
     }
     info = {
-        'codebase_version': 'v2.1', 'fps': fps, 'chunks_size': 1000, 'features': features,
+        'codebase_version': 'v2.1',
+        'fps': fps,
+        'chunks_size': 1000,
+        'features': features,
         'data_path': 'data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet',
         'video_path': 'videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4',
-    }  # fmt: skip
+    }
     (root / 'meta/info.json').write_text(json.dumps(info))
     (root / 'meta/episodes.jsonl').write_text(
         json.dumps({'episode_index': 0, 'tasks': [task], 'length': ROWS}) + '\n'
@@ -186,8 +194,12 @@ def test_a_lerobot_set_whose_columns_have_other_names(tmp_path):
     found = decode_columns(tmp_path / 'set')
     np.testing.assert_array_equal(found['action'], action)
     assert list(json.loads((tmp_path / 'set/meta/modality.json').read_text())['state']) == [
-        'body', 'left_arm', 'right_arm', 'left_gripper', 'right_gripper',
-    ]  # fmt: skip
+        'body',
+        'left_arm',
+        'right_arm',
+        'left_gripper',
+        'right_gripper',
+    ]
     assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'][0] == 'wave'
     assert clean(tmp_path / 'set') == []
 

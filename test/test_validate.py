@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The validator finds what GR00T's loader refuses and what it accepts silently, and is quiet about good sets."""
+"""Validation finds what GR00T's loader refuses or accepts silently, and nothing in good datasets."""
 
 import json
 import os
@@ -128,37 +128,105 @@ FAULTS = {
     'episodes missing': (lambda r: (r / 'meta/episodes.jsonl').unlink(), 'episodes.jsonl: cannot be read'),
     'info not JSON': (lambda r: (r / 'meta/info.json').write_text('{'), 'info.json: cannot be read'),
     'blank line': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t + '\n'), 'line 3 is blank'),
-    'record without length': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('"length"', '"size"')), 'length missing'),
-    'no chunks_size': (lambda r: edit_json(r, 'info.json', lambda i: i.pop('chunks_size')), 'chunks_size is missing'),
-    'no data_path': (lambda r: edit_json(r, 'info.json', lambda i: i.pop('data_path')), 'data_path is missing'),
+    'record without length': (
+        lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('"length"', '"size"')),
+        'length missing',
+    ),
+    'no chunks_size': (
+        lambda r: edit_json(r, 'info.json', lambda i: i.pop('chunks_size')),
+        'chunks_size is missing',
+    ),
+    'no data_path': (
+        lambda r: edit_json(r, 'info.json', lambda i: i.pop('data_path')),
+        'data_path is missing',
+    ),
     'wrong fps': (lambda r: edit_json(r, 'info.json', lambda i: i.update(fps=25)), 'not row'),
     'fps of zero': (lambda r: edit_json(r, 'info.json', lambda i: i.update(fps=0)), 'fps is 0'),
-    'total_episodes': (lambda r: edit_json(r, 'info.json', lambda i: i.update(total_episodes=7)), 'total_episodes is 7'),
-    'total_frames': (lambda r: edit_json(r, 'info.json', lambda i: i.update(total_frames=7)), 'total_frames is 7'),
+    'total_episodes': (
+        lambda r: edit_json(r, 'info.json', lambda i: i.update(total_episodes=7)),
+        'total_episodes is 7',
+    ),
+    'total_frames': (
+        lambda r: edit_json(r, 'info.json', lambda i: i.update(total_frames=7)),
+        'total_frames is 7',
+    ),
     'image shape': (lambda r: edit_image(r, shape=[240, 320, 3]), 'is 640x480'),
-    'no video feature': (lambda r: edit_json(r, 'info.json', lambda i: i['features'].pop('observation.images.zed_camera')), 'no video feature'),
-    'no video_path': (lambda r: edit_json(r, 'info.json', lambda i: i.pop('video_path')), 'video_path is missing'),
-    'length too small': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('29', '20', 1)), 'the rest is never read'),
-    'length too large': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('29', '40', 1)), 'runs past the end'),
-    'episode twice': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('"episode_index": 1', '"episode_index": 0')), 'occurs twice'),
-    'slice past the end': (lambda r: edit_json(r, 'modality.json', lambda m: m['state']['tcp_pose'].update(end=21)), 'slice 13 to 21'),
-    'slice reversed': (lambda r: edit_json(r, 'modality.json', lambda m: m['action']['gripper_command'].update(start=7)), 'slice 7 to 7'),
+    'no video feature': (
+        lambda r: edit_json(r, 'info.json', lambda i: i['features'].pop('observation.images.zed_camera')),
+        'no video feature',
+    ),
+    'no video_path': (
+        lambda r: edit_json(r, 'info.json', lambda i: i.pop('video_path')),
+        'video_path is missing',
+    ),
+    'length too small': (
+        lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('29', '20', 1)),
+        'the rest is never read',
+    ),
+    'length too large': (
+        lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('29', '40', 1)),
+        'runs past the end',
+    ),
+    'episode twice': (
+        lambda r: edit_lines(
+            r, 'episodes.jsonl', lambda t: t.replace('"episode_index": 1', '"episode_index": 0')
+        ),
+        'occurs twice',
+    ),
+    'slice past the end': (
+        lambda r: edit_json(r, 'modality.json', lambda m: m['state']['tcp_pose'].update(end=21)),
+        'slice 13 to 21',
+    ),
+    'slice reversed': (
+        lambda r: edit_json(r, 'modality.json', lambda m: m['action']['gripper_command'].update(start=7)),
+        'slice 7 to 7',
+    ),
     'state missing': (lambda r: edit_json(r, 'modality.json', lambda m: m.pop('state')), 'state is missing'),
-    'video key renamed': (lambda r: edit_json(r, 'modality.json', lambda m: m['video']['zed_camera'].update(original_key='x')), 'names x'),
-    'annotation renamed': (lambda r: edit_json(r, 'modality.json', lambda m: m['annotation'].update({'human.other': {}})), 'human.other'),
-    'NaN in the state': (lambda r: edit_column(r, 'observation.state', set_at(3, 2, float('nan'))), 'NaN or infinity'),
-    'infinity in the action': (lambda r: edit_column(r, 'action', set_at(4, 1, float('inf'))), 'NaN or infinity'),
-    'ragged vectors': (lambda r: edit_column(r, 'action', lambda v: [v[0][:5], *v[1:]]), 'not all of one length'),
-    'column missing': (lambda r: edit_column(r, 'action', lambda v: None), 'lacks the column action'),
+    'video key renamed': (
+        lambda r: edit_json(r, 'modality.json', lambda m: m['video']['zed_camera'].update(original_key='x')),
+        'names x',
+    ),
+    'annotation renamed': (
+        lambda r: edit_json(r, 'modality.json', lambda m: m['annotation'].update({'human.other': {}})),
+        'human.other',
+    ),
+    'NaN in the state': (
+        lambda r: edit_column(r, 'observation.state', set_at(3, 2, float('nan'))),
+        'NaN or infinity',
+    ),
+    'infinity in the action': (
+        lambda r: edit_column(r, 'action', set_at(4, 1, float('inf'))),
+        'NaN or infinity',
+    ),
+    'ragged vectors': (
+        lambda r: edit_column(r, 'action', lambda v: [v[0][:5], *v[1:]]),
+        'not all of one length',
+    ),
+    'column missing': (lambda r: edit_column(r, 'action', lambda v: None), 'has no column action'),
     'annotation of strings': (lambda r: edit_column(r, TASK, lambda v: ['a'] * len(v)), 'not indices'),
-    'annotation column missing': (lambda r: edit_column(r, 'annotation.human.validity', lambda v: None), 'lacks the column annotation'),
+    'annotation column missing': (
+        lambda r: edit_column(r, 'annotation.human.validity', lambda v: None),
+        'has no column annotation',
+    ),
     'unknown task': (lambda r: edit_column(r, TASK, lambda v: [9] * len(v)), 'index 9'),
-    'unix timestamps': (lambda r: edit_column(r, 'timestamp', lambda v: [x + 1.7e9 for x in v]), 'timestamps begin'),
+    'unix timestamps': (
+        lambda r: edit_column(r, 'timestamp', lambda v: [x + 1.7e9 for x in v]),
+        'timestamps begin',
+    ),
     'action that is no delta': (lambda r: edit_column(r, 'action', moved_sideways), 'misses the next'),
-    'quaternion not of length 1': (lambda r: edit_column(r, 'observation.state', set_at(5, 17, 0.2)), 'not of length 1'),
+    'quaternion not of length 1': (
+        lambda r: edit_column(r, 'observation.state', set_at(5, 17, 0.2)),
+        'not of length 1',
+    ),
     'quaternion changes sign': (lambda r: edit_column(r, 'observation.state', flipped), 'changes its sign'),
-    'wrong statistics': (lambda r: edit_json(r, 'stats.json', lambda s: s['action'].update(q99=[1.0] * 7)), 'q99 of action'),
-    'statistics of a feature missing': (lambda r: edit_json(r, 'stats.json', lambda s: s.pop('action')), 'no statistics of action'),
+    'wrong statistics': (
+        lambda r: edit_json(r, 'stats.json', lambda s: s['action'].update(q99=[1.0] * 7)),
+        'q99 of action',
+    ),
+    'statistics of a feature missing': (
+        lambda r: edit_json(r, 'stats.json', lambda s: s.pop('action')),
+        'no statistics of action',
+    ),
     'parquet missing': (lambda r: (r / PARQUET).unlink(), 'cannot be read'),
     'parquet corrupt': (lambda r: (r / PARQUET).write_bytes(b'PAR1 nothing'), 'cannot be read'),
     'video missing': (lambda r: (r / VIDEO).unlink(), 'cannot be decoded'),
@@ -167,17 +235,38 @@ FAULTS = {
     'video too long': (lambda r: other_video(r, (640, 480), 31), '31 frames for 29 rows'),
     'video of another rate': (lambda r: other_video(r, (640, 480), 29, 30), 'runs at 30.00'),
     'cameras of mixed aspect': (lambda r: other_video(r, (320, 160)), 'aspect ratio'),
-    'orientation that is no delta': (lambda r: edit_column(r, 'action', turned), 'the delta of the orientation misses'),
+    'orientation that is no delta': (
+        lambda r: edit_column(r, 'action', turned),
+        'the delta of the orientation misses',
+    ),
     'deltas that drift away': (lambda r: edit_column(r, 'action', wandering), 'lead up to 2.5 mm away'),
-    'joints in degrees': (lambda r: edit_column(r, 'observation.state', set_at(2, 1, -90.0)), 'state.joint_positions[1] is -90'),
+    'joints in degrees': (
+        lambda r: edit_column(r, 'observation.state', set_at(2, 1, -90.0)),
+        'state.joint_positions[1] is -90',
+    ),
     'an episode twice in the data': (same_again, 'holds the same rows as'),
     'video damaged in the middle': (damaged, 'cannot be decoded'),
-    'video of another codec than it says': (lambda r: edit_image(r, info={'video.codec': 'av1'}), 'is h264, info.json says av1'),
-    'task that is a validity': (lambda r: edit_column(r, TASK, lambda v: [1] * len(v)), 'is a validity and no task'),
-    'task index twice': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('"task_index": 1', '"task_index": 0')), 'a text is lost'),
-    'only validities': (lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move the cube', 'valid')), 'holds no task'),
-    'path out of the dataset': (lambda r: edit_json(r, 'info.json', lambda i: i.update(data_path='../{episode_index}.parquet')), 'cannot be read'),
-}  # fmt: skip
+    'video of another codec than it says': (
+        lambda r: edit_image(r, info={'video.codec': 'av1'}),
+        'is h264, info.json says av1',
+    ),
+    'task that is a validity': (
+        lambda r: edit_column(r, TASK, lambda v: [1] * len(v)),
+        'is a validity and no task',
+    ),
+    'task index twice': (
+        lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('"task_index": 1', '"task_index": 0')),
+        'a text is lost',
+    ),
+    'only validities': (
+        lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move the cube', 'valid')),
+        'holds no task',
+    ),
+    'path out of the dataset': (
+        lambda r: edit_json(r, 'info.json', lambda i: i.update(data_path='../{episode_index}.parquet')),
+        'cannot be read',
+    ),
+}
 
 
 WARNINGS = {
@@ -189,7 +278,7 @@ WARNINGS = {
         lambda r: edit_lines(r, 'tasks.jsonl', lambda t: t.replace('move', 'move ' * 2000)),
         'characters, more than',
     ),
-    'a frozen camera': (lambda r: still_video(r, 90), 'the same picture throughout'),
+    'a frozen camera': (lambda r: still_video(r, 90), 'the same image from beginning to end'),
     'a covered lens': (lambda r: still_video(r, 0), 'is black'),
     'no keyframe for long': (one_keyframe, 'no keyframe for 309 frames'),
     'a pose that jumps': (
@@ -213,7 +302,7 @@ def test_a_state_larger_than_a_release_takes(dataset):
     assert any(
         'state has 30 numbers' in str(finding) for finding in validate(dataset, gr00t_version='n1.6').findings
     )
-    with pytest.raises(GrootRosError, match="no GR00T 'n3'"):
+    with pytest.raises(GrootRosError, match="GR00T version 'n3' is not known"):
         validate(dataset, gr00t_version='n3')
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot datasets in the form that GR00T reads: writing, statistics, conversion, validation. Imports no ROS."""
+"""LeRobot datasets in the form that GR00T reads: conversion, statistics, validation. Imports no ROS."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings to a GR00T dataset: each recording on its own, by one or more workers, then numbered in order."""
+"""Recordings to a GR00T dataset: each recording on its own, by one or more workers, then numbered."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ from groot_ros.dataset.convert_recording import (
     verdict_failures,
 )
 from groot_ros.dataset.executors import ConversionInterrupted, run_jobs
-from groot_ros.dataset.modality_config import check_gr00t_version
+from groot_ros.dataset.modality_config import GR00T_VERSIONS
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.discover import FORMATS, find_recordings
 from groot_ros.dataset.sources.recording import Recording
@@ -23,7 +23,7 @@ from groot_ros.dataset.sources.storage import local_copy
 from groot_ros.dataset.writers import WRITERS
 from groot_ros.dataset.writers.dataset_writer import DatasetWriter
 from groot_ros.embodiment import Embodiment
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 from groot_ros.video.mp4 import CODECS
 
 _ASPECT_TOLERANCE = 0.01
@@ -104,17 +104,18 @@ def convert(
 
 
 def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
-    """Raises GrootRosError for an unknown format, codec or GR00T version, and for cameras GR00T cannot stack."""
-    _check_known('format', options.format, WRITERS)
-    _check_known('codec', options.codec, CODECS)
+    """Raises GrootRosError for an unknown format, codec or GR00T version, and for unlike cameras."""
+    choose('dataset format', options.format, WRITERS)
+    choose('video codec', options.codec, CODECS)
     if options.gr00t_version:
-        check_gr00t_version(options.gr00t_version)
+        choose('GR00T version', options.gr00t_version, GR00T_VERSIONS)
     ratios = [camera.width / camera.height for camera in embodiment.cameras]
     if max(ratios) / min(ratios) > 1 + _ASPECT_TOLERANCE:
         sizes = ', '.join(f'{camera.name} {camera.width}x{camera.height}' for camera in embodiment.cameras)
         raise GrootRosError(
             f'The cameras of the embodiment {embodiment.name} differ in aspect ratio ({sizes}), and GR00T '
-            'cannot stack such images: give them one width and height; images of another ratio get black bars.'
+            'cannot stack such images: give them one width and height in the embodiment; images of another '
+            'ratio get black bars.'
         )
 
 
@@ -123,11 +124,6 @@ def make_writer(output: Path, embodiment: Embodiment, options: ConversionOptions
     return WRITERS[options.format](
         output, embodiment, options.codec, options.existing, options.gr00t_version, options.horizon
     )
-
-
-def _check_known(what: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise GrootRosError(f'There is no {what} {value!r} here: choose one of {", ".join(known)}.')
 
 
 def _make_jobs(

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 import cv2
 
 from groot_ros.dataset.convert_recording import ConversionJob, ConversionResult
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 
 EXECUTORS = ('processes', 'ray')
 
@@ -29,8 +29,7 @@ def run_jobs(
     convert: Convert, jobs: list[ConversionJob], workers: int, executor: str
 ) -> Iterator[Iterator[ConversionResult]]:
     """Gives the results in the order of the jobs; leaving ends what still runs."""
-    if executor not in EXECUTORS:
-        raise GrootRosError(f'There is no executor {executor!r} here: choose one of {", ".join(EXECUTORS)}.')
+    choose('executor', executor, EXECUTORS)
     workers = min(workers, len(jobs))
     if executor == 'ray':
         with _on_ray(convert, jobs, workers) as results:
@@ -57,7 +56,7 @@ def _in_processes(
         pool.shutdown()
     except BrokenProcessPool as error:
         raise ConversionInterrupted(
-            'A worker died, perhaps for lack of memory: give fewer --workers; the same command continues here.'
+            'A worker died, perhaps for lack of memory: give fewer --workers; the same command continues.'
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -77,7 +76,7 @@ def _start_worker(threads: int) -> None:
 def _on_ray(
     convert: Convert, jobs: list[ConversionJob], workers: int
 ) -> Iterator[Iterator[ConversionResult]]:
-    """One task a recording, at most `workers` at a time; all machines must share the folder of the dataset."""
+    """One task a recording, at most `workers` at a time; all machines must share the dataset's folder."""
     if importlib.util.find_spec('ray') is None:
         raise GrootRosError('--executor ray needs Ray: pip install "groot_ros[ray]".')
     import ray
@@ -116,7 +115,7 @@ def _results(ray, task, jobs: list[ConversionJob], workers: int, running: list) 
             result = ray.get(running[0])
         except ray.exceptions.RayError as error:
             raise ConversionInterrupted(
-                f'The Ray cluster lost a task ({str(error).splitlines()[0]}): the same command continues there.'
+                f'The Ray cluster lost a task ({str(error).splitlines()[0]}): the same command continues.'
             ) from error
         running.pop(0)
         if (job := next(waiting, None)) is not None:

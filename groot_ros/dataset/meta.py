@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one reader of a dataset's folder: meta/ and the rows and videos it names, of LeRobot v2.0, v2.1 and v3.0.
+"""The one reader of a dataset: meta/ and the rows and videos that it names, of LeRobot v2.0, v2.1 and v3.0.
 
 Replay, evaluation, reports, validation, --append and LeRobot datasets as a source all use it.
 """
@@ -48,7 +48,7 @@ class DatasetMeta:
 
     @cached_property
     def episodes(self) -> list[dict[str, Any]]:
-        """A record for each episode: episode_index, tasks, length; in v3.0 also where its rows and videos are."""
+        """A record for each episode: episode_index, tasks, length; in v3.0 also the places of its files."""
         if self.is_v3:
             return self._parquet('episodes')
         return self._lines('episodes.jsonl')
@@ -95,7 +95,7 @@ class DatasetMeta:
         return self._path('video_path', index, f'videos/{feature}', {'video_key': feature})
 
     def first_frame(self, feature: str, index: int) -> int:
-        """Returns the number of an episode's first frame in its video, which in v3.0 holds several episodes."""
+        """Returns the position of an episode's first frame in its video; in v3.0 episodes share videos."""
         if not self.is_v3:
             return 0
         return round(self.episode(index)[f'videos/{feature}/from_timestamp'] * self.fps)

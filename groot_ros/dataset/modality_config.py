@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 
 from groot_ros.embodiment import EEF_9D, Embodiment
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,27 @@ GR00T_VERSIONS = {
     'n1.7': Gr00tVersion(132, 132, 40),
 }
 
-_REGISTERED = '''"""Modality config of {name} for GR00T {gr00t_version}, made by groot-ros modality-config. Pass it as --modality-config-path."""
+_REGISTERED = '''"""Modality config of {name} for GR00T {gr00t_version}, made by groot-ros modality-config.
+
+Pass it as --modality-config-path.
+"""
 
 from gr00t.configs.data.embodiment_configs import register_modality_config
 from gr00t.data.embodiment_tags import EmbodimentTag
 from gr00t.data.types import ActionConfig, ActionFormat, ActionRepresentation, ActionType, ModalityConfig
 
-# The action stands in the dataset as it is to be predicted: a delta to the row before, or a commanded value.
-AS_STORED = ActionConfig(rep=ActionRepresentation.ABSOLUTE, type=ActionType.NON_EEF, format=ActionFormat.DEFAULT)
+# The dataset has the action as it is to be predicted: a delta to the row before, or a commanded value.
+AS_STORED = ActionConfig(
+    rep=ActionRepresentation.ABSOLUTE, type=ActionType.NON_EEF, format=ActionFormat.DEFAULT
+)
 {relative}
 register_modality_config(
     {{
         "video": ModalityConfig(delta_indices=[0], modality_keys={cameras}),
         "state": ModalityConfig(delta_indices=[0], modality_keys={state}),
-        "action": ModalityConfig(delta_indices=list(range({horizon})), modality_keys={action}, action_configs={configs}),
+        "action": ModalityConfig(
+            delta_indices=list(range({horizon})), modality_keys={action}, action_configs={configs}
+        ),
         "language": ModalityConfig(delta_indices=[0], modality_keys={language}),{note}
     }},
     embodiment_tag=EmbodimentTag.NEW_EMBODIMENT,
@@ -51,11 +58,14 @@ register_modality_config(
 '''
 
 _RELATIVE = """\
-# Every pose of a chunk is predicted relative to the pose of the state, and comes back from GR00T as an absolute one.
+# Every pose of a chunk is predicted relative to the pose of the state; GR00T returns it as an absolute one.
 RELATIVE = ActionConfig(rep=ActionRepresentation.RELATIVE, type=ActionType.EEF, format=ActionFormat.XYZ_ROT6D)
 """
 
-_CLASS = '''"""Data config of {name} for GR00T N1.5, made by groot-ros modality-config. Pass it as --data-config {module}:{class_name}."""
+_CLASS = '''"""Data config of {name} for GR00T N1.5, made by groot-ros modality-config.
+
+Pass it as --data-config {module}:{class_name}.
+"""
 
 from gr00t.data.dataset import ModalityConfig
 from gr00t.data.transform.base import ComposedModalityTransform
@@ -77,13 +87,19 @@ class {class_name}(BaseDataConfig):
 
     def modality_config(self):
         keys = {{"video": self.video_keys, "state": self.state_keys, "language": self.language_keys}}
-        now = {{name: ModalityConfig(delta_indices=self.observation_indices, modality_keys=value) for name, value in keys.items()}}
-        return {{**now, "action": ModalityConfig(delta_indices=self.action_indices, modality_keys=self.action_keys)}}
+        configs = {{}}
+        for name, value in keys.items():
+            configs[name] = ModalityConfig(delta_indices=self.observation_indices, modality_keys=value)
+        configs["action"] = ModalityConfig(delta_indices=self.action_indices, modality_keys=self.action_keys)
+        return configs
 
     def transform(self):
         def normalised(keys):
             modes = {{key: self.normalization_modes.get(key, "min_max") for key in keys}}
-            return [StateActionToTensor(apply_to=keys), StateActionTransform(apply_to=keys, normalization_modes=modes)]
+            return [
+                StateActionToTensor(apply_to=keys),
+                StateActionTransform(apply_to=keys, normalization_modes=modes),
+            ]
 
         video = self.video_keys
         return ComposedModalityTransform(
@@ -95,7 +111,11 @@ class {class_name}(BaseDataConfig):
                 VideoToNumpy(apply_to=video),
                 *normalised(self.state_keys),
                 *normalised(self.action_keys),
-                ConcatTransform(video_concat_order=video, state_concat_order=self.state_keys, action_concat_order=self.action_keys),
+                ConcatTransform(
+                    video_concat_order=video,
+                    state_concat_order=self.state_keys,
+                    action_concat_order=self.action_keys,
+                ),
                 GR00TTransform(
                     state_horizon=len(self.observation_indices),
                     action_horizon=len(self.action_indices),
@@ -107,14 +127,6 @@ class {class_name}(BaseDataConfig):
 '''
 
 
-def check_gr00t_version(gr00t_version: str) -> None:
-    """Raises GrootRosError for a version that is not in GR00T_VERSIONS."""
-    if gr00t_version not in GR00T_VERSIONS:
-        raise GrootRosError(
-            f'There is no GR00T {gr00t_version!r} here: choose one of {", ".join(GR00T_VERSIONS)}.'
-        )
-
-
 def modality_config(
     embodiment: Embodiment, gr00t_version: str, horizon: int = 16, relative: bool = False
 ) -> str:
@@ -123,7 +135,7 @@ def modality_config(
     `relative` predicts the poses of the embodiment's eef_9d relative to the state instead of its deltas.
     Raises GrootRosError for rows that are larger than the version takes.
     """
-    check_gr00t_version(gr00t_version)
+    choose('GR00T version', gr00t_version, GR00T_VERSIONS)
     if relative and (not embodiment.eef_9d or gr00t_version == 'n1.5'):
         raise GrootRosError(
             'Poses relative to the state need `eef_9d` in the embodiment, and GR00T N1.6 or N1.7.'
@@ -212,5 +224,6 @@ def _check_limits(
         if size > limit:
             raise GrootRosError(
                 f'GR00T {gr00t_version.upper()} takes {what} of at most {limit}, '
-                f'and {embodiment.name} has {size}: leave some out of the embodiment, or give a smaller --horizon.'
+                f'and {embodiment.name} has {size}: leave fields out of the embodiment, or give a smaller '
+                '--horizon.'
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""converter: makes datasets, as a node with an action, as a node that converts what a recorder finishes, or once like `groot-ros convert`."""
+"""converter: a node that makes datasets, by an action, or of each episode that a recorder finishes."""
 
 import argparse
 import os
@@ -98,7 +98,7 @@ class _Work:
 
 
 class ConverterNode(GrootNode):
-    """Converts what goals of `~/convert` name, or, with a folder to watch, every episode that is finished there."""
+    """Converts what goals of `~/convert` name, and each episode that is finished in a watched folder."""
 
     def __init__(self, watching: Watching | None = None) -> None:
         super().__init__('converter', PARAMETERS)
@@ -235,9 +235,11 @@ def parser() -> argparse.ArgumentParser:
     """The command line of the node."""
     command = argparse.ArgumentParser(
         prog='converter',
-        description='Without arguments: a node with the action ~/convert. With --watch: a node that converts every episode as a recorder finishes '
+        description='Without arguments: a node with the action ~/convert. With --watch: a node that converts '
+        'each episode as a recorder finishes '
         'it, and extends the dataset. With sources: converts them once, as groot-ros convert.',
-        epilog='examples:\n  ros2 run groot_ros converter\n  ros2 run groot_ros converter --watch episodes --output datasets/cube\n'
+        epilog='examples:\n  ros2 run groot_ros converter\n'
+        '  ros2 run groot_ros converter --watch episodes --output datasets/cube\n'
         '  ros2 run groot_ros converter episodes --output datasets/cube --workers 2',
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open-loop evaluation: a policy sees the rows of a dataset, and its chunks are compared with what was recorded after them."""
+"""Open-loop evaluation: a policy sees rows of a dataset, its chunks are compared with the recorded ones."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -81,7 +81,7 @@ def evaluate(
 ) -> Evaluation:
     """Asks at every so manieth row, as if the robot stood there; `tell` is called after each answer.
 
-    Raises GrootRosError where the dataset has other rows or none that fit, or where an answer has other shapes.
+    Raises GrootRosError if the dataset has other rows or none that fit, or if an answer has other shapes.
     """
     result = Evaluation(policy.spec.name)
     for episode in episodes:

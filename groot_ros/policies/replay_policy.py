@@ -11,7 +11,7 @@ from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 
 class ReplayPolicy(Policy):
-    """The actions of an episode, by the time since the first observation. `start_state` is where the recording began."""
+    """The actions of an episode, by the time since the first observation."""
 
     def __init__(self, dataset: Path, episode: int, embodiment: Embodiment, horizon: int = 16) -> None:
         meta = DatasetMeta(dataset)
@@ -20,8 +20,9 @@ class ReplayPolicy(Policy):
         self.actions = column_to_array(table, ACTION_COLUMN).astype(float)
         if self.actions.shape[1] != embodiment.action_size or self.states.shape[1] != embodiment.state_size:
             raise GrootRosError(
-                f'Episode {episode} of {dataset} has {self.states.shape[1]} states and {self.actions.shape[1]} actions, '
-                f'the embodiment {embodiment.name} {embodiment.state_size} and {embodiment.action_size}: name the embodiment it was made with.'
+                f'Episode {episode} of {dataset} has {self.states.shape[1]} states and '
+                f'{self.actions.shape[1]} actions, the embodiment {embodiment.name} '
+                f'{embodiment.state_size} and {embodiment.action_size}: name the embodiment it was made with.'
             )
         self.spec = PolicySpec(
             f'replay of {dataset.name} episode {episode}', horizon, observes=False, ends=True

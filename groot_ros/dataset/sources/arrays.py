@@ -26,7 +26,7 @@ from groot_ros.video.mp4 import encode_mp4
 
 @dataclass
 class ArrayEpisode:
-    """Columns by name: numbers (n, size), images (n, height, width, 3) uint8 RGB; n rows, one every 1 / fps."""
+    """Columns by name: numbers (n, size), images (n, height, width, 3) uint8 RGB; one row every 1 / fps."""
 
     columns: dict[str, np.ndarray]
     task: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segments of our recorder's bags at their own rate: rows at the recorded ticks, video packets as they are."""
+"""Segments of our recorder's bags at their own rate: rows at recorded ticks, video packets copied."""
 
 from collections import deque
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A segment of a bag: rows that were checked, and videos in files that were written while the bag was read."""
+"""A segment of a bag: checked rows, and videos in files that were written while the bag was read."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Demonstrations in HDF5 files as a source: groups data/demo_3 and so on, as Isaac Lab and Mimic write them."""
+"""Demonstrations in HDF5 files as a source: groups such as data/demo_3, as Isaac Lab and Mimic write them."""
 
 import hashlib
 import importlib.util

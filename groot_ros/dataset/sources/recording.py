@@ -48,7 +48,7 @@ class RecordingFormat(ABC):
 
     @abstractmethod
     def fingerprint(self, recording: Recording, path: Path, embodiment: Embodiment) -> str:
-        """Returns the SHA-256 of a recording's content at `path`. Raises GrootRosError if it is unreadable."""
+        """Returns the SHA-256 of a recording at `path`. Raises GrootRosError if it is unreadable."""
 
     @abstractmethod
     def segments(
@@ -59,7 +59,7 @@ class RecordingFormat(ABC):
         options: ConversionOptions,
         folder: Path,
     ) -> AbstractContextManager[list[Segment]]:
-        """Opens a recording at `path` and gives its segments, each an episode; `folder` takes files meanwhile.
+        """Opens a recording at `path` and gives its segments, each an episode; `folder` takes their files.
 
         Raises GrootRosError for a recording that cannot be converted.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings in object storage, by way of fsspec: listed, copied to this machine, and their small files read."""
+"""Recordings in object storage by way of fsspec: listed, copied to this machine, and their notes read."""
 
 import contextlib
 import importlib.util
@@ -27,7 +27,7 @@ def list_files(source: str) -> list[str]:
 
 @contextlib.contextmanager
 def local_copy(recording: Recording) -> Iterator[Path]:
-    """Gives the path of a recording on this machine: its own, or that of a copy that is deleted afterwards."""
+    """Gives the path of a recording on this machine: its own, or of a copy that is deleted afterwards."""
     if not is_remote(recording.location):
         yield Path(recording.location)
         return
@@ -55,7 +55,7 @@ def _download(recording: Recording, folder: Path) -> Path:
         files.get(f'{place}/', f'{path}/', recursive=True)
     except Exception as error:  # each storage raises its own
         raise GrootRosError(
-            f'{recording.location} cannot be copied ({error}): check the address and your access to the storage.'
+            f'{recording.location} cannot be copied ({error}): check the address and your access to it.'
         ) from error
     return path
 

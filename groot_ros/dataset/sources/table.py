@@ -105,7 +105,8 @@ def _check_columns(table: Table, embodiment: Embodiment) -> None:
     missing = [name for name in dict.fromkeys(wanted) if name not in table.columns]
     if missing:
         raise GrootRosError(
-            f'{table.where} has no {", ".join(missing)}, which the embodiment {embodiment.name} needs; it has '
+            f'{table.where} has no {", ".join(missing)}, which the embodiment {embodiment.name} needs; '
+            'it has '
             f'{", ".join(sorted(table.columns))}: correct `column` in the embodiment.'
         )
     rates = [camera.rate_hz or embodiment.fps for camera in embodiment.cameras]
@@ -156,7 +157,8 @@ def _numbers(table: Table, name: str) -> Array:
         return np.asarray(table.column(name), float)
     except (ValueError, TypeError) as error:
         raise GrootRosError(
-            f'{table.where} has a column {name} that is no table of numbers: its rows differ in length, or it is text.'
+            f'{table.where} has a column {name} that is no table of numbers: its rows '
+            'differ in length, or it is text.'
         ) from error
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes in a bag that holds several: by time ranges that a person wrote down, or by what our recorder said meanwhile."""
+"""Episodes in a bag that holds several: by time ranges of a YAML file, or by our recorder's status."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from groot_ros.message_fields import header_stamp_ns
 
 @dataclass(frozen=True)
 class TimeRange:
-    """One episode of a bag: from, and up to, in ns of ROS time; the task is empty where nobody said."""
+    """One episode of a bag in ns of ROS time, the end excluded; the task is empty if nobody named one."""
 
     start_ns: int
     end_ns: int
@@ -44,7 +44,7 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class RangeEntry:
-    """A range as written: seconds since the first message of the bag whose folder has this name."""
+    """A range of the YAML file: seconds since the first message of the bag whose folder has this name."""
 
     bag: str
     start_s: float
@@ -52,14 +52,17 @@ class RangeEntry:
     task: str
 
     def in_bag(self, bag: EpisodeBag) -> TimeRange:
-        """The range in ROS time."""
+        """Returns the range in ROS time."""
         return TimeRange(
             bag.start_ns + round(self.start_s * 1e9), bag.start_ns + round(self.end_s * 1e9), self.task
         )
 
 
 def load_ranges(path: Path) -> list[RangeEntry]:
-    """The ranges of a YAML file like `ranges: [{bag: session_1, start_s: 2, end_s: 14.5, task: ...}]`. Raises GrootRosError naming what is wrong."""
+    """Returns the ranges of a YAML file: `ranges: [{bag: session_1, start_s: 2, end_s: 14.5, task: ...}]`.
+
+    Raises GrootRosError naming what is wrong.
+    """
     entries = checked(
         _File, read_yaml(path, 'The file of time ranges'), f'The file of time ranges {path}'
     ).ranges
@@ -67,11 +70,16 @@ def load_ranges(path: Path) -> list[RangeEntry]:
 
 
 def recorded_time_ranges(bag: EpisodeBag) -> list[TimeRange]:
-    """The episodes that our recorder recorded while somebody else recorded everything; empty where the bag does not tell."""
+    """Returns the episodes of our recorder in a bag that another recorder wrote meanwhile.
+
+    The list is empty if the bag has no status of our recorder.
+    """
     topics = {topic: msgtype for topic, msgtype in bag.types.items() if msgtype == EPISODE_STATUS_TYPE}
     if bag.has_rows or len(topics) != 1:
         return []
-    found, start_ns, task = [], 0, ''
+    found = []
+    start_ns = 0
+    task = ''
     for message in bag.messages_of_topic(next(iter(topics))):
         status = message.decode()
         stamp_ns = header_stamp_ns(status)
@@ -79,5 +87,6 @@ def recorded_time_ranges(bag: EpisodeBag) -> list[TimeRange]:
             found.append(TimeRange(start_ns, stamp_ns, task))
             start_ns = 0
         elif not start_ns and status.state == status.RECORDING:
-            start_ns, task = stamp_ns, status.task
+            start_ns = stamp_ns
+            task = status.task
     return [*found, TimeRange(start_ns, bag.end_ns, task)] if start_ns else found

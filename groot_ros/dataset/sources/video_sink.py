@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera's videos while a bag is read: a file for each segment, whose last tick gives no row and no frame."""
+"""One camera's videos while a bag is read, a file for each segment. Both ways to read a bag use it."""
 
 from collections import deque
 from collections.abc import Callable

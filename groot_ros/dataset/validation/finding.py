@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check found, and what checks need to know of an episode: shared by the modules that validate."""
+"""What a check finds, and what checks know of an episode; shared by all modules of validation."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-ERROR, WARNING = 'error', 'warning'
+ERROR = 'error'
+WARNING = 'warning'
 
 
 @dataclass
-class Finding:
-    """One fault: where it is, what it is, and how it is mended."""
+class ValidationFinding:
+    """One fault: where it is, what it is, and how to correct it."""
 
     severity: str
     file: str
     problem: str
-    mending: str
+    remedy: str
     row: int | None = None
 
     def __str__(self) -> str:
         place = self.file if self.row is None else f'{self.file} row {self.row}'
-        return f'{self.severity}: {place}: {self.problem}; {self.mending}'
+        return f'{self.severity}: {place}: {self.problem}; {self.remedy}'
 
 
 @dataclass
 class EpisodeColumns:
-    """What later checks need of an episode: its file and its numeric columns by name, (n, D) each."""
+    """An episode for later checks: its file, its numeric columns (n, D) by name, and sizes of its videos."""
 
     file: str
     rows: int

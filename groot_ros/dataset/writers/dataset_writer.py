@@ -28,9 +28,9 @@ _FLOAT_COLUMNS = (STATE_9D, ACTION_9D, REWARD, STATE_COLUMN, ACTION_COLUMN, 'tim
 class DatasetWriter(ABC):
     """Add episodes, then `finish`. Nothing changes at `root` before that; `abandon` leaves no trace.
 
-    A writer that is neither finished nor abandoned leaves the folder `parts` for the next one. `known` are the
-    fingerprints of what the dataset already has. Raises GrootRosError if `root` exists and is neither to be
-    extended nor replaced.
+    A writer that is neither finished nor abandoned leaves the folder `parts` for the next one. `known` are
+    the fingerprints of what the dataset already has. Raises GrootRosError if `root` exists and is neither to
+    be extended nor replaced.
     """
 
     def __init__(
@@ -152,8 +152,8 @@ class DatasetWriter(ABC):
     def _check_output(self, existing: OutputMode) -> None:
         if self.root.exists() and existing is OutputMode.REFUSE:
             raise GrootRosError(
-                f'{self.root} exists already: choose another --output, extend it with --append, or replace it '
-                'with --overwrite.'
+                f'{self.root} exists already: choose another --output, extend it with --append, '
+                'or replace it with --overwrite.'
             )
         if self.root.exists() and not (self.root / 'meta/info.json').is_file():
             raise GrootRosError(f'{self.root} is no dataset, and is left as it is: choose another --output.')

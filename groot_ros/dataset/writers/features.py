@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""features of info.json and modality.json, which describe the columns. GR00T's Python file: modality_config.py."""
+"""`features` of info.json, and modality.json. The Python file for GR00T is made by modality_config.py."""
 
 import json
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ VALIDITIES = (VALID, INVALID)
 
 
 def modality(embodiment: Embodiment) -> dict[str, Any]:
-    """Returns modality.json: where each named field is in the vectors, and the names of videos and annotations."""
+    """Returns modality.json: the slice of each field in its vector, and names of videos and annotations."""
     state: dict[str, Any] = {}
     for name, part in embodiment.state_slices.items():
         state[name] = {'start': part.start, 'end': part.stop}

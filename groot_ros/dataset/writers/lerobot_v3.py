@@ -42,7 +42,7 @@ class _Episode:
 
 
 class LeRobotV3Writer(DatasetWriter):
-    """A dataset that LeRobot 0.4 and later read. Files are filled one after another, up to LeRobot's sizes."""
+    """Writes a dataset that LeRobot 0.4 and later read. Files are filled in turn, up to LeRobot's sizes."""
 
     def __init__(
         self,
