@@ -29,7 +29,10 @@ from groot_ros.video.frame import VideoFrame, decode_frame
 from groot_ros.video.mp4 import Mp4Encoder
 
 Figures = list[tuple[str, float, str]]
-REMUX_S, TRANSCODE_S, RAW_S, REPEATS = 180, 30, 20, 5
+REMUX_S = 180
+TRANSCODE_S = 30
+RAW_S = 20
+REPEATS = 5
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -69,7 +72,7 @@ def remux(folder: Path) -> Figures:
 
 
 def frames_in(bag: Path, embodiment) -> dict[str, list]:
-    """JPEG bytes, or pictures, of each camera."""
+    """Returns the JPEG bytes, or the images, of each camera."""
     found: dict[str, list] = {}
     with EpisodeBag(bag) as opened:
         for camera in embodiment.cameras:
@@ -82,25 +85,24 @@ def frames_in(bag: Path, embodiment) -> dict[str, list]:
 
 
 def bare_loop(frames: dict[str, list], folder: Path, embodiment) -> None:
-    """What nobody can do without: decode each picture and encode it."""
+    """Decodes each image and encodes it, which no converter can avoid."""
     for camera in embodiment.cameras:
         encoder = Mp4Encoder(folder / 'bare.mp4', camera.width, camera.height, embodiment.fps, 'h264')
-        for picture in frames[camera.name]:
-            encoder.add(
-                picture
-                if isinstance(picture, VideoFrame)
-                else VideoFrame(0, cv2.imdecode(picture, cv2.IMREAD_COLOR), 'bgr24')
-            )
+        for image in frames[camera.name]:
+            if not isinstance(image, VideoFrame):
+                image = VideoFrame(0, cv2.imdecode(image, cv2.IMREAD_COLOR), 'bgr24')
+            encoder.add(image)
         encoder.close()
 
 
 def transcode(folder: Path) -> Figures:
-    """Pictures are decoded, sampled at the ticks and encoded."""
+    """Images are decoded, sampled at the ticks and encoded."""
     found: Figures = []
     for video, seconds in (('jpeg', TRANSCODE_S), ('raw', RAW_S)):
         bag = folder / video
         embodiment = recorded(bag, seconds, RecordingSettings(video=video))
-        frames, output = frames_in(bag, embodiment), folder / f'{video}_set'
+        frames = frames_in(bag, embodiment)
+        output = folder / f'{video}_set'
         bare = partial(bare_loop, frames, folder, embodiment)
         pairs = [(timed(bare), fresh([bag], output, embodiment)) for _ in range(REPEATS)]
         bare_s, ours_s = np.median(pairs, axis=0)
@@ -117,7 +119,7 @@ def transcode(folder: Path) -> Figures:
 
 
 def workers(folder: Path, embodiment) -> Figures:
-    """Two episodes by two workers, beside one."""
+    """Two episodes by two workers, against one; the median leaves out the first start of the workers."""
     shutil.copytree(folder / 'jpeg', folder / 'jpegs/one')
     shutil.copytree(folder / 'jpeg', folder / 'jpegs/two')
     pairs = [
@@ -141,14 +143,15 @@ print(int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[
 
 
 def memory(folder: Path) -> Figures:
-    """The largest resident memory of a process that converts one bag, two cameras."""
+    """Maximum resident memory of a process that converts one bag with two cameras."""
     found: Figures = []
     for minutes in (1, 10):
-        bag, text = folder / f'{minutes}_min', folder / 'embodiment.yaml'
+        bag = folder / f'{minutes}_min'
+        text = folder / 'embodiment.yaml'
         text.write_text(recorded(bag, 60.0 * minutes).text())
         command = [sys.executable, '-c', _CONVERT, bag, folder / f'{minutes}_min_set', text]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append((f'largest resident memory, {minutes} min', float(done.stdout.splitlines()[-1]), 'MiB'))
+        found.append((f'max resident memory, {minutes} min', float(done.stdout.splitlines()[-1]), 'MiB'))
         shutil.rmtree(bag)
     return found
 

@@ -20,15 +20,15 @@ from groot_ros.recording.episode_recorder import RecordingSettings
 ENVIRONMENTS = Path(__file__).parents[1] / 'build'
 SECONDS = 10
 # Version, arguments of pip, minimum version of Python, and whether frames are encoded as they come.
-RELEASES = {
+VERSIONS = {
     '0.3.3': (['lerobot==0.3.3', 'torch<2.8'], (3, 10), (False,)),
     '0.6.1': (['lerobot[dataset]==0.6.1'], (3, 12), (False, True)),
 }
 
 
-def environment(release: str, python: str) -> Path:
-    """The interpreter of an environment with LeRobot, made where it is not there yet."""
-    place = ENVIRONMENTS / f'lerobot_{release}'
+def environment(version: str, python: str) -> Path:
+    """Returns the Python of an environment with LeRobot, which is made if it does not exist."""
+    place = ENVIRONMENTS / f'lerobot_{version}'
     if not (place / 'bin/python').exists():
         print(f'  making {place} (minutes, some GB)', flush=True)
         subprocess.run([python, '-m', 'venv', place], check=True)
@@ -40,7 +40,7 @@ def environment(release: str, python: str) -> Path:
                 'install',
                 '-q',
                 '--disable-pip-version-check',
-                *RELEASES[release][0],
+                *VERSIONS[version][0],
             ],
             check=True,
         )
@@ -81,17 +81,17 @@ def figures(folder: Path, newer_python: str) -> list[tuple[str, float, str]]:
     rows = frames_of(folder / 'frames', embodiment, folder / 'raw_set')
     found = [
         ('ours, packets copied', ours['h264'], 'rows/s'),
-        ('ours, of raw pictures', ours['raw'], 'rows/s'),
+        ('ours, from raw images', ours['raw'], 'rows/s'),
     ]
-    for release, (_, least, ways) in RELEASES.items():
-        python = sys.executable if sys.version_info[:2] >= least else newer_python
+    for version, (_, min_python, ways) in VERSIONS.items():
+        python = sys.executable if sys.version_info[:2] >= min_python else newer_python
         if not python:
-            print(f'  LeRobot {release} needs Python {least[0]}.{least[1]}: give --newer-python')
+            print(f'  LeRobot {version} needs Python {min_python[0]}.{min_python[1]}: give --newer-python')
             continue
         for streaming in ways:
-            output = folder / f'lerobot_{release}_{streaming}'
+            output = folder / f'lerobot_{version}_{streaming}'
             command = [
-                environment(release, python),
+                environment(version, python),
                 Path(__file__).with_name('write_with_lerobot.py'),
                 folder / 'frames',
                 output,
@@ -104,7 +104,7 @@ def figures(folder: Path, newer_python: str) -> list[tuple[str, float, str]]:
                 env={'HF_HUB_OFFLINE': '1'},
             )
             rate = rows / json.loads(done.stdout.splitlines()[-1])['seconds']
-            name = f'LeRobot {release}{", encoding while frames come" if streaming else ""}'
-            found += [(name, rate, 'rows/s'), (f'ours of raw pictures, over {name}', ours['raw'] / rate, '')]
+            name = f'LeRobot {version}{", encoding while frames come" if streaming else ""}'
+            found += [(name, rate, 'rows/s'), (f'ours from raw images, over {name}', ours['raw'] / rate, '')]
             shutil.rmtree(output)
     return found

@@ -28,7 +28,7 @@ SECONDS = 6.0
 
 @dataclass
 class Errors:
-    """The largest of one conversion; frames in ms from their row."""
+    """The maximum errors of one conversion; `frame_ms` is the distance of a frame from its row."""
 
     position_mm: float
     joints_mrad: float
@@ -84,16 +84,17 @@ def errors_of(bag: Path, output: Path, scenario: Scenario, fps: float) -> Errors
 
 
 def first_tick(state: np.ndarray, near_s: float) -> float:
-    """When the joints stood as in a row, by Newton's method from a frame's time."""
+    """Returns when the joints were as in a row, by Newton's method from a frame's time."""
     t = near_s
     for _ in range(20):
-        off, slope = signals.joints(t) - state[:6], signals.velocities(t)
-        t -= float(off @ slope / (slope @ slope))
+        error = signals.joints(t) - state[:6]
+        slope = signals.velocities(t)
+        t -= float(error @ slope / (slope @ slope))
     return t
 
 
 def figures(folder: Path) -> list[tuple[str, float, str]]:
-    """The worst over all rates, and where frames lie."""
+    """Returns the maximum errors over all rates."""
     found: dict[tuple[float, float, float], Errors] = {}
     for camera_hz in CAMERAS_HZ:
         for state_hz in STATES_HZ:

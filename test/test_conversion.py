@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of a conversion: append, overwrite, trim, time ranges, codecs, LeRobot v3.0, statistics, workers."""
+"""Options of a conversion: append, overwrite, trim, ranges, codecs, LeRobot v3.0, statistics, workers."""
 
 import json
 import multiprocessing
@@ -267,10 +267,8 @@ def test_lerobot_v3(tmp_path, bags, embodiment):
     joined = tmp_path / f'v3/videos/{CAMERA}/chunk-000/file-000.mp4'
     assert count_frames(joined) == 90
     for index, first in enumerate((0, 29, 59)):
-        one, other = (
-            next(read_frames(joined, [first + 3])),
-            next(read_frames(video_file(tmp_path / 'v2', CAMERA, index), [3])),
-        )
+        one = next(read_frames(joined, [first + 3]))
+        other = next(read_frames(video_file(tmp_path / 'v2', CAMERA, index), [3]))
         np.testing.assert_array_equal(one, other)
     stats = json.loads((tmp_path / 'v3/meta/stats.json').read_text())['action']
     truth = statistics(column_to_array(rows, 'action'))

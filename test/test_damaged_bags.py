@@ -180,7 +180,7 @@ def test_ctrl_c_with_workers_ends_everything_and_the_same_command_goes_on(tmp_pa
     running = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert eventually(lambda: list((tmp_path / '.set.partial/parts').glob('*/part.json')))
+    assert eventually(lambda: list((tmp_path / '.set.partial/parts').glob('*/done.json')))
     os.killpg(running.pid, signal.SIGINT)
     _, text = running.communicate(timeout=60)
     assert running.returncode in (0, 130)  # 0: it was done already

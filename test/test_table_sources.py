@@ -98,7 +98,8 @@ def test_demonstrations_of_isaac_lab(tmp_path):
 
 def test_joints_of_the_simulator_are_found_by_name(tmp_path):
     embodiment = load_embodiment('gr1_arms')
-    observed, commanded = ramp(54), ramp(37, seed=9)
+    observed = ramp(54)
+    commanded = ramp(37, seed=9)
     columns = {
         'obs/robot_joint_pos': observed,
         'processed_actions': commanded,
@@ -106,7 +107,8 @@ def test_joints_of_the_simulator_are_found_by_name(tmp_path):
     }
     file = write_hdf5(tmp_path / 'mimic.hdf5', [(columns, {})], 'Isaac-NutPour-GR1T2-ClosedLoop-v0')
     convert([file], tmp_path / 'set', embodiment)
-    found, names = decode_columns(tmp_path / 'set'), embodiment.column_joint_names
+    found = decode_columns(tmp_path / 'set')
+    names = embodiment.column_joint_names
     for field, part in zip(embodiment.state, embodiment.state_slices.values(), strict=True):
         wanted = np.stack(
             [observed[:, names['obs/robot_joint_pos'].index(joint)] for joint in field.joints], axis=1
@@ -186,7 +188,8 @@ def write_lerobot(root, fps, state, action, action_name, cameras, codec='h264', 
 
 
 def test_a_lerobot_set_whose_columns_have_other_names(tmp_path):
-    state, action = ramp(53), ramp(53, seed=2)
+    state = ramp(53)
+    action = ramp(53, seed=2)
     source = write_lerobot(
         tmp_path / 'g1', 30, state, action, 'action.action', {'observation.images.cam_left_high': (320, 240)}
     )

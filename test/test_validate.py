@@ -326,7 +326,8 @@ def test_an_action_shifted_by_a_row_is_called_so(dataset):
     x = 0.1 * np.sin(np.arange(30) / 4)
     states = np.array(table['observation.state'].to_pylist())
     actions = np.array(table['action'].to_pylist())
-    states[:, 13], actions[:, 0] = x[:-1], np.diff(x)
+    states[:, 13] = x[:-1]
+    actions[:, 0] = np.diff(x)
     for name, values in (('observation.state', states), ('action', np.array(shifted(actions.tolist())))):
         table = table.set_column(table.column_names.index(name), name, pa.array(values.tolist()))
     pq.write_table(table, dataset / PARQUET)

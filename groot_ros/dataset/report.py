@@ -18,7 +18,8 @@ from groot_ros.video.mp4 import read_frames
 
 _IMAGES = 6
 _COLUMNS = 4
-_BLUE, _ORANGE = '#2f6fb0', '#d1662a'
+_BLUE = '#2f6fb0'
+_ORANGE = '#d1662a'
 
 
 def write_report(root: Path, report: ValidationReport, path: Path) -> None:

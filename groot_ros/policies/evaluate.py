@@ -31,7 +31,8 @@ class Errors:
 
     def as_dict(self) -> dict[str, Any]:
         """MSE and MAE, over all and for each step."""
-        squares, absolutes = np.array(self.squares), np.array(self.absolutes)
+        squares = np.array(self.squares)
+        absolutes = np.array(self.absolutes)
         by_step = {
             'mse_by_step': squares.mean(axis=0).tolist(),
             'mae_by_step': absolutes.mean(axis=0).tolist(),
@@ -66,7 +67,8 @@ class Evaluation:
         """A table for people."""
         rows = [f'{"action":28} {"MSE":>12} {"MAE":>12} {"MAE first":>12} {"MAE last":>12}']
         for name, errors in self.as_dict()['keys'].items():
-            first, last = errors['mae_by_step'][0], errors['mae_by_step'][-1]
+            first = errors['mae_by_step'][0]
+            last = errors['mae_by_step'][-1]
             rows.append(f'{name:28} {errors["mse"]:12.4g} {errors["mae"]:12.4g} {first:12.4g} {last:12.4g}')
         return [*rows, f'{self.policy}: {self.chunks} chunks compared']
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be converted."""
+"""Sources of episodes. A new one is a file here and a line of the table in discover.py."""

@@ -78,7 +78,7 @@ class ArrayTable(Table):
         self._arrays = episode.columns
 
     def column(self, name: str) -> Array:
-        """Returns an array."""
+        """Returns the array of a column, unchanged."""
         return self._arrays[name]
 
     def write_video(self, camera: CameraField, path: Path, rows: slice, fps: float, codec: str) -> int:

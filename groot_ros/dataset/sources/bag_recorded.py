@@ -167,7 +167,7 @@ class NearestFrameSink(RecordedVideoSink):
         self._ticks: deque[int] = deque()
 
     def take(self, message: BagMessage) -> None:
-        """Takes an image."""
+        """Takes an image, and gives the ticks before it theirs."""
         self._buffer.add(decode_frame(message.decode()))
         while self._ticks and self._buffer.extends_past(self._ticks[0]):
             self.add(self._buffer.nearest(self._ticks.popleft()))

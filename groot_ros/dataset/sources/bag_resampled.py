@@ -86,7 +86,7 @@ class ResampledSegments:
         self._ticks += 1
 
     def close(self) -> None:
-        """Ends the videos."""
+        """Ends the videos of the last segment."""
         for sink in self.sinks.values():
             sink.close()
 

@@ -58,7 +58,8 @@ def _local_recordings(path: Path) -> list[Recording]:
 def _places(path: Path) -> dict[Path, RecordingFormat]:
     """Returns the files and folders that hold recordings at or below a path, and their formats."""
     places: dict[Path, RecordingFormat] = {}
-    for file in [path] if path.is_file() else sorted(path.rglob('*')):
+    files = [path] if path.is_file() else sorted(path.rglob('*'))
+    for file in files:
         for format in FORMATS.values():
             place = format.place_of(file)
             if place is not None and (place not in places or format.owns_folder):

@@ -31,7 +31,7 @@ class Hdf5Format(RecordingFormat):
     name = 'hdf5'
 
     def place_of(self, file: Path) -> Path | None:
-        """Returns the file itself."""
+        """Returns the file itself if it is HDF5."""
         return file if file.suffix in _SUFFIXES and file.is_file() else None
 
     def recordings(self, place: Path) -> list[Recording]:
@@ -82,7 +82,7 @@ class Hdf5Table(Table):
         self._file.close()
 
     def column(self, name: str) -> Array:
-        """Returns a whole dataset."""
+        """Returns the numbers of a whole HDF5 dataset."""
         return self._group[name][()]
 
     def write_video(self, camera: CameraField, path: Path, rows: slice, fps: float, codec: str) -> int:

@@ -29,7 +29,7 @@ class Table(AbstractContextManager):
     outcome: str = 'success'
 
     def __exit__(self, *_: object) -> None:
-        """Closes the files."""
+        """Closes the files of the table."""
 
     @abstractmethod
     def column(self, name: str) -> Array:

@@ -42,7 +42,7 @@ class VideoSink:
         self._ends.append(ticks)
 
     def close(self) -> None:
-        """Ends the last file."""
+        """Ends the file of the last segment."""
         self._close_file()
 
     def _open_file(self) -> None:

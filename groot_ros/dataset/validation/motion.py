@@ -181,7 +181,7 @@ def _check_deltas(
 def _check_steps(
     episode: EpisodeColumns, moved: Array, deltas: Array, tolerance: float, what: str, unit: str
 ) -> Iterator[ValidationFinding]:
-    """The delta of a row must lead to the next row; deltas shifted by a row still look plausible."""
+    """The delta of a row must lead to the next row; deltas shifted by a row still seem plausible."""
     if deltas.shape[1] != 3:
         return
     errors = np.abs(moved - deltas[:-1]).max(axis=1)

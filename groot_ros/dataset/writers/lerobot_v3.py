@@ -165,7 +165,7 @@ def _numbers_in(folder: str, number: int) -> dict[str, int]:
 
 
 def _groups(sizes: list[int], max_mb: int) -> list[list[int]]:
-    """Neighbours that together stay below a size; one that is larger stands alone."""
+    """Groups neighbours that stay below a size together; a larger one is a group of its own."""
     groups: list[list[int]] = [[]]
     filled = 0
     for index, size in enumerate(sizes):

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one reader of datasets gives the same rows, tasks and frames from LeRobot v2.1 and v3.0."""
+
+import json
+
+import numpy as np
+import pytest
+
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.meta import DatasetMeta, column_to_array, path_inside, read_records
+from groot_ros.dataset.options import ConversionOptions
+from groot_ros.errors import GrootRosError
+from groot_ros.policies.replay_policy import ReplayPolicy
+from groot_ros.video.mp4 import read_frames
+
+CAMERA = 'observation.images.zed_camera'
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory, bags, embodiment):
+    """The same three episodes in v2.1 and in v3.0."""
+    folder = tmp_path_factory.mktemp('both')
+    for version in ('v2.1', 'v3.0'):
+        convert([bags], folder / version, embodiment, ConversionOptions(format=version))
+    return DatasetMeta(folder / 'v2.1'), DatasetMeta(folder / 'v3.0')
+
+
+def test_both_versions_give_the_same_episodes_and_tasks(both):
+    old, new = both
+    assert (old.is_v3, new.is_v3) == (False, True)
+    assert old.tasks == new.tasks
+    lengths = [[record['length'] for record in meta.episodes] for meta in both]
+    assert lengths == [[29, 30, 31], [29, 30, 31]]
+
+
+def test_both_versions_give_the_same_rows_and_frames_of_an_episode(both):
+    old, new = both
+    for name in ('observation.state', 'action', 'episode_index', 'index'):
+        np.testing.assert_array_equal(column_to_array(old.rows(1), name), column_to_array(new.rows(1), name))
+    assert new.first_frame(CAMERA, 1) == 29
+    frames = [
+        next(read_frames(meta.video_file(CAMERA, 1), [meta.first_frame(CAMERA, 1) + 5])) for meta in both
+    ]
+    np.testing.assert_array_equal(*frames)
+
+
+def test_an_episode_of_either_version_is_replayed(both, embodiment):
+    old, new = (ReplayPolicy(meta.root, 2, embodiment) for meta in both)
+    np.testing.assert_array_equal(old.actions, new.actions)
+
+
+def test_an_episode_that_does_not_exist_is_named(both):
+    for meta in both:
+        with pytest.raises(GrootRosError, match='no episode 3: it has 3, counted from 0'):
+            meta.rows(3)
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path):
+    meta = DatasetMeta(tmp_path)
+    with pytest.raises(GrootRosError, match=r'meta/info\.json cannot be read'):
+        _ = meta.fps
+    (tmp_path / 'meta').mkdir()
+    (tmp_path / 'meta/info.json').write_text('[]')
+    with pytest.raises(GrootRosError, match='not a JSON object'):
+        _ = meta.info
+    (tmp_path / 'meta/info.json').write_text('{"data_path": "../{episode_index}.parquet"}')
+    with pytest.raises(GrootRosError, match='outside of the dataset'):
+        meta.data_file(0)
+
+
+def test_each_bad_line_of_records_is_a_problem(tmp_path):
+    good = {'episode_index': 0, 'length': 3}
+    (tmp_path / 'x.jsonl').write_text(f'{json.dumps(good)}\n\n{{"length": 1}}\nno\n')
+    records, problems = read_records(tmp_path / 'x.jsonl', ('episode_index', 'length'))
+    assert records == [good]
+    assert [problem.split()[1] for problem in problems] == ['2', '3', '4']
+
+
+def test_a_path_may_not_leave_the_dataset(tmp_path):
+    assert path_inside(tmp_path, 'data/a.parquet') == tmp_path.resolve() / 'data/a.parquet'
+    with pytest.raises(ValueError, match='outside'):
+        path_inside(tmp_path, '../a.parquet')
