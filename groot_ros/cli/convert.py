@@ -13,7 +13,7 @@ from groot_ros.cli.requirements import require_report_libraries
 from groot_ros.dataset.options import add_conversion_options, conversion_from_args
 
 if TYPE_CHECKING:
-    from groot_ros.dataset.convert_source import ConversionResult
+    from groot_ros.dataset.convert_recording import ConversionResult
 
 _INTERRUPTED = 130
 _DESCRIPTION = (
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print('Interrupted. Run the same command again to continue the conversion.', file=sys.stderr)
         return _INTERRUPTED
-    for line in report.lines():
+    for line in report.summary_lines():
         print(line)
     if options.json:
         write_json(options.json, {**vars(report), 'output': str(report.output)})
