@@ -46,7 +46,8 @@ def test_receive_gives_the_state_of_the_arm(cell):
 
 def test_control_moves_servos_and_answers_kinematics(cell):
     printed = ur_rtde(cell.host, '''
-        c, r = RTDEControlInterface(host, 500.0), RTDEReceiveInterface(host, 125.0)
+        c = RTDEControlInterface(host, 500.0)
+        r = RTDEReceiveInterface(host, 125.0)
         assert c.setTcp([0, 0, 0.174, 0, 0, 0]) and c.setPayload(0.9, [0, 0, 0.05])
         lower = r.getTargetTCPPose(); lower[2] -= 0.1
         assert c.moveL(lower, 0.25, 1.2)
@@ -67,7 +68,7 @@ def test_control_moves_servos_and_answers_kinematics(cell):
     assert answers == ['False', 'True']
 
 
-def test_a_second_control_client_is_told_that_registers_are_in_use(cell):
+def test_a_second_control_client_gets_the_error_that_registers_are_in_use(cell):
     printed = ur_rtde(cell.host, '''
         c = RTDEControlInterface(host)
         try:
@@ -83,7 +84,9 @@ def test_protective_stop_pauses_and_is_not_unlocked_at_once(cell):
     printed = ur_rtde(cell.host, f'''
         from groot_ros.sim.test_interface import CellHooks
         import time
-        c, r, d = RTDEControlInterface(host), RTDEReceiveInterface(host, 125.0), DashboardClient(host)
+        c = RTDEControlInterface(host)
+        r = RTDEReceiveInterface(host, 125.0)
+        d = DashboardClient(host)
         d.connect()
         CellHooks({cell.host!r}).call('protective_stop')
         while r.getSafetyMode() != 3 or c.isProgramRunning(): time.sleep(0.01)
@@ -160,7 +163,8 @@ def test_outputs_set_one_after_the_other_both_arrive(cell):
     printed = ur_rtde(cell.host, '''
         from rtde_io import RTDEIOInterface
         import time
-        io, r = RTDEIOInterface(host), RTDEReceiveInterface(host, 500.0)
+        io = RTDEIOInterface(host)
+        r = RTDEReceiveInterface(host, 500.0)
         assert io.setStandardDigitalOut(0, True) and io.setStandardDigitalOut(3, True)
         deadline = time.monotonic() + 20
         while r.getActualDigitalOutputBits() != 0b1001 and time.monotonic() < deadline: time.sleep(0.005)

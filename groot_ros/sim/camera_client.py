@@ -43,7 +43,7 @@ class SimCamera:
             yield Frame(stamp_ns, {self._eye: image})
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection to the cell."""
         self._socket.close()
 
     def _receive(self, count: int) -> bytearray:

@@ -93,7 +93,7 @@ class Controller:
 
     @property
     def timestamp_s(self) -> float:
-        """Robot time in s."""
+        """Robot time in s since the start."""
         return self.ticks * STEP_S
 
     def set_tcp(self, offset: Array) -> None:
@@ -102,11 +102,11 @@ class Controller:
         self._flange_from_tcp = np.linalg.inv(matrix_from_pose(pose_from_rotvec(self.tcp_offset)))
 
     def actual_pose(self) -> Array:
-        """Measured TCP pose (7,)."""
+        """Measured pose (7,) of the TCP in `base`."""
         return forward(self.actual.positions, self.tcp_offset)
 
     def target_pose(self) -> Array:
-        """Commanded TCP pose (7,)."""
+        """Pose (7,) of the TCP in `base` at the set-point."""
         return forward(self.setpoint.positions, self.tcp_offset)
 
     def tcp_speed(self, joints: Joints) -> Array:

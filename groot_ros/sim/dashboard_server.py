@@ -66,7 +66,7 @@ class DashboardServer(TcpServer):
         connection.send(b'Connected: Universal Robots Dashboard Server\n')
 
     def on_data(self, connection: Connection) -> None:
-        """Answers every complete line."""
+        """Answers every complete line in the inbox."""
         for line in connection.take_lines():
             connection.send(f'{self._answer(line.strip())}\n'.encode())
             if line.strip().lower() == 'quit':

@@ -97,7 +97,7 @@ class GripperServer(TcpServer):
         self.gripper = gripper
 
     def on_data(self, connection: Connection) -> None:
-        """Answers every complete line."""
+        """Answers every complete line in the inbox."""
         for line in connection.take_lines():
             words = line.split()
             if words[:1] == ['SET']:

@@ -68,7 +68,7 @@ class RtdeServer(TcpServer):
         self._owners = {name: owner for name, owner in self._owners.items() if owner is not connection}
 
     def on_data(self, connection: Connection) -> None:
-        """Answers each complete package."""
+        """Answers every complete RTDE package in the inbox."""
         inbox = connection.inbox
         while len(inbox) >= 3:
             size, package_type = struct.unpack_from('>HB', inbox)

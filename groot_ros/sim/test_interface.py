@@ -28,7 +28,7 @@ class HookServer(TcpServer):
         self._calls = calls
 
     def on_data(self, connection: Connection) -> None:
-        """Answers every complete line."""
+        """Answers every complete line in the inbox."""
         for line in connection.take_lines():
             connection.send(json.dumps(self._answer(line)).encode() + b'\n')
 
@@ -70,7 +70,7 @@ class CellHooks:
         self.call('place_cube', x_m=x_m, y_m=y_m, yaw_rad=yaw_rad)
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection to the cell."""
         self._file.close()
         self._socket.close()
 

@@ -127,7 +127,7 @@ class LinearPath(Motion):
 
 
 class JointPath(LinearPath):
-    """movej to joint angles (6,). Speed and acceleration are those of the joint with the longest way."""
+    """movej to joint angles (6,). Speed and acceleration are those of the joint that moves most."""
 
     def __init__(self, start: Array, end: Array, speed_rad_s: float, acceleration_rad_s2: float) -> None:
         super().__init__(float(np.abs(end - start).max()), speed_rad_s, acceleration_rad_s2)

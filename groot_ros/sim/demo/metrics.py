@@ -42,7 +42,7 @@ class Metric:
         return self.bound is None or bool(self.value <= self.bound)
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry of metrics.json."""
+        """The entry of this metric in metrics.json."""
         return {**asdict(self), 'good': self.good}
 
 

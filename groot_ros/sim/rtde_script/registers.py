@@ -44,7 +44,7 @@ class ScriptRegisters:
         self._controller.output_doubles[self.offset : end] = [float(value) for value in values]
 
     def answer_integer(self, value: int) -> None:
-        """Writes output integer 1."""
+        """Writes output integer 1, the result of a query."""
         self._controller.output_ints[self.offset + 1] = int(value)
 
     def report_progress(self, progress: int) -> None:
