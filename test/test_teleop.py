@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a device to a step: maps, dead-man, stale input, edges; and the node on real rclpy."""
+"""From a device to a step: maps, deadman, stale input, edges; and the node on real rclpy."""
 
 import itertools
 import os
@@ -19,8 +19,9 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import apply_delta
 from groot_ros.resources import share_directory
 from groot_ros.ros.qos import COMMAND_QOS
-from groot_ros.teleop.keyboard import Keyboard, keys_of
-from groot_ros.teleop.mapping import DeviceState, TeleopMapper, load_map, response
+from groot_ros.teleop.device import TELEOP_DEVICES, DeviceState, import_device, needs_terminal
+from groot_ros.teleop.keyboard import Keyboard, split_keys
+from groot_ros.teleop.mapping import TeleopMapper, load_map, response
 from groot_ros.teleop.operator import ManualOperator
 from groot_ros.teleop.spacemouse import SpaceMouse
 
@@ -36,14 +37,16 @@ def pad(axes=None, buttons=(), time_s=10.0):
 def test_every_map_is_good_and_explains_itself(name):
     loaded = load_map(name)
     assert loaded.name == name
-    assert len(loaded.help) > 20
+    assert len(loaded.description) > 20
     assert TeleopMapper(loaded).update(pad(), 10.0).held is False
 
 
 def test_a_map_that_is_not_good_names_the_key(tmp_path):
     for text, match in (
-        ('name: x\nhelp: y\naxes: {up: [{axis: a}]}\nbuttons: {}', "'up'"), ('name: x\nhelp: y\naxes: {}\nbuttons: {jump: a}', "'jump'"),
-        ('name: x\naxes: {}\nbuttons: {}', 'help'), ('name: [', 'not YAML at line 1'),
+        ('name: x\ndescription: y\naxes: {up: [{axis: a}]}\nbuttons: {}', "'up'"),
+        ('name: x\ndescription: y\naxes: {}\nbuttons: {jump: a}', "'jump'"),
+        ('name: x\naxes: {}\nbuttons: {}', 'description'),
+        ('name: [', 'not YAML at line 1'),
     ):  # fmt: skip
         (tmp_path / 'm.yaml').write_text(text)
         with pytest.raises(GrootRosError, match=match):
@@ -62,7 +65,7 @@ def test_the_response_is_odd_bounded_and_dead_in_the_middle(value, deadzone, exp
     assert response(1.0, deadzone, expo) == pytest.approx(1.0)
 
 
-def test_nothing_moves_without_the_dead_man_or_with_a_stale_input():
+def test_nothing_moves_without_the_deadman_or_with_a_stale_input():
     mapper = TeleopMapper(load_map('game_controller'))
     pushed = {'0': 1.0, '1': 1.0, '5': 1.0}
     assert not np.any(mapper.update(pad(pushed), 10.0).velocity)
@@ -109,7 +112,7 @@ def test_the_gripper_is_left_alone_until_pressed_while_commanding_and_then_toggl
     assert openings[3:] == [0.0, 0.0, 0.0, 1.0]
 
 
-def test_home_is_reached_while_its_button_and_the_dead_man_are_held():
+def test_home_is_reached_while_its_button_and_the_deadman_are_held():
     device, pose = Device(), apply_delta(HOME, np.array([0.1, -0.05, -0.1, 0, 0, 0.4]))
     operator = ManualOperator(device, TeleopMapper(load_map('game_controller')), 0.025, HOME)
     for k in range(400):
@@ -135,7 +138,7 @@ def test_a_terminal_is_an_input_device_and_is_given_back_as_it_was(eventually):
     assert termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)
-    assert keys_of('\x7fa\r') == ['backspace', 'a', 'enter']
+    assert split_keys('\x7fa\r') == ['backspace', 'a', 'enter']
 
 
 def test_a_keyboard_without_a_terminal_says_how_to_get_one():
@@ -192,7 +195,7 @@ class Gamepad:
         return self._operator.until(lambda: self.publish(**pressed) or condition())
 
     def enable(self) -> bool:
-        """Presses the button again and again: only its edge counts, and it may come before the driver is found."""
+        """Presses the button repeatedly: the first press may come before the driver is found."""
         presses = itertools.count()
 
         def enabled() -> bool:
@@ -225,3 +228,22 @@ def test_a_gamepad_that_falls_silent_lets_go(driver, operator, start_node):
     assert pad.until(lambda: bool(pad.said), held=True, down=1.0)
     assert operator.until(lambda: pad.said[-1].released)
     assert operator.status.state == RobotStatus.ENABLED
+
+
+@pytest.mark.parametrize('name', TELEOP_DEVICES)
+def test_each_device_of_the_table_can_be_imported_and_opened_by_name(name):
+    assert callable(import_device(name).open)
+
+
+@pytest.mark.parametrize('name', sorted(set(TELEOP_DEVICES) - {'scripted'}))
+def test_each_device_that_a_person_holds_has_a_map(name):
+    assert name in MAPS
+
+
+def test_only_devices_that_read_keys_need_a_terminal():
+    assert [name for name in TELEOP_DEVICES if needs_terminal(name)] == ['keyboard', 'hand_guiding']
+
+
+def test_an_unknown_device_names_the_known_ones():
+    with pytest.raises(GrootRosError, match="no teleoperation device 'nonsense': choose one of joy, "):
+        import_device('nonsense')

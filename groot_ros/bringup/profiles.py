@@ -11,6 +11,7 @@ from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
 from groot_ros.settings import setting
+from groot_ros.teleop.device import TELEOP_DEVICES, check_device, needs_terminal
 
 # Port of the simulated cell's test interface: when it accepts connections, all servers of the cell do.
 _SIM_READY_PORT = 40_000
@@ -45,7 +46,7 @@ class Options:
     episode: int = setting(0, 'episode of that dataset, counted from 0 (deploy)')
     teleop: str = setting(
         '',
-        'what the operator commands with: joy, spacenav, spacemouse, phone or scripted '
+        f'what the operator commands with: {", ".join(TELEOP_DEVICES)} '
         '(collect; empty for joy, or for scripted with sim)',
     )
     teleop_map: str = setting(
@@ -155,7 +156,8 @@ def _collect(options: Options) -> list[Process]:
 def _teleop(options: Options) -> Process:
     source = options.teleop or ('scripted' if options.sim else 'joy')
     parameters = {'source': source, 'map': options.teleop_map, 'task': options.task}
-    if source in ('keyboard', 'hand_guiding'):
+    check_device(source)
+    if needs_terminal(source):
         command = f'ros2 run groot_ros teleop --ros-args -p source:={source}'
         raise GrootRosError(
             f'{source} needs a terminal of its own: start the profile record, '

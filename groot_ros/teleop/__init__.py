@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources of teleoperation commands. Imports no ROS."""
+"""Teleoperation: devices (device.py has the table), maps, and operators. Imports no ROS."""

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator's device says becomes a TCP velocity, a dead-man and events, by a map in config/teleop/*.yaml."""
+"""Maps the state of a device to a TCP velocity, the deadman and events, as config/teleop/*.yaml says."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +12,20 @@ from groot_ros.config_files import checked, read_yaml
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.resources import share_directory
+from groot_ros.teleop.device import DeviceState
 
 DIRECTIONS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
 EVENTS = (
     'gripper',
     'start',
-    'save',
-    'fail',
+    'stop_success',
+    'stop_failure',
     'discard',
     'redo',
     'pause',
     'home',
     'enable',
-    'stop',
+    'disable',
     'recover',
     'freedrive',
 )
@@ -34,17 +34,8 @@ _UNTURNED = np.array([0, 0, 0, 0, 0, 0, 1.0])
 
 
 @dataclass
-class DeviceState:
-    """What a device says at `time_s` of the monotonic clock: axes in -1 to 1, and the buttons that are pressed, by number or name."""
-
-    time_s: float
-    axes: Mapping[str, float] = field(default_factory=dict)
-    buttons: frozenset[str] = frozenset()
-
-
-@dataclass
 class OperatorCommand:
-    """A TCP velocity (6,) in m/s and rad/s in `base`, whether the dead-man is held, and the events of this instant."""
+    """A TCP velocity (6,) in m/s and rad/s in `base`, whether the deadman is held, and the new events."""
 
     velocity: Array
     held: bool
@@ -56,7 +47,7 @@ class _Strict(BaseModel):
 
 
 class AxisMapping(_Strict):
-    """One axis of the device; a trigger that rests at 1 and is -1 when pulled has scale -0.5 and offset 0.5."""
+    """One axis of the device. For a trigger that rests at 1 and is -1 when pulled: scale -0.5, offset 0.5."""
 
     axis: str
     scale: float = 1.0
@@ -64,71 +55,97 @@ class AxisMapping(_Strict):
 
 
 class TeleopMap(_Strict):
-    """A map file. Speeds are those of a full deflection."""
+    """A map file of config/teleop.
+
+    Speeds are reached at full deflection; `precision_scale` multiplies them while `precision_button` is held.
+    `expo` mixes a linear (0) and a cubic (1) response. Without `enable_button` any motion is the deadman.
+    """
 
     name: str
-    help: str
+    description: str
     frame: str = Field('base', pattern='^(base|tool)$')
     linear_speed_m_s: float = Field(0.15, gt=0, le=1.0)
     angular_speed_rad_s: float = Field(0.6, gt=0, le=3.0)
-    slow_share: float = Field(0.3, gt=0, le=1.0)
+    precision_scale: float = Field(0.3, gt=0, le=1.0)
     deadzone: float = Field(0.08, ge=0, lt=1)
     expo: float = Field(0.7, ge=0, le=1)
     enable_button: str = ''
-    slow: str = ''
+    precision_button: str = ''
     axes: dict[str, list[AxisMapping]]
     buttons: dict[str, str]
 
 
 def load_map(name: str) -> TeleopMap:
-    """A map by name, from config/teleop, or by path. Raises GrootRosError, naming the key, for one that is not good."""
+    """A map by its name in config/teleop or by path. Raises GrootRosError, with the key, if it is invalid."""
     shipped = share_directory() / 'config' / 'teleop'
     path = Path(name).expanduser() if name.endswith('.yaml') else shipped / f'{name}.yaml'
     if not path.is_file():
         known = ', '.join(sorted(file.stem for file in shipped.glob('*.yaml')))
         raise GrootRosError(f'There is no teleop map {name!r}: use {known}, or the path of a YAML file.')
     found = checked(TeleopMap, read_yaml(path, 'The teleop map'), f'The teleop map {path}')
-    for kind, given, known in (('axes', found.axes, DIRECTIONS), ('buttons', found.buttons, EVENTS)):
-        if wrong := sorted(set(given) - set(known)):
-            raise GrootRosError(f'{path}: {kind}: {wrong[0]!r} is not one of {", ".join(known)}.')
+    _check_keys(path, 'axes', set(found.axes), DIRECTIONS)
+    _check_keys(path, 'buttons', set(found.buttons), EVENTS)
     return found
 
 
+def _check_keys(path: Path, section: str, keys: set[str], known: tuple[str, ...]) -> None:
+    if unknown := sorted(keys - set(known)):
+        raise GrootRosError(f'{path}: {section}: {unknown[0]!r} is not one of {", ".join(known)}.')
+
+
 class TeleopMapper:
-    """Keeps what was pressed before, so that an event happens once for each press."""
+    """Applies a map. It remembers which buttons were pressed, so that an event happens once per press."""
 
     def __init__(self, chosen: TeleopMap) -> None:
         self.map = chosen
         self._pressed: frozenset[str] = frozenset()
 
-    def update(self, raw: DeviceState | None, now_s: float, attitude: Array = _UNTURNED) -> OperatorCommand:
-        """The command of this instant; an input older than 0.15 s is as none. `attitude` is a pose (7,), for the frame `tool`."""
-        if raw is None or now_s - raw.time_s > STALE_S:
+    def update(self, state: DeviceState | None, now_s: float, attitude: Array = _UNTURNED) -> OperatorCommand:
+        """The command of this instant; a state older than 0.15 s is ignored.
+
+        `attitude` is the pose (7,) of the TCP, which the frame `tool` needs.
+        """
+        if state is None or now_s - state.time_s > STALE_S:
             return OperatorCommand(np.zeros(6), False, frozenset())
-        fresh, self._pressed = raw.buttons - self._pressed, raw.buttons
-        events = frozenset(event for event, button in self.map.buttons.items() if button in fresh)
-        velocity = self._velocity(raw, attitude)
-        held = self.map.enable_button in raw.buttons if self.map.enable_button else bool(np.any(velocity))
+        pressed_now = state.buttons - self._pressed
+        self._pressed = state.buttons
+        events = frozenset(event for event, button in self.map.buttons.items() if button in pressed_now)
+        velocity = self._velocity(state, attitude)
+        held = self._is_held(state, velocity)
         return OperatorCommand(velocity if held else np.zeros(6), held, events)
 
-    def _velocity(self, raw: DeviceState, attitude: Array) -> Array:
+    def _is_held(self, state: DeviceState, velocity: Array) -> bool:
+        if self.map.enable_button:
+            return self.map.enable_button in state.buttons
+        return bool(np.any(velocity))
+
+    def _velocity(self, state: DeviceState, attitude: Array) -> Array:
         deflection = np.array(
-            [sum(self._deflection(raw, term) for term in self.map.axes.get(name, [])) for name in DIRECTIONS]
+            [
+                sum(self._deflection(state, term) for term in self.map.axes.get(name, []))
+                for name in DIRECTIONS
+            ]
         )
-        scale = self.map.slow_share if self.map.slow and self.map.slow in raw.buttons else 1.0
+        precise = self.map.precision_button in state.buttons
+        scale = self.map.precision_scale if precise else 1.0
         speeds = np.repeat([self.map.linear_speed_m_s, self.map.angular_speed_rad_s], 3)
         velocity = np.clip(deflection, -1, 1) * speeds * scale
         if self.map.frame == 'base':
             return velocity
         return Rotation.from_quat(attitude[3:]).apply(velocity.reshape(2, 3)).ravel()
 
-    def _deflection(self, raw: DeviceState, term: AxisMapping) -> float:
-        value = raw.axes.get(term.axis, 0.0) * term.scale + (term.offset if term.axis in raw.axes else 0.0)
+    def _sum_axes(self, state: DeviceState, direction: str) -> float:
+        return sum(self._deflection(state, axis) for axis in self.map.axes.get(direction, []))
+
+    def _deflection(self, state: DeviceState, term: AxisMapping) -> float:
+        if term.axis not in state.axes:
+            return 0.0
+        value = state.axes[term.axis] * term.scale + term.offset
         return response(value, self.map.deadzone, self.map.expo)
 
 
 def response(value: float, deadzone: float, expo: float) -> float:
-    """Deflection -1 to 1 after a dead zone and a mix of linear and expo: continuous, odd, and 1 at 1."""
+    """Deflection in -1 to 1 after the deadzone, as (1 - expo) x + expo x^3: continuous, odd, and 1 at 1."""
     if not np.isfinite(value):
         return 0.0
     beyond = max(min(abs(value), 1.0) - deadzone, 0.0) / (1.0 - deadzone)

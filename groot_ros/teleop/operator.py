@@ -1,29 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A person with a device: turns mapped input into the steps that the node teleop publishes. Imports no ROS."""
+"""Who commands the arm: turns a device into the steps that the node teleop publishes. Imports no ROS."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.geometry import Array
-from groot_ros.teleop.mapping import DeviceState, TeleopMapper
-
-
-class InputDevice(Protocol):
-    """Something to command with."""
-
-    def read(self) -> DeviceState | None:
-        """What it says now, or None while it has said nothing."""
-
-    def close(self) -> None:
-        """Releases it."""
+from groot_ros.teleop.device import InputDevice, import_device
+from groot_ros.teleop.mapping import TeleopMap, TeleopMapper, load_map
+from groot_ros.ur5e_kinematics import forward
 
 
 @dataclass
 class OperatorStep:
-    """What to do in one period: move by `delta` (6,) where `held`, the opening in force, and what was asked for besides."""
+    """What to do in one period.
+
+    `delta` (6,) in m and rad moves the TCP while `held` is True. `opening` is of the gripper, NaN to leave
+    it alone. `events` are those of mapping.py that happened.
+    """
 
     delta: Array
     opening: float
@@ -31,27 +30,85 @@ class OperatorStep:
     events: frozenset[str] = frozenset()
 
 
-class ManualOperator:
-    """Reads a device on every tick. `home` drives while its button and the dead-man are held.
+@dataclass
+class OperatorContext:
+    """What a device or operator may use when it opens.
 
-    The gripper is left alone (NaN) until its button is pressed while the operator commands: then it closes, then it toggles.
+    `parameters` are those of the node teleop. `node` is for devices that come over ROS topics, `services`
+    (ServiceClients) for operators that record by themselves.
+    """
+
+    device: str
+    parameters: Mapping[str, Any]
+    node: Any = None
+    services: Any = None
+
+    @property
+    def period_s(self) -> float:
+        """Time between two steps, s."""
+        return 1.0 / self.parameters['rate_hz']
+
+    @cached_property
+    def map(self) -> TeleopMap:
+        """The map that the parameter `map` names, or that of the device."""
+        return load_map(self.parameters['map'] or self.device)
+
+
+class Operator(ABC):
+    """Decides the step of each period."""
+
+    description = ''
+
+    @property
+    @abstractmethod
+    def needs_target(self) -> bool:
+        """Whether `step` needs the target pose now; its 125 messages a second cost a Python node time."""
+
+    @abstractmethod
+    def step(self, target: Array | None, now_s: float, guided: bool = False) -> OperatorStep:
+        """The step from the robot's target pose (7,), None while it is unknown or the arm is not enabled.
+
+        `guided` is True in freedrive, when a hand moves the arm. Raises GrootRosError to end the node.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Releases what the operator has opened."""
+
+
+class ManualOperator(Operator):
+    """A person with a device. `home` is driven to while its button and the deadman are held.
+
+    The gripper is left alone (NaN) until its button is pressed while the operator commands: the first press
+    closes it, each further one toggles it.
     """
 
     def __init__(self, device: InputDevice, mapper: TeleopMapper, period_s: float, home: Array) -> None:
-        self._device, self._mapper, self._period_s, self._home = device, mapper, period_s, home
+        self._device = device
+        self._mapper = mapper
+        self._period_s = period_s
+        self._home = home
         self._going_home: MinJerkTrajectory | None = None
+        self.description = f'{mapper.map.name}: {mapper.map.description}'
         self.opening = float('nan')
 
+    @property
+    def needs_target(self) -> bool:
+        """In the tool frame, and to drive home."""
+        return self._mapper.map.frame == 'tool' or 'home' in self._mapper.map.buttons
+
     def step(self, target: Array | None, now_s: float, guided: bool = False) -> OperatorStep:
-        """The step from the robot's target pose (7,), None while that is not known; `guided` where a hand moves the arm."""
-        raw = self._device.read()
-        command = (
-            self._mapper.update(raw, now_s) if target is None else self._mapper.update(raw, now_s, target)
-        )
+        """Reads the device and maps its state to a step."""
+        state = self._device.read()
+        if target is None:
+            command = self._mapper.update(state, now_s)
+        else:
+            command = self._mapper.update(state, now_s, target)
         if 'gripper' in command.events and (command.held or guided):
             self.opening = 1.0 if self.opening == 0.0 else 0.0
         home_button = self._mapper.map.buttons.get('home', '')
-        if raw is not None and home_button in raw.buttons and command.held and target is not None:
+        home_pressed = state is not None and home_button in state.buttons
+        if home_pressed and command.held and target is not None:
             return OperatorStep(self._step_home(target), self.opening, True, command.events)
         self._going_home = None
         return OperatorStep(command.velocity * self._period_s, self.opening, command.held, command.events)
@@ -64,4 +121,14 @@ class ManualOperator:
         if self._going_home is None:
             self._going_home = MinJerkTrajectory(target, self._period_s)
             self._going_home.follow([MinJerkMove(self._home, self.opening)])
-        return self._going_home.step() if not self._going_home.done else np.zeros(6)
+        return np.zeros(6) if self._going_home.done else self._going_home.step()
+
+
+def open_operator(context: OperatorContext) -> Operator:
+    """Opens the device of a context. Raises GrootRosError, with what to do, if that fails."""
+    opened = import_device(context.device).open(context)
+    if isinstance(opened, Operator):
+        return opened
+    joints = np.array(context.parameters['home_joints_rad'])
+    home = forward(joints, np.array(context.parameters['tcp_offset']))
+    return ManualOperator(opened, TeleopMapper(context.map), context.period_s, home)

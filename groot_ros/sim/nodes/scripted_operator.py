@@ -13,7 +13,7 @@ from groot_ros.geometry import Array
 from groot_ros.ros.service_clients import ServiceClients
 from groot_ros.sim.scripted_operator import TASK, cube_in_bin, pick_and_place, random_cube, random_start
 from groot_ros.sim.test_interface import CellHooks
-from groot_ros.teleop.operator import OperatorStep
+from groot_ros.teleop.operator import Operator, OperatorContext, OperatorStep
 
 _READY_HOLD_S = 0.6
 _TIMEOUT_S = 15.0
@@ -30,7 +30,7 @@ class Phase(Enum):
     FINISHED = auto()
 
 
-class ScriptedOperator:
+class ScriptedOperator(Operator):
     """Gives a step in every period while the arm is enabled; a zero step holds the arm.
 
     Raises GrootRosError when the recorder refuses to start or to save an episode.
@@ -62,8 +62,29 @@ class ScriptedOperator:
         self._trajectory: MinJerkTrajectory | None = None
         self._phase = Phase.WAITING
 
-    def step(self, target: Array) -> OperatorStep:
-        """Returns the step of the next period. The first one starts at the target pose (7,) of the robot."""
+    @classmethod
+    def open(cls, context: OperatorContext) -> 'ScriptedOperator':
+        """Connects to the simulated cell at the parameter `sim_host`."""
+        parameters = context.parameters
+        return cls(
+            context.services,
+            parameters['sim_host'],
+            parameters['episodes'],
+            parameters['seed'],
+            parameters['operator_name'] or 'scripted',
+            context.period_s,
+        )
+
+    @property
+    def needs_target(self) -> bool:
+        """Only for the first step: the further ones start where the last one ended."""
+        return self._trajectory is None
+
+    def step(self, target: Array | None, now_s: float, guided: bool = False) -> OperatorStep:
+        """The next step. The first starts at the target pose; without a target all begins again."""
+        if target is None:
+            self.reset()
+            return OperatorStep(np.zeros(6), float('nan'), held=False)
         if self._trajectory is None:
             self._trajectory = MinJerkTrajectory(target, self._period_s)
         self._decide(self._trajectory)
