@@ -1,189 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""policy_server: plays a policy's chunks as policy/tcp_delta on an absolute time grid. Nothing moves before ~/enable."""
+"""policy_server: publishes a policy's actions as policy/tcp_delta. Nothing moves before ~/enable or ~/run."""
 
-import json
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
-from rclpy.task import Future
-from std_msgs.msg import Bool
+from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from groot_ros.action import RunPolicy
 from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.geometry import Array
-from groot_ros.message_fields import cdr_stamp_ns, pose_from_msg, stamp_to_ns
-from groot_ros.msg import ActionChunk, PolicyStatus, RobotStatus, TcpDelta
+from groot_ros.inference.backends import BACKEND_NAMES
+from groot_ros.message_fields import cdr_stamp_ns
+from groot_ros.msg import ActionChunk, PolicyStatus, TcpDelta
 from groot_ros.policies.chunk_scheduler import ScheduleSettings, ScheduleStats
 from groot_ros.policies.factory import PolicyChoice, PolicyLoader, make_policy
 from groot_ros.policies.inference_worker import InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Policy
 from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
-from groot_ros.policies.shadow import Shadow
+from groot_ros.policies.shadow import Shadow, write_shadow_report
 from groot_ros.resources import DEFAULT_EMBODIMENT
+from groot_ros.ros.arm_feedback import ArmFeedback
 from groot_ros.ros.lifecycle_node import GrootNode
-from groot_ros.ros.messages import chunk_message, delta_message, shown, stats_message
-from groot_ros.ros.parameters import ParameterSpec
-from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
+from groot_ros.ros.messages import chunk_message, delta_message, format_state, format_status, stats_message
+from groot_ros.ros.parameters import ParameterSpec, specs_from
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
 from groot_ros.ros.run import run_node
+from groot_ros.ros.run_policy_action import RunPolicyAction
 from groot_ros.ros.time import to_time_msg
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
 
+_SCHEDULE_SPECS = specs_from(ScheduleSettings)
 PARAMETERS = {
     'embodiment': ParameterSpec(DEFAULT_EMBODIMENT, 'name of an embodiment, or path of its YAML file'),
-    'backend': ParameterSpec(
-        'replay',
-        'replay (an episode of a dataset), gr00t or lerobot (a checkpoint), remote (a model server), hold, or scripted (a fault)',
-    ),
+    **specs_from(PolicyChoice),
     'dataset': ParameterSpec('', 'folder of the dataset, for replay'),
-    'episode': ParameterSpec(0, 'episode of the dataset, counted from 0, for replay'),
-    'replay_settle_s': ParameterSpec(
-        1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0
-    ),
-    'checkpoint': ParameterSpec('', 'folder of the checkpoint, for gr00t and lerobot'),
-    'python': ParameterSpec(
-        '',
-        "the Python that has the model's libraries, such as /opt/gr00t/.venv/bin/python; empty for this one",
-    ),
-    'device': ParameterSpec('', 'where the model runs, such as cuda:0; empty for the GPU where there is one'),
-    'embodiment_tag': ParameterSpec('new_embodiment', 'embodiment tag of the checkpoint, for gr00t'),
-    'data_config': ParameterSpec('', 'MODULE:CLASS of the data config, for gr00t checkpoints of N1.5'),
-    'host': ParameterSpec('127.0.0.1', 'address of the server, for remote'),
-    'port': ParameterSpec(5555, 'port of the server, for remote'),
-    'gr00t_version': ParameterSpec(
-        'n1.7', 'release of GR00T whose wire the server speaks: n1.5, n1.6 or n1.7'
-    ),
-    'timeout_s': ParameterSpec(2.0, 'longest time for an answer, s', 0.05, 60.0),
-    'fault': ParameterSpec(
-        '', 'what goes wrong, for scripted: late, empty, not_a_number, jumping, shape, hanging or crashing'
-    ),
+    'checkpoint': ParameterSpec('', f'folder of the checkpoint, for {BACKEND_NAMES}'),
     'shadow': ParameterSpec(False, 'compare the policy with what the operator does, and command nothing'),
     'shadow_report': ParameterSpec(
-        '', 'file that the comparison is written to at the end (.json; a plot lies beside it)'
+        '', 'JSON file for the result of shadow mode; a plot is written next to it'
     ),
-    'task': ParameterSpec('', 'what the policy is told to do'),
-    'command_hz': ParameterSpec(0.0, 'commands a second; 0 for one each row', 0.0, 125.0),
-    'n_action_steps': ParameterSpec(0, 'steps of a chunk that are used at most; 0 for all'),
-    'inference_interval_s': ParameterSpec(0.4, 'time between two requests, s', 0.02, 10.0),
-    'blend_s': ParameterSpec(0.15, 'time over which a new chunk takes over, s', 0.0, 1.0),
-    'temporal_ensemble_coeff': ParameterSpec(
-        0.0, 'above 0: all chunks that overlap are averaged, older ones with less weight', 0.0, 5.0
-    ),
-    'stop_distance_m': ParameterSpec(
-        0.02, 'distance within which the motion runs out when no chunk comes, m', 0.0, 0.1
-    ),
-    'robot_action_latency_s': ParameterSpec(
-        0.13, 'commands lie so far ahead, for the lag of the arm behind its target, s', 0.0, 0.5
-    ),
-    'gripper_action_latency_s': ParameterSpec(
-        0.0, 'openings lie so far ahead, for the lag of the gripper, s', 0.0, 0.5
-    ),
-    'max_lead_m': ParameterSpec(0.08, 'largest distance of the target from the measured pose, m', 0.005, 0.3),
-    'max_speed_m_s': ParameterSpec(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0),
-    'max_observation_age_s': ParameterSpec(
-        0.3, 'a stream that is silent for longer stops the policy, s', 0.02, 5.0
-    ),
+    'task': ParameterSpec('', 'task of the policy, in words'),
+    'command_hz': ParameterSpec(0.0, 'commands per second, Hz; 0 for one per row', 0.0, 125.0),
+    **_SCHEDULE_SPECS,
+    # The delay of a UR5e behind its servo target.
+    'robot_action_latency_s': replace(_SCHEDULE_SPECS['robot_action_latency_s'], default=0.13),
+    **specs_from(RunnerSettings),
+    'max_observation_age_s': ParameterSpec(0.3, 'a stream silent for longer stops the policy, s', 0.02, 5.0),
     'min_speed_scaling': ParameterSpec(
-        0.05, 'below this share of the speed slider the policy waits', 0.0, 1.0
+        0.05, 'the policy pauses below this share of the speed slider', 0.0, 1.0
     ),
 }
-SCHEDULE = (
-    'n_action_steps',
-    'inference_interval_s',
-    'blend_s',
-    'temporal_ensemble_coeff',
-    'stop_distance_m',
-    'robot_action_latency_s',
-    'gripper_action_latency_s',
-    'max_lead_m',
-)
-_CHOICE = (
-    'backend',
-    'episode',
-    'host',
-    'port',
-    'gr00t_version',
-    'timeout_s',
-    'fault',
-    'python',
-    'device',
-    'embodiment_tag',
-    'data_config',
-)
-_FRESH_NS, _LOOK_S, _STATUS_S, _LOADED_S, _MAX_CHUNK_S = 500_000_000, 0.5, 0.2, 0.05, 4.0
-# About so often it looks for answers between two commands.
-_LOOK_AGAIN_S = 0.007
-_TEXT = {PolicyStatus.IDLE: 'idle', PolicyStatus.READY: 'ready', PolicyStatus.RUNNING: 'running', PolicyStatus.PAUSED: 'paused',
-         PolicyStatus.STOPPED: 'stopped', PolicyStatus.DONE: 'done', PolicyStatus.SHADOW: 'in the shadow'}  # fmt: skip
+_FOLLOW_PUBLISHERS_S = 0.5
+_STATUS_S = 0.2
+_POLL_LOADER_S = 0.05
+# How long messages are kept to be compared with a chunk in shadow mode.
+_MAX_CHUNK_S = 4.0
+# How often replies are polled between two commands.
+_POLL_REPLY_S = 0.007
 _AT_WORK = (PolicyStatus.RUNNING, PolicyStatus.PAUSED)
-_APPROACH = 'moves to where the recording began'
-
-
-@dataclass
-class _Run:
-    """A goal of ~/run: its end is told to `ended` as a state and a reason."""
-
-    handle: ServerGoalHandle
-    until_s: float
-    ended: Future
-
-    def end_reason(self) -> str:
-        """Why it must end now; empty where it may go on."""
-        if self.handle.is_cancel_requested:
-            return 'cancelled'
-        return 'the time is over' if time.monotonic() > self.until_s else ''
+_APPROACH = 'moves to the start of the recording'
 
 
 class PolicyServer(GrootNode):
-    """One policy, one schedule, one stream of commands."""
+    """Runs one policy: loads and swaps it, starts and stops it, and publishes its commands and its state."""
 
     def __init__(self) -> None:
         super().__init__('policy_server', PARAMETERS)
         self._embodiment = load_embodiment(self.parameter('embodiment'))
-        self._state, self._reason = PolicyStatus.IDLE, ''
-        self._task, self._loading = self.parameter('task'), ''
-        self._target: Array | None = None
-        self._target_ns = 0
-        self._measured: Array | None = None
-        self._arm = RobotStatus()
+        self._state = PolicyStatus.IDLE
+        self._reason = ''
+        self._task = self.parameter('task')
+        self._loading = ''
         self._worker: InferenceWorker | None = None
         self._observation_builder: ObservationBuilder | None = None
         self._runner: PolicyRunner | None = None
         self._shadow: Shadow | None = None
-        self._run: _Run | None = None
+        self._watch: StreamWatch | None = None
+        self._timer: Timer | None = None
         self._loader = PolicyLoader()
         self._deltas = self.create_publisher(TcpDelta, 'policy/tcp_delta', COMMAND_QOS)
         self._chunks = self.create_publisher(ActionChunk, 'policy/action_chunk', COMMAND_QOS)
         self._statuses = self.create_publisher(PolicyStatus, 'policy_status', STATUS_QOS)
-        self.create_subscription(PoseStamped, 'tcp_target', self._on_target, STREAM_QOS)
-        self.create_subscription(PoseStamped, 'tcp_pose', self._on_pose, STREAM_QOS)
+        self._arm = ArmFeedback(self, self.parameter('min_speed_scaling'), self._on_arm_status)
         self.create_subscription(TcpDelta, 'command/tcp_delta', self._on_accepted, COMMAND_QOS)
-        self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(LoadPolicy, '~/load', self._on_load)
-        self._run_action = ActionServer(
-            self,
-            RunPolicy,
-            '~/run',
-            self._on_run,
-            goal_callback=self._on_goal,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        self._run_action = RunPolicyAction(
+            self, self._begin_task, lambda: self._state in _AT_WORK, self._on_success
         )
-        self.create_timer(_LOADED_S, self._poll_loader)
+        self.create_timer(_POLL_LOADER_S, self._poll_loader)
         self.create_timer(_STATUS_S, self._publish_status)
         self._load(self._policy_choice())
 
@@ -193,265 +107,197 @@ class PolicyServer(GrootNode):
             self._set_state(PolicyStatus.STOPPED, 'the policy server was stopped')
 
     def cleanup(self) -> None:
-        """Lets the policy go, and writes down what the shadow saw."""
+        """Closes the policy, and reports the errors that were measured in shadow mode."""
         if self._worker is not None:
             self._worker.close()
         if self._shadow is not None:
             self._report(self._shadow)
 
     def diagnose(self) -> list[Health]:
-        """The state, and how chunks come."""
+        """The state, its reason and the statistics of the chunks."""
         status = self._status()
-        values = shown(status)
+        values = format_status(status)
         if self._shadow is not None:
-            errors = self._shadow.evaluation.as_dict()['keys']
-            values |= {f'mean error of {name}': f'{stats["mae"]:.5g}' for name, stats in errors.items()}
+            values |= self._shadow.mean_errors()
         level = int(status.state in (PolicyStatus.STOPPED, PolicyStatus.PAUSED))
-        return [
-            Health(
-                'policy',
-                level,
-                f'{_TEXT[status.state]}{": " if status.reason else ""}{status.reason}',
-                values,
-            )
-        ]
+        return [Health('policy', level, format_state(status), values)]
 
     def _policy_choice(self, **other: object) -> PolicyChoice:
-        """What the parameters choose, or `other` where it is given."""
-        chosen = {name: self.parameter(name) for name in _CHOICE} | other
-        path = self.parameter('dataset') if chosen['backend'] == 'replay' else self.parameter('checkpoint')
-        return PolicyChoice(**{'path': path, **chosen})
+        """The policy that the parameters choose; the fields in `other` are chosen instead."""
+        backend = other.get('backend', self.parameter('backend'))
+        path = self.parameter('dataset' if backend == 'replay' else 'checkpoint')
+        return self.settings(PolicyChoice, **{'path': path, **other})
 
     def _load(self, choice: PolicyChoice) -> None:
         self._loading = f'loading {choice.path or choice.backend}'
-        seen = (
-            self._observation_builder.observe(self.now_ns(), self._task)
-            if self._observation_builder is not None
-            else None
-        )
+        observation = None
+        if self._observation_builder is not None:
+            observation = self._observation_builder.observe(self.now_ns(), self._task)
+        if isinstance(observation, ObservationUnavailable):
+            observation = None
         log = self.get_logger().info
-        self._loader.start(
-            partial(make_policy, choice, self._embodiment, log),
-            None if isinstance(seen, ObservationUnavailable) else seen,
-        )
+        self._loader.start(partial(make_policy, choice, self._embodiment, log), observation)
 
     def _poll_loader(self) -> None:
-        if (made := self._loader.poll()) is None:
+        made = self._loader.poll()
+        if made is None:
             return
         self._loading = ''
-        if isinstance(made, Policy) and self._worker is None:
-            self._activate_policy(made)
-        elif isinstance(made, Policy):
-            self._swap_policy(made)
-        elif self._worker is None:
-            self.fail(
-                str(made)
-                if isinstance(made, GrootRosError)
-                else f'The policy could not be made: {type(made).__name__}: {made}'
-            )
+        if isinstance(made, Policy):
+            if self._worker is None:
+                self._activate_policy(made)
+            else:
+                self._swap_policy(made)
+            return
+        reason = str(made)
+        if not isinstance(made, GrootRosError):
+            reason = f'making the policy failed: {type(made).__name__}: {made}'
+        if self._worker is None:
+            self.fail(reason)
         else:
-            self._reject_policy(
-                f'{type(made).__name__}: {made}' if not isinstance(made, GrootRosError) else str(made)
-            )
+            self._reject_policy(reason)
 
     def _activate_policy(self, policy: Policy) -> None:
-        """With the first policy: its rows set the grid of time."""
-        row_s, max_observation_age_s = self._row_s(policy), self.parameter('max_observation_age_s')
-        self._worker = InferenceWorker(policy, self.parameter('timeout_s'))
+        """Starts the first policy. The rate of its rows sets the time grid."""
+        row_s = policy.period_s(self._embodiment)
         shadow = self.parameter('shadow')
+        self._worker = InferenceWorker(policy, self.parameter('timeout_s'))
         self._observation_builder = ObservationBuilder(
             self._embodiment,
-            max_observation_age_s,
+            self.parameter('max_observation_age_s'),
             policy.spec.observation_indices,
             row_s,
             _MAX_CHUNK_S if shadow else 1.0,
         )
         if policy.spec.observes:
-            self._watch = StreamWatch(
-                self,
-                self._embodiment.model_copy(update={'extra_topics': ()}),
-                self._on_message,
-                lambda topic, count: None,
-            )
-            self.create_timer(_LOOK_S, self._watch.follow_publishers)
+            self._subscribe_streams()
         if shadow:
-            if not policy.spec.observes:
-                self.fail(f'{policy.spec.name} looks at nothing: there is nothing to compare in the shadow.')
-                return
-            self._shadow = Shadow(
-                self._worker, self._observation_builder, row_s, self.parameter('inference_interval_s')
-            )
-            self.create_timer(row_s / 5, self._tick_shadow)
-            return
-        schedule = ScheduleSettings(row_s, **{name: self.parameter(name) for name in SCHEDULE})
-        period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
-        settings = RunnerSettings(
-            period_ns, self.parameter('max_speed_m_s'), self.parameter('replay_settle_s')
-        )
-        self._runner = PolicyRunner(
-            self._worker, self._observation_builder, schedule, settings, self._on_chunk
-        )
-        looks = max(round(period_ns / 1e9 / _LOOK_AGAIN_S), 1)
-        self._timer = self.create_timer(period_ns / looks / 1e9, self._tick)
+            self._start_shadow(self._worker, self._observation_builder, row_s)
+        else:
+            self._start_runner(self._worker, self._observation_builder, row_s)
 
-    def _row_s(self, policy: Policy) -> float:
-        return 1.0 / getattr(policy, 'fps', self._embodiment.fps)
+    def _subscribe_streams(self) -> None:
+        embodiment = self._embodiment.model_copy(update={'extra_topics': ()})
+        self._watch = StreamWatch(self, embodiment, self._on_message, lambda topic, count: None)
+        self.create_timer(_FOLLOW_PUBLISHERS_S, self._watch.follow_publishers)
+
+    def _start_shadow(self, worker: InferenceWorker, builder: ObservationBuilder, row_s: float) -> None:
+        spec = worker.policy.spec
+        if not spec.observes:
+            self.fail(f'{spec.name} uses no observations: shadow mode has nothing to compare.')
+            return
+        self._shadow = Shadow(worker, builder, row_s, self.parameter('inference_interval_s'))
+        self.create_timer(row_s / 5, self._tick_shadow)
+
+    def _start_runner(self, worker: InferenceWorker, builder: ObservationBuilder, row_s: float) -> None:
+        period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
+        schedule = self.settings(ScheduleSettings, period_s=row_s)
+        settings = self.settings(RunnerSettings, period_ns=period_ns)
+        self._runner = PolicyRunner(worker, builder, schedule, settings, self._on_chunk)
+        polls = max(round(period_ns / 1e9 / _POLL_REPLY_S), 1)
+        self._timer = self.create_timer(period_ns / polls / 1e9, self._tick)
 
     def _swap_policy(self, policy: Policy) -> None:
-        """Between two chunks, where the new policy sees and gives rows of the same times."""
+        """Replaces the policy between two chunks, in the middle of a run too, or rejects it with a reason."""
         runner = self._runner
         if runner is None:
-            reason = 'the shadow compares one policy: start it anew'
-        elif self._row_s(policy) != runner.scheduler.settings.period_s:
-            reason = f'{policy.spec.name} has {1 / self._row_s(policy):g} rows a second, and {1 / runner.scheduler.settings.period_s:g} are played'
-        elif (
-            policy.spec.observation_indices != runner.policy.spec.observation_indices
-            or policy.spec.observes != runner.policy.spec.observes
-        ):
-            reason = (
-                f'{policy.spec.name} sees other steps than {runner.policy.spec.name}: start the node anew'
-            )
-        elif policy.spec.ends and self._state in _AT_WORK:
-            reason = f'{policy.spec.name} begins elsewhere: end the run first'
+            reason = 'shadow mode compares one policy: restart the node'
         else:
-            self.get_logger().info(f'{policy.spec.name} takes over from {runner.policy.spec.name}.')
-            self._worker = InferenceWorker(policy, self.parameter('timeout_s'))
-            _in_background(runner.swap_policy(self._worker).close)
+            reason = runner.swap_blocking_reason(policy, self._state in _AT_WORK)
+        if reason or runner is None:
+            _in_background(policy.close)
+            self._reject_policy(reason)
             return
-        _in_background(policy.close)
-        self._reject_policy(reason)
+        self.get_logger().info(f'{policy.spec.name} replaces {runner.policy.spec.name}.')
+        self._worker = InferenceWorker(policy, self.parameter('timeout_s'))
+        _in_background(runner.swap_policy(self._worker).close)
 
     def _reject_policy(self, reason: str) -> None:
         self._loading = f'refused: {reason}'
         self.warn(f'The policy was not loaded: {reason}')
 
     def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
-        if self._observation_builder is not None:
-            self._observation_builder.add(
-                topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, self._watch.types[topic])
-            )
-
-    def _on_target(self, message: PoseStamped) -> None:
-        self._target, self._target_ns = pose_from_msg(message), stamp_to_ns(message.header.stamp)
-
-    def _on_pose(self, message: PoseStamped) -> None:
-        self._measured = pose_from_msg(message)
+        if self._observation_builder is None or self._watch is None:
+            return
+        message = typestore().deserialize_cdr(cdr, self._watch.types[topic])
+        self._observation_builder.add(topic, cdr_stamp_ns(cdr), message)
 
     def _on_accepted(self, message: TcpDelta) -> None:
         if message.source == 'policy' and self._runner is not None:
-            self._runner.apply_correction(
-                message.sequence, np.concatenate([message.translation, message.rotation])
-            )
+            accepted = np.concatenate([message.translation, message.rotation])
+            self._runner.apply_correction(message.sequence, accepted)
 
-    def _on_status(self, message: RobotStatus) -> None:
-        self._arm = message
+    def _on_arm_status(self) -> None:
         if self._state not in _AT_WORK:
             return
-        if message.state != RobotStatus.ENABLED:
-            self._set_state(
-                PolicyStatus.STOPPED, f'the arm is not enabled ({message.reason or message.safety_mode_text})'
-            )
-        elif reason := self._reason_to_wait():
-            if self._state == PolicyStatus.RUNNING:
-                self._set_state(PolicyStatus.PAUSED, reason)
-        elif self._state == PolicyStatus.PAUSED and self._runner is not None and self._target is not None:
-            self._timer.reset()
-            self._runner.resume(self._target, self.now_ns())
-            self._set_state(PolicyStatus.RUNNING, '')
+        status = self._arm.status
+        reason = self._arm.pause_reason()
+        if not self._arm.enabled:
+            why = status.reason or status.safety_mode_text
+            self._set_state(PolicyStatus.STOPPED, f'the arm is not enabled ({why})')
+        elif reason and self._state == PolicyStatus.RUNNING:
+            self._set_state(PolicyStatus.PAUSED, reason)
+        elif not reason and self._state == PolicyStatus.PAUSED:
+            self._resume()
 
-    def _reason_to_wait(self) -> str:
-        """Somebody else has the arm, or has stopped it with the speed slider: the policy goes on, with a fresh observation, when they let it."""
-        if self._arm.source not in ('', 'policy'):
-            return f'{self._arm.source} commands the arm'
-        if self._arm.connected and self._arm.speed_scaling < self.parameter('min_speed_scaling'):
-            return f'the speed slider stands at {self._arm.speed_scaling * 100:.0f} %'
-        return ''
+    def _resume(self) -> None:
+        """Goes on after a pause, from where the arm is and with a fresh observation."""
+        if self._runner is None or self._timer is None or self._arm.target is None:
+            return
+        self._timer.reset()
+        self._runner.resume(self._arm.target, self.now_ns())
+        self._set_state(PolicyStatus.RUNNING, '')
 
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if not request.data:
-            if self._state in _AT_WORK:
-                self._set_state(PolicyStatus.STOPPED, 'disabled')
-            response.success, response.message = True, 'no more commands'
-            return response
-        reason = self._begin()
-        response.success, response.message = not reason, reason or f'{self._policy_name()} runs'
-        return response
+    def _on_enable(self, request: SetBool.Request, _: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            reason = self._begin()
+            return SetBool.Response(success=not reason, message=reason or f'{self._policy_name()} runs')
+        if self._state in _AT_WORK:
+            self._set_state(PolicyStatus.STOPPED, 'disabled')
+        return SetBool.Response(success=True, message='no more commands')
 
-    def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
+    def _on_set_task(self, request: SetTask.Request, _: SetTask.Response) -> SetTask.Response:
         self._task = request.task.strip()
-        response.success, response.message = True, f'the task is: {self._task}'
-        return response
+        return SetTask.Response(success=True, message=f'the task is: {self._task}')
 
-    def _on_load(self, request: LoadPolicy.Request, response: LoadPolicy.Response) -> LoadPolicy.Response:
+    def _on_load(self, request: LoadPolicy.Request, _: LoadPolicy.Response) -> LoadPolicy.Response:
         if self._loader.busy:
-            response.success, response.message = False, f'it is {self._loading} already'
-            return response
-        given = {
-            name: getattr(request, name)
-            for name in ('backend', 'path', 'host', 'port')
-            if getattr(request, name)
-        }
+            return LoadPolicy.Response(success=False, message=f'already {self._loading}')
+        fields = {name: getattr(request, name) for name in ('backend', 'path', 'host', 'port')}
+        given = {name: value for name, value in fields.items() if value}
         self._load(self._policy_choice(episode=request.episode, **given))
-        response.success, response.message = True, f'{self._loading}; policy_status says how it goes'
-        return response
+        message = f'{self._loading}; policy_status reports the progress'
+        return LoadPolicy.Response(success=True, message=message)
 
-    def _on_goal(self, goal: RunPolicy.Goal) -> GoalResponse:
-        return GoalResponse.REJECT if self._state in _AT_WORK else GoalResponse.ACCEPT
+    def _begin_task(self, task: str) -> str:
+        """Begins a run of ~/run; an empty task leaves the present one."""
+        self._task = task or self._task
+        return self._begin()
 
-    async def _on_run(self, handle: ServerGoalHandle) -> RunPolicy.Result:
-        goal, result = handle.request, RunPolicy.Result()
-        self._task = goal.task.strip() or self._task
-        if reason := self._begin():
-            handle.abort()
-            result.message = reason
-            return result
-        run = self._run = _Run(handle, time.monotonic() + (goal.time_limit or float('inf')), Future())
-        succeeded = (
-            self.create_subscription(Bool, goal.success_topic, self._on_success, COMMAND_QOS)
-            if goal.success_topic
-            else None
-        )
-        outcome, result.message = await run.ended
-        result.success = outcome in (PolicyStatus.DONE, PolicyStatus.READY)
-        if succeeded is not None:
-            self.destroy_subscription(succeeded)
-        self._run = None
-        (
-            handle.canceled
-            if handle.is_cancel_requested
-            else handle.succeed
-            if result.success
-            else handle.abort
-        )()
-        return result
-
-    def _on_success(self, message: Bool) -> None:
-        if message.data and self._state in _AT_WORK:
+    def _on_success(self) -> None:
+        if self._state in _AT_WORK:
             self._set_state(PolicyStatus.READY, 'the task is done')
 
     def _blocking_reason(self) -> str:
-        """Why it cannot run now; empty where it can."""
+        """Why the policy cannot run now; empty if it can."""
         if self._runner is None:
             return self._loading
         if not self.active:
             return 'the policy server is not active'
-        if self._arm.state != RobotStatus.ENABLED:
-            return 'the arm is not enabled: call ur5e_driver/enable first'
-        if self._target is None or self.now_ns() - self._target_ns > _FRESH_NS:
-            return 'tcp_target is silent: look at ur5e_driver'
-        return self._reason_to_wait() or self._runner.blocking_reason(self.now_ns())
+        now_ns = self.now_ns()
+        return self._arm.blocking_reason(now_ns) or self._runner.blocking_reason(now_ns)
 
     def _begin(self) -> str:
-        """Starts from where the arm stands, and returns an empty text, or why not."""
+        """Starts the policy at the present target of the arm. Returns why it cannot, empty if it runs."""
         if self._state in _AT_WORK:
             return 'it runs already'
         if self._shadow is not None:
-            return 'it compares in the shadow and commands nothing: start it without the parameter shadow'
+            return 'shadow mode commands nothing: start the node without the parameter shadow'
         if reason := self._blocking_reason():
             return reason
-        assert self._runner is not None and self._target is not None
+        assert self._runner is not None and self._timer is not None and self._arm.target is not None
         self._timer.reset()  # so that its ticks fall on those of the commands
-        self._runner.begin(self._target, self.now_ns())
+        self._runner.begin(self._arm.target, self.now_ns())
         self._set_state(PolicyStatus.RUNNING, _APPROACH if self._runner.approaching else '')
         return ''
 
@@ -460,24 +306,25 @@ class PolicyServer(GrootNode):
             self.publish(self._deltas, TcpDelta(source='policy', sequence=self._runner.halt(), released=True))
         if state == PolicyStatus.STOPPED:
             self.warn(f'Stopped: {reason}.')
-        self._state, self._reason = state, reason
+        self._state = state
+        self._reason = reason
         self._publish_status()
-        if self._run is not None and state not in _AT_WORK and not self._run.ended.done():
-            self._run.ended.set_result((state, reason))
+        if state not in _AT_WORK:
+            self._run_action.finish(state, reason)
 
     def _tick(self) -> None:
-        """Publishes what is due; the grid and not the timer sets the times of commands."""
+        """Publishes the commands that are due. Their times come from the grid, not from the timer."""
         runner = self._runner
         if self._state != PolicyStatus.RUNNING or runner is None:
             return
         now_ns = self.now_ns()
-        for command in runner.tick(now_ns, self._measured):
+        for command in runner.tick(now_ns, self._arm.measured):
             self._deltas.publish(delta_message(command, runner.period_s))
         runner.poll(now_ns, self._task)
         if self._reason and not runner.approaching:
             self._reason = ''
             self._publish_status()
-        if self._run is not None and (reason := self._run.end_reason()):
+        if reason := self._run_action.end_reason():
             self._set_state(PolicyStatus.STOPPED, reason)
         elif runner.end_reason is not None:
             self._set_state(PolicyStatus.DONE if runner.done else PolicyStatus.STOPPED, runner.end_reason)
@@ -490,59 +337,52 @@ class PolicyServer(GrootNode):
         if chunk.decoded is None or self._runner is None:
             self.warn(f'A chunk was not taken: {chunk.problem}.')
             return
-        self.publish(
-            self._chunks,
-            chunk_message(chunk.result, chunk.decoded, self._runner.scheduler.settings.period_s, chunk.taken),
-        )
+        period_s = self._runner.scheduler.settings.period_s
+        self.publish(self._chunks, chunk_message(chunk.result, chunk.decoded, period_s, chunk.taken))
 
     def _report(self, shadow: Shadow) -> None:
         if not shadow.evaluation.chunks:
             return
         for line in shadow.evaluation.lines():
             self.get_logger().info(line)
-        if self.parameter('shadow_report'):
-            from groot_ros.reports.plots import write_error_plot
-
-            path = Path(self.parameter('shadow_report')).expanduser()
+        if path := self.parameter('shadow_report'):
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(json.dumps(shadow.evaluation.as_dict(), indent=2) + '\n')
-                write_error_plot([shadow.evaluation.as_dict()], path.with_suffix('.png'))
+                write_shadow_report(shadow.evaluation, Path(path).expanduser())
             except OSError as error:
-                self.warn(f'{path} could not be written ({error.strerror}): its stats are above.')
+                self.warn(f'{path} could not be written ({error.strerror}): the errors are in the log above.')
 
     def _policy_name(self) -> str:
-        return self._worker.policy.spec.name if self._worker is not None else self.parameter('backend')
+        return self._worker.policy.spec.name if self._worker else self.parameter('backend')
 
     def _status(self) -> PolicyStatus:
         stats = self._runner.scheduler.stats if self._runner is not None else ScheduleStats()
-        state, reason = self._state, self._reason
+        state = self._state
+        reason = self._reason
         if self._shadow is not None:
-            state, reason = PolicyStatus.SHADOW, self._shadow.problem
+            state = PolicyStatus.SHADOW
+            reason = self._shadow.problem
             stats.chunks = self._shadow.evaluation.chunks
         elif state in (PolicyStatus.IDLE, PolicyStatus.READY):
             reason = self._blocking_reason()
             state = PolicyStatus.IDLE if reason else PolicyStatus.READY
         status = stats_message(stats)
-        status.state, status.reason, status.policy, status.task, status.loading = (
-            state,
-            reason,
-            self._policy_name(),
-            self._task,
-            self._loading,
-        )
         status.header.stamp = to_time_msg(self.now_ns())
+        status.state = state
+        status.reason = reason
+        status.policy = self._policy_name()
+        status.task = self._task
+        status.loading = self._loading
         return status
 
     def _publish_status(self) -> None:
         status = self._status()
         self.publish(self._statuses, status)
-        if self._run is not None and self._state in _AT_WORK:
-            self._run.handle.publish_feedback(RunPolicy.Feedback(status=status))
+        if self._state in _AT_WORK:
+            self._run_action.publish_feedback(status)
 
 
 def _in_background(close: Callable[[], None]) -> None:
-    """A model takes seconds to end, and the arm is stopped when commands fail to come for as long."""
+    """Closes a policy in a thread: a model takes seconds to end, and commands must not stop for so long."""
     threading.Thread(target=close, name='closing', daemon=True).start()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from groot_ros.geometry import Array, angle_between, apply_delta, deltas_between, interpolate_pose
+from groot_ros.settings import setting
 
 _LATENCIES, _SOME = 100, 5
 _REMEMBERED_S = 3.0
@@ -19,24 +20,36 @@ _REMEMBERED_S = 3.0
 class ScheduleSettings:
     """How chunks follow each other.
 
-    `n_action_steps` of a chunk are used at most; `inference_interval_s` is the time between two requests, and no request waits longer than it takes
-    for the reply to come before the motion ends (`latency_share` of the latencies seen, plus `margin_s`). Two chunks are blended for
-    `blend_s`, or, with `temporal_ensemble_coeff` > 0, all that overlap are averaged with weights exp(-temporal_ensemble_coeff * age in chunks). When chunks fail to
-    come the last velocity runs out within `stop_distance_m`. Commands lie `robot_action_latency_s` ahead of the clock, for the lag of the robot, and openings
-    `gripper_action_latency_s`, for that of the gripper.
+    A new observation is sent every `inference_interval_s`, and earlier if the reply would otherwise come after the
+    end of the motion: `latency_share` of the measured latencies plus `margin_s` are reserved for it. With temporal
+    ensembling, all chunks that overlap are averaged with weights exp(-temporal_ensemble_coeff * age in chunks);
+    otherwise two chunks are blended during `blend_s`.
     """
 
     period_s: float
-    n_action_steps: int = 0
-    inference_interval_s: float = 0.4
     latency_share: float = 0.9
     margin_s: float = 0.05
-    blend_s: float = 0.15
-    temporal_ensemble_coeff: float = 0.0
-    stop_distance_m: float = 0.02
-    robot_action_latency_s: float = 0.0
-    gripper_action_latency_s: float = 0.0
-    max_lead_m: float = 0.08
+    n_action_steps: int = setting(0, 'maximum number of steps of a chunk that are executed; 0 for all')
+    inference_interval_s: float = setting(0.4, 'time between two requests to the policy, s', 0.02, 10.0)
+    blend_s: float = setting(0.15, 'time in which a new chunk replaces the previous one, s', 0.0, 1.0)
+    temporal_ensemble_coeff: float = setting(
+        0.0, 'above 0: temporal ensembling, where older chunks weigh less the larger it is', 0.0, 5.0
+    )
+    stop_distance_m: float = setting(
+        0.02, 'distance within which the motion decelerates to rest if no chunk comes, m', 0.0, 0.1
+    )
+    robot_action_latency_s: float = setting(
+        0.0,
+        'poses are commanded this much earlier, because the arm follows its target with a delay, s',
+        0.0,
+        0.5,
+    )
+    gripper_action_latency_s: float = setting(
+        0.0, 'openings are commanded this much earlier, because the gripper has a delay, s', 0.0, 0.5
+    )
+    max_lead_m: float = setting(
+        0.08, 'maximum distance of the target from the measured TCP position, m', 0.005, 0.3
+    )
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError, PolicyError
-from groot_ros.inference.backends import BACKENDS
+from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.inference.client import Client
 from groot_ros.inference.model_process import ModelProcess, ModelSettings
 from groot_ros.inference.protocol import TOKEN_VARIABLE
@@ -18,24 +18,39 @@ from groot_ros.policies.builtin_policies import HoldPolicy, ScriptedPolicy
 from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.remote_policy import RemotePolicy
 from groot_ros.policies.replay_policy import ReplayPolicy
+from groot_ros.settings import setting
 
 
 @dataclass(frozen=True)
 class PolicyChoice:
-    """A backend and what it needs: `path` is the dataset of `replay` and the checkpoint of `gr00t` and `lerobot`."""
+    """A policy backend and its settings.
 
-    backend: str
+    `path` is the dataset for `replay` and the checkpoint for a model backend.
+    """
+
+    backend: str = setting(
+        'replay',
+        f'replay (an episode of a dataset), {BACKEND_NAMES} (a checkpoint), remote (a model server), hold, '
+        'or scripted (a fault)',
+    )
     path: str = ''
-    episode: int = 0
-    host: str = '127.0.0.1'
-    port: int = 5555
-    gr00t_version: str = 'n1.7'
-    timeout_s: float = 2.0
-    fault: str = ''
-    python: str = ''
-    device: str = ''
-    embodiment_tag: str = 'new_embodiment'
-    data_config: str = ''
+    episode: int = setting(0, 'episode of the dataset, counted from 0, for replay')
+    host: str = setting('127.0.0.1', 'address of the model server, for remote')
+    port: int = setting(5555, 'port of the model server, for remote')
+    gr00t_version: str = setting(
+        'n1.7', 'GR00T version whose protocol the model server speaks: n1.5, n1.6 or n1.7'
+    )
+    timeout_s: float = setting(2.0, 'maximum time for an inference, s', 0.05, 60.0)
+    fault: str = setting(
+        '', 'what goes wrong, for scripted: late, empty, not_a_number, jumping, shape, hanging or crashing'
+    )
+    python: str = setting(
+        '',
+        "the Python that has the model's libraries, such as /opt/gr00t/.venv/bin/python; empty for this one",
+    )
+    device: str = setting('', 'device of the model, such as cuda:0; empty for the GPU if there is one')
+    embodiment_tag: str = setting('new_embodiment', 'embodiment tag of the checkpoint, for gr00t')
+    data_config: str = setting('', 'MODULE:CLASS of the data config, for gr00t checkpoints of N1.5')
 
 
 class ManagedModelPolicy(Policy):

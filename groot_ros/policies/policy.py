@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array
 
 
@@ -66,6 +67,10 @@ class Policy(ABC):
     def unavailable_reason(self) -> str:
         """Why it cannot be asked at present; empty where it can."""
         return ''
+
+    def period_s(self, embodiment: Embodiment) -> float:
+        """Time between two steps of a chunk in s."""
+        return 1.0 / embodiment.fps
 
     def close(self) -> None:  # noqa: B027, most hold nothing
         """Releases what it holds."""

@@ -19,17 +19,20 @@ from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.replay_policy import ReplayPolicy
+from groot_ros.settings import setting
 
 _KEPT = 100
 
 
 @dataclass(frozen=True)
 class RunnerSettings:
-    """A command every `period_ns`; a chunk with a step faster than `max_speed_m_s` is refused; a replay waits `replay_settle_s` at its start."""
+    """How a policy is executed: one command every `period_ns`."""
 
     period_ns: int
-    max_speed_m_s: float = 1.0
-    replay_settle_s: float = 1.5
+    max_speed_m_s: float = setting(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0)
+    replay_settle_s: float = setting(
+        1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0
+    )
 
 
 @dataclass
@@ -156,6 +159,19 @@ class PolicyRunner:
                 commands.append(command)
             self._next_ns += self._settings.period_ns
         return commands
+
+    def swap_blocking_reason(self, policy: Policy, running: bool) -> str:
+        """Why another policy cannot replace the present one now, in the middle of a run if `running`; empty if it can."""
+        period_s = self.scheduler.settings.period_s
+        if policy.period_s(self.embodiment) != period_s:
+            given_hz = 1 / policy.period_s(self.embodiment)
+            return f'{policy.spec.name} has {given_hz:g} rows per second, but this run has {1 / period_s:g}'
+        now, new = self.policy.spec, policy.spec
+        if new.observation_indices != now.observation_indices or new.observes != now.observes:
+            return f'{new.name} needs other observations than {now.name}: restart the node'
+        if new.ends and running:
+            return f'{new.name} starts at another pose: end the run first'
+        return ''
 
     def poll(self, now_ns: int, task: str) -> None:
         """Takes what has come, and asks when it is time; to be called when the due commands are out."""

@@ -36,6 +36,10 @@ class ReplayPolicy(Policy):
         """State (D,) of the first row."""
         return self.states[0]
 
+    def period_s(self, embodiment: Embodiment) -> float:
+        """Time between two rows of the recording in s."""
+        return 1.0 / self.fps
+
     def infer(self, observation: Observation) -> dict[str, Array]:
         """The steps from the observation's time on; no step once the episode has ended."""
         if self._began_ns is None:

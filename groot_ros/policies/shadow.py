@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shadow mode: a policy sees what the operator sees, commands nothing, and its chunks are compared with what the operator did."""
 
+import json
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 
@@ -43,6 +45,11 @@ class Shadow:
                 self._worker.submit(seen, reset=self._fresh)
                 self._fresh = False
 
+    def mean_errors(self) -> dict[str, str]:
+        """The mean absolute error of each action so far, as text for /diagnostics."""
+        errors = self.evaluation.as_dict()['keys']
+        return {f'mean error of {name}': f'{content["mae"]:.5g}' for name, content in errors.items()}
+
     def _handle_result(self, result: InferenceResult) -> None:
         self.problem = result.problem
         if not result.problem:
@@ -63,3 +70,13 @@ class Shadow:
         elif steps:
             self.evaluation.note(result.action, recorded, self._builder.embodiment.action_slices)
         return True
+
+
+def write_shadow_report(evaluation: Evaluation, path: Path) -> None:
+    """Writes the errors as JSON to `path`, and a plot next to it as PNG. Raises OSError if that fails."""
+    from groot_ros.reports.plots import write_error_plot
+
+    content = evaluation.as_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + '\n')
+    write_error_plot([content], path.with_suffix('.png'))

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ur5e_driver reports to the policy server: the target, the measured pose and the status of the arm."""
+
+from collections.abc import Callable
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+
+from groot_ros.geometry import Array
+from groot_ros.message_fields import pose_from_msg, stamp_to_ns
+from groot_ros.msg import RobotStatus
+from groot_ros.ros.qos import STATUS_QOS, STREAM_QOS
+
+_MAX_TARGET_AGE_NS = 500_000_000
+
+
+class ArmFeedback:
+    """The newest poses (7,) in the base frame and the newest status.
+
+    `on_status` is called after each status.
+    """
+
+    def __init__(self, node: Node, min_speed_scaling: float, on_status: Callable[[], None]) -> None:
+        self.status = RobotStatus()
+        self.target: Array | None = None
+        self.measured: Array | None = None
+        self._target_ns = 0
+        self._min_speed_scaling = min_speed_scaling
+        self._on_status = on_status
+        node.create_subscription(PoseStamped, 'tcp_target', self._take_target, STREAM_QOS)
+        node.create_subscription(PoseStamped, 'tcp_pose', self._take_pose, STREAM_QOS)
+        node.create_subscription(RobotStatus, 'robot_status', self._take_status, STATUS_QOS)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the arm accepts commands."""
+        return self.status.state == RobotStatus.ENABLED
+
+    def blocking_reason(self, now_ns: int) -> str:
+        """Why a policy cannot start now; empty if it can."""
+        if not self.enabled:
+            return 'the arm is not enabled: call ur5e_driver/enable first'
+        if self.target is None or now_ns - self._target_ns > _MAX_TARGET_AGE_NS:
+            return 'tcp_target is silent: check that ur5e_driver runs'
+        return self.pause_reason()
+
+    def pause_reason(self) -> str:
+        """Why a running policy must pause: another source has the arm, or the speed slider has stopped it."""
+        if self.status.source not in ('', 'policy'):
+            return f'{self.status.source} commands the arm'
+        if self.status.connected and self.status.speed_scaling < self._min_speed_scaling:
+            return f'the speed slider is at {self.status.speed_scaling * 100:.0f} %'
+        return ''
+
+    def _take_target(self, message: PoseStamped) -> None:
+        self.target = pose_from_msg(message)
+        self._target_ns = stamp_to_ns(message.header.stamp)
+
+    def _take_pose(self, message: PoseStamped) -> None:
+        self.measured = pose_from_msg(message)
+
+    def _take_status(self, message: RobotStatus) -> None:
+        self.status = message
+        self._on_status()
