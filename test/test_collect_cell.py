@@ -138,7 +138,7 @@ def view(**changes):
         **{
             'types': GOOD_TYPES,
             'publishers': dict.fromkeys(GOOD_TYPES, 1),
-            'figures': flows,
+            'stats': flows,
             'free_bytes': 1e12,
             **changes,
         }
@@ -154,11 +154,11 @@ def view(**changes):
         ),
         ({'publishers': {'tcp_pose': 2}}, 'tcp_pose has 2 publishers'),
         (
-            {'figures': {'zed/image': StreamStats(level=2, problem='silent for 3.0 s')}},
+            {'stats': {'zed/image': StreamStats(level=2, problem='silent for 3.0 s')}},
             'zed/image: silent for 3.0 s',
         ),
         ({'free_bytes': 1e9}, '1.0 GB are free'),
-        ({'write_speed': 1e6}, 'the disk takes 1 MB/s'),
+        ({'write_speed': 1e6}, 'the disk writes 1 MB/s'),
         (
             {'types': {**GOOD_TYPES, 'tcp_pose': 'geometry_msgs/msg/Pose'}},
             'tcp_pose is of type geometry_msgs/msg/Pose',
@@ -256,7 +256,7 @@ def test_an_embodiment_that_is_its_own_base_is_refused(tmp_path):
         parse_embodiment('base: nonsense', 'here')
 
 
-def test_cues_that_cannot_be_given_are_named(monkeypatch):
+def test_operator_feedback_that_is_not_possible_is_named(monkeypatch):
     OperatorFeedback('none').give('x')
     with pytest.raises(GrootRosError, match='not known'):
         OperatorFeedback('shout')

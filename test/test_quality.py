@@ -233,7 +233,7 @@ def test_a_camera_that_gets_slower_for_a_while_has_no_other_clock(judged):
 
 def test_lost_messages_fail(judged):
     def lose(entries):
-        entries.insert(200, [0, '', lambda recording: recording.note_lost('tcp_pose', 2)])
+        entries.insert(200, [0, '', lambda recording: recording.add_lost('tcp_pose', 2)])
         return entries
 
     verdict, trace = judged(lose)

@@ -28,6 +28,10 @@ ROBOT_STATUS_TYPE = 'groot_ros/msg/RobotStatus'
 ROW_TOPIC = 'row'
 EPISODE_INFO_TOPIC = 'episode_info'
 EPISODE_EVENT_TOPIC = 'episode_event'
+# Values of EpisodeEvent.kind.
+EVENT_PAUSED = 'paused'
+EVENT_RESUMED = 'resumed'
+EVENT_SOURCE = 'source'
 # Below the topic of a camera: its images as JPEG or PNG, or the stamps of images that are written as video.
 COMPRESSED_TOPIC = 'compressed'
 FRAME_STAMP_TOPIC = 'frame_stamp'
@@ -80,7 +84,7 @@ def compressed_message(header: Any, image_format: str, data: np.ndarray) -> byte
 
 
 def event_message(stamp_ns: int, kind: str, text: str) -> bytes:
-    """CDR of an EpisodeEvent; `kind` is one of those that EpisodeEvent.msg lists."""
+    """CDR of an EpisodeEvent; `kind` is one of the EVENT constants."""
     header = typestore().types[HEADER_TYPE](time_message(stamp_ns), '')
     return serialized(typestore().types[EPISODE_EVENT_TYPE](header, kind, text), EPISODE_EVENT_TYPE)
 

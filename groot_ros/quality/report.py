@@ -134,7 +134,7 @@ def _brightness_plot(trace: EpisodeTrace) -> str:
         panel.plot(times_s, trace.brightness[:, column], color=colour, linewidth=1.0, label=camera.name)
         repeated = trace.repeated[:, column]
         panel.plot(times_s[repeated], trace.brightness[repeated, column], '.', color=colour, markersize=4)
-    panel.set(ylabel='brightness', xlabel='time [s]; dots: the image of the row before again', ylim=(0, 255))
+    panel.set(ylabel='brightness', xlabel='time [s]; dots: same image as the row before', ylim=(0, 255))
     panel.legend(frameon=False, fontsize=8)
     return plot(figure)
 

@@ -74,6 +74,15 @@ class Verdict:
             reasons += [finding.text for finding in self.findings if finding.level == level]
         return reasons
 
+    def summary(self) -> str:
+        """The verdict and its two worst reasons in one line."""
+        reasons = self.reasons
+        if not reasons:
+            return self.verdict
+        shown = ' '.join(reasons[:2])
+        more = f' {len(reasons) - 2} more in {VERDICT_FILE}.' if len(reasons) > 2 else ''
+        return f'{self.verdict}: {shown}{more}'
+
     def as_dict(self) -> dict[str, Any]:
         """All fields and the reasons, as JSON can hold them."""
         return {**asdict(self), 'reasons': self.reasons}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of episodes: numbering that goes on after a restart, one recorder at a time, an index of what there is."""
+"""The folder of episodes: continuous numbering, one recorder at a time, and the index episodes.json."""
 
 import fcntl
 import json
@@ -14,6 +14,7 @@ from typing import TextIO
 from groot_ros.bags.folder_lock import LOCK_FILE, is_being_recorded
 from groot_ros.bags.recover import LEFT_BY_RECOVERY
 from groot_ros.errors import GrootRosError
+from groot_ros.resources import VERDICT_FILE
 
 _PREFIX = 'episode_'
 _PROBE_BYTES = 16 << 20
@@ -22,7 +23,7 @@ INDEX_FILE = 'episodes.json'
 
 @dataclass
 class IndexEntry:
-    """One saved episode."""
+    """What episodes.json says about a saved episode."""
 
     name: str
     task: str
@@ -33,15 +34,12 @@ class IndexEntry:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it counts for its task."""
+        """Whether it counts for its task: a success whose verdict is not fail."""
         return self.outcome == 'success' and self.verdict != 'fail'
 
 
 class EpisodeFolder:
-    """Owns a folder while the recorder runs.
-
-    Raises GrootRosError where it cannot be written or another recorder has it.
-    """
+    """Locks a folder for one recorder. Raises GrootRosError if it cannot be written or is locked already."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,13 +59,13 @@ class EpisodeFolder:
         self.entries = _read_index(path)
 
     def next_path(self) -> Path:
-        """Folder of the next episode, one number above the highest that ever stood here."""
-        numbers = [
-            int(path.name[len(_PREFIX) :][:6])
-            for path in self.path.glob(f'{_PREFIX}[0-9]*')
-            if path.name[len(_PREFIX) :][:6].isdigit()
-        ]
-        return self.path / f'{_PREFIX}{max(numbers, default=-1) + 1:06d}'
+        """Folder of the next episode: one above the highest number in this folder."""
+        highest = -1
+        for path in self.path.glob(f'{_PREFIX}[0-9]*'):
+            digits = path.name.removeprefix(_PREFIX)[:6]
+            if digits.isdigit():
+                highest = max(highest, int(digits))
+        return self.path / f'{_PREFIX}{highest + 1:06d}'
 
     def discard(self, path: Path) -> None:
         """Deletes an episode of this folder."""
@@ -75,27 +73,29 @@ class EpisodeFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def add(self, entry: IndexEntry) -> None:
-        """Notes a saved episode in episodes.json, which is whole at any time."""
-        self.entries = [*(other for other in self.entries if other.name != entry.name), entry]
+        """Adds a saved episode to episodes.json, which is replaced at once and never half written."""
+        others = [other for other in self.entries if other.name != entry.name]
+        self.entries = [*others, entry]
         text = json.dumps({'version': 1, 'episodes': [asdict(other) for other in self.entries]}, indent=1)
-        fresh = self.path / f'{INDEX_FILE}.new'
-        with fresh.open('w') as file:
+        new_file = self.path / f'{INDEX_FILE}.new'
+        with new_file.open('w') as file:
             file.write(text + '\n')
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(self.path / INDEX_FILE)
+        new_file.replace(self.path / INDEX_FILE)
 
     def good_episode_counts(self) -> dict[str, int]:
-        """Good episodes by task."""
+        """Number of usable episodes of each task."""
         return Counter(entry.task for entry in self.entries if entry.is_usable)
 
     def free_bytes(self) -> int:
-        """What is left on the disk."""
+        """Free space on the disk in bytes."""
         return shutil.disk_usage(self.path).free
 
     def write_speed(self) -> float:
-        """Bytes a second that reach the disk, by writing 16 MiB; 0 where it takes none, as a full one."""
-        probe, block = self.path / '.write_probe', os.urandom(1 << 20)
+        """Write speed of the disk in bytes/s, measured with 16 MiB; 0 if it cannot be written."""
+        probe = self.path / '.write_probe'
+        block = os.urandom(1 << 20)
         began_s = time.perf_counter()
         try:
             with probe.open('wb') as file:
@@ -110,12 +110,15 @@ class EpisodeFolder:
         return _PROBE_BYTES / (time.perf_counter() - began_s)
 
     def close(self) -> None:
-        """Lets another recorder have the folder."""
+        """Unlocks the folder for another recorder."""
         self._lock.close()
 
 
 def finished_bags(folder: Path) -> list[Path]:
-    """Bags of a folder that nobody writes any more, by name: our recorder lists them when their verdict is made."""
+    """Bags in a folder that are complete, by name.
+
+    While a recorder runs there, an episode is complete once it is in episodes.json, after its verdict.
+    """
     bags = sorted(
         path.parent
         for path in folder.glob('*/metadata.yaml')
@@ -128,28 +131,21 @@ def finished_bags(folder: Path) -> list[Path]:
 
 
 def _read_index(path: Path) -> list[IndexEntry]:
-    """The entries whose episodes are still there; an index that is lost or broken is made again of the verdicts."""
+    """Entries whose episodes still exist. A missing or broken index is rebuilt from the verdicts."""
     try:
-        found = [IndexEntry(**entry) for entry in json.loads((path / INDEX_FILE).read_text())['episodes']]
+        entries = [IndexEntry(**entry) for entry in json.loads((path / INDEX_FILE).read_text())['episodes']]
     except (OSError, ValueError, KeyError, TypeError):
-        found = [
-            entry
-            for file in sorted(path.glob(f'{_PREFIX}*/verdict.json'))
-            if (entry := _entry_of(file)) is not None
-        ]
-    return [entry for entry in found if (path / entry.name / 'metadata.yaml').is_file()]
+        entries = _entries_from_verdicts(path)
+    return [entry for entry in entries if (path / entry.name / 'metadata.yaml').is_file()]
 
 
-def _entry_of(file: Path) -> IndexEntry | None:
-    try:
-        verdict = json.loads(file.read_text())
-        return IndexEntry(
-            file.parent.name,
-            verdict['task'],
-            verdict['outcome'],
-            verdict['verdict'],
-            verdict['rows'],
-            verdict['duration_s'],
-        )
-    except (OSError, ValueError, KeyError):
-        return None
+def _entries_from_verdicts(path: Path) -> list[IndexEntry]:
+    entries = []
+    for file in sorted(path.glob(f'{_PREFIX}*/{VERDICT_FILE}')):
+        try:
+            verdict = json.loads(file.read_text())
+            fields = {key: verdict[key] for key in ('task', 'outcome', 'verdict', 'rows', 'duration_s')}
+        except (OSError, ValueError, KeyError):
+            continue
+        entries.append(IndexEntry(file.parent.name, **fields))
+    return entries

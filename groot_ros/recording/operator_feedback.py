@@ -1,32 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OperatorFeedback for an operator whose eyes are on the arm."""
+"""Reports by bell or speech what the recorder does: an operator watches the arm, not a screen."""
 
 import shutil
 import subprocess
 import sys
 
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 
 FEEDBACK_KINDS = ('none', 'bell', 'speech')
-_SPEAKERS = ('spd-say', 'espeak-ng', 'espeak')
+_SPEECH_PROGRAMS = ('spd-say', 'espeak-ng', 'espeak')
 
 
 class OperatorFeedback:
-    """Rings the terminal's bell, or speaks. Raises GrootRosError where no program for speech is installed."""
+    """Rings the terminal's bell or speaks. Raises GrootRosError if no speech program is installed."""
 
     def __init__(self, kind: str) -> None:
-        if kind not in FEEDBACK_KINDS:
-            raise GrootRosError(f'The cues {kind!r} are not known: use one of {", ".join(FEEDBACK_KINDS)}.')
+        choose('operator_feedback', kind, FEEDBACK_KINDS)
         self._bell = kind == 'bell'
-        self._speaker = next(filter(None, map(shutil.which, _SPEAKERS)), None) if kind == 'speech' else None
-        if kind == 'speech' and self._speaker is None:
-            raise GrootRosError(
-                'Nothing here can speak: install speech-dispatcher or espeak-ng, or set cues to bell.'
-            )
+        self._speech_program: str | None = None
+        if kind == 'speech':
+            self._speech_program = _find_speech_program()
 
     def give(self, text: str) -> None:
-        """Tells the operator; never waits for the end of a sentence."""
+        """Rings the bell or says `text`, without waiting for the end of the sentence."""
         if self._bell:
             print('\a', end='', file=sys.stderr, flush=True)
-        if self._speaker:
-            subprocess.Popen([self._speaker, text], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if self._speech_program:
+            command = [self._speech_program, text]
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _find_speech_program() -> str:
+    for program in _SPEECH_PROGRAMS:
+        if path := shutil.which(program):
+            return path
+    raise GrootRosError(
+        'No speech program is installed: install speech-dispatcher or espeak-ng, '
+        'or set operator_feedback to bell.'
+    )

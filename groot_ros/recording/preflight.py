@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What speaks against beginning an episode now. Empty is green."""
+"""Preflight checks: reasons why an episode should not start now."""
 
 from dataclasses import dataclass, field
 
@@ -8,55 +8,80 @@ from groot_ros.embodiment import Embodiment
 from groot_ros.recording.episode_recorder import RecordingSettings
 from groot_ros.sampling.stream_monitor import StreamStats
 
-_H264_BYTES_PER_PIXEL, _JPEG_BYTES_PER_PIXEL, _RAW_BYTES_PER_PIXEL = 0.15, 0.4, 4.0
+_BYTES_PER_PIXEL = {'h264': 0.15, 'jpeg': 0.4, 'raw': 4.0}  # of an image with much detail
 _STATE_BYTES_S = 200e3
 _WRITE_RESERVE = 2.0
 
 
 @dataclass
 class RecorderSnapshot:
-    """What a recorder sees: type and number of publishers of each topic, how each flows, and the disk, in bytes and bytes/s."""
+    """What a recorder sees now.
+
+    Type and number of publishers of each topic, statistics of each stream, free space of the disk in bytes,
+    and its write speed in bytes/s.
+    """
 
     types: dict[str, str] = field(default_factory=dict)
     publishers: dict[str, int] = field(default_factory=dict)
-    figures: dict[str, StreamStats] = field(default_factory=dict)
+    stats: dict[str, StreamStats] = field(default_factory=dict)
     free_bytes: float = float('inf')
     write_speed: float = float('inf')
 
 
 def preflight(
-    embodiment: Embodiment, settings: RecordingSettings, view: RecorderSnapshot, min_free_bytes: float
+    embodiment: Embodiment, settings: RecordingSettings, snapshot: RecorderSnapshot, min_free_bytes: float
 ) -> list[str]:
-    """Every reason against beginning an episode, a clause each."""
-    needed = embodiment.required_topics
-    absent = [topic for topic in needed if topic not in view.types]
-    problems = [f'nothing publishes {", ".join(absent)}: start its driver'] if absent else []
-    problems += check_types(embodiment, view.types)
-    problems += [
-        f'{topic} has {count} publishers: stop all but one'
-        for topic, count in view.publishers.items()
-        if topic in needed and count > 1
+    """Every reason why an episode should not start, a clause each; empty if it can."""
+    return [
+        *_topic_problems(embodiment, snapshot),
+        *check_types(embodiment, snapshot.types),
+        *_stream_problems(embodiment, snapshot),
+        *_disk_problems(embodiment, settings, snapshot, min_free_bytes),
     ]
-    for topic in needed:
-        if topic in view.types and (figures := view.figures.get(topic)) is not None and figures.level > 1:
-            problems.append(f'{topic}: {figures.problem}')
-    if view.free_bytes < min_free_bytes:
-        problems.append(
-            f'{view.free_bytes / 1e9:.1f} GB are free on the disk, less than {min_free_bytes / 1e9:g} GB: make room'
-        )
-    if view.write_speed < (needs := _WRITE_RESERVE * bytes_per_second(embodiment, settings)):
-        problems.append(
-            f'the disk takes {view.write_speed / 1e6:.0f} MB/s where {needs / 1e6:.0f} MB/s are needed: choose another output_dir, or video h264'
-        )
-    return problems
 
 
 def bytes_per_second(embodiment: Embodiment, settings: RecordingSettings) -> float:
-    """About what an episode writes, for a picture of much detail."""
-    share = {'h264': _H264_BYTES_PER_PIXEL, 'jpeg': _JPEG_BYTES_PER_PIXEL, 'raw': _RAW_BYTES_PER_PIXEL}[
-        settings.video
-    ]
-    pixels = sum(
+    """Estimate of what an episode writes in bytes/s, for images with much detail."""
+    pixels_s = sum(
         camera.width * camera.height * embodiment.expected_hz(camera.topic) for camera in embodiment.cameras
     )
-    return share * pixels + _STATE_BYTES_S
+    return _BYTES_PER_PIXEL[settings.video] * pixels_s + _STATE_BYTES_S
+
+
+def _topic_problems(embodiment: Embodiment, snapshot: RecorderSnapshot) -> list[str]:
+    absent = [topic for topic in embodiment.required_topics if topic not in snapshot.types]
+    if not absent:
+        return []
+    return [f'nothing publishes {", ".join(absent)}: start its driver']
+
+
+def _stream_problems(embodiment: Embodiment, snapshot: RecorderSnapshot) -> list[str]:
+    problems = []
+    needed = embodiment.required_topics
+    for topic, count in snapshot.publishers.items():
+        if topic in needed and count > 1:
+            problems.append(f'{topic} has {count} publishers: stop all but one')
+    for topic in needed:
+        stats = snapshot.stats.get(topic)
+        if topic in snapshot.types and stats is not None and stats.level > 1:
+            problems.append(f'{topic}: {stats.problem}')
+    return problems
+
+
+def _disk_problems(
+    embodiment: Embodiment, settings: RecordingSettings, snapshot: RecorderSnapshot, min_free_bytes: float
+) -> list[str]:
+    problems = []
+    if snapshot.free_bytes < min_free_bytes:
+        free_gb = snapshot.free_bytes / 1e9
+        wanted_gb = min_free_bytes / 1e9
+        problems.append(f'{free_gb:.1f} GB are free on the disk, less than {wanted_gb:g} GB: make room')
+    needed_speed = _WRITE_RESERVE * bytes_per_second(embodiment, settings)
+    if snapshot.write_speed < needed_speed:
+        speed_mb = snapshot.write_speed / 1e6
+        needed_mb = needed_speed / 1e6
+        problems.append(
+            f'the disk writes {speed_mb:.0f} MB/s, but {needed_mb:.0f} MB/s are needed: '
+            'choose another output_dir, or video:=h264'
+        )
+    return problems

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The list of tasks that an operator works through: what to show, and how often."""
+"""The list of tasks that an operator demonstrates, and how often each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from groot_ros.config_files import checked, read_yaml
 
 
 class Task(BaseModel):
-    """A text for the language column, and how many good episodes of it are wanted."""
+    """A task in words, as in the language column, and how many usable episodes of it are wanted."""
 
     model_config = ConfigDict(extra='forbid', frozen=True)
 
@@ -26,26 +26,26 @@ class _File(BaseModel):
 
 @dataclass
 class TaskProgress:
-    """A task, and how many good episodes of it there are."""
+    """A task, and how many usable episodes of it exist."""
 
     task: Task
     done: int
 
 
 def load_tasks(path: Path) -> list[Task]:
-    """The tasks of a YAML file like `tasks: [{text: ..., count: 20}]`.
+    """The tasks of a YAML file such as `tasks: [{text: ..., count: 20}]`.
 
-    Raises GrootRosError naming what is wrong with it.
+    Raises GrootRosError if the file cannot be read or has a wrong form.
     """
     return checked(_File, read_yaml(path, 'The task list'), f'The task list {path}').tasks
 
 
 def next_task(tasks: list[Task], done: dict[str, int]) -> TaskProgress | None:
-    """The task that lacks the largest share of its episodes, the first of the list among equals; None where all is done.
+    """The task with the lowest share of its wanted episodes, the first among equals; None if all are done.
 
-    Going round the list keeps the data even, should the day end early.
+    `done` is the number of usable episodes by task text. Alternating the tasks keeps the data balanced, even
+    if the list is not completed.
     """
-    lacking = [
-        TaskProgress(task, done.get(task.text, 0)) for task in tasks if done.get(task.text, 0) < task.count
-    ]
-    return min(lacking, key=lambda progress: progress.done / progress.task.count, default=None)
+    progress = [TaskProgress(task, done.get(task.text, 0)) for task in tasks]
+    unfinished = [entry for entry in progress if entry.done < entry.task.count]
+    return min(unfinished, key=lambda entry: entry.done / entry.task.count, default=None)
