@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A process that publishes like a cell: arm, gripper and cameras with known signals. At its end it prints the stamps of all it sent."""
+"""A process that publishes like a cell: arm, gripper and cameras with known signals.
+
+At its end it prints the stamps of all it sent.
+"""
 
 import argparse
 import array
@@ -21,13 +24,14 @@ from groot_ros.ros.time import to_time_msg
 
 
 class Publisher:
-    """Each stream in a thread of its own, on an absolute schedule."""
+    """Publishes each stream in a thread of its own, on an absolute schedule."""
 
     def __init__(self, cameras: int, width: int, height: int, fps: float) -> None:
         self.node = rclpy.create_node('publisher')
         self.sent: dict[str, list[int]] = {}
         self.late_s = 0.0
-        self._running, self._began_s = True, int(time.time())
+        self._running = True
+        self._began_s = int(time.time())
         self._threads = [
             self._thread('arm', 125.0, self._arm()),
             self._thread('gripper', 50.0, self._gripper()),
@@ -79,7 +83,8 @@ class Publisher:
                 velocity=signals.velocities(t).tolist(),
             )
             self._send(joints, 'joint_states', message, stamp_ns)
-            pose, values = PoseStamped(), signals.pose(t).tolist()
+            pose = PoseStamped()
+            values = signals.pose(t).tolist()
             pose.pose.position.x, pose.pose.position.y, pose.pose.position.z = values[:3]
             o = pose.pose.orientation
             o.x, o.y, o.z, o.w = values[3:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder as a node, fed by another process: losses, processor, memory, and what it says when it cannot keep up."""
+"""The recorder node, fed by another process: lost messages, CPU, memory, and its reports under overload."""
 
 import argparse
 import json
@@ -23,7 +23,8 @@ from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
 from groot_ros.resources import VERDICT_FILE
 from groot_ros.ros.qos import STATUS_QOS
 
-PAGE_BYTES, TICKS_PER_S = os.sysconf('SC_PAGE_SIZE'), os.sysconf('SC_CLK_TCK')
+PAGE_BYTES = os.sysconf('SC_PAGE_SIZE')
+TICKS_PER_S = os.sysconf('SC_CLK_TCK')
 SETTLE_S = 4.0
 SLOPE_AFTER_S = 10.0
 
@@ -81,7 +82,7 @@ def resident_mib(pid: int) -> float:
 def episode(
     folder: Path, video: str, cameras: int, size: tuple[int, int], seconds: float
 ) -> list[tuple[str, float, str]]:
-    """Records one episode and says what became of it."""
+    """Records one episode and returns its figures (name, value, unit)."""
     title = f'{video}, {cameras} x {size[0]}x{size[1]}'
     publisher = subprocess.Popen(
         [sys.executable, '-m', 'benchmark.publisher', '--cameras', str(cameras), '--size', *map(str, size)],
@@ -114,8 +115,10 @@ def episode(
         watcher.began_s = time.monotonic()
         answer = watcher.call(StartEpisode, 'start', StartEpisode.Request(task=title, force=True))
         assert answer.success, answer.message
-        watcher.began_s, before_s = time.monotonic(), processor_s(recorder.pid)
-        times_s, resident = [], []
+        watcher.began_s = time.monotonic()
+        before_s = processor_s(recorder.pid)
+        times_s = []
+        resident = []
         while (now_s := time.monotonic() - watcher.began_s) < seconds:
             watcher.spin(1.0)
             times_s.append(now_s)
@@ -137,9 +140,11 @@ def episode(
         else float('nan')
     )
     figures += [
-        ('share of a core', share, ''), ('resident memory at the end', resident[-1], 'MiB'), ('slope of the resident memory', slope, 'MiB/min'),
+        ('share of a core', share, ''),
+        ('resident memory at the end', resident[-1], 'MiB'),
+        ('slope of the resident memory', slope, 'MiB/min'),
         ('the publisher was late by up to', sent['late_s'] * 1e3, 'ms'),
-        ('first problem told after', watcher.problems[0][0] if watcher.problems else float('nan'), 's'),
+        ('first problem reported after', watcher.problems[0][0] if watcher.problems else float('nan'), 's'),
     ]  # fmt: skip
     for _, problem in watcher.problems[:1]:
         print(f'  {title}: it said "{problem}"')
@@ -151,16 +156,22 @@ def bag_figures(path: Path, sent: dict[str, list[int]]) -> list[tuple[str, float
     """Counts at both ends: what was sent between the first and the last stamp in the bag has to be in it."""
     verdict = json.loads((path / VERDICT_FILE).read_text())
     with EpisodeBag(path) as bag:
-        trace, seconds = load_trace(bag, load_bag_embodiment(bag)), bag.duration_s
+        trace = load_trace(bag, load_bag_embodiment(bag))
+        seconds = bag.duration_s
+    received_count = sum(len(stream.stamps_ns) for stream in trace.streams.values())
     missed = 0
     for topic, stamps_ns in sent.items():
-        received, published = np.array(trace.streams[topic].stamps_ns), np.array(stamps_ns)
+        received = np.array(trace.streams[topic].stamps_ns)
+        published = np.array(stamps_ns)
         within = published[(published >= received[0]) & (published <= received[-1])]
         missed += len(np.setdiff1d(within, received))
     size = sum(file.stat().st_size for file in path.glob('*.mcap'))
     return [
-        ('rows', trace.rows, ''), ('filled', trace.filled, ''), ('messages received', sum(len(s.stamps_ns) for s in trace.streams.values()), ''),
-        ('messages sent and not in the bag', missed, ''), ('messages lost by its own count', verdict['lost'], ''),
+        ('rows', trace.rows, ''),
+        ('filled', trace.filled, ''),
+        ('messages received', received_count, ''),
+        ('messages sent and not in the bag', missed, ''),
+        ('messages lost by its own count', verdict['lost'], ''),
         ('written', size / seconds / 1e6, 'MB/s'),
         ('verdict (0 pass, 1 warn, 2 fail)', ('pass', 'warn', 'fail').index(verdict['verdict']), ''),
     ]  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder against known signals: what rows and frames are worth under latency, jitter, drift, odd rates and faults; and kill -9."""
+"""The recorder against known signals under latency, jitter, drift, odd rates and faults; and kill -9."""
 
 import argparse
 import os
@@ -35,12 +35,16 @@ TYPES = {
     'gripper/state': 'groot_ros/msg/GripperState',
 }
 IMAGE = 'sensor_msgs/msg/Image'
-ARM_HZ, GRIPPER_HZ = 125.0, 50.0
+ARM_HZ = 125.0
+GRIPPER_HZ = 50.0
 
 
 @dataclass
 class Scenario:
-    """How the messages of an episode come. Times in s; `stamp` turns the true time of a message of a topic into what its stamp says."""
+    """How the messages of an episode come.
+
+    Times in s; `stamp` turns the true time of a message of a topic into what its stamp says.
+    """
 
     fps: float = 30.0
     camera_hz: tuple[float, ...] = (30.0, 25.0)
@@ -99,12 +103,14 @@ class Messages:
     """The serialized messages of a scenario in the order of their arrival."""
 
     def __init__(self, scenario: Scenario) -> None:
-        self._scenario, self._types = scenario, typestore().types
+        self._scenario = scenario
+        self._types = typestore().types
         self._pictures = signals.Pictures(*scenario.size)
 
     def __iter__(self):
         rng = np.random.default_rng(1)
-        scenario, entries = self._scenario, []
+        scenario = self._scenario
+        entries = []
         rates = {
             'joint_states': scenario.state_hz,
             'tcp_pose': scenario.state_hz,
@@ -136,7 +142,8 @@ class Messages:
             last[topic] = index
 
     def _serialize(self, topic: str, stamp_ns: int, t: float) -> bytes:
-        kinds, header = self._types, self._types['std_msgs/msg/Header'](time_message(stamp_ns), 'base')
+        kinds = self._types
+        header = kinds['std_msgs/msg/Header'](time_message(stamp_ns), 'base')
         if topic == 'joint_states':
             message = kinds[TYPES[topic]](
                 header, signals.NAMES, signals.joints(t), signals.velocities(t), np.zeros(0)
@@ -195,13 +202,17 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
     ticks_s = np.array([(header_stamp_ns(row) - T0_NS) / 1e9 for row in rows])
     own = np.array([not row.frame_filled for row in rows])
     truth = np.array([signals.state(t) for t in ticks_s])
-    print(f'  {name}: {verdict}{": " + "; ".join(reasons[:3]) if reasons else ""}')
+    print(f'  {name}: {verdict}{": " + " ".join(reasons[:3]) if reasons else ""}')
+    tcp_errors_m = np.linalg.norm(live[:, 13:16] - truth[:, 13:16], axis=1)
+    joint_errors_rad = np.abs(live[:, :6] - truth[:, :6])
+    skews_s = [float(np.percentile(np.abs(times_s - ticks_s)[own], 95)) for times_s in seen]
     figures = [
-        ('rows', len(rows), ''), ('filled', int((~own).sum()), ''),
-        ('TCP position at the tick, largest error', np.linalg.norm(live[:, 13:16] - truth[:, 13:16], axis=1).max() * 1e3, 'mm'),
-        ('joints at the tick, largest error', np.abs(live[:, :6] - truth[:, :6]).max() * 1e3, 'mrad'),
-        ('reference frame from the tick, p95', float(np.percentile(np.abs(seen[0] - ticks_s)[own], 95)) * 1e3, 'ms'),
-        ('other frame from the tick, p95, in its periods', float(np.percentile(np.abs(seen[1] - ticks_s)[own], 95)) * scenario.camera_hz[1], ''),
+        ('rows', len(rows), ''),
+        ('filled', int((~own).sum()), ''),
+        ('TCP position at the tick, largest error', tcp_errors_m.max() * 1e3, 'mm'),
+        ('joints at the tick, largest error', joint_errors_rad.max() * 1e3, 'mrad'),
+        ('reference frame from the tick, p95', skews_s[0] * 1e3, 'ms'),
+        ('other frame from the tick, p95, in its periods', skews_s[1] * scenario.camera_hz[1], ''),
         ('numbers that differ from the converted rows', int((live != converted).sum()), ''),
         ('verdict (0 pass, 1 warn, 2 fail)', ('pass', 'warn', 'fail').index(verdict), ''),
     ]  # fmt: skip
@@ -215,7 +226,9 @@ from benchmark.record_truth import IMAGE, T0_NS, TYPES, Messages, Scenario, make
 from groot_ros.recording.episode_recorder import EpisodeRecording
 scenario = Scenario(camera_hz=(30.0,), seconds=30.0)
 embodiment = make_embodiment(scenario)
-recording = EpisodeRecording(Path({path!r}), embodiment, {{**TYPES, 'camera0/image': IMAGE}}, {{'task': 'x', 'namespace': '/', 'fps': 30}})
+topics = {{**TYPES, 'camera0/image': IMAGE}}
+info = {{'task': 'x', 'namespace': '/', 'fps': 30}}
+recording = EpisodeRecording(Path({path!r}), embodiment, topics, info)
 began = time.monotonic()
 for topic, arrival_ns, cdr in Messages(scenario):
     ahead = (arrival_ns - T0_NS) / 1e9 - (time.monotonic() - began)
@@ -227,14 +240,17 @@ for topic, arrival_ns, cdr in Messages(scenario):
 
 
 def kill_figures(folder: Path, runs: int) -> list[tuple[str, float, str]]:
-    """kill -9 at random times of recordings that run in real time; what was lost is the time from the last recovered message to the kill."""
-    rng, recovered, lost_s = np.random.default_rng(2), 0, []
+    """kill -9 at random times of recordings in real time: how much before the kill cannot be recovered."""
+    rng = np.random.default_rng(2)
+    recovered = 0
+    lost_s = []
     for run in range(runs):
         path = folder / f'killed_{run:03d}'
         process = subprocess.Popen(
             [sys.executable, '-c', KILLED.format(path=str(path))], stdout=subprocess.PIPE, text=True
         )
-        until_s, last_ns = 1.2 + 2.5 * rng.random(), 0
+        until_s = 1.2 + 2.5 * rng.random()
+        last_ns = 0
         assert process.stdout is not None
         for line in process.stdout:
             last_ns = int(line)
@@ -247,9 +263,11 @@ def kill_figures(folder: Path, runs: int) -> list[tuple[str, float, str]]:
         lost_s.append((last_ns - found.last_ns) / 1e9)
         shutil.rmtree(path)
     return [
-        ('kill -9: runs', runs, ''), ('kill -9: bags recovered', recovered, ''), ('kill -9: lost, median', float(np.median(lost_s)), 's'),
+        ('kill -9: runs', runs, ''),
+        ('kill -9: bags recovered', recovered, ''),
+        ('kill -9: lost, median', float(np.median(lost_s)), 's'),
         ('kill -9: lost, most', max(lost_s), 's'),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator works with for hours: task list, index of episodes, health of streams, preflight, embodiments on others' topics."""
+"""Task list, index of episodes, stream statistics, preflight, and embodiments for topics of other drivers."""
 
 import errno
 import json
@@ -127,9 +127,11 @@ def test_silence_is_no_fault_of_a_stream_without_a_rate():
 
 
 GOOD_TYPES = {
-    'joint_states': 'sensor_msgs/msg/JointState', 'gripper/state': 'groot_ros/msg/GripperState', 'tcp_pose': 'geometry_msgs/msg/PoseStamped',
+    'joint_states': 'sensor_msgs/msg/JointState',
+    'gripper/state': 'groot_ros/msg/GripperState',
+    'tcp_pose': 'geometry_msgs/msg/PoseStamped',
     'zed/image': 'sensor_msgs/msg/Image',
-}  # fmt: skip
+}
 
 
 def view(**changes):

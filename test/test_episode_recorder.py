@@ -95,7 +95,8 @@ def test_modality_is_exactly_the_published_one(dataset):
             'gripper_state': {'start': 12, 'end': 13}, 'tcp_pose': {'start': 13, 'end': 20},
         },
         'action': {
-            'delta_tcp_position': {'start': 0, 'end': 3, 'absolute': False}, 'delta_tcp_orientation': {'start': 3, 'end': 6, 'absolute': False},
+            'delta_tcp_position': {'start': 0, 'end': 3, 'absolute': False},
+            'delta_tcp_orientation': {'start': 3, 'end': 6, 'absolute': False},
             'gripper_command': {'start': 6, 'end': 7, 'absolute': True},
         },
         'video': {'zed_camera': {'original_key': 'observation.images.zed_camera'}},
@@ -136,7 +137,8 @@ from conftest import T0_NS, TOPIC_TYPES
 from groot_ros.embodiment import load_embodiment
 embodiment = load_embodiment('ur5e_robotiq_zed')
 source = SyntheticEpisode(embodiment, seconds=3600)
-recording = EpisodeRecording(Path({bag!r}), embodiment, dict(TOPIC_TYPES), {{'task': 'killed', 'namespace': '/'}})
+info = {{'task': 'killed', 'namespace': '/'}}
+recording = EpisodeRecording(Path({bag!r}), embodiment, dict(TOPIC_TYPES), info)
 for index, (stamp_ns, topic, message) in enumerate(source.messages()):
     while recording.queue_length > 50:
         time.sleep(0.001)

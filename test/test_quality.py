@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts: a good episode passes, each fault is found by its check, and a bag says the same as its recorder."""
+"""Verdicts: good episodes pass, each fault is found by its check, a bag gives its recorder's verdict."""
 
 import json
 
@@ -66,6 +66,10 @@ def changed(topic, begin_s, end_s, change_message):
 def stamped(message, offset_s):
     stamp = message.header.stamp
     message.header.stamp = time_message(stamp_to_ns(stamp) + round(offset_s * 1e9))
+
+
+def stamp_ahead(message, t):
+    stamped(message, 0.05)
 
 
 def dark(message, t):
@@ -166,13 +170,13 @@ FAULTS = {
     'joints jump': (changed('joint_states', 3.0, 9.0, jump_joints), 'joint_speed_rad_s', 'fail'),
     'TCP jumps': (changed('tcp_pose', 3.0, 9.0, jump_tcp), 'tcp_speed_m_s', 'fail'),
     'gripper never moves': (changed('gripper/state', 0.0, 9.0, open_gripper), 'gripper_still', 'warn'),
-    'stamps in the future': (changed('gripper/state', 0.0, 9.0, lambda m, t: stamped(m, 0.05)), 'future_stamp_s', 'fail'),
+    'stamps in the future': (changed('gripper/state', 0.0, 9.0, stamp_ahead), 'future_stamp_s', 'fail'),
     'stamps out of order': (swapped, 'stamp_regressions', 'fail'),
     'messages come 0.3 s late': (late('gripper/state', 0.3), 'delay_s', 'warn'),
     'messages come 0.7 s late': (late('gripper/state', 0.7), 'late_share', 'fail'),
     'rests at first': (resting_at_first, 'idle_head_s', 'warn'),
-    'teleop takes over from the policy': (statuses(('policy', 0, 0, 0), ('teleop', 9, 0, 0)), 'overrides', 'warn'),
-    'commands clipped': (statuses(('teleop', 100, 0, 0), ('teleop', 200, 50, 0)), 'clipped_share', 'fail'),
+    'teleop takes over': (statuses(('policy', 0, 0, 0), ('teleop', 9, 0, 0)), 'overrides', 'warn'),
+    'commands clipped': (statuses(('t', 100, 0, 0), ('t', 200, 50, 0)), 'clipped_share', 'fail'),
     'commands refused': (statuses(('teleop', 100, 0, 0), ('teleop', 200, 0, 7)), 'refused_commands', 'warn'),
 }  # fmt: skip
 
