@@ -16,7 +16,7 @@ from groot_ros.quality.verdict import judge, load_thresholds
 from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
-from groot_ros.recording.preflight import RecorderSnapshot, bytes_per_second, preflight
+from groot_ros.recording.preflight import RecorderSnapshot, bytes_per_second, preflight, recording_problems
 from groot_ros.recording.task_list import Task, load_tasks, next_task
 from groot_ros.sampling.rows import RowSampler
 from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
@@ -173,6 +173,17 @@ def test_preflight_names_each_reason(embodiment, changes, reason):
         problem.startswith(reason)
         for problem in preflight(embodiment, RecordingSettings(), view(**changes), 2e9)
     )
+
+
+def test_a_recording_without_a_row_names_the_topics_that_are_silent(tmp_path, embodiment):
+    recording = EpisodeRecording(tmp_path / 'bag', embodiment, GOOD_TYPES, {})
+    assert recording_problems(recording, 1.0) == []
+    (problem,) = recording_problems(recording, 3.0)
+    assert 'no row yet' in problem
+    assert 'joint_states' in problem
+    recording.trace.overflows = 7
+    assert '7 messages were lost' in recording_problems(recording, 1.0)[0]
+    recording.finish({})
 
 
 def test_larger_formats_need_a_faster_disk(embodiment):

@@ -25,7 +25,7 @@ from groot_ros.recording.episode_recorder import (
     RecordingSettings,
 )
 from groot_ros.recording.operator_feedback import OperatorFeedback
-from groot_ros.recording.preflight import RecorderSnapshot, preflight
+from groot_ros.recording.preflight import RecorderSnapshot, preflight, recording_problems
 from groot_ros.recording.report_process import ReportProcesses
 from groot_ros.recording.task_list import Task, load_tasks, next_task
 from groot_ros.resources import DEFAULT_EMBODIMENT, VERDICT_FILE
@@ -41,8 +41,6 @@ from groot_ros.video.h264 import fastest_codec
 _DISCOVERY_S = 0.5
 _WATCH_S = 0.2
 _STATUS_S = 1.0
-_FIRST_ROW_S = 2.0
-_MAX_WRITER_LAG_S = 0.5
 _NOT_RECORDING = 'No episode is being recorded: start one first.'
 
 PARAMETERS = {
@@ -205,20 +203,8 @@ class Recorder(GrootNode):
             before = self._watch.types[topic]
             problems.append(f'{topic} came as {before} and now as {msgtype}: start the recorder again')
         if self._recording is not None:
-            problems += self._recording_problems(self._recording)
-        return problems
-
-    def _recording_problems(self, recording: EpisodeRecording) -> list[str]:
-        problems = []
-        lag_s = recording.writer_lag_s
-        if lag_s > _MAX_WRITER_LAG_S:
-            problems.append(f'writing is {lag_s:.1f} s late: use fewer cameras or smaller images')
-        if recording.trace.overflows:
-            problems.append(f'writing is too slow: {recording.trace.overflows} messages were lost')
-        is_late = time.monotonic() - self._began_s > _FIRST_ROW_S
-        if is_late and not recording.trace.rows and not recording.paused:
-            missing = ', '.join(recording.missing_topics()) or 'the first camera'
-            problems.append(f'there is no row yet, because nothing arrived from {missing}')
+            elapsed_s = time.monotonic() - self._began_s
+            problems += recording_problems(self._recording, elapsed_s)
         return problems
 
     def _on_preflight(self, request: Preflight.Request, response: Preflight.Response) -> Preflight.Response:

@@ -21,7 +21,7 @@ class StreamTrace:
     lost: int = 0
 
     def add(self, stamp_ns: int, arrival_ns: int) -> None:
-        """Adds one message."""
+        """Adds one message with its stamp and its time of arrival."""
         self.stamps_ns.append(stamp_ns)
         self.arrivals_ns.append(arrival_ns)
 
@@ -110,7 +110,7 @@ class EpisodeTrace:
         self.streams.setdefault(topic, StreamTrace()).add(stamp_ns, arrival_ns)
 
     def add_row(self, row: Any) -> None:
-        """Adds a groot_ros/Row."""
+        """Adds a row, given as a groot_ros/Row message."""
         self._ticks_ns.append(header_stamp_ns(row))
         self._segments.append(row.segment)
         self._filled.append(row.frame_filled)

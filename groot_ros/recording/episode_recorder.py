@@ -212,7 +212,7 @@ class EpisodeRecording:
         }
 
     def _work(self) -> None:
-        """The writer thread."""
+        """Writes what is queued until _STOP comes; runs in a thread of its own."""
         try:
             while True:
                 topic, arrival_ns, content = self._queue.get()

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preflight checks: reasons why an episode should not start now."""
+"""Why an episode should not start now (preflight), and what is wrong while it is recorded."""
 
 from dataclasses import dataclass, field
 
 from groot_ros.bags.topic_types import check_types
 from groot_ros.embodiment import Embodiment
-from groot_ros.recording.episode_recorder import RecordingSettings
+from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.sampling.stream_monitor import StreamStats
 
 _BYTES_PER_PIXEL = {'h264': 0.15, 'jpeg': 0.4, 'raw': 4.0}  # of an image with much detail
 _STATE_BYTES_S = 200e3
 _WRITE_RESERVE = 2.0
+_FIRST_ROW_S = 2.0
+_MAX_WRITER_LAG_S = 0.5
 
 
 @dataclass
@@ -38,6 +40,20 @@ def preflight(
         *_stream_problems(embodiment, snapshot),
         *_disk_problems(embodiment, settings, snapshot, min_free_bytes),
     ]
+
+
+def recording_problems(recording: EpisodeRecording, elapsed_s: float) -> list[str]:
+    """What is wrong with an episode after `elapsed_s` of recording, a clause each; empty if nothing is."""
+    problems = []
+    lag_s = recording.writer_lag_s
+    if lag_s > _MAX_WRITER_LAG_S:
+        problems.append(f'writing is {lag_s:.1f} s late: use fewer cameras or smaller images')
+    if recording.trace.overflows:
+        problems.append(f'writing is too slow: {recording.trace.overflows} messages were lost')
+    if elapsed_s > _FIRST_ROW_S and not recording.trace.rows and not recording.paused:
+        missing = ', '.join(recording.missing_topics()) or 'the first camera'
+        problems.append(f'there is no row yet, because nothing arrived from {missing}')
+    return problems
 
 
 def bytes_per_second(embodiment: Embodiment, settings: RecordingSettings) -> float:
