@@ -34,6 +34,7 @@ GENERATED = [DOCS / 'reference' / f'{name}.md' for name in ('nodes', 'messages',
 WRITTEN = [page for page in PAGES if page not in GENERATED]
 NODES = (camera_driver, converter, policy_server, recorder, robotiq_driver, teleop, ur5e_driver)
 MAX_LINE = 200
+OPTIONS_OF_OTHERS = {'--ipc', '--shm-size', '--ways', '--json'}
 PRIVATE_WORDS = re.compile(
     r'\b(mend\w*|anew|beside|dead-man|picture\w*|stretch\w*|flavours?|lacking|wire|whoever)\b', re.I
 )
@@ -106,6 +107,12 @@ def test_commands_and_their_options_exist(page):
         assert command in subcommands()
         known = {flag for action in subcommands()[command]._actions for flag in action.option_strings}
         assert set(re.findall(r'(?<!\S)--[a-z0-9-]+', arguments)) <= known, f'groot-ros {command}{arguments}'
+
+
+@pytest.mark.parametrize('page', WRITTEN, ids=name_of)
+def test_options_named_in_the_pages_exist(page):
+    named = set(re.findall(r'`(--[a-z0-9-]+)', text_outside_code(page)))
+    assert named - OPTIONS_OF_OTHERS <= known_options()
 
 
 @pytest.mark.parametrize('page', WRITTEN, ids=name_of)
