@@ -63,7 +63,7 @@ def test_a_cancelled_goal_keeps_what_is_done(tmp_path, synthetic, operator, star
     handle.cancel_goal_async()
     result = result_of(operator, handle)
     assert not result.success
-    assert 'goes on from there' in result.message
+    assert 'the same goal continues it' in result.message
     assert not (tmp_path / 'set').exists()
     assert (tmp_path / '.set.partial/parts').is_dir()
     assert result_of(operator, send(**goal)[0]).episodes == 6

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""converter: a node that makes datasets, by an action, or of each episode that a recorder finishes."""
+"""converter: a node with the action ~/convert, which can also watch the folder of a recorder."""
 
 import argparse
 import os
@@ -40,14 +40,15 @@ PARAMETERS = {
     ),
     'workers': ParameterSpec(1, 'episodes to convert at the same time'),
 }
-_LOOK_S, _TELL_S = 2.0, 0.2
-# A conversion beside a recorder may have what the recorder leaves.
+_POLL_S = 2.0
+_FEEDBACK_S = 0.2
+# A recorder on the same machine goes first.
 _NICENESS = 10
 
 
 @dataclass
-class Watching:
-    """A folder of episodes, and the dataset that they go to."""
+class WatchSettings:
+    """A folder of episodes to watch, and the dataset that they are added to."""
 
     folder: Path
     output: Path
@@ -56,8 +57,8 @@ class Watching:
 
 
 @dataclass
-class _Work:
-    """A conversion in a thread of its own."""
+class _ConversionThread:
+    """One conversion, its progress and its result, in a thread of its own."""
 
     sources: list[Path]
     output: Path
@@ -72,13 +73,13 @@ class _Work:
     problem: str = ''
 
     def start(self) -> threading.Thread:
-        """Begins."""
+        """Starts the thread."""
         thread = threading.Thread(target=self._run, name='conversion')
         thread.start()
         return thread
 
     def message(self) -> str:
-        """What came of it."""
+        """The result in words: the problem, or a summary."""
         return self.problem or '\n'.join(self.report.summary_lines() if self.report else [])
 
     def _run(self) -> None:
@@ -91,7 +92,7 @@ class _Work:
         self.total = count
         for part in parts:
             if self.stopped:
-                raise ConversionInterrupted('The conversion was stopped: the same one goes on from there.')
+                raise ConversionInterrupted('The conversion was stopped: the same goal continues it.')
             self.done += 1
             self.rows += part.rows
             yield part
@@ -100,11 +101,11 @@ class _Work:
 class ConverterNode(GrootNode):
     """Converts what goals of `~/convert` name, and each episode that is finished in a watched folder."""
 
-    def __init__(self, watching: Watching | None = None) -> None:
+    def __init__(self, watching: WatchSettings | None = None) -> None:
         super().__init__('converter', PARAMETERS)
         self._watching = watching
         self._seen: set[Path] = set()
-        self._work: _Work | None = None
+        self._work: _ConversionThread | None = None
         self._thread: threading.Thread | None = None
         self._ended: Future | None = None
         self._goal_handle: ServerGoalHandle | None = None
@@ -116,21 +117,21 @@ class ConverterNode(GrootNode):
             goal_callback=self._on_goal,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
-        self.create_timer(_TELL_S, self._follow)
+        self.create_timer(_FEEDBACK_S, self._follow)
         if watching is not None:
-            self.create_timer(_LOOK_S, self._look)
+            self.create_timer(_POLL_S, self._poll_folder)
             self.get_logger().info(
                 f'Every episode that is finished in {watching.folder} goes to {watching.output}.'
             )
 
     def deactivate(self) -> None:
-        """Stops between two episodes; what is done is kept for the next run."""
+        """Stops before the next episode; converted episodes are kept for the next run."""
         if self._work is not None and self._thread is not None:
             self._work.stopped = True
             self._thread.join()
 
     def diagnose(self) -> list[Health]:
-        """What is converted now."""
+        """The progress of the conversion."""
         work = self._work
         text = f'{work.done} of {work.total} converted' if work else 'waits'
         return [Health('conversion', 0, text, {'rows': str(work.rows if work else 0)})]
@@ -149,7 +150,7 @@ class ConverterNode(GrootNode):
         goal, result = handle.request, ConvertEpisodes.Result()
         try:
             if self._work is not None:
-                raise GrootRosError('A conversion runs already.')
+                raise GrootRosError('A conversion is already running: wait for it or cancel it.')
             embodiment = load_embodiment(goal.embodiment or self.parameter('embodiment'))
             embodiment = (
                 embodiment.at_fps(goal.fps) if goal.fps and goal.fps != embodiment.fps else embodiment
@@ -173,25 +174,28 @@ class ConverterNode(GrootNode):
             result.message = str(error)
             return result
         self._ended, self._goal_handle = Future(), handle
-        self._begin(_Work([Path(source) for source in goal.sources], Path(goal.output), embodiment, options))
-        work: _Work = await self._ended
+        self._begin(
+            _ConversionThread(
+                [Path(source) for source in goal.sources], Path(goal.output), embodiment, options
+            )
+        )
+        work: _ConversionThread = await self._ended
         self._ended = self._goal_handle = None
         result.success, result.message = work.report is not None, work.message()
         result.episodes, result.rows = (work.report.episodes, work.report.rows) if work.report else (0, 0)
-        (
-            handle.canceled
-            if handle.is_cancel_requested
-            else handle.succeed
-            if result.success
-            else handle.abort
-        )()
+        if handle.is_cancel_requested:
+            handle.canceled()
+        elif result.success:
+            handle.succeed()
+        else:
+            handle.abort()
         return result
 
-    def _begin(self, work: _Work) -> None:
+    def _begin(self, work: _ConversionThread) -> None:
         self._work, self._thread = work, work.start()
 
     def _follow(self) -> None:
-        """Tells how far the conversion is, and what came of it."""
+        """Publishes the progress of the conversion, and its result once it has ended."""
         work = self._work
         if work is None or self._thread is None:
             return
@@ -213,7 +217,7 @@ class ConverterNode(GrootNode):
         if self._ended is not None:
             self._ended.set_result(work)
 
-    def _look(self) -> None:
+    def _poll_folder(self) -> None:
         watching = self._watching
         if watching is None or self._work is not None or not self.active:
             return
@@ -222,7 +226,7 @@ class ConverterNode(GrootNode):
             self._seen.update(fresh)
             existing = OutputMode.APPEND if watching.output.exists() else OutputMode.REFUSE
             self._begin(
-                _Work(
+                _ConversionThread(
                     fresh,
                     watching.output,
                     watching.embodiment,
@@ -255,20 +259,20 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def watch_settings_from_args(options: argparse.Namespace) -> Watching | None:
-    """What the options say to watch. Raises GrootRosError for options that do not fit together."""
+def watch_settings_from_args(options: argparse.Namespace) -> WatchSettings | None:
+    """What --watch asks for, or None. Raises GrootRosError for options that exclude each other."""
     if options.watch is None:
         return None
     if options.output is None or options.sources:
-        raise GrootRosError('--watch needs --output, and takes no sources.')
+        raise GrootRosError('--watch needs --output and no sources: give the dataset with --output.')
     if not options.watch.is_dir():
         raise GrootRosError(f'{options.watch} does not exist: give the folder that the recorder writes into.')
     embodiment, chosen = conversion_from_args(options)
-    return Watching(options.watch, options.output, embodiment, chosen)
+    return WatchSettings(options.watch, options.output, embodiment, chosen)
 
 
 def main() -> int:
-    """Entry of `ros2 run groot_ros converter`; arguments behind --ros-args are ROS's own."""
+    """Entry of `ros2 run groot_ros converter`; arguments after --ros-args are those of ROS."""
     own = sys.argv[1 : sys.argv.index('--ros-args')] if '--ros-args' in sys.argv else sys.argv[1:]
     options = parser().parse_args(own)
     if options.sources:

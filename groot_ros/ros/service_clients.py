@@ -9,7 +9,7 @@ from groot_ros.srv import StartEpisode, StopEpisode
 
 
 class ServiceClients:
-    """Calls return a Future; what a service refuses is logged as a warning, what it does as information."""
+    """Calls return a Future. A reply is logged: as a warning if the service refused, otherwise as information."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -23,31 +23,31 @@ class ServiceClients:
         self._recover = node.create_client(Trigger, 'ur5e_driver/recover')
 
     def start(self, task: str, operator_name: str) -> Future:
-        """Begins an episode."""
+        """Starts an episode."""
         return self._call(self._start, StartEpisode.Request(task=task, operator_name=operator_name))
 
     def stop(self, succeeded: bool) -> Future:
-        """Ends and saves the episode."""
+        """Stops and saves the episode."""
         return self._call(self._stop, StopEpisode.Request(succeeded=succeeded))
 
     def discard(self) -> Future:
-        """Throws the episode away."""
+        """Deletes the episode that is being recorded."""
         return self._call(self._discard, Trigger.Request())
 
     def redo(self) -> Future:
-        """Throws the episode away and begins it again."""
+        """Deletes the episode that is being recorded and starts it again."""
         return self._call(self._redo, Trigger.Request())
 
     def pause(self, on: bool) -> Future:
-        """Leaves out what comes, or goes on recording."""
+        """Pauses or resumes the recording."""
         return self._call(self._pause, SetBool.Request(data=on))
 
     def enable(self, on: bool) -> Future:
-        """Lets commands move the arm, or no longer."""
+        """Enables or disables commands to the arm."""
         return self._call(self._enable, SetBool.Request(data=on))
 
     def freedrive(self, on: bool) -> Future:
-        """Lets a hand guide the arm, or no longer."""
+        """Starts or ends freedrive, in which a hand guides the arm."""
         return self._call(self._freedrive, SetBool.Request(data=on))
 
     def recover(self) -> Future:
@@ -57,15 +57,15 @@ class ServiceClients:
     def _call(self, client, request) -> Future:
         future = client.call_async(request)
         if not client.service_is_ready():
-            self._node.get_logger().warning(f'{client.srv_name} is not there: is its node running?')
-        future.add_done_callback(self._tell)
+            self._node.get_logger().warning(f'{client.srv_name} is not available: is its node running?')
+        future.add_done_callback(self._log_reply)
         return future
 
-    def _tell(self, future: Future) -> None:
+    def _log_reply(self, future: Future) -> None:
         if not self._node.context.ok():
             return
         answer = future.result()
-        if answer.success:  # rclpy allows one severity at a place in the code
+        if answer.success:  # two calls, since rclpy allows one severity per line of code
             self._node.get_logger().info(answer.message)
         else:
             self._node.get_logger().warning(answer.message)
