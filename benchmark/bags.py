@@ -4,7 +4,9 @@
 import time
 from pathlib import Path
 
-from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, make_embodiment
+from benchmark.record_truth import Messages, Scenario, make_embodiment
+from benchmark.signals import STATE_TYPES
+from groot_ros.bags.message_types import IMAGE_TYPE
 from groot_ros.embodiment import Embodiment
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 
@@ -17,7 +19,7 @@ def recorded(
     """Records an episode of 640x480 cameras at `path`, and returns its embodiment."""
     scenario = Scenario(fps=fps, camera_hz=(fps,) * cameras, seconds=seconds, size=(640, 480))
     embodiment = make_embodiment(scenario)
-    topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
+    topics = {**STATE_TYPES, **{camera.topic: IMAGE_TYPE for camera in embodiment.cameras}}
     info = {'task': 'compare', 'embodiment': embodiment.text(), 'namespace': '/', 'fps': fps}
     recording = EpisodeRecording(
         path, embodiment, topics, info, **({'settings': settings} if settings else {})

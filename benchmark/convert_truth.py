@@ -10,8 +10,9 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from benchmark import signals
-from benchmark.record_truth import IMAGE, TYPES, Messages, Scenario, make_embodiment
-from groot_ros.bags.message_types import typestore
+from benchmark.record_truth import Messages, Scenario, make_embodiment
+from benchmark.signals import STATE_TYPES
+from groot_ros.bags.message_types import IMAGE_TYPE, typestore
 from groot_ros.dataset.convert import convert
 from groot_ros.dataset.meta import column_to_array
 from groot_ros.dataset.options import ConversionOptions
@@ -41,7 +42,7 @@ class Errors:
 def write_bag(path: Path, camera_hz: float, state_hz: float) -> Scenario:
     """A rosbag2 as any recorder would have written it."""
     scenario = Scenario(fps=camera_hz, camera_hz=(camera_hz,), seconds=SECONDS, state_hz=state_hz)
-    kinds = {**TYPES, 'camera0/image': IMAGE}
+    kinds = {**STATE_TYPES, 'camera0/image': IMAGE_TYPE}
     with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connections = {
             topic: writer.add_connection(f'/{topic}', kind, typestore=typestore())
@@ -63,7 +64,7 @@ def errors_of(bag: Path, output: Path, scenario: Scenario, fps: float) -> Errors
     states, actions, stamps = (
         column_to_array(table, name) for name in ('observation.state', 'action', 'timestamp')
     )
-    seen = signals.Pictures(*scenario.size)
+    seen = signals.Images(*scenario.size)
     frames = read_frames(video_file(output, embodiment.cameras[0].feature, 0), range(len(states)))
     frames_s = np.array([seen.time_ns(frame) for frame in frames]) / 1e9
     # Frames of a camera at the rate of the rows, to 1 %, are the ticks. Otherwise ticks are a grid whose

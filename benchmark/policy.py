@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmark import signals
 from benchmark.common import report
-from benchmark.record_truth import TYPES, Messages, Scenario, make_embodiment
+from benchmark.record_truth import Messages, Scenario, make_embodiment
+from benchmark.signals import STATE_TYPES
 from groot_ros.bags.message_types import typestore
 from groot_ros.geometry import deltas_between
 from groot_ros.inference.client import Client
@@ -40,7 +41,7 @@ def overhead() -> Figures:
     scenario = Scenario(fps=20.0, camera_hz=(20.0,), seconds=3.0, size=(640, 480))
     embodiment = make_embodiment(scenario)
     builder, newest_ns = ObservationBuilder(embodiment, max_observation_age_s=5.0), 0
-    kinds = {**TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
+    kinds = {**STATE_TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
     for topic, _, cdr in Messages(scenario):
         newest_ns = max(newest_ns, cdr_stamp_ns(cdr))
         builder.add(topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, kinds[topic]))

@@ -21,6 +21,7 @@ from benchmark import signals
 from groot_ros.ros.fastdds import configure_fastdds_profile
 from groot_ros.ros.qos import IMAGE_QOS, STREAM_QOS
 from groot_ros.ros.time import to_time_msg
+from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 
 class Publisher:
@@ -78,7 +79,7 @@ class Publisher:
         def publish(stamp_ns: int) -> None:
             t = self._seconds(stamp_ns)
             message = JointState(
-                name=signals.NAMES,
+                name=list(JOINT_NAMES),
                 position=signals.joints(t).tolist(),
                 velocity=signals.velocities(t).tolist(),
             )
@@ -104,7 +105,7 @@ class Publisher:
     def _camera(self, number: int, width: int, height: int):
         topic = f'camera{number}/image'
         images = self.node.create_publisher(Image, topic, IMAGE_QOS)
-        pictures = signals.Pictures(width, height)
+        pictures = signals.Images(width, height)
 
         def publish(stamp_ns: int) -> None:
             message = Image(height=height, width=width, encoding='rgb8', step=3 * width)

@@ -18,7 +18,8 @@ import yaml
 
 from benchmark import signals
 from benchmark.common import report
-from groot_ros.bags.message_types import ROW_TOPIC, serialized, time_message, typestore
+from benchmark.signals import STATE_TYPES, T0_NS
+from groot_ros.bags.message_types import IMAGE_TYPE, ROW_TOPIC, serialized
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
 from groot_ros.dataset.sources.bag_recorded import read_samples
@@ -28,13 +29,6 @@ from groot_ros.quality.verdict import judge, load_thresholds
 from groot_ros.recording.episode_recorder import EpisodeRecording
 from groot_ros.video.h264 import H264Decoder
 
-T0_NS = 1_700_000_000_000_000_000
-TYPES = {
-    'joint_states': 'sensor_msgs/msg/JointState',
-    'tcp_pose': 'geometry_msgs/msg/PoseStamped',
-    'gripper/state': 'groot_ros/msg/GripperState',
-}
-IMAGE = 'sensor_msgs/msg/Image'
 ARM_HZ = 125.0
 GRIPPER_HZ = 50.0
 
@@ -104,8 +98,7 @@ class Messages:
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self._types = typestore().types
-        self._pictures = signals.Pictures(*scenario.size)
+        self._images = signals.Images(*scenario.size)
 
     def __iter__(self):
         rng = np.random.default_rng(1)
@@ -142,32 +135,21 @@ class Messages:
             last[topic] = index
 
     def _serialize(self, topic: str, stamp_ns: int, t: float) -> bytes:
-        kinds = self._types
-        header = kinds['std_msgs/msg/Header'](time_message(stamp_ns), 'base')
         if topic == 'joint_states':
-            message = kinds[TYPES[topic]](
-                header, signals.NAMES, signals.joints(t), signals.velocities(t), np.zeros(0)
-            )
+            message = signals.joint_state_message(stamp_ns, signals.joints(t), signals.velocities(t))
         elif topic == 'tcp_pose':
-            x, y, z, *turn = signals.pose(t)
-            pose = kinds['geometry_msgs/msg/Pose'](
-                kinds['geometry_msgs/msg/Point'](x, y, z), kinds['geometry_msgs/msg/Quaternion'](*turn)
-            )
-            message = kinds[TYPES[topic]](header, pose)
+            message = signals.tcp_pose_message(stamp_ns, signals.pose(t))
         elif topic == 'gripper/state':
-            opening = signals.opening(t)
-            message = kinds[TYPES[topic]](header, opening, opening, False, False, float('nan'), 0, '')
+            message = signals.gripper_message(stamp_ns, signals.opening(t))
         else:
-            image = self._pictures.at(round(t * 1e9))
-            width, height = self._scenario.size
-            message = kinds[IMAGE](header, height, width, 'rgb8', 0, 3 * width, image.ravel())
-        return serialized(message, TYPES.get(topic, IMAGE))
+            message = signals.image_message(stamp_ns, self._images.at(round(t * 1e9)))
+        return serialized(message, STATE_TYPES.get(topic, IMAGE_TYPE))
 
 
 def record(scenario: Scenario, path: Path) -> tuple[Embodiment, str, list[str]]:
     """Records a scenario and returns its embodiment, verdict and reasons."""
     embodiment = make_embodiment(scenario)
-    topics = {**TYPES, **{camera.topic: IMAGE for camera in embodiment.cameras}}
+    topics = {**STATE_TYPES, **{camera.topic: IMAGE_TYPE for camera in embodiment.cameras}}
     info = {
         'task': 'truth',
         'embodiment': embodiment.text(),
@@ -196,7 +178,7 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
             messages = bag.messages({camera.video_topic: connections[camera.video_topic]})
             frames = [decoder.decode(0, message.decode().data.tobytes()) for message in messages]
             seen.append(
-                np.array([signals.Pictures(*scenario.size).time_ns(frame.pixels) for frame in frames]) / 1e9
+                np.array([signals.Images(*scenario.size).time_ns(frame.pixels) for frame in frames]) / 1e9
             )
     live = np.array([row.state for row in rows])
     ticks_s = np.array([(header_stamp_ns(row) - T0_NS) / 1e9 for row in rows])
@@ -222,13 +204,11 @@ def truth_figures(name: str, scenario: Scenario, path: Path) -> list[tuple[str, 
 KILLED = """
 import sys, time
 from pathlib import Path
-from benchmark.record_truth import IMAGE, T0_NS, TYPES, Messages, Scenario, make_embodiment
+from benchmark.record_truth import IMAGE_TYPE, T0_NS, STATE_TYPES, Messages, Scenario, make_embodiment
 from groot_ros.recording.episode_recorder import EpisodeRecording
 scenario = Scenario(camera_hz=(30.0,), seconds=30.0)
 embodiment = make_embodiment(scenario)
-topics = {{**TYPES, 'camera0/image': IMAGE}}
-info = {{'task': 'x', 'namespace': '/', 'fps': 30}}
-recording = EpisodeRecording(Path({path!r}), embodiment, topics, info)
+recording = EpisodeRecording(Path({path!r}), embodiment, {{**STATE_TYPES, 'camera0/image': IMAGE_TYPE}}, {{'task': 'x', 'namespace': '/', 'fps': 30}})
 began = time.monotonic()
 for topic, arrival_ns, cdr in Messages(scenario):
     ahead = (arrival_ns - T0_NS) / 1e9 - (time.monotonic() - began)

@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signals that are known functions of time, and frames that carry their exposure time as a barcode."""
+"""Known signals for benchmarks and tests: functions of time, their messages, and frames with a barcode of their time."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from groot_ros.geometry import apply_delta
+from groot_ros.bags.message_types import HEADER_TYPE, IMAGE_TYPE, time_message, typestore
+from groot_ros.geometry import Array, apply_delta
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
+T0_NS = 1_700_000_000_000_000_000
+STATE_TYPES = {
+    'joint_states': 'sensor_msgs/msg/JointState',
+    'tcp_pose': 'geometry_msgs/msg/PoseStamped',
+    'gripper/state': 'groot_ros/msg/GripperState',
+}
 BLOCK = 16
 BITS = 48
 UNIT_NS = 1000  # the barcode counts microseconds
@@ -40,7 +50,46 @@ def state(t: float) -> np.ndarray:
     return np.concatenate([joints(t), velocities(t), [opening(t)], pose(t)])
 
 
-class Pictures:
+def make_message(type_name: str, *fields: Any) -> Any:
+    """A message of rosbags."""
+    return typestore().types[type_name](*fields)
+
+
+def header(stamp_ns: int) -> Any:
+    """A header in the frame `base`."""
+    return make_message(HEADER_TYPE, time_message(stamp_ns), 'base')
+
+
+def joint_state_message(
+    stamp_ns: int, positions: Array, velocities: Array, names: Sequence[str] = JOINT_NAMES
+) -> Any:
+    """A JointState without efforts."""
+    values = [np.ascontiguousarray(positions), np.ascontiguousarray(velocities), np.zeros(0)]
+    return make_message(STATE_TYPES['joint_states'], header(stamp_ns), list(names), *values)
+
+
+def tcp_pose_message(stamp_ns: int, pose: Array) -> Any:
+    """A PoseStamped of a pose (7,)."""
+    position = make_message('geometry_msgs/msg/Point', *pose[:3])
+    rotation = make_message('geometry_msgs/msg/Quaternion', *pose[3:])
+    content = make_message('geometry_msgs/msg/Pose', position, rotation)
+    return make_message(STATE_TYPES['tcp_pose'], header(stamp_ns), content)
+
+
+def gripper_message(stamp_ns: int, opening: float) -> Any:
+    """A GripperState that has reached its target."""
+    fields = (opening, opening, False, False, float('nan'), 0, '')
+    return make_message(STATE_TYPES['gripper/state'], header(stamp_ns), *fields)
+
+
+def image_message(stamp_ns: int, pixels: np.ndarray) -> Any:
+    """An rgb8 Image of pixels (height, width, 3)."""
+    height, width, _ = pixels.shape
+    fields = (height, width, 'rgb8', 0, 3 * width, pixels.ravel())
+    return make_message(IMAGE_TYPE, header(stamp_ns), *fields)
+
+
+class Images:
     """Textured frames that move, with the time written in blocks of 16 x 16 pixels along the upper edge."""
 
     def __init__(self, width: int, height: int) -> None:
@@ -71,6 +120,3 @@ class Pictures:
             ]
             count |= int(middle.mean() > 125) << bit
         return count * UNIT_NS
-
-
-NAMES = list(JOINT_NAMES)

@@ -20,7 +20,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
-from groot_ros.bags.message_types import time_message, typestore
+from benchmark import signals
+from benchmark.signals import T0_NS
+from groot_ros.bags.message_types import IMAGE_TYPE, typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.geometry import apply_delta
 from groot_ros.recording.episode_recorder import EpisodeRecording
@@ -29,7 +31,7 @@ from groot_ros.ros.time import to_time_msg
 from groot_ros.sim.test_interface import CellHooks
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
-# A domain and a loopback network of this run's own, so that runs beside each other do not meet.
+# A domain and a loopback network of this run's own, so that parallel runs do not meet.
 os.environ['ROS_DOMAIN_ID'] = str(20 + os.getpid() % 30)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # A shell that puts the tests into the background ignores Ctrl-C for them, and so would every process that they start.
@@ -38,20 +40,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile('shared', deadline=None)
 settings.load_profile('shared')
 _NETWORK = f'127.{20 + os.getpid() % 200}'
-T0_NS = 1_700_000_000_000_000_000
-TOPIC_TYPES = {
-    'joint_states': 'sensor_msgs/msg/JointState',
-    'gripper/state': 'groot_ros/msg/GripperState',
-    'tcp_pose': 'geometry_msgs/msg/PoseStamped',
-    'zed/image': 'sensor_msgs/msg/Image',
-}
-
+TOPIC_TYPES = {**signals.STATE_TYPES, 'zed/image': IMAGE_TYPE}
 
 _REAL_TIME = {'cell', 'start_cell', 'driver', 'operator', 'start_node'}
 
 
 def pytest_collection_modifyitems(items):
-    """Tests with real processes get the mark `cell`; all others may run beside each other."""
+    """Tests with real processes get the mark `cell`; all others may run in parallel."""
     for item in items:
         if _REAL_TIME & set(item.fixturenames) or item.path.stem in ('test_demo', 'test_up'):
             item.add_marker('cell')
@@ -68,16 +63,13 @@ class KnownMotion:
     def __init__(self, place_m: float = 0.0) -> None:
         self.place_m = place_m
 
-    def joints(self, t: float) -> np.ndarray:
-        return 0.3 * np.sin(t + np.arange(6))
-
-    def velocities(self, t: float) -> np.ndarray:
-        return 0.3 * np.cos(t + np.arange(6))
+    joints = staticmethod(signals.joints)
+    velocities = staticmethod(signals.velocities)
 
     def pose(self, t: float) -> np.ndarray:
         """Tool down, moving and turning about base z at constant rates."""
-        down = np.array([-0.1 + self.place_m, -0.5, 0.2, 0.0, 1.0, 0.0, 0.0])
-        return apply_delta(down, np.array([0.05 * t, 0.02 * t, 0.0, 0.0, 0.0, 0.4 * t]))
+        start = apply_delta(signals.DOWN, np.array([self.place_m, 0.0, 0.0, 0.0, 0.0, 0.0]))
+        return apply_delta(start, np.array([0.05 * t, 0.02 * t, 0.0, 0.0, 0.0, 0.4 * t]))
 
     def opening(self, t: float) -> float:
         return 1.0 if t < 0.55 else 0.0
@@ -94,10 +86,11 @@ class SyntheticEpisode:
         flip_quaternions: bool = False,
         place_m: float = 0.0,
     ) -> None:
-        self.embodiment, self.seconds = embodiment, seconds
-        self.missing_frames, self.flip = set(missing_frames), flip_quaternions
+        self.embodiment = embodiment
+        self.seconds = seconds
+        self.missing_frames = set(missing_frames)
+        self.flip = flip_quaternions
         self.motion = KnownMotion(place_m)
-        self.types = typestore().types
         self._rng = np.random.default_rng(0)
 
     def record(
@@ -109,11 +102,8 @@ class SyntheticEpisode:
         **options,
     ):
         """Records what `entries` gives; options are those of EpisodeRecording, and `entries` replaces the messages."""
-        kinds = {
-            topic: kind
-            for topic, kind in {**TOPIC_TYPES, **options.pop('more_types', {})}.items()
-            if topic != drop_topic
-        }
+        types = {**TOPIC_TYPES, **options.pop('more_types', {})}
+        types.pop(drop_topic, None)
         info = {
             'task': task,
             'operator': 'test',
@@ -121,16 +111,15 @@ class SyntheticEpisode:
             'namespace': '/',
             'fps': self.embodiment.fps,
         }
-        entries = (
-            options.pop('entries', None) or self._arrivals()
-        )  # one by one: an hour of pictures does not fit
-        recording = EpisodeRecording(path, self.embodiment, kinds, info, **options)
+        # One by one: the images of an hour do not fit in memory.
+        entries = options.pop('entries', None) or self._arrivals()
+        recording = EpisodeRecording(path, self.embodiment, types, info, **options)
         for arrival_ns, topic, message in entries:
-            if topic in kinds:
+            if topic in types:
                 while recording.queue_length > 200:  # a recorder never waits; this source may
                     time.sleep(0.001)
                 recording.put(
-                    topic, T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, kinds[topic]))
+                    topic, T0_NS + arrival_ns, bytes(typestore().serialize_cdr(message, types[topic]))
                 )
             elif callable(message):
                 message(recording)
@@ -138,17 +127,17 @@ class SyntheticEpisode:
 
     def write_plain(self, path: Path, entries=None, more_types=None, plugin=StoragePlugin.MCAP) -> None:
         """The messages as a recorder leaves them that only writes down what comes; a type of `more_types` may replace a topic's."""
-        kinds = {**TOPIC_TYPES, **(more_types or {})}
+        types = {**TOPIC_TYPES, **(more_types or {})}
         with Writer(path, version=9, storage_plugin=plugin) as writer:
             connections = {
-                topic: writer.add_connection(f'/{topic}', kind, typestore=typestore())
-                for topic, kind in kinds.items()
+                topic: writer.add_connection(f'/{topic}', msgtype, typestore=typestore())
+                for topic, msgtype in types.items()
             }
             for arrival_ns, topic, message in self.entries() if entries is None else entries:
                 writer.write(
                     connections[topic],
                     T0_NS + arrival_ns,
-                    bytes(typestore().serialize_cdr(message, kinds[topic])),
+                    bytes(typestore().serialize_cdr(message, types[topic])),
                 )
 
     def entries(self) -> list:
@@ -169,43 +158,33 @@ class SyntheticEpisode:
         for offset_ns, kind in sorted(entries):
             yield from getattr(self, f'_{kind}')(offset_ns)
 
-    def _header(self, offset_ns: int):
-        return self.types['std_msgs/msg/Header'](time_message(T0_NS + offset_ns), 'base')
-
     def _arm(self, offset_ns: int):
-        t, header = offset_ns / 1e9, self._header(offset_ns)
-        state = self.types['sensor_msgs/msg/JointState'](
-            header,
-            list(JOINT_NAMES)[::-1],
-            self.motion.joints(t)[::-1].copy(),
-            self.motion.velocities(t)[::-1].copy(),
-            np.zeros(0),
+        t = offset_ns / 1e9
+        stamp_ns = T0_NS + offset_ns
+        # In reverse order: joints must be found by their names.
+        yield (
+            offset_ns,
+            'joint_states',
+            signals.joint_state_message(
+                stamp_ns, self.motion.joints(t)[::-1], self.motion.velocities(t)[::-1], JOINT_NAMES[::-1]
+            ),
         )
-        x, y, z, qx, qy, qz, qw = self.motion.pose(t) * np.array([1, 1, 1, *[self._sign()] * 4])
-        pose = self.types['geometry_msgs/msg/Pose'](
-            self.types['geometry_msgs/msg/Point'](x, y, z),
-            self.types['geometry_msgs/msg/Quaternion'](qx, qy, qz, qw),
-        )
-        yield offset_ns, 'joint_states', state
-        yield offset_ns, 'tcp_pose', self.types['geometry_msgs/msg/PoseStamped'](header, pose)
+        pose = self.motion.pose(t)
+        pose[3:] *= self._sign()
+        yield offset_ns, 'tcp_pose', signals.tcp_pose_message(stamp_ns, pose)
 
     def _sign(self) -> float:
         return float(self._rng.choice([-1.0, 1.0])) if self.flip else 1.0
 
     def _gripper(self, offset_ns: int):
         opening = self.motion.opening(offset_ns / 1e9)
-        state = self.types['groot_ros/msg/GripperState'](
-            self._header(offset_ns), opening, opening, False, False, float('nan'), 0, ''
-        )
-        yield offset_ns, 'gripper/state', state
+        yield offset_ns, 'gripper/state', signals.gripper_message(T0_NS + offset_ns, opening)
 
     def _frame(self, offset_ns: int):
         camera = self.embodiment.cameras[0]
-        image = np.full((camera.height, camera.width, 3), int(offset_ns / 1e6) % 200, np.uint8)
-        message = self.types['sensor_msgs/msg/Image'](
-            self._header(offset_ns), camera.height, camera.width, 'rgb8', 0, 3 * camera.width, image.ravel()
-        )
-        yield offset_ns, 'zed/image', message
+        level = int(offset_ns / 1e6) % 200
+        pixels = np.full((camera.height, camera.width, 3), level, np.uint8)
+        yield offset_ns, 'zed/image', signals.image_message(T0_NS + offset_ns, pixels)
 
 
 @pytest.fixture
