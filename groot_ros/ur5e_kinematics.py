@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Closed-form kinematics of the UR5e from UR's published DH parameters: used by the limits and by the simulated controller.
+"""Closed-form kinematics of the UR5e from UR's DH parameters, for the limits and the simulated controller.
 
-The packaged library ur-analytic-ik was tried: it prints to stdout and drops valid solutions near the usual home pose.
+The library ur-analytic-ik was tried: it prints to stdout and loses valid solutions near the usual home pose.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ DH_A_M = (0.0, -0.425, -0.3922, 0.0, 0.0, 0.0)
 DH_D_M = (0.1625, 0.0, 0.0, 0.1333, 0.0997, 0.0996)
 DH_ALPHA_RAD = (pi / 2, 0.0, 0.0, pi / 2, -pi / 2, 0.0)
 _A2, _A3 = DH_A_M[1:3]
-_D1, _D4, _D5, _D6 = DH_D_M[0], *DH_D_M[3:]
+_D1, _, _, _D4, _D5, _D6 = DH_D_M
 _UP = np.array([0.0, 0.0, 1.0])
 _SINGULAR = 5e-7  # an angle of 0 comes back from its cosine as up to 1.2e-7
 _CLOSE_RAD = 0.05
@@ -45,58 +45,62 @@ class _Chain:
 
 
 def forward(joints: Array, tcp_offset: Array) -> Array:
-    """TCP pose (7,) in `base` of joint angles (6,) in rad, with UR's tool offset x y z rx ry rz (6,)."""
+    """TCP pose (7,) in `base` for joint angles (6,) in rad, with UR's tool offset x y z rx ry rz (6,)."""
     return pose_from_matrix(_chain(joints).flange @ matrix_from_pose(pose_from_rotvec(tcp_offset)))
 
 
 def jacobian(joints: Array, tcp_offset: Array) -> Array:
-    """Geometric Jacobian (6, 6) of the TCP in `base`: TCP velocity in m/s and rad/s per joint velocity in rad/s."""
+    """Geometric Jacobian (6, 6) of the TCP in `base`: m/s and rad/s of the TCP per rad/s of a joint."""
     chain = _chain(joints)
     tcp = chain.flange[:3, :3] @ np.asarray(tcp_offset[:3], float) + chain.flange[:3, 3]
     return np.vstack([np.cross(chain.axes, tcp - chain.origins).T, chain.axes.T])
 
 
 def inverse(pose: Array, near: Array, tcp_offset: Array) -> Array | None:
-    """Joint angles (6,) nearest to `near` that bring the TCP to `pose` (7,), or None where it cannot be reached."""
-    return inverse_flange(
-        matrix_from_pose(pose) @ np.linalg.inv(matrix_from_pose(pose_from_rotvec(tcp_offset))), near
-    )
+    """Joint angles (6,) nearest to `near` for a TCP pose (7,); None if it is out of reach."""
+    tool = matrix_from_pose(pose_from_rotvec(tcp_offset))
+    return inverse_flange(matrix_from_pose(pose) @ np.linalg.inv(tool), near)
 
 
 def inverse_flange(flange: Array, near: Array) -> Array | None:
-    """As `inverse`, for a flange transform (4, 4): the cheap form for loops that run at 500 Hz.
+    """`inverse` for a flange transform (4, 4), fast enough for a 500 Hz loop.
 
-    The wrist centre gives joints 1, 5 and 6, the planar arm of joints 2, 3 and 4 the rest: Hawkins,
+    The wrist centre gives joints 1, 5 and 6; joints 2, 3 and 4 are a planar arm. See Hawkins,
     "Analytic inverse kinematics for the Universal Robots UR-5/UR-10 arms" (2013).
     """
-    rotation, wrist = flange[:3, :3], flange[:3, 3] - _D6 * flange[:3, 2]
+    rotation = flange[:3, :3]
+    wrist = flange[:3, 3] - _D6 * flange[:3, 2]
     radius = hypot(wrist[0], wrist[1])
     if radius < _D4:
         return None
     solutions = []
-    # The branch that `near` lies on comes first, and a solution close to `near` ends the search.
-    flips, elbows = (1, -1) if near[4] >= 0 else (-1, 1), (1, -1) if near[2] >= 0 else (-1, 1)
+    # The branch of `near` is tried first, and a solution close to `near` ends the search.
+    flips = (1, -1) if near[4] >= 0 else (-1, 1)
+    elbows = (1, -1) if near[2] >= 0 else (-1, 1)
     for flip, elbow, shoulder in product(flips, elbows, (1, -1)):
         q1 = atan2(wrist[1], wrist[0]) + shoulder * acos(_D4 / radius) + pi / 2
         wrist_joints = _wrist_joints(flange, q1, flip, near[5])
-        if (
-            wrist_joints is not None
-            and (arm := _arm_joints(rotation, wrist, q1, *wrist_joints, elbow)) is not None
-        ):
-            solutions.append(_nearest_turn(np.array([q1, *arm, *wrist_joints]), near))
-            if np.abs(solutions[-1] - near).max() < _CLOSE_RAD:
-                return solutions[-1]
+        if wrist_joints is None:
+            continue
+        arm_joints = _arm_joints(rotation, wrist, q1, *wrist_joints, elbow)
+        if arm_joints is None:
+            continue
+        solution = _nearest_turn(np.array([q1, *arm_joints, *wrist_joints]), near)
+        if np.abs(solution - near).max() < _CLOSE_RAD:
+            return solution
+        solutions.append(solution)
     return min(solutions, key=lambda solution: float(np.abs(solution - near).max()), default=None)
 
 
 def _wrist_joints(flange: Array, q1: float, flip: int, near_q6: float) -> tuple[float, float] | None:
+    """Joints 5 and 6; None if they cannot reach the flange with this joint 1."""
     s1, c1 = sin(q1), cos(q1)
     cosine = (flange[0, 3] * s1 - flange[1, 3] * c1 - _D4) / _D6
     if abs(cosine) > 1 + 1e-9:
         return None
     q5 = flip * acos(min(max(cosine, -1.0), 1.0))
     s5 = sin(q5)
-    if abs(s5) < _SINGULAR:  # joint 6 turns about the axis of joints 2 to 4: any angle will do
+    if abs(s5) < _SINGULAR:  # the axis of joint 6 is parallel to joints 2 to 4: any angle works
         return q5, near_q6
     across = (flange[1, 1] * c1 - flange[0, 1] * s1) / s5
     along = (flange[0, 0] * s1 - flange[1, 0] * c1) / s5
@@ -106,11 +110,15 @@ def _wrist_joints(flange: Array, q1: float, flip: int, near_q6: float) -> tuple[
 def _arm_joints(
     rotation: Array, wrist: Array, q1: float, q5: float, q6: float, elbow: int
 ) -> tuple[float, float, float] | None:
-    s1, c1, s5, c5, s6, c6 = sin(q1), cos(q1), sin(q5), cos(q5), sin(q6), cos(q6)
+    """Joints 2, 3 and 4; None if the planar arm is too short."""
+    s1, c1 = sin(q1), cos(q1)
+    s5, c5 = sin(q5), cos(q5)
+    s6, c6 = sin(q6), cos(q6)
     forearm = rotation @ (c5 * c6, -c5 * s6, -s5)
     bend = atan2(forearm[2], c1 * forearm[0] + s1 * forearm[1])
     centre = wrist - _D5 * (rotation @ (-s6, -c6, 0.0))
-    x, y = c1 * centre[0] + s1 * centre[1], centre[2] - _D1
+    x = c1 * centre[0] + s1 * centre[1]
+    y = centre[2] - _D1
     cosine = (x * x + y * y - _A2 * _A2 - _A3 * _A3) / (2 * _A2 * _A3)
     if abs(cosine) > 1 + 1e-9:
         return None
@@ -121,13 +129,16 @@ def _arm_joints(
 
 def _chain(joints: Array) -> _Chain:
     q1, q2, q3, q4, q5, q6 = map(float, joints)
-    s5, c5, s6, c6 = sin(q5), cos(q5), sin(q6), cos(q6)
-    outward, side = np.array([cos(q1), sin(q1), 0.0]), np.array([sin(q1), -cos(q1), 0.0])
+    s5, c5 = sin(q5), cos(q5)
+    s6, c6 = sin(q6), cos(q6)
+    outward = np.array([cos(q1), sin(q1), 0.0])
+    side = np.array([sin(q1), -cos(q1), 0.0])
     shoulder = _D1 * _UP
     elbow = shoulder + _A2 * (cos(q2) * outward + sin(q2) * _UP)
     wrist1 = elbow + _A3 * (cos(q2 + q3) * outward + sin(q2 + q3) * _UP)
     bend = q2 + q3 + q4
-    forward4, down4 = cos(bend) * outward + sin(bend) * _UP, sin(bend) * outward - cos(bend) * _UP
+    forward4 = cos(bend) * outward + sin(bend) * _UP
+    down4 = sin(bend) * outward - cos(bend) * _UP
     wrist2 = wrist1 + _D4 * side
     wrist3 = wrist2 + _D5 * down4
     flange = np.eye(4)
@@ -139,5 +150,6 @@ def _chain(joints: Array) -> _Chain:
 
 
 def _nearest_turn(solution: Array, near: Array) -> Array:
+    """The same joint angles, turned by whole revolutions to be nearest to `near`, within the joint limits."""
     turned = solution + 2 * pi * np.round((near - solution) / (2 * pi))
     return np.where(np.abs(turned) <= JOINT_LIMIT_RAD, turned, solution)
