@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers of the nodes. Besides nodes/ and sim/nodes/, the only folder that imports rclpy, messages and launch."""
+"""Helpers of the nodes. Only this folder, nodes/ and sim/nodes/ import rclpy, messages and launch."""

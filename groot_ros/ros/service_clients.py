@@ -9,7 +9,7 @@ from groot_ros.srv import StartEpisode, StopEpisode
 
 
 class ServiceClients:
-    """Calls return a Future. A reply is logged: as a warning if the service refused, otherwise as information."""
+    """Calls return a Future. A reply is logged: as a warning if the service refused."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

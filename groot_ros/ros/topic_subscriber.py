@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recorder's subscriptions: they follow what is published, take bytes as they come, and know how each stream flows."""
+"""Raw subscriptions that follow the publishers of the topics of an embodiment, with rate and age per topic."""
 
 import importlib
 import time
@@ -44,7 +44,7 @@ class StreamWatch:
         self._meters = {topic: StreamMeter(topic, embodiment.expected_hz(topic)) for topic in self.wanted}
 
     def follow_publishers(self) -> None:
-        """Subscribes to wanted topics that have a publisher by now, and anew where it offers another quality of service."""
+        """Subscribes to wanted topics that have a publisher, and again if its quality of service changes."""
         for topic in self.wanted:
             if publishers := self._node.get_publishers_info_by_topic(topic):
                 msgtype, offered = publishers[0].topic_type, publishers[0].qos_profile
