@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Raw subscriptions that follow the publishers of the topics of an embodiment, with rate and age per topic."""
+"""Raw subscriptions that follow the publishers of the topics of an embodiment, with rate and age of each."""
 
 import importlib
 import time
