@@ -119,7 +119,7 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise GrootRosError(f'{path} cannot be read ({error}).') from error
     if not isinstance(content, dict):
-        raise GrootRosError(f'{path} holds no map.')
+        raise GrootRosError(f'{path} is not a JSON object.')
     return content
 
 

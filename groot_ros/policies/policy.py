@@ -12,12 +12,12 @@ from groot_ros.geometry import Array
 
 @dataclass
 class Observation:
-    """What a policy sees: the state (D,) of a tick, RGB images (height, width, 3) by camera name, and the task.
+    """What a policy sees at a tick: the state (D,), RGB images (height, width, 3) by camera name, and the task.
 
-    `earlier` are the observations of the steps before it (-1 is a row earlier), for a policy that wants some. For real-time chunking,
-    `follows_ns` is the tick of the observation whose chunk is being carried out, `elapsed_steps` how many of that chunk's steps lie before
-    this tick, and `frozen_steps` how many from this tick on will have been carried out when the answer comes. A model over a network gives
-    up after `reply_timeout_s`.
+    `earlier` has the observations of earlier rows by index (-1 is one row earlier), if the policy uses some.
+    For real-time chunking (RTC), `follows_ns` identifies the chunk being executed by the tick of its observation;
+    `elapsed_steps` of it are past at this tick; the next `frozen_steps` will be executed before the new chunk
+    arrives and must not change. A model behind a network is given up after `reply_timeout_s`.
     """
 
     tick_ns: int
@@ -37,11 +37,11 @@ class Observation:
 
 @dataclass
 class PolicySpec:
-    """What to know of a policy.
+    """The properties of a policy.
 
-    `horizon` is the number of steps of a chunk, `observation_indices` those that it sees, counted back from the present one, 0. One that does not
-    observe is asked without state and images; one that `ends` comes to an end, as a replay; one that `continues` can be told which chunk
-    is being carried out (real-time chunking).
+    `horizon` is the number of steps of a chunk. `observation_indices` are the rows that the policy sees, relative
+    to the present one (0). A policy that does not observe gets neither state nor images; one that `ends`, such as
+    a replay, has a last step; one that `continues` can be told which chunk is being executed (RTC).
     """
 
     name: str
