@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Only groot_ros/nodes may know ROS, so that everything else runs and is tested without it."""
+"""What each folder may import: the house of docs/explanation/architecture.md, kept by reading the imports."""
 
 import ast
 import sys
@@ -10,21 +10,40 @@ import pytest
 import groot_ros
 
 PACKAGE = Path(groot_ros.__file__).resolve().parent
+ROOT = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'}
+# Each folder imports only folders above it in this table, so that the graph has no circle.
+# A camera, a teleop device or a demo of the simulator is loaded by name from a table: nothing imports sim/ but its node.
+ALLOWED = {
+    'control': set(),
+    'reports': set(),
+    'inference': set(),
+    'video': set(),
+    'sampling': {'video'},
+    'bags': {'sampling', 'video'},
+    'hardware': {'control'},
+    'teleop': {'control'},
+    'quality': {'bags', 'reports', 'sampling', 'video'},
+    'recording': {'bags', 'quality', 'sampling', 'video'},
+    'dataset': {'bags', 'quality', 'reports', 'sampling', 'video'},
+    'policies': {'bags', 'control', 'dataset', 'inference', 'reports', 'sampling', 'video'},
+    'bringup': {'inference'},
+    'cli': {'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality'},
+    'ros': {'bags', 'bringup', 'policies', 'sampling', 'video'},
+    'sim': {'bags', 'bringup', 'control', 'dataset', 'hardware', 'reports', 'ros', 'teleop', 'video'},
+    'nodes': {
+        'bags', 'cli', 'control', 'dataset', 'hardware', 'policies', 'quality', 'recording', 'ros', 'sampling', 'teleop', 'video'
+    },
+}  # fmt: skip
 ROS = {
-    'rclpy',
-    'std_msgs',
-    'sensor_msgs',
-    'geometry_msgs',
-    'std_srvs',
-    'diagnostic_msgs',
-    'builtin_interfaces',
-    'rcl_interfaces',
-    'launch',
-    'launch_ros',
-}
+    'rclpy', 'std_msgs', 'sensor_msgs', 'geometry_msgs', 'std_srvs', 'diagnostic_msgs', 'builtin_interfaces',
+    'rcl_interfaces', 'lifecycle_msgs', 'launch', 'launch_ros',
+}  # fmt: skip
+INTERFACES = ('groot_ros.msg', 'groot_ros.srv', 'groot_ros.action')
+MODULES = sorted(PACKAGE.rglob('*.py'))
 
 
 def imported(path: Path) -> set[str]:
+    """Modules that a file imports, those within functions too."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -34,32 +53,56 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(
-    'path', sorted(PACKAGE.rglob('*.py')), ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_ros_stays_in_nodes(path):
+def folder_of(path: Path) -> str:
+    """The folder in groot_ros/ that a module is in, '' for the root modules."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ''
+
+
+def folders_imported(path: Path) -> set[str]:
+    """The other folders of groot_ros/ that a module imports from."""
+    found = set()
+    for name in imported(path):
+        if not name.startswith('groot_ros.') or name.startswith(INTERFACES):
+            continue
+        first = name.split('.')[1]
+        found.add('' if first in ROOT else first)
+    return found - {folder_of(path), ''}
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_ros_stays_in_nodes_and_their_helpers(path):
     inside = path.relative_to(PACKAGE).parts[:-1] in (('nodes',), ('ros',), ('sim', 'nodes'))
-    names = imported(path)
-    ros = {
-        name
-        for name in names
-        if name.split('.')[0] in ROS or name.startswith(('groot_ros.msg', 'groot_ros.srv'))
-    }
+    ros = {name for name in imported(path) if name.split('.')[0] in ROS or name.startswith(INTERFACES)}
     assert inside or not ros, f'{path} imports {ros}'
 
 
-def test_pure_folders_know_no_device_and_no_simulator():
-    for folder, forbidden in {
-        'control': ('hardware', 'sim', 'nodes'),
-        'dataset': ('hardware', 'sim', 'nodes'),
-        'bags': ('quality', 'dataset', 'hardware', 'sim', 'nodes'),
-        'quality': ('dataset', 'hardware', 'sim', 'nodes'),
-    }.items():
-        for path in (PACKAGE / folder).glob('*.py'):
-            for name in imported(path):
-                assert not name.startswith(tuple(f'groot_ros.{other}' for other in forbidden)), (
-                    f'{path} imports {name}'
-                )
+@pytest.mark.parametrize('path', MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_folder_imports_only_what_the_table_allows(path):
+    if path == PACKAGE / 'nodes/sim_cell.py':
+        assert folders_imported(path) <= ALLOWED['nodes'] | {'sim'}
+        return
+    allowed = ALLOWED[folder_of(path)] if folder_of(path) else set()
+    assert folders_imported(path) <= allowed, f'{path} imports {folders_imported(path) - allowed}'
+
+
+def test_every_folder_is_in_the_table_and_the_table_has_no_circle():
+    assert {folder_of(path) for path in MODULES} - {''} == set(ALLOWED)
+    placed: set[str] = set()
+    for folder, below in ALLOWED.items():
+        assert below <= placed, f'{folder} stands above {below - placed}'
+        placed.add(folder)
+
+
+def test_root_modules_have_no_circle():
+    imports = {
+        name: {other for other in ROOT if f'groot_ros.{other}' in imported(PACKAGE / f'{name}.py')}
+        for name in ROOT
+    }
+    placed: set[str] = set()
+    while ready := {name for name, needed in imports.items() if name not in placed and needed <= placed}:
+        placed |= ready
+    assert placed == ROOT
 
 
 OURS_ANYWHERE = {'groot_ros.errors', 'groot_ros.inference.server', 'groot_ros.inference.protocol'}
