@@ -128,7 +128,8 @@ def keys_of(*models):
 def documented_names():
     """Every name with a unit, and every service of a node, that a page writes as code."""
     text = '\n'.join(text_outside_code(page) for page in WRITTEN if page.parent.name != 'reference')
-    return set(re.findall(r'`([a-z_0-9]+(?:_s|_m|_hz|_kg|_gb|_rad|_m_s))`', text))
+    named = set(re.findall(r'parameters? `([a-z_0-9]+)`', text))
+    return named | set(re.findall(r'`([a-z_0-9]+(?:_s|_m|_hz|_kg|_gb|_rad|_m_s))`', text))
 
 
 def test_parameters_named_in_the_pages_exist():
