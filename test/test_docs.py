@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The docs say what the code does: links, names, quoted messages and generated pages."""
 
+import ast
 import os
 import re
 import subprocess
@@ -194,6 +195,31 @@ def test_modules_named_in_the_explanation_exist():
     page = (DOCS / 'explanation' / 'architecture.md').read_text()
     for path in re.findall(r'`([a-z_0-9]+(?:/[a-z_0-9]+)+\.py)`', page):
         assert any((ROOT / folder / path).is_file() for folder in ('groot_ros', '.')), path
+
+
+def imported_folders(folder):
+    """The other folders of the package that a folder imports."""
+    package = ROOT / 'groot_ros'
+    modules = (
+        node for path in (package / folder).rglob('*.py') for node in ast.walk(ast.parse(path.read_text()))
+    )
+    names = {node.module for node in modules if isinstance(node, ast.ImportFrom) and node.module}
+    found = {name.split('.')[1] for name in names if name.startswith('groot_ros.')}
+    return {name for name in found - {folder} if (package / name).is_dir()}
+
+
+def test_folders_import_what_the_architecture_page_allows():
+    page = (DOCS / 'explanation' / 'architecture.md').read_text()
+    rows = re.findall(r'^\| (`.*?) \| .*? \| ?(.*?) ?\|$', page, re.M)
+    allowed = {
+        folder: set(re.findall(r'`(\w+)`', names))
+        for cell, names in rows
+        if names != 'all'
+        for folder in re.findall(r'`(\w+)/`', cell)
+    }
+    assert len(allowed) > 10
+    for folder, names in allowed.items():
+        assert imported_folders(folder) <= names, folder
 
 
 def test_the_token_variable_is_named_as_in_the_code():
