@@ -29,9 +29,12 @@ def share_directory() -> Path:
 
 
 def prefixes() -> list[Path]:
-    """Where ROS packages are installed: this Python's prefix, then those of the sourced workspaces."""
+    """Where ROS packages are installed: the sourced workspaces, then the prefix of this Python.
+
+    In this order, because a .venv may hold the files of an older checkout.
+    """
     workspaces = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
-    return [Path(prefix) for prefix in (sys.prefix, *workspaces) if prefix]
+    return [Path(prefix) for prefix in (*workspaces, sys.prefix) if prefix]
 
 
 def interface_files() -> dict[str, str]:
