@@ -307,12 +307,12 @@ def test_the_node_publishes_both_eyes_of_a_file(video, operator, start_node):
 
 
 def test_each_source_of_the_table_can_be_loaded_and_an_unknown_one_is_named():
-    for place in CAMERA_SOURCES.values():
-        module, name = place.split(':')
+    for source in CAMERA_SOURCES.values():
+        module, name = source.place.split(':')
         assert hasattr(importlib.import_module(module), name)
     with pytest.raises(
-        GrootRosError, match="no camera source 'webcam': set source to 'sdk', 'uvc', 'file' or 'sim'"
+        GrootRosError, match="camera source 'webcam' is not known: use one of sdk, uvc, file, sim"
     ):
         open_camera(CameraSettings(source='webcam'))
-    with pytest.raises(GrootRosError, match="no eye 'middle'"):
+    with pytest.raises(GrootRosError, match="eye 'middle' is not known"):
         open_camera(CameraSettings(eye='middle'))

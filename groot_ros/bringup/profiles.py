@@ -8,6 +8,7 @@ from typing import Any
 from groot_ros.embodiment_file import camera_topics
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware import DEFAULT_ROBOT_IP
+from groot_ros.hardware.cameras.sources import CAMERA_SOURCES
 from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
 from groot_ros.settings import setting
@@ -53,7 +54,9 @@ class Options:
         '', "map of that device: a name in config/teleop, or a path; empty for the device's own (collect)"
     )
     task: str = setting('', 'what the demonstrations show, or what the policy is to do, in words')
-    camera: str = setting('', 'camera source: sdk, uvc, file or sim; empty for sdk, or for sim with sim')
+    camera: str = setting(
+        '', f'camera source: {", ".join(CAMERA_SOURCES)}; empty for sdk, or for sim with sim'
+    )
     episodes: int = setting(3, 'episodes that the scripted operator records (collect, with sim)')
     seed: int = setting(0, 'seed of the scripted operator (collect, with sim)')
     params_file: str = setting(

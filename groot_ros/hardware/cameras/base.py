@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from groot_ros.errors import GrootRosError
+from groot_ros.hardware.cameras.sources import describe_sources
 from groot_ros.settings import setting
 
 EYES = {'left': ('left',), 'right': ('right',), 'both': ('left', 'right')}
@@ -48,10 +49,7 @@ class Frame:
 class CameraSettings:
     """What to open: the parameters of camera_driver. Each source uses the fields that concern it."""
 
-    source: str = setting(
-        'sdk',
-        "'sdk': a ZED with Stereolabs' SDK; 'uvc': a ZED without it; 'sim': sim_cell; 'file': a video",
-    )
+    source: str = setting('sdk', describe_sources())
     serial_number: int = setting(0, 'serial number of the ZED, 0 for the only one, for source sdk')
     device: str = setting('/dev/video0', 'V4L2 device, for source uvc')
     calibration_file: str = setting(
