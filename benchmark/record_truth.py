@@ -208,7 +208,8 @@ from benchmark.record_truth import IMAGE_TYPE, T0_NS, STATE_TYPES, Messages, Sce
 from groot_ros.recording.episode_recorder import EpisodeRecording
 scenario = Scenario(camera_hz=(30.0,), seconds=30.0)
 embodiment = make_embodiment(scenario)
-recording = EpisodeRecording(Path({path!r}), embodiment, {{**STATE_TYPES, 'camera0/image': IMAGE_TYPE}}, {{'task': 'x', 'namespace': '/', 'fps': 30}})
+types = {{**STATE_TYPES, 'camera0/image': IMAGE_TYPE}}
+recording = EpisodeRecording(Path({path!r}), embodiment, types, {{'task': 'x', 'namespace': '/', 'fps': 30}})
 began = time.monotonic()
 for topic, arrival_ns, cdr in Messages(scenario):
     ahead = (arrival_ns - T0_NS) / 1e9 - (time.monotonic() - began)

@@ -34,7 +34,7 @@ from groot_ros.ur5e_kinematics import JOINT_NAMES
 # A domain and a loopback network of this run's own, so that parallel runs do not meet.
 os.environ['ROS_DOMAIN_ID'] = str(20 + os.getpid() % 30)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-# A shell that puts the tests into the background ignores Ctrl-C for them, and so would every process that they start.
+# A shell that starts the tests in the background ignores Ctrl-C for them and for every process they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A shared machine may stall for longer than any single example takes.
 settings.register_profile('shared', deadline=None)
@@ -101,7 +101,7 @@ class SyntheticEpisode:
         drop_topic: str = '',
         **options,
     ):
-        """Records what `entries` gives; options are those of EpisodeRecording, and `entries` replaces the messages."""
+        """Records what `entries` gives, by default all messages; options are those of EpisodeRecording."""
         types = {**TOPIC_TYPES, **options.pop('more_types', {})}
         types.pop(drop_topic, None)
         info = {
@@ -126,7 +126,7 @@ class SyntheticEpisode:
         return recording.finish({'outcome': outcome})
 
     def write_plain(self, path: Path, entries=None, more_types=None, plugin=StoragePlugin.MCAP) -> None:
-        """The messages as a recorder leaves them that only writes down what comes; a type of `more_types` may replace a topic's."""
+        """A bag of the messages without rows; `more_types` may replace a topic's type."""
         types = {**TOPIC_TYPES, **(more_types or {})}
         with Writer(path, version=9, storage_plugin=plugin) as writer:
             connections = {
@@ -141,7 +141,7 @@ class SyntheticEpisode:
                 )
 
     def entries(self) -> list:
-        """[arrival, topic, message] in the order of arrival, 1 ms after the stamps; arrivals count from T0_NS."""
+        """[arrival, topic, message] in order of arrival, 1 ms after the stamps; arrivals count from T0_NS."""
         return list(self._arrivals())
 
     def _arrivals(self):
@@ -309,7 +309,8 @@ class Operator:
         self._deltas = self.node.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
         self.sequence = 0
         for kind, topic, qos in (
-            (JointState, 'joint_states', STREAM_QOS), (PoseStamped, 'tcp_pose', STREAM_QOS), (PoseStamped, 'tcp_target', STREAM_QOS),
+            (JointState, 'joint_states', STREAM_QOS), (PoseStamped, 'tcp_pose', STREAM_QOS),
+            (PoseStamped, 'tcp_target', STREAM_QOS),
             (RobotStatus, 'robot_status', STATUS_QOS), (GripperState, 'gripper/state', STREAM_QOS),
         ):  # fmt: skip
             self.node.create_subscription(
@@ -394,7 +395,7 @@ def start_node():
 @pytest.fixture
 def driver(cell, operator, start_node):
     """The arm's driver on a simulated cell, connected."""
-    # A shared machine may stall for longer than a real cell's limits: these are the largest that the driver takes.
+    # A shared machine may stall for longer than a real cell: these are the maximum limits of the driver.
     start_node('ur5e_driver', robot_ip=cell.host, command_timeout_s=2.0, max_command_age_s=2.0)
     assert operator.until(lambda: operator.status.connected and 'tcp_pose' in operator.newest)
     return cell

@@ -12,7 +12,7 @@ import groot_ros
 PACKAGE = Path(groot_ros.__file__).resolve().parent
 ROOT = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'}
 # Each folder imports only folders above it in this table, so that the graph has no circle.
-# A camera, a teleop device or a demo of the simulator is loaded by name from a table: nothing imports sim/ but its node.
+# A camera or a teleop device of the simulator is loaded by name from a table: nothing else imports sim/.
 ALLOWED = {
     'control': set(),
     'reports': set(),
@@ -31,7 +31,9 @@ ALLOWED = {
     'ros': {'bags', 'bringup', 'policies', 'sampling', 'video', 'teleop'},
     'sim': {'bags', 'bringup', 'control', 'dataset', 'hardware', 'reports', 'ros', 'teleop', 'video'},
     'nodes': {
-        'bags', 'cli', 'control', 'dataset', 'hardware', 'policies', 'quality', 'recording', 'ros', 'sampling', 'teleop', 'video', 'inference'},
+        'bags', 'cli', 'control', 'dataset', 'hardware', 'inference', 'policies', 'quality', 'recording',
+        'ros', 'sampling', 'teleop', 'video',
+    },
 }  # fmt: skip
 # The node of the simulated cell and the command of the demo: all else knows sim/ by names in tables only.
 STARTS_THE_SIMULATOR = {'nodes/sim_cell.py', 'cli/demo.py'}
@@ -109,7 +111,7 @@ OURS_ANYWHERE = {'groot_ros.errors', 'groot_ros.inference.server', 'groot_ros.in
 
 
 def test_what_runs_in_a_models_python_needs_little():
-    """A model's Python has numpy, msgpack and pyzmq of ours, and the model; each of our modules that is imported there may need no more."""
+    """What a model's Python imports of ours needs numpy, msgpack, pyzmq and the model only."""
     allowed = {'numpy', 'msgpack', 'zmq', 'torch', 'lerobot', 'gr00t'} | sys.stdlib_module_names
     for path in [
         *(PACKAGE / 'inference/backends').glob('*.py'),
@@ -122,9 +124,10 @@ def test_what_runs_in_a_models_python_needs_little():
 
 
 def test_calls_of_ur_rtde_that_lie_or_crash_are_not_made():
-    """Traps of ur_rtde 1.6.5: answers of the command before, wrong registers, a reconnect that aborts, an endless script."""
+    """Traps of ur_rtde 1.6.5: late answers, wrong registers, a reconnect that aborts, an endless script."""
     traps = {
-        'getStepTime', 'getJointTorques', 'getActualJointPositionsHistory', 'toolContact', 'setExternalForceTorque', 'stopJ', 'reconnect',
+        'getStepTime', 'getJointTorques', 'getActualJointPositionsHistory', 'toolContact',
+        'setExternalForceTorque', 'stopJ', 'reconnect',
         'sendCustomScript', 'sendCustomScriptFunction', 'moveUntilContact',
     }  # fmt: skip
     for path in (*(PACKAGE / 'hardware').rglob('*.py'), *(PACKAGE / 'nodes').glob('*.py')):

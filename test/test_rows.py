@@ -55,7 +55,8 @@ def test_one_sample_makes_no_row(embodiment):
 
 def test_the_shipped_embodiment_has_the_published_layout(embodiment):
     assert {name: (part.start, part.stop) for name, part in embodiment.state_slices.items()} == {
-        'joint_positions': (0, 6), 'joint_velocities': (6, 12), 'gripper_state': (12, 13), 'tcp_pose': (13, 20),
+        'joint_positions': (0, 6), 'joint_velocities': (6, 12),
+        'gripper_state': (12, 13), 'tcp_pose': (13, 20),
     }  # fmt: skip
     assert (embodiment.state_size, embodiment.action_size) == (20, 7)
     assert parse_embodiment(embodiment.text(), 'again') == embodiment
