@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Known signals for benchmarks and tests: functions of time, messages, frames with a barcode of their time."""
+"""Known signals of benchmarks and tests: functions of time, messages, frames with a barcode of their time."""
 
 from collections.abc import Sequence
 from typing import Any
