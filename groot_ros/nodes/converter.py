@@ -137,52 +137,33 @@ class ConverterNode(GrootNode):
         return [Health('conversion', 0, text, {'rows': str(work.rows if work else 0)})]
 
     def _on_goal(self, goal: ConvertEpisodes.Goal) -> GoalResponse:
-        busy = not self.active or self._work is not None
-        if busy:
-            self.warn(
-                'A goal was refused: a conversion runs already.'
-                if self.active
-                else 'A goal was refused: the node is not active.'
-            )
-        return GoalResponse.REJECT if busy else GoalResponse.ACCEPT
+        if not self.active:
+            self.warn('A goal was refused: the node is not active.')
+            return GoalResponse.REJECT
+        if self._work is not None:
+            self.warn('A goal was refused: a conversion is already running.')
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
 
     async def _on_convert(self, handle: ServerGoalHandle) -> ConvertEpisodes.Result:
-        goal, result = handle.request, ConvertEpisodes.Result()
+        result = ConvertEpisodes.Result()
         try:
-            if self._work is not None:
-                raise GrootRosError('A conversion is already running: wait for it or cancel it.')
-            embodiment = load_embodiment(goal.embodiment or self.parameter('embodiment'))
-            embodiment = (
-                embodiment.at_fps(goal.fps) if goal.fps and goal.fps != embodiment.fps else embodiment
-            )
-            existing = (
-                OutputMode.APPEND
-                if goal.append
-                else OutputMode.OVERWRITE
-                if goal.overwrite
-                else OutputMode.REFUSE
-            )
-            options = ConversionOptions(
-                skip_bad=goal.skip_bad,
-                keep_failed=goal.keep_failed,
-                task=goal.task,
-                workers=self.parameter('workers'),
-                existing=existing,
-            )
+            work = self._conversion_of_goal(handle.request)
         except GrootRosError as error:
             handle.abort()
             result.message = str(error)
             return result
-        self._ended, self._goal_handle = Future(), handle
-        self._begin(
-            _ConversionThread(
-                [Path(source) for source in goal.sources], Path(goal.output), embodiment, options
-            )
-        )
-        work: _ConversionThread = await self._ended
-        self._ended = self._goal_handle = None
-        result.success, result.message = work.report is not None, work.message()
-        result.episodes, result.rows = (work.report.episodes, work.report.rows) if work.report else (0, 0)
+        self._ended = Future()
+        self._goal_handle = handle
+        self._begin(work)
+        await self._ended
+        self._ended = None
+        self._goal_handle = None
+        result.success = work.report is not None
+        result.message = work.message()
+        if work.report is not None:
+            result.episodes = work.report.episodes
+            result.rows = work.report.rows
         if handle.is_cancel_requested:
             handle.canceled()
         elif result.success:
@@ -191,8 +172,26 @@ class ConverterNode(GrootNode):
             handle.abort()
         return result
 
+    def _conversion_of_goal(self, goal: ConvertEpisodes.Goal) -> _ConversionThread:
+        """The conversion that a goal asks for. Raises GrootRosError if it cannot be started."""
+        if self._work is not None:
+            raise GrootRosError('A conversion is already running: wait for it or cancel it.')
+        embodiment = load_embodiment(goal.embodiment or self.parameter('embodiment'))
+        if goal.fps and goal.fps != embodiment.fps:
+            embodiment = embodiment.at_fps(goal.fps)
+        options = ConversionOptions(
+            skip_bad=goal.skip_bad,
+            keep_failed=goal.keep_failed,
+            task=goal.task,
+            workers=self.parameter('workers'),
+            existing=_output_mode(goal),
+        )
+        sources = [Path(source) for source in goal.sources]
+        return _ConversionThread(sources, Path(goal.output), embodiment, options)
+
     def _begin(self, work: _ConversionThread) -> None:
-        self._work, self._thread = work, work.start()
+        self._work = work
+        self._thread = work.start()
 
     def _follow(self) -> None:
         """Publishes the progress of the conversion, and its result once it has ended."""
@@ -233,6 +232,12 @@ class ConverterNode(GrootNode):
                     replace(watching.options, existing=existing, skip_bad=True),
                 )
             )
+
+
+def _output_mode(goal: ConvertEpisodes.Goal) -> OutputMode:
+    if goal.append:
+        return OutputMode.APPEND
+    return OutputMode.OVERWRITE if goal.overwrite else OutputMode.REFUSE
 
 
 def parser() -> argparse.ArgumentParser:
