@@ -292,7 +292,7 @@ class Strange:
 @pytest.mark.parametrize(
     ('reply', 'text'),
     [
-        (b'\xc1 nothing', 'is no GR00T server'),
+        (b'\xc1 nothing', 'is not a GR00T model server'),
         (msgpack.packb([1]), 'does not tell its modalities'),
         (bytes(65 << 20), 'gave no answer'),
     ],

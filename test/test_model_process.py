@@ -140,7 +140,7 @@ def test_a_checkpoint_of_lerobot_is_shown_and_compared(act, capsys):
 
 @pytest.mark.parametrize(
     ('content', 'text'),
-    [('{', 'cannot be read'), ('[]', 'holds no map'), ('{}', 'is no checkpoint of GR00T or LeRobot')],
+    [('{', 'cannot be read'), ('[]', 'is not a JSON object'), ('{}', 'is not a checkpoint of GR00T')],
 )
 def test_what_is_no_checkpoint_is_told(tmp_path, content, text):
     write(tmp_path / 'config.json', content)

@@ -11,42 +11,42 @@ from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, ProtocolError, pack,
 
 
 class Client:
-    """Asks a server at `host:port`, one request at a time. Every failure is a PolicyError, after which it may be asked again.
+    """Sends requests to a server at `host:port`, one at a time, from one thread.
 
-    To be used in one thread.
+    Every failure is a PolicyError; the next request connects again.
     """
 
     def __init__(
         self, host: str, port: int, gr00t_version: str, token: str = '', timeout_s: float = 5.0
     ) -> None:
         self.address = f'{host}:{port}'
-        self._gr00t_version, self._token, self._timeout_ms = gr00t_version, token, round(timeout_s * 1e3)
+        self._gr00t_version = gr00t_version
+        self._token = token
+        self._timeout_ms = round(timeout_s * 1e3)
         self._context = zmq.Context.instance()
         self._socket: zmq.Socket | None = None
 
     def request(
         self, endpoint: str, data: dict[str, Any] | None = None, reply_timeout_s: float = np.inf
     ) -> Any:
-        """The server's reply, within the time-out or `reply_timeout_s`, whichever is shorter.
+        """The server's reply, within the client's timeout or `reply_timeout_s`, whichever is shorter.
 
-        Raises PolicyError where there is none, where it is no message, and with what the server says is wrong.
+        Raises PolicyError if no reply comes, if it cannot be decoded, or if it is an error message.
         """
         message: dict[str, Any] = {'endpoint': endpoint}
         if data is not None:
             message['data'] = data
         if self._token:
             message['api_token'] = self._token
-        reply = self._exchange(
-            pack(message, self._gr00t_version), round(min(reply_timeout_s * 1e3, self._timeout_ms))
-        )
+        timeout_ms = round(min(reply_timeout_s * 1e3, self._timeout_ms))
+        reply = self._exchange(pack(message, self._gr00t_version), timeout_ms)
         if isinstance(reply, dict) and 'error' in reply:
-            raise PolicyError(
-                f'The server at {self.address} refused {endpoint}: {reply["error"] or "it could not read the request"}.'
-            )
+            reason = reply['error'] or 'it could not read the request'
+            raise PolicyError(f'The server at {self.address} refused {endpoint}: {reason}.')
         return reply
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection; the next request opens it again."""
         if self._socket is not None:
             self._socket.close(linger=0)
             self._socket = None
@@ -61,7 +61,8 @@ class Client:
             self.close()  # a REQ socket that waits for a reply takes no other request
             waited = f'{timeout_ms / 1e3:g} s'
             raise PolicyError(
-                f'The server at {self.address} gave no answer for {waited}: does it run, and is the port right?'
+                f'The server at {self.address} gave no answer for {waited}: '
+                'check that it runs, and its address and port.'
             ) from error
         except zmq.ZMQError as error:
             self.close()
@@ -69,13 +70,14 @@ class Client:
         except ProtocolError as error:
             self.close()
             raise PolicyError(
-                f'The server at {self.address} is no GR00T server, or of another release: {error}.'
+                f'The server at {self.address} is not a GR00T model server, or has another GR00T version: '
+                f'{error}.'
             ) from error
 
     def _connect(self) -> zmq.Socket:
         socket = self._context.socket(zmq.REQ)
-        for option, value in ((zmq.SNDTIMEO, self._timeout_ms), (zmq.LINGER, 0)):
-            socket.setsockopt(option, value)
+        socket.setsockopt(zmq.SNDTIMEO, self._timeout_ms)
+        socket.setsockopt(zmq.LINGER, 0)
         # A larger message closes the connection before it fills the memory.
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.connect(f'tcp://{self.address}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a model in a process with its own Python: starts it, waits until it is warm, and restarts it when it dies."""
+"""Runs a model in a process with its own Python: waits until it is warm, and restarts it when it dies."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
-from groot_ros.errors import PolicyError
+from groot_ros.errors import PolicyError, choose
 from groot_ros.inference.backends import BACKENDS
 from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill
 
@@ -43,18 +43,15 @@ class ModelSettings:
 
 
 class ModelProcess:
-    """One model. Each line of its progress and of what its libraries print is passed to `on_line`.
+    """One model. `on_line` gets each line of its progress and of what its libraries print.
 
-    Raises PolicyError if the backend is unknown or no checkpoint is given.
+    Raises GrootRosError if the backend is not known or no checkpoint is given.
     """
 
     def __init__(
         self, settings: ModelSettings, embodiment: Embodiment, on_line: Callable[[str], None]
     ) -> None:
-        if settings.backend not in BACKENDS:
-            raise PolicyError(
-                f'There is no model backend {settings.backend!r}: choose one of {", ".join(BACKENDS)}.'
-            )
+        choose('model backend', settings.backend, BACKENDS)
         if not settings.checkpoint:
             raise PolicyError(f'The backend {settings.backend} needs a checkpoint: give its folder.')
         self.settings = settings
@@ -78,12 +75,15 @@ class ModelProcess:
         return self._port
 
     def unavailable_reason(self) -> str:
-        """Why the model cannot be asked now; empty if it can."""
+        """Why the model cannot be used now; empty if it can."""
         with self._state:
             return self._unavailable_reason
 
     def wait(self, timeout_s: float = 1800.0) -> None:
-        """Waits until the model is ready. Raises PolicyError if its first start fails or takes longer than `timeout_s`."""
+        """Waits until the model is ready.
+
+        Raises PolicyError if its first start fails or takes longer than `timeout_s`.
+        """
         with self._state:
             finished = self._state.wait_for(lambda: not self._unavailable_reason or self._failed, timeout_s)
             reason = self._unavailable_reason if finished else f'it was not ready after {timeout_s:.0f} s'
@@ -108,7 +108,7 @@ class ModelProcess:
 
     def _run_and_report(self) -> bool:
         """Runs the model until it ends, and returns whether it should be started again."""
-        ready, reason = self._run()
+        ready, reason = self._run_once()
         self._was_ready |= ready
         if self._closing.is_set():
             return False
@@ -118,8 +118,29 @@ class ModelProcess:
         self._on_line(f'The model ended: {reason}.')
         return self._was_ready and not self.was_killed
 
-    def _run(self) -> tuple[bool, str]:
-        """Runs the process once. Returns whether it became ready, and why it ended (empty if a client ended it)."""
+    def _run_once(self) -> tuple[bool, str]:
+        """Runs the process once.
+
+        Returns whether it became ready, and why it ended (empty if a client ended it).
+        """
+        try:
+            process = self._start()
+        except OSError as error:
+            return False, f'{self.settings.python} cannot be run ({error.strerror})'
+        self._process = process
+        last_line: deque[str] = deque(maxlen=1)
+        forwarding = threading.Thread(target=self._forward_output, args=(process, last_line), daemon=True)
+        forwarding.start()
+        ready, error_text = self._read_progress(process)
+        process.wait()
+        forwarding.join(_END_S)
+        _end(process)
+        if ready and process.returncode == 0:
+            return True, ''
+        ended = ': '.join([f'it {describe_exit(process.returncode)}', *last_line])
+        return ready, error_text or ended
+
+    def _start(self) -> subprocess.Popen:
         settings = self.settings
         content = {
             **asdict(settings),
@@ -127,55 +148,51 @@ class ModelProcess:
             'rows': self._rows,
             'requirement': BACKENDS[settings.backend].requirement,
         }
-        try:
-            process = subprocess.Popen(
-                [settings.python or sys.executable, str(SERVER_FILE), json.dumps(content)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors='replace',
-            )  # fmt: skip
-        except OSError as error:
-            return False, f'{settings.python} cannot be run ({error.strerror})'
-        self._process = process
-        last: deque[str] = deque(maxlen=1)
-        printed = threading.Thread(target=self._forward, args=(process, last), daemon=True)
-        printed.start()
-        ready, failed = self._listen(process)
-        process.wait()
-        printed.join(_END_S)
-        _end(process)
-        if ready and process.returncode == 0:
-            return True, ''
-        ended = ': '.join([f'it {describe_exit(process.returncode)}', *last])
-        return ready, failed or ended
+        return subprocess.Popen(
+            [settings.python or sys.executable, str(SERVER_FILE), json.dumps(content)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors='replace',
+        )
 
-    def _listen(self, process: subprocess.Popen) -> tuple[bool, str]:
-        """Reads the progress of `model_server.py` until it ends. Returns whether it became ready, and its error."""
+    def _read_progress(self, process: subprocess.Popen) -> tuple[bool, str]:
+        """Reads the progress of `model_server.py` until it ends.
+
+        Returns whether it became ready, and its error.
+        """
         ready = False
-        failed = ''
+        error_text = ''
         assert process.stdout is not None
         for line in process.stdout:
             try:
-                news = json.loads(line)
+                progress = json.loads(line)
             except ValueError:
                 continue
-            if 'ready' in news:
+            if 'ready' in progress:
                 ready = True
-                self._port = news['ready']
-                self.name = news['name']
-                address = f'{self.settings.host}:{self._port}'
-                self._on_line(f'{self.name} answers at {address}, within {news["answer_s"] * 1e3:.0f} ms.')
-                self._set_unavailable('')
-            elif 'failed' in news:
-                failed = news['failed'].rstrip('.')
+                self._set_ready(progress)
+            elif 'failed' in progress:
+                error_text = progress['failed'].rstrip('.')
             else:
-                self._on_line(f'{news.get("doing", "")} ...')
-                self._set_unavailable(f'the model is {news.get("doing", "loading")}')
-        return ready, failed
+                self._on_line(f'{progress.get("doing", "")} ...')
+                self._set_unavailable(f'the model is {progress.get("doing", "loading")}')
+        return ready, error_text
 
-    def _forward(self, process: subprocess.Popen, last: deque[str]) -> None:
+    def _set_ready(self, progress: dict[str, Any]) -> None:
+        self._port = progress['ready']
+        self.name = progress['name']
+        address = f'{self.settings.host}:{self._port}'
+        self._on_line(f'{self.name} answers at {address}, within {progress["answer_s"] * 1e3:.0f} ms.')
+        self._set_unavailable('')
+
+    def _forward_output(self, process: subprocess.Popen, last_line: deque[str]) -> None:
+        """Passes standard error on to `on_line`; keeps the last line, which often explains a crash."""
         assert process.stderr is not None
         for line in process.stderr:
             if text := line.rstrip():
-                last.append(text)
+                last_line.append(text)
                 self._on_line(text)
 
     def _set_unavailable(self, reason: str, failed: bool = False) -> None:

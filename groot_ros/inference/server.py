@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serves a policy on GR00T's wire: `groot-ros serve`. Needs numpy, msgpack and pyzmq only, so that it runs in a model's own environment."""
+"""A server of GR00T's inference protocol, for `groot-ros serve` and for the process of a model.
+
+It needs only numpy, msgpack and pyzmq, so it runs in a model's own Python.
+"""
 
 import hmac
 from collections.abc import Callable
@@ -18,31 +21,42 @@ from groot_ros.inference.protocol import (
     unpack,
 )
 
-_LOOK_MS = 200
+_POLL_MS = 200
 
 
 class ModelBackend(Protocol):
-    """What a backend gives: modalities as GR00T tells them, and actions (1, H, size) of an observation in GR00T's own form."""
+    """A model as the server sees it. Observations and actions have the form of GR00T N1.6 and N1.7."""
 
     name: str
 
     def modalities(self) -> dict[str, Modality]:
-        """video, state, action and language."""
+        """The modalities `video`, `state`, `action` and `language`."""
 
     def extra_info(self) -> dict[str, Any]:
-        """What our own client wants to know besides: `image_sizes` (width, height by name) and `real_time_chunking`."""
+        """What our own client uses beyond GR00T's protocol.
+
+        `image_sizes` has width and height by camera name.
+        `real_time_chunking` says whether chunks are continued.
+        """
 
     def get_action(
         self, observation: dict[str, Any], options: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Actions by key, and what else there is to say."""
+        """Actions (1, H, size) by key in physical units, and information such as the chunk's number.
+
+        The observation has `video` (1, T, height, width, 3), `state` (1, T, size) and `language` by key.
+        """
 
     def reset(self) -> None:
-        """Begins anew."""
+        """Starts a new episode."""
 
 
 class Server:
-    """Answers one request after another at `port`, any free one for 0. Without a token `kill` is refused to everybody."""
+    """Answers one request after another at `port`; 0 is any free port.
+
+    With a token, requests that do not carry it are refused; without one, `kill` is refused.
+    Raises GrootRosError if the address cannot be used.
+    """
 
     def __init__(
         self,
@@ -52,7 +66,9 @@ class Server:
         gr00t_version: str = 'n1.7',
         token: str = '',
     ) -> None:
-        self._backend, self._gr00t_version, self._token = backend, gr00t_version, token
+        self._backend = backend
+        self._gr00t_version = gr00t_version
+        self._token = token
         self.running = True
         self._socket = zmq.Context.instance().socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 500)
@@ -62,26 +78,27 @@ class Server:
         except zmq.ZMQError as error:
             self._socket.close()
             raise GrootRosError(
-                f'{host}:{port} cannot be served ({error.strerror}): choose another --port, or stop who has it.'
+                f'{host}:{port} cannot be served ({error.strerror}): choose another --port, '
+                'or stop the program that uses this one.'
             ) from error
         self.port = int(self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rsplit(':', 1)[-1])
 
-    def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
-        """Serves until `kill`, or until `go_on` says no."""
+    def run(self, keep_running: Callable[[], bool] = lambda: True) -> None:
+        """Serves until a client sends `kill`, or until `keep_running` returns False."""
         try:
-            while self.running and go_on():
-                if self._socket.poll(_LOOK_MS):
+            while self.running and keep_running():
+                if self._socket.poll(_POLL_MS):
                     self._socket.send(self.answer(self._socket.recv()))
         finally:
             self._socket.close()
 
     def answer(self, request: bytes) -> bytes:
-        """The reply to a request; whatever is wrong with it is told, and the server goes on."""
+        """The reply to a request. Any error becomes a reply with its text, and the server continues."""
         try:
             reply = self._reply(unpack(request))
         except (ProtocolError, GrootRosError) as error:
             reply = {'error': str(error)}
-        except Exception as error:  # a model raises what it likes
+        except Exception as error:  # a model may raise anything
             reply = {'error': f'{type(error).__name__}: {error}'}
         return pack(reply, self._gr00t_version)
 
@@ -106,9 +123,8 @@ class Server:
 
     def _kill(self) -> Any:
         if not self._token:
-            return {
-                'error': f'kill needs a server that was started with a token (environment variable {TOKEN_VARIABLE})'
-            }
+            needed = f'a server that was started with a token (environment variable {TOKEN_VARIABLE})'
+            return {'error': f'kill needs {needed}'}
         self.running = False
         return None
 
@@ -117,18 +133,19 @@ class Server:
             return {'error': 'get_action needs data'}
         observation = data if self._gr00t_version == 'n1.5' else data.get('observation', data)
         if self._gr00t_version == 'n1.5':
-            action, _ = self._backend.get_action(_nested(observation), None)
+            action, _ = self._backend.get_action(_nest(observation), None)
             return {f'action.{name}': values[0] for name, values in action.items()}
         return list(self._backend.get_action(observation, data.get('options')))
 
 
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """An observation of N1.5, `state.arm` (steps, size) and so on, in the form of the later releases."""
-    parts: dict[str, dict[str, Any]] = {'video': {}, 'state': {}, 'language': {}}
+def _nest(flat: dict[str, Any]) -> dict[str, Any]:
+    """Converts an observation of N1.5, such as `state.arm` (steps, size), to the form of N1.6 and N1.7."""
+    nested: dict[str, dict[str, Any]] = {'video': {}, 'state': {}, 'language': {}}
+    dtypes = {'video': np.uint8, 'state': np.float32}
     for name, value in flat.items():
-        kind, _, rest = str(name).partition('.')
-        if kind in ('video', 'state'):
-            parts[kind][rest] = np.asarray(value)[None].astype(np.uint8 if kind == 'video' else np.float32)
+        modality, _, key = str(name).partition('.')
+        if modality in dtypes:
+            nested[modality][key] = np.asarray(value)[None].astype(dtypes[modality])
         else:
-            parts['language'][name] = [list(value)]
-    return parts
+            nested['language'][name] = [list(value)]
+    return nested

@@ -93,7 +93,8 @@ def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
     if metadata := _inside(folder, 'experiment_cfg/metadata.json'):
         return _gr00t_n1_5(folder, metadata, tag)
     raise GrootRosError(
-        f'{folder} is no checkpoint of GR00T or LeRobot: it has no processor_config.json, no experiment_cfg and no config.json of LeRobot.'
+        f'{folder} is not a checkpoint of GR00T or LeRobot: it has no processor_config.json, '
+        'no experiment_cfg and no config.json of LeRobot.'
     )
 
 

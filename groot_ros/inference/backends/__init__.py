@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of model backends: one module each. They run in the model's own Python, so this file needs only the standard library.
+"""The table of model backends, one module each.
+
+They run in the model's own Python, so this file needs only the standard library.
 
 A backend module has `load(settings)`, which returns a `groot_ros.inference.server.ModelBackend`.
 """
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """The module with `load`, the package that the model's Python must have, and the model's name for people."""
+    """The module with `load`, the package that the model's Python must have, and the name that is shown."""
 
     module: str
     package: str
@@ -17,7 +19,7 @@ class BackendInfo:
 
     @property
     def requirement(self) -> str:
-        """What to do if the model's Python has not the package."""
+        """What to do if the model's Python does not have the package."""
         return (
             f'name the Python that has {self.package} with --python (parameter python), '
             'and in it: pip install pyzmq msgpack numpy'

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NVIDIA's own package: releases N1.6 and N1.7 (gr00t.policy), and N1.5 (gr00t.model.policy), which needs its data config again."""
+"""Models in NVIDIA's own package: N1.6 and N1.7 (gr00t.policy), and N1.5 (gr00t.model.policy).
+
+A checkpoint of N1.5 does not hold its data config, so it must be named again.
+"""
 
 import importlib
 import importlib.util
@@ -12,7 +15,10 @@ from groot_ros.inference.protocol import Modality
 
 
 def load(settings: dict[str, Any]) -> 'Gr00tBackend':
-    """Loads a checkpoint for an embodiment tag."""
+    """Loads a checkpoint for an embodiment tag.
+
+    Raises ModuleNotFoundError if this Python does not have gr00t, BackendError if the data config is missing.
+    """
     import torch
 
     device = settings['device'] or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -23,13 +29,12 @@ def load(settings: dict[str, Any]) -> 'Gr00tBackend':
         from gr00t.policy.gr00t_policy import Gr00tPolicy
 
         resolve = getattr(EmbodimentTag, 'resolve', EmbodimentTag)
-        return Gr00tBackend(
-            Gr00tPolicy(resolve(settings['embodiment_tag']), settings['checkpoint'], device=device), settings
-        )
-    return Gr00tBackend(_n1_5(settings, device), settings)
+        tag = resolve(settings['embodiment_tag'])
+        return Gr00tBackend(Gr00tPolicy(tag, settings['checkpoint'], device=device), settings)
+    return Gr00tBackend(_load_n1_5(settings, device), settings)
 
 
-def _n1_5(settings: dict[str, Any], device: str) -> Any:
+def _load_n1_5(settings: dict[str, Any], device: str) -> Any:
     from gr00t.experiment.data_config import load_data_config
     from gr00t.model.policy import Gr00tPolicy
 
@@ -39,62 +44,69 @@ def _n1_5(settings: dict[str, Any], device: str) -> Any:
         )
     config = load_data_config(settings['data_config'])
     return Gr00tPolicy(
-        model_path=settings['checkpoint'], embodiment_tag=settings['embodiment_tag'], modality_config=config.modality_config(),
-        modality_transform=config.transform(), device=device,
-    )  # fmt: skip
+        model_path=settings['checkpoint'],
+        embodiment_tag=settings['embodiment_tag'],
+        modality_config=config.modality_config(),
+        modality_transform=config.transform(),
+        device=device,
+    )
 
 
 class Gr00tBackend:
-    """A Gr00tPolicy of any release, asked in the form of N1.6 and N1.7."""
+    """A Gr00tPolicy of any GR00T version, with observations and actions in the form of N1.6 and N1.7."""
 
     def __init__(self, policy: Any, settings: dict[str, Any]) -> None:
         self._policy = policy
-        self._flat = not hasattr(policy, 'reset')  # N1.5 knows no episodes, and takes flat observations
+        self._flat = not hasattr(policy, 'reset')  # only N1.5 has no reset; it takes flat observations
         self._sizes = settings['rows']['image_sizes']
         self.name = f'GR00T {settings["checkpoint"].rstrip("/").rsplit("/", 1)[-1]}'
 
     def modalities(self) -> dict[str, Modality]:
-        """As the checkpoint tells them."""
+        """The modalities that the checkpoint was trained with."""
         configs = self._policy.get_modality_config()
         return {
             kind: Modality(
                 list(config.delta_indices),
                 [name.removeprefix(f'{kind}.') for name in config.modality_keys],
-                [_action(entry) for entry in getattr(config, 'action_configs', None) or []],
+                [_action_config(entry) for entry in getattr(config, 'action_configs', None) or []],
             )
             for kind, config in configs.items()
         }
 
     def extra_info(self) -> dict[str, Any]:
-        """N1.5 takes images only in the size that it was trained with; the others resize them. Neither takes a frozen prefix."""
+        """Image sizes for N1.5, which takes only the size that it was trained with; the others resize.
+
+        No version continues a chunk (real-time chunking).
+        """
         return {'image_sizes': self._sizes} if self._flat else {}
 
     def get_action(
         self, observation: dict[str, Any], options: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Actions (1, H, size) in physical units; those relative to the state come as absolute ones."""
+        """Actions (1, H, size) in physical units; GR00T returns actions relative to the state as absolute."""
         if self._flat:
-            action = self._policy.get_action(_flat(observation))
-            return {
-                name.removeprefix('action.'): np.asarray(values)[None] for name, values in action.items()
-            }, {}
+            flat_action = self._policy.get_action(_flatten(observation))
+            action = {
+                name.removeprefix('action.'): np.asarray(values)[None] for name, values in flat_action.items()
+            }
+            return action, {}
         action, info = self._policy.get_action(observation)
         return action, dict(info)
 
     def reset(self) -> None:
-        """Begins anew."""
+        """Starts a new episode; N1.5 has no such call."""
         if not self._flat:
             self._policy.reset()
 
 
-def _action(entry: Any) -> dict[str, Any]:
-    return {
-        name: getattr(getattr(entry, name), 'name', getattr(entry, name))
-        for name in ('rep', 'type', 'format', 'state_key')
-    }
+def _action_config(entry: Any) -> dict[str, Any]:
+    """An action config as plain values: the names of its enums."""
+    values = {name: getattr(entry, name) for name in ('rep', 'type', 'format', 'state_key')}
+    return {name: getattr(value, 'name', value) for name, value in values.items()}
 
 
-def _flat(observation: dict[str, Any]) -> dict[str, Any]:
+def _flatten(observation: dict[str, Any]) -> dict[str, Any]:
+    """An observation in the form of N1.5: one level, no batch."""
     return {
         **{f'video.{name}': images[0] for name, images in observation['video'].items()},
         **{f'state.{name}': np.asarray(values[0], float) for name, values in observation['state'].items()},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An observation to warm a model up with: images of grey, a state of rest."""
+"""An observation to warm a model up with: grey images and a constant state."""
 
 from typing import Any
 
@@ -7,13 +7,14 @@ import numpy as np
 
 
 def example_observation(backend: Any, rows: dict[str, Any]) -> dict[str, Any]:
-    """In the form of GR00T N1.6 and N1.7, (1, steps, ...) each.
+    """An observation in the form of GR00T N1.6 and N1.7, with arrays (1, steps, ...).
 
-    `rows` says the sizes of the state's parts (`state_sizes`) and of images (`image_sizes`, width and height by name).
+    `rows` has `state_sizes` by state key and `image_sizes` (width and height) by camera name.
     """
     wanted = backend.modalities()
     sizes = {**rows['image_sizes'], **backend.extra_info().get('image_sizes', {})}
-    video, state = wanted['video'], wanted['state']
+    video = wanted['video']
+    state = wanted['state']
     return {
         'video': {
             name: np.full((1, len(video.delta_indices), *_shape(sizes.get(name))), 127, np.uint8)
