@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy server on the simulated cell: ten replays against their paths, and what happens after every fault. All from the true motion."""
+"""The policy server on the simulated cell: the errors of ten replays, and the motion after each fault.
+
+All figures are computed from the true motion of the arm.
+"""
 
 import argparse
 import os
@@ -27,7 +30,8 @@ from groot_ros.sim.scene import TCP_OFFSET
 from groot_ros.sim.test_interface import CellHooks
 from groot_ros.ur5e_kinematics import forward
 
-EPISODES, EPISODE_S = 10, 6.0
+EPISODES = 10
+EPISODE_S = 6.0
 STILL_M_S = 1e-3
 COLUMNS = """
 name: ur5e_robotiq_zed
@@ -54,9 +58,10 @@ def recorded(start: Array) -> Iterator[ArrayEpisode]:
     angle = 2 * np.pi * share**3 * (10 - 15 * share + 6 * share**2)
     for episode in range(EPISODES):
         rng = np.random.default_rng(episode)
-        radius, turn = rng.uniform(0.03, 0.08, 3), rng.uniform(-0.3, 0.3, 3)
-        offsets = np.stack([radius[0] * np.sin(angle), radius[1] * (1 - np.cos(angle)), radius[2] * np.sin(2 * angle) / 2,
-                            *(turn[:, None] * np.sin(angle))], axis=1)  # fmt: skip
+        radius = rng.uniform(0.03, 0.08, 3)
+        turn = rng.uniform(-0.3, 0.3, 3)
+        shape = np.stack([np.sin(angle), 1 - np.cos(angle), np.sin(2 * angle) / 2], axis=1)
+        offsets = np.hstack([radius * shape, turn * np.sin(angle)[:, None]])
         poses = np.array([apply_delta(start, offset) for offset in offsets])
         numbers = {
             'q': np.zeros((rows, 6)),
@@ -64,17 +69,17 @@ def recorded(start: Array) -> Iterator[ArrayEpisode]:
             'gripper': np.ones((rows, 1)),
             'pose': poses,
         }
-        yield ArrayEpisode(
-            {**numbers, 'image': np.zeros((rows, SIZE['height'], SIZE['width'], 3), np.uint8)},
-            'follow the curve',
-        )
+        images = np.zeros((rows, SIZE['height'], SIZE['width'], 3), np.uint8)
+        yield ArrayEpisode({**numbers, 'image': images}, 'follow the curve')
 
 
 class Policy:
-    """A policy server in a process, and what it says."""
+    """A policy server in a process, its status and the times of its chunks."""
 
     def __init__(self, commander: Commander, **parameters: object) -> None:
-        self._commander, self.status, self.taken_ns = commander, PolicyStatus(), []
+        self._commander = commander
+        self.status = PolicyStatus()
+        self.taken_ns: list[int] = []
         self._subscriptions = [
             commander.node.create_subscription(
                 PolicyStatus, 'policy_status', lambda message: setattr(self, 'status', message), STATUS_QOS
@@ -90,7 +95,7 @@ class Policy:
             self.taken_ns.append(time.time_ns())
 
     def enable(self) -> bool:
-        """Whether it runs now."""
+        """Enables the policy; returns whether it runs now."""
         if not self._commander.until(self._client.service_is_ready, 5.0):
             return False
         answer = self._client.call_async(SetBool.Request(data=True))
@@ -118,7 +123,11 @@ def true_poses(truth: Path, from_ns: int, until_ns: int, every_s: float = 0.008)
 
 
 def replays(folder: Path) -> Figures:
-    truth, distances, angles, lags, ends = folder / 'replays.truth', [], [], [], []
+    truth = folder / 'replays.truth'
+    distances: list[Array] = []
+    angles: list[Array] = []
+    lags: list[float] = []
+    ends: list[float] = []
     with cell(truth) as commander:
         episodes = list(recorded(where(commander, 'tcp_target')))
         convert_arrays(iter(episodes), folder / 'dataset', parse_embodiment(COLUMNS, 'the benchmark'))
@@ -137,42 +146,38 @@ def replays(folder: Path) -> Figures:
             for collected, value in zip((distances, angles, lags, ends), found, strict=True):
                 collected.append(value)
             policy.close()
+            mean_mm = found[0].mean() * 1e3
             print(
-                f'replay {number}: {found[0].mean() * 1e3:.3f} mm, lag {found[2]:.3f} s, end {found[3] * 1e3:.3f} mm',
+                f'replay {number}: {mean_mm:.3f} mm, lag {found[2]:.3f} s, end {found[3] * 1e3:.3f} mm',
                 flush=True,
             )
-    away, turned = np.concatenate(distances), np.degrees(np.concatenate(angles))
+    away = np.concatenate(distances)
+    turned = np.degrees(np.concatenate(angles))
     return [
         ('replays', len(lags), ''),
         ('replay: path error after one constant lag, mean', away.mean() * 1e3, 'mm'),
         ('replay: path error after one constant lag, p95', float(np.quantile(away, 0.95)) * 1e3, 'mm'),
-        ('replay: attitude error, mean', turned.mean(), 'deg'),
-        ('replay: attitude error, p95', float(np.quantile(turned, 0.95)), 'deg'),
-        ('replay: place where it ended, largest error of the ten', max(ends) * 1e3, 'mm'),
+        ('replay: orientation error, mean', turned.mean(), 'deg'),
+        ('replay: orientation error, p95', float(np.quantile(turned, 0.95)), 'deg'),
+        ('replay: position error at the end, max of the ten', max(ends) * 1e3, 'mm'),
     ]
 
 
 def matched(times_s: Array, poses: Array, wanted: Array) -> tuple[Array, Array, float, float]:
-    """Errors (n,) in m and rad of rows at the lag that makes their mean least, the lag, and the error of the end."""
+    """Errors (n,) in m and rad of the rows at the best constant lag, the lag, and the error at the end."""
     rows_s = np.arange(len(wanted)) * ROW_S
 
     def positions(lag_s: float) -> Array:
         return np.column_stack([np.interp(rows_s + lag_s, times_s, poses[:, axis]) for axis in range(3)])
 
     lags_s = np.arange(0.0, 1.5, 1e-3)
-    lag_s = float(
-        lags_s[
-            int(np.argmin([np.linalg.norm(positions(lag) - wanted[:, :3], axis=1).mean() for lag in lags_s]))
-        ]
-    )
+    means = [np.linalg.norm(positions(lag) - wanted[:, :3], axis=1).mean() for lag in lags_s]
+    lag_s = float(lags_s[int(np.argmin(means))])
     replayed = [_pose_at(times_s, poses, time_s) for time_s in rows_s + lag_s]
     turned = np.array([angle_between(a, b) for a, b in zip(replayed, wanted, strict=True)])
-    return (
-        np.linalg.norm(positions(lag_s) - wanted[:, :3], axis=1),
-        turned,
-        lag_s,
-        float(np.linalg.norm(poses[-1, :3] - wanted[-1, :3])),
-    )
+    errors = np.linalg.norm(positions(lag_s) - wanted[:, :3], axis=1)
+    end = float(np.linalg.norm(poses[-1, :3] - wanted[-1, :3]))
+    return errors, turned, lag_s, end
 
 
 def _pose_at(times_s: Array, poses: Array, time_s: float) -> Array:
@@ -182,17 +187,13 @@ def _pose_at(times_s: Array, poses: Array, time_s: float) -> Array:
 
 
 def faults(folder: Path, file: Path, embodiment: Embodiment) -> Figures:
-    """Time and distance from the last good chunk (scripted faults) or from the event (the others) to standstill."""
-    truth, figures = folder / 'faults.truth', []
+    """Time and distance to standstill after the last valid chunk (scripted faults) or the event (others)."""
+    truth = folder / 'faults.truth'
+    figures: Figures = []
     with cell(truth) as commander:
         for fault in filter(None, FAULTS):
-            figures += judged(
-                commander,
-                truth,
-                fault,
-                {'backend': 'scripted', 'fault': fault, 'timeout_s': 0.3},
-                lambda policy: None,
-            )
+            parameters = {'backend': 'scripted', 'fault': fault, 'timeout_s': 0.3}
+            figures += judged(commander, truth, fault, parameters, lambda policy: None)
         hooks = CellHooks(HOST)
         events: dict[str, Callable[[Policy], object]] = {
             'server dies': lambda policy: server.close(),
@@ -200,17 +201,16 @@ def faults(folder: Path, file: Path, embodiment: Embodiment) -> Figures:
             'policy server killed': lambda policy: policy.process.kill(),
         }
         for name, happens in events.items():
-            server = LateServer(
-                PathModel(embodiment, where(commander, 'tcp_target')), LATENCIES_S[1], 0.0, 0.0
-            )
-            more = {
+            model = PathModel(embodiment, where(commander, 'tcp_target'))
+            server = LateServer(model, LATENCIES_S[1], 0.0, 0.0)
+            parameters = {
                 'backend': 'remote',
                 'port': server.port,
                 'embodiment': file,
                 'timeout_s': 0.6,
                 'max_observation_age_s': 0.5,
             }
-            figures += judged(commander, truth, name, more, happens)
+            figures += judged(commander, truth, name, parameters, happens)
             server.close()
         hooks.close()
     return figures
@@ -246,13 +246,10 @@ def judged(
     policy.close()
     commander.until(lambda: False, 1.0)
     print(f'{name}: {times_s[until]:.2f} s, again {again:g}', flush=True)
+    distance_m = float(np.linalg.norm(np.diff(poses[: until + 1, :3], axis=0), axis=1).sum())
     return [
         (f'{name}: time to standstill', float(times_s[until]), 's'),
-        (
-            f'{name}: distance',
-            float(np.linalg.norm(np.diff(poses[: until + 1, :3], axis=0), axis=1).sum()) * 1e3,
-            'mm',
-        ),
+        (f'{name}: distance', distance_m * 1e3, 'mm'),
         (f'{name}: runs again when enabled', again, ''),
     ]
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models of 50 to 400 ms latency, with jitter and lost replies, on the simulated cell: ours beside stop-and-go and linear averaging.
+"""Execution of chunks on the simulated cell, compared with stop-and-go and linear averaging.
 
-Each way moves the arm along the same path with the same model, which sees the measured pose only. All figures are of the arm's true
-motion, between 3 s after the start and the end.
+The models have latencies of 50 to 400 ms, with jitter and lost replies. Each way moves the arm along the same
+path with the same model, which sees the measured pose only. All figures are computed from the true motion of
+the arm, between 3 s after the start and the end.
 """
 
 import argparse
@@ -38,8 +39,12 @@ from groot_ros.ur5e_kinematics import forward
 
 Figures = list[tuple[str, float, str]]
 HOST = '127.0.0.1'
-LATENCIES_S, JITTER, LOST = (0.05, 0.1, 0.2, 0.4), 0.2, 0.05
-SECONDS, AFTER_S, ROW_S = 20.0, 3.0, 1 / 20
+LATENCIES_S = (0.05, 0.1, 0.2, 0.4)
+JITTER = 0.2
+LOST = 0.05
+SECONDS = 20.0
+AFTER_S = 3.0
+ROW_S = 1 / 20
 LEAD_S = 0.13
 STILL_SHARE = 0.1
 # The model looks at no image, but nothing is observed without one.
@@ -64,20 +69,8 @@ def node(name: str, **parameters: object) -> subprocess.Popen:
 @contextlib.contextmanager
 def cell(truth: Path) -> Iterator[Commander]:
     """The simulated cell, the drivers, and a commander that has enabled the arm."""
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                '-m',
-                'groot_ros.nodes.sim_cell',
-                '--host',
-                HOST,
-                '--no-camera',
-                '--truth',
-                str(truth),
-            ]
-        )
-    ]
+    words = ['--host', HOST, '--no-camera', '--truth', str(truth)]
+    processes = [subprocess.Popen([sys.executable, '-m', 'groot_ros.nodes.sim_cell', *words])]
     commander = Commander()
     try:
         CellHooks(HOST, timeout_s=60.0).close()
@@ -86,7 +79,7 @@ def cell(truth: Path) -> Iterator[Commander]:
             node('ur5e_driver', robot_ip=HOST, command_timeout_s=0.6, max_command_age_s=0.5),
             node('robotiq_driver', robot_ip=HOST),
         ]
-        publish_pictures(commander)
+        publish_images(commander)
         commander.until(lambda: commander.status.connected, 60.0)
         commander.until(lambda: False, 2.0)
         if not commander.enable():
@@ -100,13 +93,12 @@ def cell(truth: Path) -> Iterator[Commander]:
         commander.node.destroy_node()
 
 
-def publish_pictures(commander: Commander) -> None:
+def publish_images(commander: Commander) -> None:
     images = commander.node.create_publisher(Image, 'zed/image', IMAGE_QOS)
 
     def publish() -> None:
-        image = Image(
-            **SIZE, step=3 * SIZE['width'], encoding='rgb8', data=bytes(3 * SIZE['width'] * SIZE['height'])
-        )
+        pixels = bytes(3 * SIZE['width'] * SIZE['height'])
+        image = Image(**SIZE, step=3 * SIZE['width'], encoding='rgb8', data=pixels)
         image.header.stamp = to_time_msg(time.time_ns())
         images.publish(image)
 
@@ -114,7 +106,7 @@ def publish_pictures(commander: Commander) -> None:
 
 
 def where(commander: Commander, topic: str = 'tcp_pose') -> Array:
-    """The present pose."""
+    """The present pose (7,) of a topic."""
     seen: list[Array] = []
     subscription = commander.node.create_subscription(
         PoseStamped, topic, lambda message: seen.append(pose_from_msg(message)), STREAM_QOS
@@ -132,12 +124,13 @@ def run(
     file: Path,
     folder: Path,
 ) -> tuple[Motion, Array, Figures]:
-    """One way at one latency; the motion, the pose it began at, and what the policy server says of itself."""
+    """Runs one way at one latency; returns the motion, its start pose, and figures of the policy server."""
     truth = folder / f'{way}_{latency_s}.truth'
     with cell(truth) as commander:
         start = where(commander, 'tcp_target')
         server = LateServer(PathModel(embodiment, start), latency_s, JITTER * latency_s, LOST)
-        status, told = [PolicyStatus()], []
+        status = [PolicyStatus()]
+        reported: Figures = []
         commander.node.create_subscription(
             PolicyStatus, 'policy_status', lambda message: status.append(message), STATUS_QOS
         )
@@ -159,9 +152,9 @@ def run(
             commander.until(answer.done)
             commander.until(lambda: status[-1].state == PolicyStatus.STOPPED, SECONDS)
             seen = status[-1]
-            told = [
+            reported = [
                 (
-                    'transition jump as the policy server tells it, p95',
+                    'transition jump as the policy server reports it, p95',
                     seen.chunk_transition_jump_p95 * 1e3,
                     'mm',
                 ),
@@ -171,14 +164,14 @@ def run(
         else:
             began_ns = time.time_ns()
             process = subprocess.Popen(
-                [sys.executable, '-m', 'benchmark.policy_rivals', way, str(server.port), str(SECONDS + 3)]
+                [sys.executable, '-m', 'benchmark.policy_baselines', way, str(server.port), str(SECONDS + 3)]
             )
             commander.until(lambda: process.poll() is not None, SECONDS)
         ended_ns = time.time_ns()
         process.terminate()
         process.wait(20)
         server.close()
-    return motion_of(truth, began_ns, ended_ns), start, told
+    return motion_of(truth, began_ns, ended_ns), start, reported
 
 
 def motion_of(truth: Path, began_ns: int, ended_ns: int) -> Motion:
@@ -198,36 +191,27 @@ def motion_of(truth: Path, began_ns: int, ended_ns: int) -> Motion:
 
 
 def figures_of(motion: Motion, start: Array) -> Figures:
-    """How the arm moved, against the path that the model knows."""
+    """How the arm moved, compared with the path that the model knows."""
     path = path_from(start)
     grid = np.array([path(time_s) for time_s in np.arange(0, PERIOD_S, 0.002)])
     nearest = [int(np.argmin(np.linalg.norm(grid[:, :3] - pose[:3], axis=1))) for pose in motion.poses]
-    away = np.array(
-        [
-            np.linalg.norm(grid[index, :3] - pose[:3])
-            for index, pose in zip(nearest, motion.poses, strict=True)
-        ]
-    )
-    turned = np.array(
-        [angle_between(grid[index], pose) for index, pose in zip(nearest, motion.poses, strict=True)]
-    )
+    away = np.linalg.norm(grid[nearest, :3] - motion.poses[:, :3], axis=1)
+    turned = np.array([angle_between(a, b) for a, b in zip(grid[nearest], motion.poses, strict=True)])
     velocities = np.diff(motion.poses[:, :3], axis=0) / 0.02
     smooth = np.array([np.convolve(velocities[:, axis], np.ones(3) / 3, 'valid') for axis in range(3)]).T
-    speeds, nominal = (
-        np.linalg.norm(smooth, axis=1),
-        np.linalg.norm(np.diff(grid[:, :3], axis=0), axis=1).mean() / 0.002,
-    )
+    speeds = np.linalg.norm(smooth, axis=1)
+    nominal = np.linalg.norm(np.diff(grid[:, :3], axis=0), axis=1).mean() / 0.002
     accelerations = np.linalg.norm(np.diff(smooth, axis=0), axis=1) / 0.02
     return [
         ('path error, mean', away.mean() * 1e3, 'mm'),
         ('path error, p95', float(np.quantile(away, 0.95)) * 1e3, 'mm'),
-        ('error of the attitude, p95', float(np.degrees(np.quantile(turned, 0.95))), 'deg'),
+        ('orientation error, p95', float(np.degrees(np.quantile(turned, 0.95))), 'deg'),
         (
-            'largest change of velocity within 40 ms',
+            'max change of velocity within 40 ms',
             float(np.linalg.norm(smooth[2:] - smooth[:-2], axis=1).max()) * 1e3,
             'mm/s',
         ),
-        ('largest acceleration', float(accelerations.max()), 'm/s2'),
+        ('max acceleration', float(accelerations.max()), 'm/s2'),
         ('acceleration, root of the mean square', float(np.sqrt(np.mean(accelerations**2))), 'm/s2'),
         ('time without motion', float(np.mean(speeds < STILL_SHARE * nominal)) * 100, '%'),
         ('speed against that of the path', float(speeds.mean() / nominal) * 100, '%'),
@@ -254,8 +238,8 @@ def main() -> None:
         file.write_text(embodiment.text())
         for latency_s in chosen.latencies:
             for way in chosen.ways:
-                motion, start, told = run(way, latency_s, chosen.lead, embodiment, file, Path(folder))
-                found = [*figures_of(motion, start), *told]
+                motion, start, reported = run(way, latency_s, chosen.lead, embodiment, file, Path(folder))
+                found = [*figures_of(motion, start), *reported]
                 figures += [
                     (f'{latency_s * 1e3:.0f} ms, {way}: {name}', value, unit) for name, value, unit in found
                 ]

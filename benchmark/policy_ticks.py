@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How evenly commands come from the policy server at 30 and 100 Hz, beside a bare timer that publishes the same message, in the same run."""
+"""Jitter of the commands of the policy server at 30 and 100 Hz.
+
+A bare timer that publishes the same message in the same run is the comparison.
+"""
 
 import os
 import subprocess
@@ -19,7 +22,9 @@ from groot_ros.message_fields import stamp_to_ns
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.time import to_time_msg
 
-RATES_HZ, SECONDS, NEAR_S = (30.0, 100.0), 20.0, 0.02
+RATES_HZ = (30.0, 100.0)
+SECONDS = 20.0
+NEAR_S = 0.02
 Figures = list[tuple[str, float, str]]
 
 
@@ -28,7 +33,8 @@ def bare(rate_hz: float) -> None:
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node('bare')
     publisher = node.create_publisher(TcpDelta, 'bare/tcp_delta', COMMAND_QOS)
-    period_ns, due = round(1e9 / rate_hz), [time.time_ns()]
+    period_ns = round(1e9 / rate_hz)
+    due = [time.time_ns()]
 
     def tick() -> None:
         due[0] += period_ns
@@ -44,7 +50,7 @@ def bare(rate_hz: float) -> None:
 
 
 class Arm:
-    """Stands for an enabled arm, and notes when commands come."""
+    """Publishes the status of an enabled arm, and notes when commands arrive."""
 
     def __init__(self) -> None:
         self.node = rclpy.create_node('arm')
@@ -77,12 +83,14 @@ class Arm:
         )
         for publisher in self._targets:
             message = PoseStamped()
-            message.header.stamp, message.pose.orientation.w = to_time_msg(time.time_ns()), 1.0
+            message.header.stamp = to_time_msg(time.time_ns())
+            message.pose.orientation.w = 1.0
             publisher.publish(message)
 
 
 def measured(rate_hz: float) -> Figures:
-    arm, executor = Arm(), EventsExecutor()
+    arm = Arm()
+    executor = EventsExecutor()
     executor.add_node(arm.node)
     parameters = {'backend': 'scripted', 'command_hz': rate_hz, 'max_lead_m': 0.3}
     words = [word for key, value in parameters.items() for word in ('-p', f'{key}:={value}')]
@@ -93,7 +101,8 @@ def measured(rate_hz: float) -> Figures:
         ),
         subprocess.Popen([sys.executable, '-m', 'benchmark.policy_ticks', '--bare', str(rate_hz)]),
     ]
-    client, began_s = arm.node.create_client(SetBool, 'policy_server/enable'), time.monotonic()
+    client = arm.node.create_client(SetBool, 'policy_server/enable')
+    began_s = time.monotonic()
     asked = []
 
     def enable() -> None:
@@ -103,7 +112,8 @@ def measured(rate_hz: float) -> Figures:
     arm.node.create_timer(1.0, enable)
     while (not arm.late_ns['policy'] or not arm.late_ns['bare']) and time.monotonic() < began_s + 60:
         executor.spin_once(timeout_sec=0.2)
-    settled_ns, until_s = time.time_ns() + 2_000_000_000, time.monotonic() + SECONDS + 2
+    settled_ns = time.time_ns() + 2_000_000_000
+    until_s = time.monotonic() + SECONDS + 2
     while time.monotonic() < until_s:
         executor.spin_once(timeout_sec=0.2)
     for process in processes:
@@ -114,7 +124,8 @@ def measured(rate_hz: float) -> Figures:
 
 
 def figures_of(arm: Arm, rate_hz: float, since_ns: int) -> Figures:
-    jitter, found = {}, []
+    jitter: dict[str, float] = {}
+    found: Figures = []
     for name, noted in arm.late_ns.items():
         late = np.array([entry for entry in noted if entry[0] > since_ns], float)
         off_ms = np.abs(late[:, 1] - np.median(late[:, 1])) / 1e6
@@ -123,31 +134,23 @@ def figures_of(arm: Arm, rate_hz: float, since_ns: int) -> Figures:
             (f'{rate_hz:g} Hz, {name}: commands', len(late), ''),
             (f'{rate_hz:g} Hz, {name}: jitter, p99', jitter[name], 'ms'),
         ]
-        found += (
-            [(f'{rate_hz:g} Hz, {name}: behind the tick, median', float(np.median(late[:, 1])) / 1e6, 'ms')]
-            if name == 'policy'
-            else []
-        )
         if name == 'policy':
-            chunks = np.array(arm.chunks_ns, float)
-            near = np.array(
-                [
-                    np.any((now >= chunks) & (now < chunks + NEAR_S * 1e9 + 1e9 / rate_hz))
-                    for now in late[:, 0]
-                ]
-            )
-            for text, part in (('after a chunk has come', near), ('otherwise', ~near)):
-                found.append(
-                    (
-                        f'{rate_hz:g} Hz, {name}: jitter of commands {text}, p99',
-                        float(np.quantile(off_ms[part], 0.99)),
-                        'ms',
-                    )
-                )
-    return [
-        *found,
-        (f'{rate_hz:g} Hz: jitter, policy server / bare timer', jitter['policy'] / jitter['bare'], ''),
-    ]
+            found += chunk_figures(arm, rate_hz, late, off_ms)
+    ratio = jitter['policy'] / jitter['bare']
+    return [*found, (f'{rate_hz:g} Hz: jitter, policy server / bare timer', ratio, '')]
+
+
+def chunk_figures(arm: Arm, rate_hz: float, late: np.ndarray, off_ms: np.ndarray) -> Figures:
+    """The delay of the commands of the policy server, and their jitter right after a chunk and otherwise."""
+    delay_ms = float(np.median(late[:, 1])) / 1e6
+    found = [(f'{rate_hz:g} Hz, policy: delay after the tick, median', delay_ms, 'ms')]
+    chunks = np.array(arm.chunks_ns, float)
+    near_ns = NEAR_S * 1e9 + 1e9 / rate_hz
+    near = np.array([np.any((now >= chunks) & (now < chunks + near_ns)) for now in late[:, 0]])
+    for text, part in (('after a chunk has come', near), ('otherwise', ~near)):
+        p99_ms = float(np.quantile(off_ms[part], 0.99))
+        found.append((f'{rate_hz:g} Hz, policy: jitter of commands {text}, p99', p99_ms, 'ms'))
+    return found
 
 
 def main() -> None:

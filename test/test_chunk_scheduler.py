@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks as a motion in time, on numbers with a known truth."""
+"""The chunk scheduler on motions with a known truth."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,11 @@ def chunk_of(time_s, count=16):
 def run(scheduler, latency, seconds=6.0, tick_s=0.01, lost=lambda n: False, chunk=chunk_of):
     """Ticks of a policy with a latency; returns times and sampled poses."""
     scheduler.start(truth(0.0))
-    rng, replies, times, poses, requests = np.random.default_rng(0), [], [], [], 0
+    rng = np.random.default_rng(0)
+    replies = []
+    times = []
+    poses = []
+    requests = 0
     for tick in range(round(seconds / tick_s)):
         now = tick * tick_s
         while replies and replies[0][0] <= now:
@@ -59,8 +63,8 @@ def errors_m(times, poses, after=1.0):
 def test_a_policy_that_is_late_is_followed_in_time(latency):
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD))
     times, poses = run(scheduler, lambda rng: latency)
-    # Poses between two steps lie on a straight line: 0.1 m * 0.05^2 / 8 beside the circle. A latency of half a chunk leaves no reserve:
-    # the next one comes when the motion has begun to run out.
+    # Poses between two steps are on a straight line: 0.1 m * 0.05^2 / 8 from the circle. A latency of half a
+    # chunk leaves no reserve: the next one arrives when the motion has begun to decelerate.
     assert errors_m(times, poses).max() < (5e-5 if latency < 0.4 else 2.5e-3)
     assert not scheduler.is_exhausted(times[-1])
     if latency:
@@ -83,7 +87,7 @@ def test_deltas_that_are_integrated_from_the_target_lose_no_motion():
         return integrate_deltas(scheduler.target(now), deltas_between(steps))[1:], np.ones(16)
 
     times, poses = run(scheduler, lambda rng: 0.2, chunk=deltas)
-    # A first chunk that came late began at the pose held; what matters is that nothing is lost or doubled afterwards.
+    # The first chunk came late and began at the held pose; nothing may be lost or doubled afterwards.
     moved = [
         np.linalg.norm((b - a)[:3] - (truth(t + 0.5) - truth(t))[:3])
         for t, a, b in zip(times, poses, poses[50:], strict=False)
@@ -94,7 +98,7 @@ def test_deltas_that_are_integrated_from_the_target_lose_no_motion():
 
 @given(offset=st.floats(-0.03, 0.03), turn=st.floats(-0.5, 0.5), blend=st.floats(0.05, 0.4))
 @settings(max_examples=40)
-def test_a_seam_has_no_jump_and_lies_between_both(offset, turn, blend):
+def test_a_transition_has_no_jump_and_is_between_both_chunks(offset, turn, blend):
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD, blend_s=blend))
     scheduler.start(truth(0.0))
     scheduler.add(*chunk_of(0.0), 0.0, 0.0)
@@ -162,7 +166,7 @@ def test_the_target_stays_near_the_measured_pose():
     assert np.linalg.norm(pose[:3] - DOWN[:3]) == pytest.approx(0.02)
 
 
-def test_the_lag_of_the_robot_is_led():
+def test_the_delay_of_the_robot_is_compensated():
     """From the second chunk on, since the first begins at rest: nothing may jump there."""
     plain, led = (
         ChunkScheduler(ScheduleSettings(PERIOD, robot_action_latency_s=lead)) for lead in (0.0, 0.1)
@@ -175,7 +179,7 @@ def test_the_lag_of_the_robot_is_led():
     np.testing.assert_allclose(led.sample(0.5)[0], plain.sample(0.6)[0], atol=1e-12)
 
 
-def test_the_lag_of_the_gripper_is_led():
+def test_the_delay_of_the_gripper_is_compensated():
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD, gripper_action_latency_s=0.2))
     scheduler.start(truth(0.0))
     poses, openings = chunk_of(0.0)
@@ -191,17 +195,13 @@ def test_the_last_chunk_ends_where_it_ends():
     np.testing.assert_allclose(scheduler.sample(2.0)[0], truth(16 * PERIOD), atol=1e-12)
 
 
-def test_averaged_chunks_lie_between_theirs():
+def test_temporal_ensembling_averages_the_overlapping_chunks():
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD, temporal_ensemble_coeff=0.1))
     scheduler.start(truth(0.0))
     for now, offset in ((0.0, 0.0), (0.2, 0.02), (0.4, -0.01)):
         poses, openings = chunk_of(now)
-        scheduler.add(
-            np.array([apply_delta(pose, np.array([offset, 0, 0, 0, 0, 0])) for pose in poses]),
-            openings,
-            now,
-            now,
-        )
+        moved = np.array([apply_delta(pose, np.array([offset, 0, 0, 0, 0, 0])) for pose in poses])
+        scheduler.add(moved, openings, now, now)
     weights = np.exp(-0.1 * np.arange(3))
     wanted = truth(0.5)[0] + weights @ np.array([-0.01, 0.02, 0.0]) / weights.sum()
     assert scheduler.sample(0.5)[0][0] == pytest.approx(wanted, abs=1e-4)
@@ -228,7 +228,8 @@ def test_a_flush_forgets_the_plan():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_the_gripper_changes_only_beyond_its_thresholds(values):
-    decider, before = GripperHysteresis(), np.nan
+    decider = GripperHysteresis()
+    before = np.nan
     for value in values:
         opening = decider.decide(value)
         if 0.4 <= value <= 0.6:
@@ -239,7 +240,7 @@ def test_the_gripper_changes_only_beyond_its_thresholds(values):
 
 
 def test_rotations_are_blended_as_rotations():
-    """Between turns of 170 and -170 degrees about one axis lies 180, not 0."""
+    """Between rotations of 170 and -170 degrees about one axis is 180, not 0."""
     scheduler = ChunkScheduler(ScheduleSettings(PERIOD, blend_s=0.2))
     turned = [
         np.concatenate([DOWN[:3], Rotation.from_euler('z', angle, degrees=True).as_quat()])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runner in made-up time: every fault ends in a stop with its reason, limits and pauses do no harm, policies change in mid-run."""
+"""The policy runner in made-up time: faults, limits, pauses and swaps of the policy."""
 
 import numpy as np
 import pytest
@@ -21,12 +21,15 @@ TIMEOUT_NS = 300_000_000
 
 
 class MadeUpWorker:
-    """An InferenceWorker whose answers come a set time after the question, in the time of the test."""
+    """An InferenceWorker whose results arrive a fixed latency after the request, in the time of the test."""
 
     def __init__(self, policy, latency_ns: int = 60_000_000) -> None:
-        self.policy, self.latency_ns = policy, latency_ns
-        self.now_ns, self.asked = 0, []
-        self._due_ns, self._answer = 0, None
+        self.policy = policy
+        self.latency_ns = latency_ns
+        self.now_ns = 0
+        self.asked = []
+        self._due_ns = 0
+        self._answer = None
         self.busy_until_ns = 0
 
     @property
@@ -38,18 +41,13 @@ class MadeUpWorker:
             self.policy.reset()
         self.asked.append(observation)
         hangs = self.policy.spec.name in ('scripted hanging', 'scripted late') and len(self.asked) > 5
-        action, problem = {}, ''
+        action = {}
+        problem = f'{self.policy.spec.name} gave no answer' if hangs else ''
         try:
             action = {} if hangs else self.policy.infer(observation)
         except PolicyError as error:
             problem = str(error)
-        self._answer = InferenceResult(
-            observation,
-            self.now_ns / 1e9,
-            0.0,
-            action,
-            f'{self.policy.spec.name} gave no answer' if hangs else problem,
-        )
+        self._answer = InferenceResult(observation, self.now_ns / 1e9, 0.0, action, problem)
         self._due_ns = self.now_ns + (TIMEOUT_NS if hangs else self.latency_ns)
         if hangs:
             self.busy_until_ns = self.now_ns + 30_000_000_000
@@ -65,10 +63,12 @@ class MadeUpWorker:
 
 
 class Run:
-    """A runner, its clock, and where its commands have led."""
+    """A runner, its clock, and the pose that its commands lead to."""
 
     def __init__(self, policy, latency_ns=60_000_000, command_ns=ROW_NS, **schedule) -> None:
-        self.worker, self.chunks, self.commands = MadeUpWorker(policy, latency_ns), [], []
+        self.worker = MadeUpWorker(policy, latency_ns)
+        self.chunks = []
+        self.commands = []
         settings = ScheduleSettings(ROW_NS / 1e9, **{'stop_distance_m': 0.01, **schedule})
         self.runner = PolicyRunner(
             self.worker,
@@ -77,7 +77,8 @@ class Run:
             RunnerSettings(command_ns),
             self.chunks.append,
         )
-        self.now_ns, self.pose = 1_000_000_000, START
+        self.now_ns = 1_000_000_000
+        self.pose = START
         self.runner.begin(START, self.now_ns)
 
     def go_on(self, seconds, until=lambda: False):
@@ -97,7 +98,7 @@ class Run:
         return np.linalg.norm([command.delta[:3] for command in self.commands], axis=1)
 
 
-def test_commands_lie_on_the_grid_whenever_the_clock_looks():
+def test_commands_are_on_the_time_grid_whenever_it_is_polled():
     run = Run(ScriptedPolicy(EMBODIMENT)).go_on(2.0)
     ticks = np.array([command.tick_ns for command in run.commands])
     np.testing.assert_array_equal(np.diff(ticks), ROW_NS)
@@ -107,9 +108,14 @@ def test_commands_lie_on_the_grid_whenever_the_clock_looks():
 
 
 REASONS = {
-    'late': 'gave no answer', 'hanging': 'gave no answer', 'empty': 'it gave no step', 'not_a_number': 'is NaN or infinite',
-    'jumping': 'moves at', 'shape': 'has the shape', 'crashing': 'crashed, as it was asked to',
-}  # fmt: skip
+    'late': 'gave no answer',
+    'hanging': 'gave no answer',
+    'empty': 'it gave no step',
+    'not_a_number': 'is NaN or infinite',
+    'jumping': 'moves at',
+    'shape': 'has the shape',
+    'crashing': 'crashed, as it was asked to',
+}
 
 
 @pytest.mark.parametrize('fault', [fault for fault in FAULTS if fault])
@@ -124,9 +130,8 @@ def test_every_fault_ends_at_rest_with_its_reason(fault):
     assert run.steps_m.max() <= 0.002 + 1e-9
     assert run.steps_m[-1] < 0.001 < run.steps_m[len(run.steps_m) // 2]
     run.runner.halt()
-    assert run.runner.blocking_reason(run.now_ns) == (
-        '' if fault not in ('late', 'hanging') else f'scripted {fault} still works on an earlier request'
-    )
+    busy = f'scripted {fault} still works on an earlier request' if fault in ('late', 'hanging') else ''
+    assert run.runner.blocking_reason(run.now_ns) == busy
 
 
 def test_an_unavailable_policy_may_not_begin():
@@ -136,8 +141,9 @@ def test_an_unavailable_policy_may_not_begin():
 
 
 def test_what_a_limit_takes_away_is_not_asked_for_again():
-    """Commands of which half is let through: the next ones start from where the arm was let to, in place and in turning."""
-    whole, halved = Run(ScriptedPolicy(EMBODIMENT)), Run(ScriptedPolicy(EMBODIMENT))
+    """If half of each command passes, the next one starts from the pose that was reached."""
+    whole = Run(ScriptedPolicy(EMBODIMENT))
+    halved = Run(ScriptedPolicy(EMBODIMENT))
     for run in (whole, halved):
         run.let = START
         for _ in range(200):
@@ -147,13 +153,14 @@ def test_what_a_limit_takes_away_is_not_asked_for_again():
                 accepted = command.delta / (2 if run is halved else 1)
                 run.let = apply_delta(run.let, accepted)
                 run.runner.apply_correction(command.sequence, accepted)
-    moved, half = whole.let[0] - START[0], halved.let[0] - START[0]
+    moved = whole.let[0] - START[0]
+    half = halved.let[0] - START[0]
     assert moved > 0.05
-    # The target goes on in the policy's own pace, so each command asks for what is still lacking.
+    # The target moves at the pace of the policy, so each command adds what is still missing.
     assert half == pytest.approx(moved, abs=0.01)
 
 
-def test_a_turn_that_was_refused_is_taken_out_of_the_target():
+def test_a_rotation_that_was_refused_is_removed_from_the_target():
     run = Run(HoldPolicy(EMBODIMENT)).go_on(0.2)
     run.runner._commanded = apply_delta(START, np.array([0, 0, 0, 0, 0, 0.2]))
     run.runner._sent[99] = np.array([0, 0, 0, 0, 0, 0.2])
@@ -180,7 +187,8 @@ def test_after_a_pause_it_goes_on_from_where_the_arm_was_left():
 
 def test_another_policy_takes_over_between_two_chunks_without_a_stop():
     run = Run(ScriptedPolicy(EMBODIMENT)).go_on(1.0)
-    first, other = run.worker, MadeUpWorker(ScriptedPolicy(EMBODIMENT))
+    first = run.worker
+    other = MadeUpWorker(ScriptedPolicy(EMBODIMENT))
     other.policy._moving = 'delta_tcp_orientation'
     other.now_ns = run.now_ns
     assert run.runner.swap_policy(other) is first
@@ -192,7 +200,7 @@ def test_another_policy_takes_over_between_two_chunks_without_a_stop():
     assert run.steps_m.max() <= 1.1 * 0.002
 
 
-def test_a_policy_that_continues_is_told_what_will_have_been_carried_out():
+def test_a_policy_that_continues_receives_the_number_of_executed_steps():
     policy = ScriptedPolicy(EMBODIMENT)
     policy.spec.continues = True
     run = Run(policy, latency_ns=100_000_000).go_on(3.0)

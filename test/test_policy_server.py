@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy server on real rclpy, with the arm's driver on a simulated cell: nothing moves before enable, and every fault ends in order."""
+"""The policy server on real rclpy with the driver of the arm and a simulated cell."""
 
 import threading
 import time
@@ -21,10 +21,12 @@ from groot_ros.ros.time import to_time_msg
 
 
 class Watched:
-    """What the policy server says."""
+    """The status and chunks that the policy server publishes."""
 
     def __init__(self, operator) -> None:
-        self.operator, self.status, self.chunks = operator, PolicyStatus(), []
+        self.operator = operator
+        self.status = PolicyStatus()
+        self.chunks = []
         operator.node.create_subscription(PolicyStatus, 'policy_status', self._note, STATUS_QOS)
         operator.node.create_subscription(ActionChunk, 'policy/action_chunk', self.chunks.append, COMMAND_QOS)
 
@@ -79,7 +81,7 @@ def test_it_moves_when_enabled_and_holds_when_disabled(watched, operator, start_
 
 
 def test_a_policy_that_hangs_ends_at_rest_with_its_reason(watched, operator, start_node):
-    """One fault with real threads, a real clock and an arm; all of them are in test_player.py, in made-up time."""
+    """One fault with real threads, clock and arm; test_policy_runner has all of them in made-up time."""
     start_node('policy_server', backend='scripted', fault='hanging', timeout_s=0.3, stop_distance_m=0.01)
     watched.ready()
     assert watched.enable().success
@@ -94,7 +96,7 @@ def test_a_policy_that_hangs_ends_at_rest_with_its_reason(watched, operator, sta
     assert 'still works on an earlier request' in again.message
 
 
-def test_another_policy_is_loaded_beside_the_running_one_or_refused(watched, operator, converted, start_node):
+def test_another_policy_is_loaded_during_a_run_or_refused(watched, operator, converted, start_node):
     start_node('policy_server', backend='scripted')
     watched.ready()
     assert watched.enable().success
@@ -176,10 +178,11 @@ def test_a_run_by_action_ends_by_its_topic_by_its_time_and_by_cancelling(watched
 
 
 class Circle:
-    """A model that knows only deltas, and what it was asked."""
+    """A model that answers deltas and keeps the observations."""
 
     def __init__(self) -> None:
-        self.asked, self.name = [], 'circle'
+        self.asked = []
+        self.name = 'circle'
 
     def extra_info(self):
         return {}
@@ -187,9 +190,11 @@ class Circle:
     def modalities(self):
         names = ['delta_tcp_position', 'delta_tcp_orientation', 'gripper_command']
         return {
-            'video': Modality([0], []), 'state': Modality([0], ['tcp_pose']), 'action': Modality(list(range(16)), names),
+            'video': Modality([0], []),
+            'state': Modality([0], ['tcp_pose']),
+            'action': Modality(list(range(16)), names),
             'language': Modality([0], ['annotation.human.action.task_description']),
-        }  # fmt: skip
+        }
 
     def get_action(self, observation, options):
         self.asked.append(observation)
@@ -205,7 +210,7 @@ class Circle:
         pass
 
 
-def publish_pictures(operator):
+def publish_images(operator):
     images = operator.node.create_publisher(Image, 'zed/image', IMAGE_QOS)
 
     def publish():
@@ -216,14 +221,15 @@ def publish_pictures(operator):
     operator.node.create_timer(0.05, publish)
 
 
-def test_a_model_behind_the_wire_sees_the_robot_and_moves_it(watched, operator, driver, start_node, loopback):
-    model, stop = Circle(), threading.Event()
+def test_a_model_on_a_server_sees_the_robot_and_moves_it(watched, operator, driver, start_node, loopback):
+    model = Circle()
+    stop = threading.Event()
     server = Server(model, loopback, 5611)
     thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
     thread.start()
     try:
         start_node('robotiq_driver', robot_ip=driver.host)
-        publish_pictures(operator)
+        publish_images(operator)
         start_node(
             'policy_server',
             backend='remote',
@@ -246,7 +252,7 @@ def test_a_model_behind_the_wire_sees_the_robot_and_moves_it(watched, operator, 
     assert operator.until(lambda: operator.newest['gripper/state'].target == 0.0)
 
 
-def test_a_server_that_is_not_there_is_told(start_node, loopback):
+def test_a_server_that_does_not_answer_is_reported(start_node, loopback):
     process = start_node('policy_server', backend='remote', host=loopback, timeout_s=0.3)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 1

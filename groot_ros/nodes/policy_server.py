@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""policy_server: publishes a policy's actions as policy/tcp_delta. Nothing moves before ~/enable or ~/run."""
+"""policy_server: publishes the actions of a policy as policy/tcp_delta. It needs ~/enable or ~/run."""
 
 import threading
 from collections.abc import Callable
@@ -50,7 +50,7 @@ PARAMETERS = {
     'task': ParameterSpec('', 'task of the policy, in words'),
     'command_hz': ParameterSpec(0.0, 'commands per second, Hz; 0 for one per row', 0.0, 125.0),
     **_SCHEDULE_SPECS,
-    # The delay of a UR5e behind its servo target.
+    # A UR5e follows its servo target with this delay.
     'robot_action_latency_s': replace(_SCHEDULE_SPECS['robot_action_latency_s'], default=0.13),
     **specs_from(RunnerSettings),
     'max_observation_age_s': ParameterSpec(0.3, 'a stream silent for longer stops the policy, s', 0.02, 5.0),
@@ -70,7 +70,7 @@ _APPROACH = 'moves to the start of the recording'
 
 
 class PolicyServer(GrootNode):
-    """Runs one policy: loads and swaps it, starts and stops it, and publishes its commands and its state."""
+    """Node that runs one policy: loads, swaps, starts and stops it, publishes its commands."""
 
     def __init__(self) -> None:
         super().__init__('policy_server', PARAMETERS)
@@ -107,7 +107,7 @@ class PolicyServer(GrootNode):
             self._set_state(PolicyStatus.STOPPED, 'the policy server was stopped')
 
     def cleanup(self) -> None:
-        """Closes the policy, and reports the errors that were measured in shadow mode."""
+        """Closes the policy, and reports the errors measured in shadow mode."""
         if self._worker is not None:
             self._worker.close()
         if self._shadow is not None:
@@ -241,7 +241,7 @@ class PolicyServer(GrootNode):
             self._resume()
 
     def _resume(self) -> None:
-        """Goes on after a pause, from where the arm is and with a fresh observation."""
+        """Continues after a pause from the present target of the arm, with a new observation."""
         if self._runner is None or self._timer is None or self._arm.target is None:
             return
         self._timer.reset()
@@ -270,7 +270,7 @@ class PolicyServer(GrootNode):
         return LoadPolicy.Response(success=True, message=message)
 
     def _begin_task(self, task: str) -> str:
-        """Begins a run of ~/run; an empty task leaves the present one."""
+        """Starts a run for the action ~/run; an empty task keeps the present one."""
         self._task = task or self._task
         return self._begin()
 
@@ -335,7 +335,7 @@ class PolicyServer(GrootNode):
 
     def _on_chunk(self, chunk: ChunkResult) -> None:
         if chunk.decoded is None or self._runner is None:
-            self.warn(f'A chunk was not taken: {chunk.problem}.')
+            self.warn(f'A chunk was refused: {chunk.problem}.')
             return
         period_s = self._runner.scheduler.settings.period_s
         self.publish(self._chunks, chunk_message(chunk.result, chunk.decoded, period_s, chunk.taken))
@@ -382,7 +382,7 @@ class PolicyServer(GrootNode):
 
 
 def _in_background(close: Callable[[], None]) -> None:
-    """Closes a policy in a thread: a model takes seconds to end, and commands must not stop for so long."""
+    """Closes a policy in a thread: a model needs seconds to end, and the commands must not stop meanwhile."""
     threading.Thread(target=close, name='closing', daemon=True).start()
 
 

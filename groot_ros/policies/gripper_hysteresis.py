@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a policy's opening into open or closed, so that noise around one half does not move the gripper."""
+"""Turns the opening of a policy into open or closed, so that noise around 0.5 does not move the gripper."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ class GripperHysteresis:
         self._opening = np.nan
 
     def decide(self, value: float) -> float:
-        """The opening for a policy's value: 1 is open, 0 is closed, NaN before the first value beyond a threshold."""
+        """The opening for a value of the policy: 1 open, 0 closed, NaN before one is beyond a threshold."""
         if value > self.open_above:
             self._opening = 1.0
         elif value < self.close_below:

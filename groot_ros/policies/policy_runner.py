@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays a policy: asks it, schedules its chunks, and gives the deltas to command on an absolute grid of time. Knows no ROS.
+"""Runs a policy: requests chunks, schedules them, and returns the deltas to command on a fixed time grid.
 
-All times are those of one clock in ns, given by the caller, so that a run can be repeated exactly without waiting for it.
+It uses no ROS. All times are ns of one clock and come from the caller, so a run can be repeated exactly.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,8 @@ from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.replay_policy import ReplayPolicy
 from groot_ros.settings import setting
 
-_KEPT = 100
+# How many commands wait for their echo.
+_MAX_SENT = 100
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class RunnerSettings:
 
 @dataclass
 class Command:
-    """One delta (6,) in the base frame, of a tick and for the time until the next, and the opening (not a number: as it is)."""
+    """One delta (6,) in the base frame, valid from its tick to the next, and the opening of the gripper.
+
+    An opening of NaN leaves the gripper as it is.
+    """
 
     sequence: int
     tick_ns: int
@@ -47,7 +51,7 @@ class Command:
 
 @dataclass
 class ChunkResult:
-    """What became of an result: its decoded, where it has any, whether they were taken, and what was wrong."""
+    """An inference result, its decoded actions if valid, whether they were scheduled, the problem."""
 
     result: InferenceResult
     decoded: DecodedActions | None = None
@@ -56,9 +60,9 @@ class ChunkResult:
 
 
 class PolicyRunner:
-    """Call `begin`, then often `tick`, which gives what is due, and `look`.
+    """Call `begin`, then `tick` and `poll` often: `tick` returns the commands that are due.
 
-    `end_reason` says why a run has ended, `done` whether that was its proper end.
+    `end_reason` is None during a run and says afterwards why it ended; `done` is True after its regular end.
     """
 
     def __init__(
@@ -71,41 +75,43 @@ class PolicyRunner:
     ) -> None:
         self.scheduler = ChunkScheduler(schedule)
         self.end_reason: str | None = None
-        self.done = self.approaching = False
-        self._worker, self._observation_builder, self._settings, self._on_chunk = (
-            worker,
-            observation_builder,
-            settings,
-            on_chunk,
-        )
+        self.done = False
+        self.approaching = False
+        self._worker = worker
+        self._observation_builder = observation_builder
+        self._settings = settings
+        self._on_chunk = on_chunk
         self._row_ns = round(schedule.period_s * 1e9)
         self._gripper = GripperHysteresis()
         self._commanded = np.array([0.0, 0, 0, 0, 0, 0, 1])
         self._sent: dict[int, Array] = {}
         self._sequence = 0
-        self._origin_ns = self._next_ns = self._request_from_ns = 0
-        self._fresh = self._ended = False
+        self._origin_ns = 0
+        self._next_ns = 0
+        self._request_from_ns = 0
+        self._fresh = False
+        self._ended = False
         self._problem = ''
         self._grid_shift_ns = 0
         self._follows: tuple[int, float] | None = None
 
     @property
     def policy(self) -> Policy:
-        """Whom it asks."""
+        """The policy that is asked for chunks."""
         return self._worker.policy
 
     @property
     def period_s(self) -> float:
-        """Time between two commands."""
+        """The time between two commands in s."""
         return self._settings.period_ns / 1e9
 
     @property
     def embodiment(self) -> Embodiment:
-        """Whose rows are played."""
+        """The embodiment whose rows the policy commands."""
         return self._observation_builder.embodiment
 
     def blocking_reason(self, now_ns: int) -> str:
-        """Why it cannot begin; empty where it can."""
+        """Why a run cannot begin now; empty if it can."""
         if reason := self.policy.unavailable_reason():
             return reason
         if self._worker.busy:
@@ -114,10 +120,14 @@ class PolicyRunner:
         return seen.reason if isinstance(seen, ObservationUnavailable) else ''
 
     def begin(self, target: Array, now_ns: int) -> None:
-        """A new run from the arm's own target pose (7,). A replay first goes to where its recording began."""
-        self.end_reason, self.done, self._problem = None, False, ''
-        self._origin_ns, self._request_from_ns = now_ns, now_ns
-        self._fresh, self._ended = True, False
+        """Starts a run at a target pose (7,). A replay first moves to the start of its recording."""
+        self.end_reason = None
+        self.done = False
+        self._problem = ''
+        self._origin_ns = now_ns
+        self._request_from_ns = now_ns
+        self._fresh = True
+        self._ended = False
         self.scheduler.start(target)
         self._reset_grid(target, now_ns)
         policy = self.policy
@@ -126,33 +136,40 @@ class PolicyRunner:
             self._approach(policy, target, now_ns)
 
     def resume(self, target: Array, now_ns: int) -> None:
-        """After somebody else had the arm: what was planned is forgotten."""
+        """Continues from a target pose (7,) after another source had the arm; drops what was planned."""
         self.scheduler.flush(target)
         self._reset_grid(target, now_ns)
 
     def halt(self) -> int:
-        """No more commands; an result under way is not wanted any more. Returns the sequence number that lets the arm go."""
+        """Ends the commands, discards a pending result, returns the sequence number of the release."""
         self._worker.discard()
         self._sequence += 1
         return self._sequence
 
     def swap_policy(self, worker: InferenceWorker) -> InferenceWorker:
-        """Asks another policy from the next chunk on, in the middle of a run too; returns who was asked before."""
-        before, self._worker = self._worker, worker
+        """Asks another policy from the next chunk on, also during a run. Returns the worker used before."""
+        before = self._worker
+        self._worker = worker
         before.discard()
         self.scheduler.cancel_request()
-        self._fresh, self._follows = True, None
+        self._fresh = True
+        self._follows = None
         return before
 
     def apply_correction(self, sequence: int, accepted: Array) -> None:
-        """What a limit took away from a command is taken from the target here too, so that it does not grow away from the arm's."""
+        """Removes from the commanded pose what the driver clipped from a command."""
         sent = self._sent.pop(sequence, None)
         if sent is not None and not np.array_equal(sent, accepted):
-            wanted, moved = apply_delta(self._commanded, sent), apply_delta(self._commanded, accepted)
-            self._commanded = apply_delta(self._commanded, deltas_between(np.array([wanted, moved]))[0])
+            wanted = apply_delta(self._commanded, sent)
+            moved = apply_delta(self._commanded, accepted)
+            clipped = deltas_between(np.array([wanted, moved]))[0]
+            self._commanded = apply_delta(self._commanded, clipped)
 
     def tick(self, now_ns: int, measured: Array | None) -> list[Command]:
-        """Returns the commands that are due, until `end_reason` is set; a policy that is late or slow to read does not delay them."""
+        """Returns the commands that are due, until `end_reason` is set; a late policy does not delay them.
+
+        `measured` is the measured TCP pose (7,), if known.
+        """
         commands = []
         while self.end_reason is None and now_ns >= self._next_ns:
             if (command := self._step(self._next_ns, measured)) is not None:
@@ -161,12 +178,13 @@ class PolicyRunner:
         return commands
 
     def swap_blocking_reason(self, policy: Policy, running: bool) -> str:
-        """Why another policy cannot replace the present one now, in the middle of a run if `running`; empty if it can."""
+        """Why a policy cannot replace the present one now, during a run if `running`; empty if it can."""
         period_s = self.scheduler.settings.period_s
         if policy.period_s(self.embodiment) != period_s:
             given_hz = 1 / policy.period_s(self.embodiment)
             return f'{policy.spec.name} has {given_hz:g} rows per second, but this run has {1 / period_s:g}'
-        now, new = self.policy.spec, policy.spec
+        now = self.policy.spec
+        new = policy.spec
         if new.observation_indices != now.observation_indices or new.observes != now.observes:
             return f'{new.name} needs other observations than {now.name}: restart the node'
         if new.ends and running:
@@ -174,31 +192,31 @@ class PolicyRunner:
         return ''
 
     def poll(self, now_ns: int, task: str) -> None:
-        """Takes what has come, and asks when it is time; to be called when the due commands are out."""
+        """Takes a result that has arrived, and sends a request when it is time. Call it after `tick`."""
         if (result := self._worker.poll()) is not None:
             self._handle_result(result, self._seconds(now_ns))
         if self.end_reason is None:
             self._request(now_ns, task)
 
     def _reset_grid(self, target: Array, now_ns: int) -> None:
-        self._commanded, self._next_ns, self._follows, self._grid_shift_ns = target, now_ns, None, 0
+        self._commanded = target
+        self._next_ns = now_ns
+        self._follows = None
+        self._grid_shift_ns = 0
         self._sent.clear()
 
     def _approach(self, policy: ReplayPolicy, target: Array, now_ns: int) -> None:
-        """To where the recording began, as one long chunk."""
+        """Schedules the move to the start of the recording as one long chunk."""
         row_s = self.scheduler.settings.period_s
-        follower, poses = MinJerkTrajectory(target, row_s), []
-        opening = float(policy.infer(Observation(0, policy.start_state))[gripper_key(self.embodiment)][0, 0])
-        follower.follow(
-            [
-                MinJerkMove(
-                    policy.start_state[self.embodiment.pose_part], opening, self._settings.replay_settle_s
-                )
-            ]
-        )
-        while not follower.done:
-            follower.step()
-            poses.append(follower.pose)
+        first = policy.infer(Observation(0, policy.start_state))
+        opening = float(first[gripper_key(self.embodiment)][0, 0])
+        start = policy.start_state[self.embodiment.pose_part]
+        trajectory = MinJerkTrajectory(target, row_s)
+        trajectory.follow([MinJerkMove(start, opening, self._settings.replay_settle_s)])
+        poses = []
+        while not trajectory.done:
+            trajectory.step()
+            poses.append(trajectory.pose)
         now_s = self._seconds(now_ns)
         self.scheduler.add(np.array(poses), np.full(len(poses), opening), now_s, now_s)
         self._request_from_ns = now_ns + len(poses) * self._row_ns
@@ -209,18 +227,15 @@ class PolicyRunner:
     def _observe(self, now_ns: int, task: str) -> Observation | ObservationUnavailable:
         if self.policy.spec.observes:
             return self._observation_builder.observe(now_ns, task)
-        # A row's own time, so that a replay's rows follow each other without a part of one lost or doubled.
+        # The time of a row, so that no part of a row of a replay is lost or played twice.
         passed = (now_ns - self._grid_shift_ns - self._request_from_ns) // self._row_ns
         return Observation(self._request_from_ns + passed * self._row_ns, np.zeros(0), {}, task)
 
     def _request(self, now_ns: int, task: str) -> None:
         now_s = self._seconds(now_ns)
-        if (
-            now_ns < self._request_from_ns
-            or self._ended
-            or self._worker.busy
-            or not self.scheduler.wants_request(now_s)
-        ):
+        if now_ns < self._request_from_ns or self._ended or self._worker.busy:
+            return
+        if not self.scheduler.wants_request(now_s):
             return
         if self.approaching:
             self.scheduler.flush(self._commanded)
@@ -237,13 +252,12 @@ class PolicyRunner:
         self.scheduler.request_sent(now_s)
 
     def _continue(self, seen: Observation, now_s: float, follows_ns: int, began_s: float) -> None:
-        """Tells for real-time chunking what will have been carried out of the chunk of `follows_ns`, which began at `began_s`."""
-        settings, observed_s = self.scheduler.settings, self._seconds(seen.tick_ns + self._grid_shift_ns)
+        """Adds for real-time chunking how much of the chunk of `follows_ns` will be executed."""
+        settings = self.scheduler.settings
+        observed_s = self._seconds(seen.tick_ns + self._grid_shift_ns)
         expected_s = now_s + self.scheduler.stats.latency_s(settings.latency_share) - observed_s
-        seen.follows_ns, seen.elapsed_steps = (
-            follows_ns,
-            max(round((observed_s - began_s) / settings.period_s), 0),
-        )
+        seen.follows_ns = follows_ns
+        seen.elapsed_steps = max(round((observed_s - began_s) / settings.period_s), 0)
         seen.frozen_steps = int(np.ceil(expected_s / settings.period_s))
 
     def _handle_result(self, result: InferenceResult, now_s: float) -> None:
@@ -257,12 +271,13 @@ class PolicyRunner:
                 self._problem = str(error)
                 self._on_chunk(ChunkResult(result, problem=self._problem))
             return
-        last = self._ended = spec.ends and len(decoded.poses) < spec.horizon
+        self._ended = spec.ends and len(decoded.poses) < spec.horizon
+        next_s = self._seconds(self._next_ns)
         began_s = self.scheduler.add(
-            decoded.poses, decoded.openings, observed_s, now_s, self._seconds(self._next_ns), last
+            decoded.poses, decoded.openings, observed_s, now_s, next_s, last=self._ended
         )
         if began_s is not None:
-            self._follows = result.observation.tick_ns, began_s
+            self._follows = (result.observation.tick_ns, began_s)
             if not spec.observes:
                 self._grid_shift_ns += round((began_s - observed_s) * 1e9)
         self._on_chunk(ChunkResult(result, decoded, began_s is not None))
@@ -274,30 +289,35 @@ class PolicyRunner:
         if not len(decoded.poses):
             self._ended = self.policy.spec.ends
             raise InvalidActionError('' if self._ended else 'it gave no step')
-        steps = (
-            np.linalg.norm(np.diff(decoded.poses[:, :3], axis=0), axis=1)
-            if len(decoded.poses) > 1
-            else np.zeros(1)
-        )
-        speed_m_s = steps.max() / self.scheduler.settings.period_s
-        if speed_m_s > self._settings.max_speed_m_s:
-            raise InvalidActionError(f'step {int(steps.argmax()) + 1} moves at {speed_m_s:.2f} m/s')
+        self._check_speed(decoded.poses)
         return decoded
+
+    def _check_speed(self, poses: Array) -> None:
+        if len(poses) < 2:
+            return
+        steps_m = np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1)
+        speed_m_s = steps_m.max() / self.scheduler.settings.period_s
+        if speed_m_s > self._settings.max_speed_m_s:
+            raise InvalidActionError(f'step {int(steps_m.argmax()) + 1} moves at {speed_m_s:.2f} m/s')
 
     def _step(self, tick_ns: int, measured: Array | None) -> Command | None:
         now_s = self._seconds(tick_ns)
         if self.scheduler.is_exhausted(now_s) and not self.approaching:
             self.done = self._ended
-            self.end_reason = (
-                '' if self.done else f'no chunk came in time{": " if self._problem else ""}{self._problem}'
-            )
+            self.end_reason = '' if self.done else self._starved_reason()
             return None
         pose, value = self.scheduler.sample(now_s + self.period_s, measured)
         delta = deltas_between(np.array([self._commanded, pose]))[0]
         self._commanded = pose
         self._sequence += 1
         self._sent[self._sequence] = delta
-        while len(self._sent) > _KEPT:
+        while len(self._sent) > _MAX_SENT:
             self._sent.pop(next(iter(self._sent)))
-        opening = self._gripper.decide(value) if self.policy.spec.observes and np.isfinite(value) else value
-        return Command(self._sequence, tick_ns, delta, float(opening))
+        # A replay repeats the recorded openings as they are.
+        if self.policy.spec.observes and np.isfinite(value):
+            value = self._gripper.decide(value)
+        return Command(self._sequence, tick_ns, delta, float(value))
+
+    def _starved_reason(self) -> str:
+        cause = f': {self._problem}' if self._problem else ''
+        return f'no chunk came in time{cause}'

@@ -15,7 +15,7 @@ _MAX_TARGET_AGE_NS = 500_000_000
 
 
 class ArmFeedback:
-    """The newest poses (7,) in the base frame and the newest status.
+    """Keeps the newest target and measured poses (7,) in the base frame and the newest RobotStatus.
 
     `on_status` is called after each status.
     """
