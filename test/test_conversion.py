@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from benchmark import signals
 from groot_ros.bags.message_types import typestore
 from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
@@ -184,9 +185,8 @@ def test_a_bag_of_everything_is_split_by_what_our_recorder_said(tmp_path, embodi
         (3.0, 1, 'place'),
         (4.5, 0, 'place'),
     ):
-        status = Status(
-            source._header(round(at_s * 1e9)), state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, '', [], '', 0, 0, []
-        )
+        stamp = signals.header(signals.T0_NS + round(at_s * 1e9))
+        status = Status(stamp, state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, '', [], '', 0, 0, [])
         entries.append([round(at_s * 1e9), 'episode_status', status])
     source.write_plain(
         tmp_path / 'everything', sorted(entries, key=lambda entry: entry[0]), {'episode_status': kind}

@@ -218,7 +218,7 @@ def test_a_recovery_that_fails_leaves_the_torn_bag_as_it_was(tmp_path, synthetic
 
     monkeypatch.setattr('groot_ros.bags.writer.EpisodeWriter.write', full)
     assert main(['recover', str(tmp_path / 'bag')]) == 1
-    assert capsys.readouterr().err.startswith('error: No space left on device')
+    assert capsys.readouterr().err.startswith('error: The disk is full.')
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
