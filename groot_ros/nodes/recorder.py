@@ -193,7 +193,7 @@ class Recorder(GrootNode):
         snapshot = RecorderSnapshot(
             types=self._watch.types | self._watch.unknown,
             publishers=self._watch.publishers(),
-            stats=self._watch.figures(time.time_ns()),
+            stats=self._watch.stats(time.time_ns()),
             free_bytes=self._folder.free_bytes(),
             write_speed=self._write_speed,
         )
@@ -494,7 +494,7 @@ class Recorder(GrootNode):
     def _stream_health(self) -> list[StreamHealth]:
         streams = self._recording.trace.streams if self._recording is not None else {}
         found = []
-        for topic, stats in self._watch.figures(time.time_ns()).items():
+        for topic, stats in self._watch.stats(time.time_ns()).items():
             health = StreamHealth(
                 topic=topic,
                 rate=stats.rate_hz,

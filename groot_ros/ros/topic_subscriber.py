@@ -20,9 +20,11 @@ _DEPTH = 200
 
 
 class StreamWatch:
-    """Subscribes to what an embodiment needs as soon as it is published.
+    """Subscribes to each topic of an embodiment as soon as it is published.
 
-    `on_message` gets topic, arrival in ns and bytes, `on_lost` topic and how many the middleware lost.
+    `on_message` gets the topic, the arrival in ns and the serialized message. `on_lost` gets the topic and
+    the number of messages that the middleware lost. `types` has the subscribed topics, `unknown` those whose
+    message type is not installed, and `changed` those that are now published with another type than before.
     """
 
     def __init__(
@@ -32,13 +34,15 @@ class StreamWatch:
         on_message: Callable[[str, int, bytes], None],
         on_lost: Callable[[str, int], None],
     ) -> None:
-        self._node, self._on_message, self._on_lost = node, on_message, on_lost
+        self._node = node
+        self._on_message = on_message
+        self._on_lost = on_lost
         self.needed = embodiment.required_topics
         self.wanted = list(dict.fromkeys([*self.needed, *embodiment.extra_topics]))
         self.types: dict[str, str] = {}
         self.unknown: dict[str, str] = {}
         self.changed: dict[str, str] = {}
-        self._terms: dict[str, tuple] = {}
+        self._offered: dict[str, tuple] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._stamped: dict[str, bool] = {}
         self._meters = {topic: StreamMeter(topic, embodiment.expected_hz(topic)) for topic in self.wanted}
@@ -46,33 +50,36 @@ class StreamWatch:
     def follow_publishers(self) -> None:
         """Subscribes to wanted topics that have a publisher, and again if its quality of service changes."""
         for topic in self.wanted:
-            if publishers := self._node.get_publishers_info_by_topic(topic):
-                msgtype, offered = publishers[0].topic_type, publishers[0].qos_profile
-                terms = (offered.reliability, offered.durability)
-                if self.types.get(topic, msgtype) == msgtype:
-                    self.changed.pop(topic, None)
-                    if self._terms.get(topic) != terms:
-                        self._terms[topic] = terms
-                        self._subscribe(topic, msgtype, offered)
-                else:
-                    self.changed[topic] = (
-                        msgtype  # the middleware keeps a topic's type for the life of a process
-                    )
+            publishers = self._node.get_publishers_info_by_topic(topic)
+            if publishers:
+                self._follow(topic, publishers[0].topic_type, publishers[0].qos_profile)
 
     def publishers(self) -> dict[str, int]:
-        """How many publishers each needed topic has."""
+        """The number of publishers of each needed topic."""
         return {topic: self._node.count_publishers(topic) for topic in self.needed}
 
     def meter(self, topic: str) -> StreamMeter:
         """The meter of a wanted topic."""
         return self._meters[topic]
 
-    def figures(self, now_ns: int) -> dict[str, StreamStats]:
-        """How each wanted stream flows."""
+    def stats(self, now_ns: int) -> dict[str, StreamStats]:
+        """Rate, age and gaps of each wanted stream in the two seconds before `now_ns`."""
         return {topic: meter.stats(now_ns) for topic, meter in self._meters.items()}
 
+    def _follow(self, topic: str, msgtype: str, offered: QoSProfile) -> None:
+        if self.types.get(topic, msgtype) != msgtype:
+            # The middleware keeps a topic's type for the life of a process.
+            self.changed[topic] = msgtype
+            return
+        self.changed.pop(topic, None)
+        policies = (offered.reliability, offered.durability)
+        if self._offered.get(topic) != policies:
+            self._offered[topic] = policies
+            self._subscribe(topic, msgtype, offered)
+
     def _subscribe(self, topic: str, msgtype: str, offered: QoSProfile) -> None:
-        if (old := self._subscriptions.pop(topic, None)) is not None:
+        old = self._subscriptions.pop(topic, None)
+        if old is not None:
             self._node.destroy_subscription(old)
         package, _, name = msgtype.split('/')
         try:
@@ -89,9 +96,11 @@ class StreamWatch:
         self._subscriptions[topic] = self._node.create_subscription(
             message_class, topic, take, profile, raw=True, event_callbacks=events
         )
-        self.types[topic], self._stamped[topic] = msgtype, has_header(msgtype)
+        self.types[topic] = msgtype
+        self._stamped[topic] = has_header(msgtype)
 
     def _take(self, topic: str, cdr: bytes) -> None:
         arrival_ns = time.time_ns()
-        self._meters[topic].add(cdr_stamp_ns(cdr) if self._stamped[topic] else arrival_ns, arrival_ns)
+        stamp_ns = cdr_stamp_ns(cdr) if self._stamped[topic] else arrival_ns
+        self._meters[topic].add(stamp_ns, arrival_ns)
         self._on_message(topic, arrival_ns, cdr)

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from groot_ros.bags.bulk_decode import decode_columns
-from groot_ros.bags.message_types import EPISODE_EVENT_TOPIC, EPISODE_EVENT_TYPE, ROW_TOPIC, VIDEO_TYPE
+from groot_ros.bags.message_types import (
+    EPISODE_EVENT_TOPIC,
+    EPISODE_EVENT_TYPE,
+    EVENT_RESUMED,
+    ROW_TOPIC,
+    VIDEO_TYPE,
+)
 from groot_ros.bags.reader import BagMessage, EpisodeBag, read_access_unit
 from groot_ros.dataset.sources.bag_segment import BagSegment, make_segment
 from groot_ros.dataset.sources.video_sink import OpenVideo, VideoSink
@@ -71,7 +77,7 @@ def read_segments(
                 sink.add_tick(tick_ns)
         elif message.msgtype != EPISODE_EVENT_TYPE:
             sampler.add(message)
-        elif message.decode().kind == 'resumed':
+        elif message.decode().kind == EVENT_RESUMED:
             samples = sampler.finish()
             ticks += len(samples)
             for sink in sinks.values():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from groot_ros.bags.message_types import EPISODE_EVENT_TYPE, VIDEO_TYPE
+from groot_ros.bags.message_types import EPISODE_EVENT_TYPE, EVENT_RESUMED, VIDEO_TYPE
 from groot_ros.bags.reader import BagMessage, EpisodeBag, read_access_unit
 from groot_ros.bags.topic_types import check_types
 from groot_ros.dataset.sources.bag_segment import BagSegment, make_segment
@@ -152,7 +152,7 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment, segments: ResampledSegme
     builder = RowBuilder(_without_video_latency(embodiment, videos), segments.add)
     for message in bag.messages(connections):
         if message.msgtype == EPISODE_EVENT_TYPE:
-            if message.decode().kind == 'resumed':
+            if message.decode().kind == EVENT_RESUMED:
                 builder.new_segment()
             continue
         if message.topic in reader.topics:
