@@ -19,15 +19,23 @@ _MAX_WRITER_LAG_S = 0.5
 class RecorderSnapshot:
     """What a recorder sees now.
 
-    Type and number of publishers of each topic, statistics of each stream, free space of the disk in bytes,
-    and its write speed in bytes/s.
+    `types` are those of the topics that can be recorded, `unknown` those of topics whose message type is not
+    installed, `changed` those of topics that had another type before. Then the number of publishers of each
+    topic, statistics of each stream, free space of the disk in bytes, and its write speed in bytes/s.
     """
 
     types: dict[str, str] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+    changed: dict[str, str] = field(default_factory=dict)
     publishers: dict[str, int] = field(default_factory=dict)
     stats: dict[str, StreamStats] = field(default_factory=dict)
     free_bytes: float = float('inf')
     write_speed: float = float('inf')
+
+    @property
+    def published(self) -> dict[str, str]:
+        """The types of all topics, whether they can be recorded or not."""
+        return self.types | self.unknown
 
 
 def preflight(
@@ -36,9 +44,10 @@ def preflight(
     """Every reason why an episode should not start, a clause each; empty if it can."""
     return [
         *_topic_problems(embodiment, snapshot),
-        *check_types(embodiment, snapshot.types),
+        *check_types(embodiment, snapshot.published),
         *_stream_problems(embodiment, snapshot),
         *_disk_problems(embodiment, settings, snapshot, min_free_bytes),
+        *_changed_types(snapshot),
     ]
 
 
@@ -65,7 +74,7 @@ def bytes_per_second(embodiment: Embodiment, settings: RecordingSettings) -> flo
 
 
 def _topic_problems(embodiment: Embodiment, snapshot: RecorderSnapshot) -> list[str]:
-    absent = [topic for topic in embodiment.required_topics if topic not in snapshot.types]
+    absent = [topic for topic in embodiment.required_topics if topic not in snapshot.published]
     if not absent:
         return []
     return [f'nothing publishes {", ".join(absent)}: start its driver']
@@ -79,7 +88,7 @@ def _stream_problems(embodiment: Embodiment, snapshot: RecorderSnapshot) -> list
             problems.append(f'{topic} has {count} publishers: stop all but one')
     for topic in needed:
         stats = snapshot.stats.get(topic)
-        if topic in snapshot.types and stats is not None and stats.level > 1:
+        if topic in snapshot.published and stats is not None and stats.level > 1:
             problems.append(f'{topic}: {stats.problem}')
     return problems
 
@@ -101,3 +110,10 @@ def _disk_problems(
             'choose another output_dir, or video:=h264'
         )
     return problems
+
+
+def _changed_types(snapshot: RecorderSnapshot) -> list[str]:
+    return [
+        f'{topic} came as {snapshot.types[topic]} and now as {msgtype}: start the recorder again'
+        for topic, msgtype in snapshot.changed.items()
+    ]

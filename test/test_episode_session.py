@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a recorder's episodes without ROS: start, pause, discard, redo, failure and the task list."""
+
+import json
+
+import pytest
+
+from benchmark.signals import STATE_TYPES, T0_NS
+from groot_ros.bags.message_types import IMAGE_TYPE, typestore
+from groot_ros.errors import GrootRosError
+from groot_ros.quality.verdict import Thresholds
+from groot_ros.recording.episode_session import EpisodeSession, SessionSettings
+from groot_ros.recording.operator_feedback import OperatorFeedback
+from groot_ros.recording.preflight import RecorderSnapshot
+from groot_ros.recording.task_list import Task
+
+TOPIC_TYPES = {**STATE_TYPES, 'zed/image': IMAGE_TYPE}
+
+
+class Recorder:
+    """A session with known streams in place of a node, and what it reports."""
+
+    def __init__(self, folder, embodiment, tasks=()) -> None:
+        self.snapshot = RecorderSnapshot(types=dict(TOPIC_TYPES))
+        self.verdicts = []
+        self.log = []
+        self.warnings = []
+        self.session = EpisodeSession(
+            embodiment,
+            SessionSettings(Thresholds({}), tasks=list(tasks)),
+            OperatorFeedback('none'),
+            observe=lambda: self.snapshot,
+            on_finish=self.verdicts.append,
+            info=self.log.append,
+            warn=self.warnings.append,
+        )
+        self.session.open(folder)
+        self.session.write_speed = 1e9  # what is tested here is not the speed of this disk
+
+    def start(self, task='move the cube', force=False) -> str:
+        return self.session.start(task, 'test', force)
+
+    def play(self, synthetic) -> None:
+        for stamp_ns, topic, message in synthetic(seconds=0.5).messages():
+            cdr = bytes(typestore().serialize_cdr(message, TOPIC_TYPES[topic]))
+            self.session.put(topic, T0_NS + stamp_ns, cdr)
+
+
+@pytest.fixture
+def recorder(tmp_path, embodiment):
+    made = []
+
+    def make(tasks=()) -> Recorder:
+        made.append(Recorder(tmp_path, embodiment, tasks))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.session.recording is not None:
+            each.session.finish('interrupted')
+        each.session.close()
+
+
+def test_an_episode_is_recorded_judged_and_listed(recorder, synthetic, tmp_path):
+    one = recorder()
+    one.play(synthetic)
+    assert one.start() == 'episode_000000'
+    one.play(synthetic)
+    verdict = one.session.finish('success')
+    assert one.verdicts == [verdict]
+    assert (verdict.verdict, verdict.rows) == ('pass', 10)
+    assert (verdict.outcome, verdict.task) == ('success', 'move the cube')
+    assert json.loads((tmp_path / 'episode_000000' / 'verdict.json').read_text())['rows'] == 10
+    assert [entry.name for entry in one.session.folder.entries] == ['episode_000000']
+    assert one.session.saved == 1
+    assert one.session.last_verdict == verdict.verdict
+
+
+def test_without_an_episode_there_is_nothing_to_stop_pause_discard_or_redo(recorder):
+    session = recorder().session
+    for order in (lambda: session.finish('success'), lambda: session.pause(True)):
+        with pytest.raises(GrootRosError, match='No episode is being recorded: start one first'):
+            order()
+    for order in (session.discard, session.redo):
+        with pytest.raises(GrootRosError, match='nothing to discard'):
+            order()
+    assert not session.finish_if_failed()
+
+
+def test_a_start_that_is_not_possible_says_why(recorder):
+    one = recorder()
+    with pytest.raises(GrootRosError, match='An episode needs a task'):
+        one.start(task='')
+    one.snapshot.publishers = {'tcp_pose': 2}
+    with pytest.raises(GrootRosError, match='tcp_pose has 2 publishers'):
+        one.start()
+    del one.snapshot.types['tcp_pose']
+    with pytest.raises(GrootRosError, match='Nothing publishes tcp_pose'):
+        one.start(force=True)
+    one.snapshot.types = dict(TOPIC_TYPES)
+    one.start(force=True)
+    with pytest.raises(GrootRosError, match='episode_000000 is being recorded already'):
+        one.start()
+
+
+def test_a_topic_whose_type_is_not_installed_is_published_but_cannot_be_recorded(recorder):
+    one = recorder()
+    one.snapshot.unknown = {'tcp_pose': one.snapshot.types.pop('tcp_pose')}
+    assert one.session.problems() == []
+    with pytest.raises(GrootRosError, match='Nothing publishes tcp_pose'):
+        one.start()
+
+
+def test_a_topic_that_changes_its_type_is_named(recorder):
+    one = recorder()
+    one.snapshot.changed = {'tcp_pose': 'geometry_msgs/msg/Pose'}
+    (problem,) = one.session.problems()
+    assert problem.startswith(
+        'tcp_pose came as geometry_msgs/msg/PoseStamped and now as geometry_msgs/msg/Pose'
+    )
+
+
+def test_redo_records_the_same_task_again_under_the_same_number(recorder, tmp_path):
+    one = recorder()
+    one.start('another')
+    assert one.session.redo() == 'episode_000000'
+    assert one.session.task == 'another'
+    assert one.verdicts[0].outcome == 'discarded'
+    one.snapshot.publishers = {'tcp_pose': 2}
+    with pytest.raises(GrootRosError, match='discarded episode_000000; Not ready: tcp_pose has 2'):
+        one.session.redo()
+    assert not list(tmp_path.glob('episode_0*'))
+    assert one.session.saved == 0
+
+
+def test_a_pause_that_changes_nothing_is_refused(recorder):
+    one = recorder()
+    one.start()
+    with pytest.raises(GrootRosError, match='It is not paused'):
+        one.session.pause(False)
+    assert one.session.pause(True).startswith('paused')
+    with pytest.raises(GrootRosError, match='It is paused already'):
+        one.session.pause(True)
+    assert one.session.pause(False) == 'recording continues in a new segment'
+
+
+def test_an_episode_that_cannot_go_on_is_saved_as_interrupted(recorder, eventually):
+    one = recorder()
+    one.start()
+    one.session.put('tcp_pose', T0_NS, b'not a message')
+    assert eventually(one.session.finish_if_failed)
+    (verdict,) = one.verdicts
+    assert (verdict.outcome, verdict.verdict) == ('interrupted', 'fail')
+    assert 'episode_000000 holds what was recorded before a failure' in verdict.failure
+
+
+def test_an_episode_counts_for_its_task_only_if_it_is_usable(recorder, synthetic):
+    one = recorder([Task(text='first'), Task(text='second')])
+    one.start(task='')
+    one.session.announce_verdict(one.session.finish('success'))
+    assert 'The episode has no row' in one.warnings[-1]
+    assert one.log[-1] == 'Next: first (0 of 1 done)'
+    for task in ('first', 'second'):
+        one.start(task='')
+        assert one.session.task == task
+        one.play(synthetic)
+        one.session.announce_verdict(one.session.finish('success'))
+    assert one.log[-1] == 'The task list is done.'
+    with pytest.raises(GrootRosError, match='The task list is done'):
+        one.start(task='')
+
+
+def test_a_problem_is_reported_once_while_only_its_numbers_change(recorder):
+    one = recorder()
+    one.start()
+    one.session.warn_new_problems(['writing is 0.6 s late'])
+    one.session.warn_new_problems(['writing is 0.7 s late'])
+    assert one.warnings == ['episode_000000: writing is 0.6 s late.']
+    one.session.warn_new_problems([])
+    one.session.warn_new_problems(['writing is 0.8 s late'])
+    assert len(one.warnings) == 2
+
+
+def test_lost_messages_are_counted_for_the_episode_and_reported(recorder):
+    one = recorder()
+    one.session.add_lost('tcp_pose', 1)
+    one.start()
+    one.session.add_lost('tcp_pose', 3)
+    assert one.session.recording.trace.lost == 3
+    assert one.warnings[-1] == 'The middleware lost 3 messages of tcp_pose.'
