@@ -105,11 +105,11 @@ class Publisher:
     def _camera(self, number: int, width: int, height: int):
         topic = f'camera{number}/image'
         images = self.node.create_publisher(Image, topic, IMAGE_QOS)
-        pictures = signals.Images(width, height)
+        source = signals.Images(width, height)
 
         def publish(stamp_ns: int) -> None:
             message = Image(height=height, width=width, encoding='rgb8', step=3 * width)
-            message.data = array.array('B', np.ascontiguousarray(pictures.at(stamp_ns)).tobytes())
+            message.data = array.array('B', np.ascontiguousarray(source.at(stamp_ns)).tobytes())
             self._send(images, topic, message, stamp_ns)
 
         return publish

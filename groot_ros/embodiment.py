@@ -64,7 +64,7 @@ class TopicField(_Strict):
 
 
 class StateField(TopicField):
-    """A slice of observation.state."""
+    """A named slice of observation.state, sampled from a topic or taken from a column."""
 
     name: str
 
@@ -204,12 +204,12 @@ class Embodiment(_Strict):
 
     @property
     def state_size(self) -> int:
-        """Length of observation.state."""
+        """The number of values in observation.state, over all its fields."""
         return sum(field.size for field in self.state)
 
     @property
     def action_size(self) -> int:
-        """Length of action."""
+        """The number of values in action, over all its fields."""
         return sum(field.size for field in self.action)
 
     @property

@@ -92,7 +92,7 @@ def test_every_folder_is_in_the_table_and_the_table_has_no_circle():
     assert {folder_of(path) for path in MODULES} - {''} == set(ALLOWED)
     placed: set[str] = set()
     for folder, below in ALLOWED.items():
-        assert below <= placed, f'{folder} stands above {below - placed}'
+        assert below <= placed, f'{folder} is above {below - placed}'
         placed.add(folder)
 
 

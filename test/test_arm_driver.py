@@ -204,7 +204,7 @@ def press(cell, command: bytes) -> None:
 
 
 def test_a_paused_program_stops_the_commands(driver, operator):
-    # Trap h: servoL must neither spin nor go on as if it were obeyed.
+    # Trap h: servoL must neither spin nor continue while the arm does not follow.
     assert operator.enable().success
     press(driver, b'pause')
     assert operator.stopped()

@@ -169,7 +169,7 @@ def test_depth_is_kept_to_the_millimetre(tmp_path, synthetic, embodiment):
     st.sampled_from(['rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8']),
     st.integers(0, 5),
 )
-def test_pixels_are_read_whatever_stands_behind_a_line(height, width, encoding, padding):
+def test_pixels_are_read_whatever_padding_follows_a_line(height, width, encoding, padding):
     channels = {'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, 'mono8': 1}[encoding]
     pixels = np.random.default_rng(0).integers(0, 255, (height, width, channels), dtype=np.uint8)
     frame = decode_frame(image(7, pixels, encoding, padding))
@@ -264,7 +264,7 @@ def test_another_rate_is_sampled_on_the_grid_from_the_native_topics(
     )
 
 
-def test_a_picture_of_another_size_is_fitted_with_bars():
+def test_an_image_of_another_size_is_letterboxed():
     frame = VideoFrame(3, np.full((10, 20, 3), 200, np.uint8), 'bgr24').letterboxed(40, 40)
     assert frame.size == (40, 40)
     assert frame.pixels[20, 20].tolist() == [200, 200, 200]

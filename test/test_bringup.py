@@ -32,7 +32,7 @@ def start_up(*arguments: str) -> subprocess.Popen:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left():
-    """A test that fails leaves no cell behind for the next ones to share the machine with."""
+    """A test that fails stops its cell, so that the next tests have the machine to themselves."""
     yield
     while STARTED:
         running = STARTED.pop()
@@ -104,7 +104,7 @@ def test_a_port_in_use_is_named(loopback):
     assert 'Traceback' not in text
 
 
-def test_a_machine_that_cannot_render_is_told_what_to_install(loopback):
+def test_a_machine_that_cannot_render_reports_what_to_install(loopback):
     environment = {
         **os.environ,
         'MUJOCO_GL': 'egl',
@@ -125,7 +125,7 @@ def test_a_simulated_profile_commands_nothing_outside_loopback(profile):
     assert not [word for word in words if '192.168' in word]
 
 
-def test_profiles_say_what_they_lack():
+def test_profiles_say_which_options_are_missing():
     with pytest.raises(GrootRosError, match='dataset'):
         build_processes('deploy', Options(sim=True))
     with pytest.raises(GrootRosError, match='--sim'):
@@ -178,7 +178,7 @@ def test_errors_are_one_sentence_and_exit_code_1(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('arguments', [['up', 'sim', '--sim'], ['demo']])
-def test_a_workstation_without_ros_is_told_so(arguments, monkeypatch, capsys):
+def test_a_workstation_without_ros_reports_that(arguments, monkeypatch, capsys):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert main(arguments) == 1
     assert 'needs ROS 2' in capsys.readouterr().err

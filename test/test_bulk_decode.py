@@ -69,7 +69,7 @@ def test_joints_by_name_whatever_their_order(entries):
         st.tuples(st.integers(0, 2**60), st.floats(0, 1), st.text('xyz', max_size=9)), min_size=1, max_size=8
     )
 )
-def test_one_number_beside_flags_and_texts(entries):
+def test_one_number_next_to_flags_and_texts(entries):
     check([gripper(*entry) for entry in entries], GRIPPER, TopicField(topic='g', field='target'))
 
 

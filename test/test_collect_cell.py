@@ -92,7 +92,7 @@ def meter_of(stamps_s, arrivals_s=None, expected_hz=100.0):
     return meter
 
 
-def test_a_meter_tells_rate_jitter_and_gap():
+def test_a_meter_reports_rate_jitter_and_gap():
     stats = meter_of(np.arange(1, 4, 0.01).tolist()).stats(round(3.99 * S))
     assert stats.rate_hz == pytest.approx(100.0, rel=0.01)
     assert stats.jitter_s == pytest.approx(0.0, abs=1e-6)

@@ -88,7 +88,7 @@ def test_a_run_that_was_killed_while_it_replaced_a_dataset_loses_nothing(tmp_pat
 
 
 @pytest.mark.parametrize('codec', ['hevc', 'av1'])
-def test_other_codecs_show_the_same_pictures(tmp_path, bags, embodiment, codec):
+def test_other_codecs_show_the_same_images(tmp_path, bags, embodiment, codec):
     convert([bags / 'episode_000000'], tmp_path / 'h264', embodiment)
     convert([bags / 'episode_000000'], tmp_path / codec, embodiment, ConversionOptions(codec=codec))
     info = json.loads((tmp_path / codec / 'meta/info.json').read_text())
@@ -172,8 +172,8 @@ def test_time_ranges_make_episodes_of_their_own(tmp_path, embodiment, synthetic,
     assert 'end_s 0.2 is not after start_s 0.5' in capsys.readouterr().err
 
 
-def test_a_bag_of_everything_is_split_by_what_our_recorder_said(tmp_path, embodiment, synthetic):
-    """As `ros2 bag record -a` makes it beside the recorder: native topics and episode_status, no rows."""
+def test_a_bag_of_all_topics_is_split_by_the_episode_status(tmp_path, embodiment, synthetic):
+    """As `ros2 bag record -a` makes it in parallel with the recorder: native topics, no rows."""
     kind = 'groot_ros/msg/EpisodeStatus'
     Status = typestore().types[kind]
     source = synthetic(seconds=5.0)
@@ -199,7 +199,7 @@ def test_a_bag_of_everything_is_split_by_what_our_recorder_said(tmp_path, embodi
     ] == [True, True]
 
 
-def test_poses_beside_deltas_and_the_statistics_of_a_release(tmp_path, bags):
+def test_a_gr00t_version_gets_absolute_poses_next_to_deltas_and_its_statistics(tmp_path, bags):
     embodiment = load_embodiment('ur5e_robotiq_zed_9d')
     convert([bags], tmp_path / 'set', embodiment, ConversionOptions(gr00t_version='n1.7', horizon=8))
     meta = tmp_path / 'set/meta'

@@ -141,17 +141,17 @@ def test_a_gap_in_a_stream_is_named(tmp_path, embodiment, synthetic):
     shutil.rmtree(tmp_path / 'bag')
 
 
-def test_an_episode_whose_verdict_is_fail_stays_out_unless_told(tmp_path, embodiment, synthetic):
+def test_an_episode_whose_verdict_is_fail_is_left_out_by_default(tmp_path, embodiment, synthetic):
     for index in range(2):
         synthetic().record(tmp_path / 'bags' / f'episode_{index:06d}')
     verdict = {
         'verdict': 'fail',
         'failure': '',
-        'findings': [{'level': 'fail', 'text': 'the picture stood still'}],
+        'findings': [{'level': 'fail', 'text': 'the image is frozen'}],
     }
     (tmp_path / 'bags' / 'episode_000000' / 'verdict.json').write_text(json.dumps(verdict))
     report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment)
-    assert (report.episodes, list(report.failed.values())) == (1, ['the picture stood still'])
+    assert (report.episodes, list(report.failed.values())) == (1, ['the image is frozen'])
     assert (
         convert(
             [tmp_path / 'bags'], tmp_path / 'all', embodiment, ConversionOptions(keep_failed=True)
@@ -166,7 +166,7 @@ def test_an_episode_whose_verdict_is_fail_stays_out_unless_told(tmp_path, embodi
         [tmp_path / 'bags' / 'episode_000000'],
         tmp_path / 'none',
         embodiment,
-        'the picture stood still.*--keep-failed',
+        'the image is frozen.*--keep-failed',
     )
 
 

@@ -37,7 +37,7 @@ def result_of(operator, handle):
     return future.result().result
 
 
-def test_a_goal_converts_and_tells_how_far_it_is(tmp_path, synthetic, operator, start_node, send):
+def test_a_goal_converts_and_reports_its_progress(tmp_path, synthetic, operator, start_node, send):
     for index in range(2):
         synthetic(place_m=index / 100).record(tmp_path / 'bags' / f'episode_{index:06d}')
     start_node('converter')
@@ -85,7 +85,7 @@ def test_episodes_are_converted_as_they_are_finished(tmp_path, synthetic, operat
     for name in (
         'episode_000001',
         'episode_000002',
-    ):  # the second is too short, which is told and stops nothing
+    ):  # the second is too short, which is reported and stops nothing
         folder.add(IndexEntry(name, 'move the cube', 'success', 'pass', 30, 1.5))
     assert operator.until(lambda: converted() == 2)
     folder.close()

@@ -96,13 +96,13 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_a_fault_is_told_in_one_sentence(tmp_path, synthetic, embodiment, fault):
+def test_a_fault_is_reported_in_one_sentence(tmp_path, synthetic, embodiment, fault):
     change, types, reason = FAULTS[fault]
     source = synthetic(seconds=2.0)
     source.write_plain(tmp_path / 'bag', change(source.entries()), types)
-    with pytest.raises(GrootRosError, match=reason) as told:
+    with pytest.raises(GrootRosError, match=reason) as refused:
         convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
-    assert str(tmp_path / 'bag') in str(told.value)
+    assert str(tmp_path / 'bag') in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
@@ -145,7 +145,7 @@ def test_an_output_below_a_file(tmp_path, bags, capsys):
 
 
 def test_a_disk_that_fills_up(tmp_path, bags):
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files simulates a full disk."""
     convert_bags = f'{sys.executable} -m groot_ros.cli convert {bags} --output {tmp_path / "set"}'
     command = f'trap "" XFSZ; ulimit -f 8; exec {convert_bags}'
     done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)

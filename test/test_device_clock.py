@@ -40,7 +40,7 @@ def test_a_clock_set_back_is_found_within_seconds():
     assert abs(errors[-1] - 300.1) < 0.2
 
 
-def test_a_restarted_device_starts_anew():
+def test_a_restarted_device_starts_again():
     clock = DeviceClock()
     clock.stamp_ns(100.0, 5_000_000_000)
     assert clock.stamp_ns(0.5, 9_000_000_000) == 9_000_000_000

@@ -78,9 +78,9 @@ def test_each_episode_has_the_statistics_that_lerobot_reads(dataset):
     features = json.loads((dataset / 'meta/info.json').read_text())['features']
     for line in lines:
         assert set(line['stats']) == set(features)
-        picture = line['stats']['observation.images.zed_camera']
-        assert np.shape(picture['mean']) == (3, 1, 1)
-        assert 0 <= np.min(picture['min']) <= np.max(picture['max']) <= 1
+        image_stats = line['stats']['observation.images.zed_camera']
+        assert np.shape(image_stats['mean']) == (3, 1, 1)
+        assert 0 <= np.min(image_stats['min']) <= np.max(image_stats['max']) <= 1
         assert line['stats']['observation.state']['count'] == [29]
         table = pq.read_table(dataset / f'data/chunk-000/episode_{line["episode_index"]:06d}.parquet')
         actions = np.array(table['action'].to_pylist())
@@ -175,7 +175,7 @@ def test_a_killed_recorder_leaves_rows_up_to_the_last_second(tmp_path, embodimen
     assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == ['killed', 'invalid']
 
 
-def test_a_bag_is_not_recovered_while_a_recorder_writes_beside_it(tmp_path, synthetic):
+def test_a_bag_is_not_recovered_while_a_recorder_writes_to_its_folder(tmp_path, synthetic):
     synthetic(seconds=0.3).record(tmp_path / 'episode_000000')
     (tmp_path / 'episode_000000' / 'metadata.yaml').unlink()
     folder = EpisodeFolder(tmp_path)

@@ -87,13 +87,13 @@ class Model:
             'video': Modality([0], [camera.name for camera in embodiment.cameras]), 'state': Modality([0], list(embodiment.state_slices)),
             'action': Modality(list(range(16)), list(embodiment.action_slices)), 'language': Modality([0], [embodiment.language]), **changes,
         }  # fmt: skip
-        self.asked, self.options, self.resets, self.told, self.name = [], [], 0, {}, 'model'
+        self.asked, self.options, self.resets, self.info, self.name = [], [], 0, {}, 'model'
 
     def modalities(self):
         return self.modality
 
     def extra_info(self):
-        return self.told
+        return self.info
 
     def get_action(self, observation, options):
         self.asked.append(observation)
@@ -132,7 +132,7 @@ def observation(embodiment):
 
 
 @pytest.mark.parametrize('gr00t_version', GR00T_VERSIONS)
-def test_a_policy_behind_each_gr00t_version(serve, embodiment, gr00t_version):
+def test_a_policy_is_served_as_each_gr00t_version(serve, embodiment, gr00t_version):
     model = Model(embodiment)
     policy = RemotePolicy(
         Client(*serve(model, gr00t_version=gr00t_version), gr00t_version), embodiment, gr00t_version
@@ -210,18 +210,18 @@ def test_a_model_that_looks_back_sees_the_rows_before_the_newest(serve, embodime
     policy.close()
 
 
-def test_pictures_have_the_size_that_the_server_says(serve, embodiment):
+def test_images_have_the_size_that_the_server_says(serve, embodiment):
     model = Model(embodiment)
-    model.told = {'image_sizes': {'zed_camera': [640, 480]}}
+    model.info = {'image_sizes': {'zed_camera': [640, 480]}}
     policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
     policy.infer(observation(embodiment))
     assert model.asked[0]['video']['zed_camera'].shape == (1, 1, 480, 640, 3)
     policy.close()
 
 
-def test_a_server_that_continues_chunks_is_told_which_one_is_carried_out(serve, embodiment):
+def test_a_server_that_continues_chunks_receives_the_one_being_executed(serve, embodiment):
     model = Model(embodiment)
-    model.told = {'real_time_chunking': True}
+    model.info = {'real_time_chunking': True}
     policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
     assert policy.spec.continues
     seen = observation(embodiment)
@@ -259,7 +259,7 @@ def test_a_token_is_asked_for_and_kill_needs_one(serve, embodiment):
         Client(*open_host, 'n1.7').request('kill')
 
 
-def test_what_a_server_cannot_do_is_told_and_it_goes_on(serve, embodiment):
+def test_a_request_that_fails_is_reported_and_the_server_goes_on(serve, embodiment):
     model = Model(embodiment)
     model.get_action = lambda observation, options: 1 / 0
     client = Client(*serve(model), 'n1.7')
@@ -304,7 +304,7 @@ def test_something_else_on_the_port(embodiment, loopback, reply, text):
     strange.thread.join()
 
 
-def test_an_address_that_is_taken_is_told(serve, embodiment):
+def test_an_address_in_use_is_reported(serve, embodiment):
     from groot_ros.errors import GrootRosError
 
     host, port = serve(Model(embodiment))
@@ -312,9 +312,7 @@ def test_an_address_that_is_taken_is_told(serve, embodiment):
         Server(Model(embodiment), host, port)
 
 
-def test_a_replay_behind_the_wire_is_evaluated_as_the_recording(
-    converted, loopback, capsys, tmp_path, embodiment
-):
+def test_a_served_replay_is_evaluated_as_the_recording(converted, loopback, capsys, tmp_path, embodiment):
     """The whole way: command line, wire, backend; a replay makes no error but that of float32."""
     stop = threading.Event()
     times = itertools.cycle(range(6))  # both evaluations ask six times
@@ -370,6 +368,6 @@ def test_a_bag_is_evaluated_as_the_dataset_made_of_it(bags, serve, embodiment, t
         (['DATASET', '--policy', 'gpu'], 'gpu is neither the folder of a checkpoint nor HOST:PORT'),
     ],
 )
-def test_what_cannot_be_evaluated_is_told_before_anybody_is_asked(converted, capsys, arguments, text):
+def test_what_cannot_be_evaluated_is_reported_before_the_policy_runs(converted, capsys, arguments, text):
     assert main(['evaluate', *(str(converted) if word == 'DATASET' else word for word in arguments)]) == 1
     assert text in capsys.readouterr().err

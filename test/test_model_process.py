@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: read without the libraries that made them, and hosted in a Python of their own, which dies, comes back, and is told of.
+"""Checkpoints: read without the libraries that made them, and hosted in a Python of their own, which
+dies, is restarted, and is reported.
 
 The libraries are stand-ins with the same calls: the real ones are gigabytes.
 """
@@ -80,7 +81,7 @@ def act(tmp_path):
     return folder
 
 
-def test_a_checkpoint_of_gr00t_is_shown_beside_the_embodiment(n1_7, capsys, tmp_path):
+def test_a_gr00t_checkpoint_is_compared_with_the_embodiment(n1_7, capsys, tmp_path):
     assert main(['inspect', str(n1_7), '--json', str(tmp_path / 'found.json')]) == 0
     text = capsys.readouterr().out
     for part in (
@@ -97,7 +98,7 @@ def test_a_checkpoint_of_gr00t_is_shown_beside_the_embodiment(n1_7, capsys, tmp_
     assert found['mismatches'] == []
 
 
-def test_a_checkpoint_that_does_not_fit_is_told_by_name(n1_7, capsys):
+def test_a_checkpoint_that_does_not_fit_is_reported_by_name(n1_7, capsys):
     content = json.loads((n1_7 / 'statistics.json').read_text())
     content['new_embodiment']['state']['joint_position'] = {'min': [0.0] * 7}
     content['new_embodiment']['state']['tcp_pose'] = {'min': [0.0] * 6}
@@ -142,7 +143,7 @@ def test_a_checkpoint_of_lerobot_is_shown_and_compared(act, capsys):
     ('content', 'text'),
     [('{', 'cannot be read'), ('[]', 'is not a JSON object'), ('{}', 'is not a checkpoint of GR00T')],
 )
-def test_what_is_no_checkpoint_is_told(tmp_path, content, text):
+def test_a_folder_that_is_no_checkpoint_is_reported(tmp_path, content, text):
     write(tmp_path / 'config.json', content)
     with pytest.raises(GrootRosError, match=text):
         read_checkpoint(tmp_path)
@@ -245,7 +246,7 @@ from_numpy = Tensor
 
 @pytest.fixture
 def lerobot(tmp_path, monkeypatch):
-    """A stand-in of LeRobot with a policy that says what it was told of the chunk before."""
+    """A stand-in of LeRobot with a policy that returns what it received of the previous chunk."""
     libraries = tmp_path / 'libraries'
     write(libraries / 'torch.py', LEROBOT_TORCH)
     for package in ('lerobot', 'lerobot/configs', 'lerobot/policies', 'lerobot/policies/rtc'):
@@ -333,7 +334,7 @@ def test_a_model_in_its_own_process_answers_dies_and_comes_back(gr00t, tmp_path,
         ({'python': sys.executable, 'host': '203.0.113.9'}, '203.0.113.9:0 cannot be served'),
     ],
 )
-def test_a_model_that_does_not_start_is_told_in_one_sentence(gr00t, settings, text):
+def test_a_model_that_does_not_start_is_reported_in_one_sentence(gr00t, settings, text):
     process = ModelProcess(
         ModelSettings(**{'backend': 'gr00t', 'checkpoint': 'c', **settings}), EMBODIMENT, lambda line: None
     )
@@ -350,7 +351,7 @@ def test_a_model_does_not_outlive_who_started_it(gr00t, eventually):
     process.close()
 
 
-def test_unknown_backends_and_missing_checkpoints_are_told():
+def test_unknown_backends_and_missing_checkpoints_are_reported():
     with pytest.raises(GrootRosError, match='needs a checkpoint'):
         make_policy(PolicyChoice('lerobot'), EMBODIMENT, print)
     with pytest.raises(

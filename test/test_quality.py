@@ -24,7 +24,7 @@ STATUS = 'groot_ros/msg/RobotStatus'
 
 @pytest.fixture(scope='module')
 def embodiment():
-    """Small pictures: the encoder is not what is tested here."""
+    """Small images: the encoder is not what is tested here."""
     shipped = load_embodiment('ur5e_robotiq_zed')
     return shipped.model_copy(
         update={'cameras': (shipped.cameras[0].model_copy(update={'width': 160, 'height': 120}),)}
@@ -166,7 +166,7 @@ FAULTS = {
     'joint states absent for 0.4 s': (without('joint_states', 2.0, 2.4), 'gap_s', 'fail'),
     'state absent at rows': (without('tcp_pose', 2.0, 2.5), 'rows_without_state', 'fail'),
     'black frames': (changed('zed/image', 2.0, 4.0, dark), 'black_share', 'fail'),
-    'frozen picture': (changed('zed/image', 2.0, 4.0, grey), 'frozen_s', 'fail'),
+    'frozen image': (changed('zed/image', 2.0, 4.0, grey), 'frozen_s', 'fail'),
     'joints jump': (changed('joint_states', 3.0, 9.0, jump_joints), 'joint_speed_rad_s', 'fail'),
     'TCP jumps': (changed('tcp_pose', 3.0, 9.0, jump_tcp), 'tcp_speed_m_s', 'fail'),
     'gripper never moves': (changed('gripper/state', 0.0, 9.0, open_gripper), 'gripper_still', 'warn'),
@@ -292,7 +292,7 @@ def test_a_pause_makes_no_gap_and_no_jump(judged):
     assert verdict.verdict == 'pass', verdict.reasons
 
 
-def test_inspect_tells_draws_and_returns_its_verdict(judged, tmp_path, capsys):
+def test_inspect_prints_draws_and_returns_its_verdict(judged, tmp_path, capsys):
     judged()
     assert (
         main(

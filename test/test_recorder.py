@@ -272,7 +272,7 @@ def test_a_publisher_that_comes_back_with_another_type_is_named(small_cell, reco
     assert operator.until(lambda: expected in client.call(Preflight, 'preflight').message)
 
 
-def test_a_camera_that_falls_silent_is_told_at_once(small_cell, recorder):
+def test_a_camera_that_falls_silent_is_reported_at_once(small_cell, recorder):
     client = recorder()
     assert client.green()
     assert client.start().success

@@ -27,7 +27,7 @@ def ramp(size, rows=ROWS, seed=0):
     return 0.1 * np.sin(np.arange(rows)[:, None] / 5 + np.arange(size) + seed)
 
 
-def pictures(width, height, rows=ROWS):
+def images(width, height, rows=ROWS):
     return np.stack([np.full((height, width, 3), 40 + 5 * k, np.uint8) for k in range(rows)])
 
 
@@ -51,8 +51,8 @@ def franka(rows=ROWS):
         'obs/eef_quat': quaternions,
         'obs/gripper_pos': ramp(1, rows),
         'actions': ramp(7, rows, 3),
-        'obs/wrist_rgb': pictures(320, 240, rows),
-        'obs/table_rgb': pictures(320, 240, rows),
+        'obs/wrist_rgb': images(320, 240, rows),
+        'obs/table_rgb': images(320, 240, rows),
     }
 
 
@@ -103,7 +103,7 @@ def test_joints_of_the_simulator_are_found_by_name(tmp_path):
     columns = {
         'obs/robot_joint_pos': observed,
         'processed_actions': commanded,
-        'obs/robot_pov_cam': pictures(256, 160),
+        'obs/robot_pov_cam': images(256, 160),
     }
     file = write_hdf5(tmp_path / 'mimic.hdf5', [(columns, {})], 'Isaac-NutPour-GR1T2-ClosedLoop-v0')
     convert([file], tmp_path / 'set', embodiment)
@@ -132,7 +132,7 @@ def test_rewards_come_along(tmp_path):
     columns = {
         'obs/observation': ramp(25),
         'actions': ramp(4),
-        'obs/image': pictures(224, 224),
+        'obs/image': images(224, 224),
         'rewards': rewards,
     }
     file = write_hdf5(tmp_path / 'fetch.h5', [(columns, {})])
@@ -178,7 +178,7 @@ def write_lerobot(root, fps, state, action, action_name, cameras, codec='h264', 
         path = root / f'videos/chunk-000/{name}/episode_000000.mp4'
         path.parent.mkdir(parents=True)
         encode_mp4(
-            (VideoFrame(0, picture, 'rgb24') for picture in pictures(width, height)),
+            (VideoFrame(0, image, 'rgb24') for image in images(width, height)),
             path,
             (width, height),
             fps,
@@ -254,7 +254,7 @@ reward: outcome
 def test_arrays_of_ones_own_and_differences_made_of_their_poses(tmp_path):
     poses = np.hstack([ramp(3), np.tile([0.0, 1.0, 0.0, 0.0], (ROWS, 1))])
     episode = ArrayEpisode(
-        {'pose': poses, 'grip': np.linspace(0, 1, ROWS), 'front': pictures(64, 48)}, 'open the drawer'
+        {'pose': poses, 'grip': np.linspace(0, 1, ROWS), 'front': images(64, 48)}, 'open the drawer'
     )
     report = convert_arrays([episode], tmp_path / 'set', parse_embodiment(ARM, 'of the test'))
     found = decode_columns(tmp_path / 'set')
@@ -287,7 +287,7 @@ def broken(name, values):
             broken('obs/wrist_rgb', np.zeros((ROWS, 3, 240, 320), np.uint8)),
             r'images must be \(n, height, width, 3\)',
         ),
-        (broken('obs/wrist_rgb', pictures(320, 240)[:15]), '15 frames of wrist for 20 rows'),
+        (broken('obs/wrist_rgb', images(320, 240)[:15]), '15 frames of wrist for 20 rows'),
         (franka(10), '10 rows, fewer than the horizon'),
     ],
 )

@@ -108,16 +108,16 @@ def still_video(root, level):
     from groot_ros.video.frame import VideoFrame
     from groot_ros.video.mp4 import encode_mp4
 
-    picture = VideoFrame(0, np.full((480, 640, 3), level, np.uint8), 'rgb24')
-    encode_mp4([picture] * 29, root / VIDEO, (640, 480), 20, 'h264')
+    image = VideoFrame(0, np.full((480, 640, 3), level, np.uint8), 'rgb24')
+    encode_mp4([image] * 29, root / VIDEO, (640, 480), 20, 'h264')
 
 
 def one_keyframe(root):
     from groot_ros.video.frame import VideoFrame
     from groot_ros.video.mp4 import encode_mp4
 
-    pictures = [VideoFrame(0, np.full((48, 64, 3), k % 200, np.uint8), 'rgb24') for k in range(310)]
-    encode_mp4(pictures, root / VIDEO, (64, 48), 1000, 'h264')
+    images = [VideoFrame(0, np.full((48, 64, 3), k % 200, np.uint8), 'rgb24') for k in range(310)]
+    encode_mp4(images, root / VIDEO, (64, 48), 1000, 'h264')
 
 
 FAULTS = {

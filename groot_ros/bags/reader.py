@@ -37,7 +37,7 @@ class BagMessage:
     msgtype: str
 
     def decode(self) -> Any:
-        """The deserialized message."""
+        """Returns the message deserialized with the types of `typestore`."""
         return typestore().deserialize_cdr(self.cdr, self.msgtype)
 
 

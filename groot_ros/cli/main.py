@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def explain_os_error(error: OSError) -> str:
-    """One sentence that names the file, if the system told which, the reason, and what to do."""
+    """One sentence that names the file, if the system reported which, the reason, and what to do."""
     reason = _OS_ERRORS.get(error.errno or 0, error.strerror or str(error))
     return f'{error.filename}: {reason}.' if error.filename else f'{reason[:1].upper()}{reason[1:]}.'
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from groot_ros.cli.options import ParagraphHelp, add_embodiment_option, add_gr00t_version_option
 
-_DESCRIPTION = (
-    'Writes the Python file that tells GR00T N1.5, N1.6 or N1.7 what the columns of a converted dataset mean.'
-)
+_DESCRIPTION = 'Writes the Python file that GR00T N1.5, N1.6 or N1.7 needs to read a converted dataset.'
 _EXAMPLES = """example:
   groot-ros modality-config --gr00t-version n1.7 --output ur5e_config.py
   python gr00t/experiment/launch_finetune.py --modality-config-path ur5e_config.py \\

@@ -56,7 +56,7 @@ def _in_processes(
         pool.shutdown()
     except BrokenProcessPool as error:
         raise ConversionInterrupted(
-            'A worker died, perhaps for lack of memory: give fewer --workers; the same command continues.'
+            'A worker died, perhaps because memory ran out: give fewer --workers; the same command continues.'
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

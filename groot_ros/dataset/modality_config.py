@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python file that tells GR00T what the columns of a dataset mean, in the form of N1.5, N1.6 or N1.7.
+"""The Python file that describes the columns of a dataset to GR00T, in the form of N1.5, N1.6 or N1.7.
 
 It is made from the embodiment. meta/modality.json is another file, see writers/features.py. Steps that are
 differences to the row before are called ABSOLUTE here, since GR00T does not interpret its DELTA.

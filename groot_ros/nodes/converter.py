@@ -73,7 +73,7 @@ class _ConversionThread:
     problem: str = ''
 
     def start(self) -> threading.Thread:
-        """Starts the thread."""
+        """Starts the conversion in a thread of its own, and returns that thread."""
         thread = threading.Thread(target=self._run, name='conversion')
         thread.start()
         return thread

@@ -85,16 +85,16 @@ class Teleop(GrootNode):
             self.get_logger().info(self._operator.description)
 
     def deactivate(self) -> None:
-        """Releases the arm."""
+        """Gives up control of the arm, so that it stops following the operator."""
         self._release()
 
     def cleanup(self) -> None:
-        """Closes the device."""
+        """Closes the input device of the operator."""
         if self._operator is not None:
             self._operator.close()
 
     def diagnose(self) -> list[Health]:
-        """Whether the operator commands."""
+        """Reports whether the operator commands the arm, and from which device."""
         text = 'commands' if self._held else 'rests'
         return [Health('operator', 0, text, {'source': self.parameter('source')})]
 

@@ -31,7 +31,7 @@ class JoyTopic:
         return self._state
 
     def close(self) -> None:
-        """Ends the subscription."""
+        """Ends the subscription to the Joy topic."""
         self._node.destroy_subscription(self._subscription)
 
     def _on_joy(self, message: Joy) -> None:
@@ -42,6 +42,6 @@ class JoyTopic:
 
 
 class SpacenavTopic(JoyTopic):
-    """A SpaceMouse through spacenav_node."""
+    """A SpaceMouse, read from the Joy messages of spacenav_node."""
 
     topic = 'spacenav/joy'

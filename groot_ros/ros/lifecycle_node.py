@@ -105,23 +105,23 @@ class GrootNode(LifecycleNode):
             self.cleanup()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: calls `configure`."""
+        """Runs `configure`; the transition fails if that raises GrootRosError."""
         self._configured = True
         return self._try(self.configure, TransitionCallbackReturn.FAILURE)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: calls `activate`."""
+        """Runs `activate`; the transition fails if that raises GrootRosError."""
         self.active = True
         return self._try(self.activate, TransitionCallbackReturn.FAILURE)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: calls `deactivate`."""
+        """Runs `deactivate`, and makes the node inactive even if that raises GrootRosError."""
         result = self._try(self.deactivate, TransitionCallbackReturn.ERROR)
         self.active = False
         return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle transition: calls `cleanup`."""
+        """Runs `cleanup`, after `deactivate` if the node is still active."""
         return self._try(self.shutdown, TransitionCallbackReturn.ERROR)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -23,7 +23,7 @@ class ServiceClients:
         self._recover = node.create_client(Trigger, 'ur5e_driver/recover')
 
     def start(self, task: str, operator_name: str) -> Future:
-        """Starts an episode."""
+        """Asks the recorder to start an episode of a task."""
         return self._call(self._start, StartEpisode.Request(task=task, operator_name=operator_name))
 
     def stop(self, succeeded: bool) -> Future:

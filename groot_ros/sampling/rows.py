@@ -40,7 +40,7 @@ class RowTable:
         return len(self.states)
 
     def __getitem__(self, chosen: slice) -> 'RowTable':
-        """Some of the rows."""
+        """Returns the rows of a slice as views; the arrays are not copied."""
         more = {name: values[chosen] for name, values in self.more.items()}
         return RowTable(
             self.ticks_ns[chosen], self.states[chosen], self.actions[chosen], self.ages_s[chosen], more

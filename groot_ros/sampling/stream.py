@@ -37,7 +37,7 @@ class Stream:
     _values: list[Array] = field(default_factory=list)
 
     def append(self, stamp_ns: int, value: Array) -> None:
-        """Adds a measurement (size,)."""
+        """Adds a value (size,); one whose stamp does not rise is counted in `regressions` and left out."""
         stamp_ns -= self.latency_ns
         if self._stamps_ns and stamp_ns <= self._stamps_ns[-1]:
             self.regressions += 1

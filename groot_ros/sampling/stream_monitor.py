@@ -76,7 +76,7 @@ class StreamMeter:
         return stats
 
     def health(self, now_ns: int) -> Health:
-        """The statistics for /diagnostics."""
+        """Returns the statistics at `now_ns` as an entry of /diagnostics."""
         stats = self.stats(now_ns)
         values = {
             'rate (Hz)': f'{stats.rate_hz:.2f}',

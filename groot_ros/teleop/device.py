@@ -43,7 +43,7 @@ class InputDevice(Protocol):
         """The newest state, or None before the first one."""
 
     def close(self) -> None:
-        """Releases the device."""
+        """Closes the device, so that another process can open it."""
 
 
 def needs_terminal(name: str) -> bool:

@@ -114,7 +114,7 @@ class ManualOperator(Operator):
         return OperatorStep(command.velocity * self._period_s, self.opening, command.held, command.events)
 
     def close(self) -> None:
-        """Releases the device."""
+        """Closes the input device of the operator."""
         self._device.close()
 
     def _step_home(self, target: Array) -> Array:

@@ -43,7 +43,7 @@ class SpaceMouse:
         return raw
 
     def close(self) -> None:
-        """Releases the device."""
+        """Ends the reading thread and closes the device."""
         self._closing.set()
         self._thread.join(1.0)
         self._device.close()

@@ -53,7 +53,7 @@ class Mp4Encoder:
         self._stream.time_base = 1 / rate
 
     def add(self, image: VideoFrame) -> None:
-        """Encodes the next image."""
+        """Letterboxes an image to the size of the video, and encodes it as the next frame."""
         frame = av.VideoFrame.from_ndarray(image.letterboxed(*self._size).i420(), format='yuv420p')
         frame.pts = self.frames
         self.frames += 1

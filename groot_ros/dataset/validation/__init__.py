@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a dataset."""
+"""Checks whether a dataset is complete, well-formed and fit for training; used by `groot-ros validate`."""

@@ -38,7 +38,7 @@ class ConvertedEpisode:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Its entry in meta/conversion.json."""
+        """The entry of this episode in meta/conversion.json, without its number in the dataset."""
         return {
             'source': self.source,
             'sha256': self.sha256,

@@ -47,7 +47,7 @@ class UvcCamera:
         raise GrootRosError(f'The camera {self._device} ended its stream: check its cable.')
 
     def close(self) -> None:
-        """Releases the device."""
+        """Closes the video device, so that another process can open it."""
         self._container.close()
 
     def _convert(self, frame: av.VideoFrame) -> Frame:

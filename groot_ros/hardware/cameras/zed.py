@@ -51,7 +51,7 @@ class ZedCamera:
         raise GrootRosError('The ZED camera sent no frame for 2 s: check its cable.')
 
     def close(self) -> None:
-        """Releases the camera."""
+        """Closes the camera, so that another process can open it."""
         self._camera.close()
 
     def _init_parameters(self):

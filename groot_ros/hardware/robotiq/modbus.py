@@ -52,7 +52,7 @@ class ModbusGripper:
             self._gripper.activate()
 
     def close(self) -> None:
-        """Closes the serial port."""
+        """Closes the serial port; the gripper keeps its last target."""
         self._gripper.disconnect()
 
     @contextlib.contextmanager

@@ -26,7 +26,7 @@ class GripperConnection(Protocol):
     """The interface of a connection, used by gripper.py. Every call raises OSError if the gripper is lost."""
 
     def read(self) -> GripperRegisters:
-        """Reads the registers."""
+        """Returns the present values of all registers that are listed above."""
 
     def go_to(self, count: int, speed: int, force: int) -> None:
         """Moves toward a position; all three are 0 to 255. Does not wait."""

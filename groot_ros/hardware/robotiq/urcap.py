@@ -66,7 +66,7 @@ class UrcapSocket:
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Closes the socket."""
+        """Closes the socket; the gripper keeps its last target."""
         self._socket.close()
 
     def _value(self, name: str) -> int:
