@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers in every representation lead to the poses that were recorded."""
+"""The action decoder: actions in every representation give the poses that were recorded."""
 
 import numpy as np
 import pytest
@@ -43,9 +43,9 @@ def test_deltas_and_absolute_poses_are_the_same_motion(seed):
         {'eef_6d': np.array([rotvec_from_pose(pose) for pose in poses[1:]])},
     ]
     for form in forms:
-        targets = decode_actions({**form, 'gripper_command': GRIPPER}, EMBODIMENT, poses[0])
-        same(targets.poses, poses[1:])
-        np.testing.assert_array_equal(targets.openings, GRIPPER[:, 0])
+        decoded = decode_actions({**form, 'gripper_command': GRIPPER}, EMBODIMENT, poses[0])
+        same(decoded.poses, poses[1:])
+        np.testing.assert_array_equal(decoded.openings, GRIPPER[:, 0])
 
 
 @given(st.integers(0, 200))
@@ -55,8 +55,8 @@ def test_nine_numbers_are_a_pose_and_back(seed):
 
 
 def test_a_model_without_a_gripper_leaves_it_alone():
-    targets = decode_actions({'eef_9d': pose_to_eef_9d(recorded(0))}, EMBODIMENT, recorded(0)[0])
-    assert np.isnan(targets.openings).all()
+    decoded = decode_actions({'eef_9d': pose_to_eef_9d(recorded(0))}, EMBODIMENT, recorded(0)[0])
+    assert np.isnan(decoded.openings).all()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_model_without_a_gripper_leaves_it_alone():
     [
         (
             {'delta_tcp_position': np.zeros((8, 3))},
-            'lacks the action delta_tcp_orientation; it has delta_tcp_position',
+            'the action delta_tcp_orientation is missing; the actions of the model are: delta_tcp_position',
         ),
         (
             {'delta_tcp_position': np.zeros((8, 3)), 'delta_tcp_orientation': np.zeros((7, 3))},
@@ -74,7 +74,7 @@ def test_a_model_without_a_gripper_leaves_it_alone():
         ({'eef_6d': np.full((8, 6), np.nan)}, 'eef_6d is NaN or infinite'),
     ],
 )
-def test_an_answer_that_may_not_move_the_arm_is_refused(action, reason):
+def test_actions_that_must_not_be_executed_are_refused(action, reason):
     with pytest.raises(InvalidActionError, match=reason):
         decode_actions(action, EMBODIMENT, recorded(0)[0])
 
@@ -82,5 +82,5 @@ def test_an_answer_that_may_not_move_the_arm_is_refused(action, reason):
 def test_a_robot_of_joints_gives_no_pose():
     joints = load_embodiment('so101_dualcam')
     assert gripper_key(joints) == 'gripper'
-    with pytest.raises(InvalidActionError, match='gives no pose of the tool'):
+    with pytest.raises(InvalidActionError, match='has no delta actions of a TCP pose'):
         decode_actions({'single_arm': np.zeros((8, 5))}, joints, recorded(0)[0])

@@ -293,7 +293,7 @@ class Strange:
     ('reply', 'text'),
     [
         (b'\xc1 nothing', 'is not a GR00T model server'),
-        (msgpack.packb([1]), 'does not tell its modalities'),
+        (msgpack.packb([1]), 'does not report its modalities'),
         (bytes(65 << 20), 'gave no answer'),
     ],
 )

@@ -95,6 +95,7 @@ def test_a_gr00t_checkpoint_is_compared_with_the_embodiment(n1_7, capsys, tmp_pa
         assert part in text
     found = json.loads((tmp_path / 'found.json').read_text())
     assert found['sizes']['state']['tcp_pose'] == 7
+    assert found['gr00t_version'] == 'GR00T N1.7'
     assert found['mismatches'] == []
 
 
@@ -126,7 +127,8 @@ def test_a_checkpoint_of_n1_5_says_that_its_data_config_is_needed(tmp_path):
         {'new_embodiment': {'statistics': {'state': {'arm': {'min': [0, 0]}}, 'action': {}}}},
     )
     checkpoint = read_checkpoint(tmp_path)
-    assert (checkpoint.release, checkpoint.sizes['state']) == ('GR00T N1.5', {'arm': 2})
+    assert checkpoint.gr00t_version == 'GR00T N1.5'
+    assert checkpoint.sizes['state'] == {'arm': 2}
     assert any('--data-config' in note for note in checkpoint.notes)
 
 
@@ -356,7 +358,7 @@ def test_unknown_backends_and_missing_checkpoints_are_reported():
         make_policy(PolicyChoice('lerobot'), EMBODIMENT, print)
     with pytest.raises(
         GrootRosError,
-        match="backend 'act' is not known: use replay, remote, gr00t, lerobot, hold or scripted",
+        match="backend 'act' is not known: use one of replay, gr00t, lerobot, remote, hold, scripted",
     ):
         make_policy(PolicyChoice('act'), EMBODIMENT, print)
 

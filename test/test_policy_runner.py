@@ -189,7 +189,7 @@ def test_another_policy_takes_over_between_two_chunks_without_a_stop():
     run = Run(ScriptedPolicy(EMBODIMENT)).go_on(1.0)
     first = run.worker
     other = MadeUpWorker(ScriptedPolicy(EMBODIMENT))
-    other.policy._moving = 'delta_tcp_orientation'
+    other.policy._moving_key = 'delta_tcp_orientation'
     other.now_ns = run.now_ns
     assert run.runner.swap_policy(other) is first
     run.worker = other

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         check_dataset(dataset, embodiment, options.episodes)
         results = [_evaluate(model, dataset, embodiment, options) for model in options.policy]
     for result in results:
-        for line in result.lines():
+        for line in result.summary_lines():
             print(line)
     if options.json:
         write_json(options.json, [result.as_dict() for result in results])
@@ -101,13 +101,13 @@ def _evaluate(
 ) -> 'Evaluation':
     from tqdm import tqdm
 
-    from groot_ros.policies.evaluate import chunks_in, evaluate
+    from groot_ros.policies.evaluate import count_chunks, evaluate
     from groot_ros.policies.factory import make_policy
 
     choice = _policy_choice(model, embodiment, options)
     policy = make_policy(choice, embodiment, lambda line: print(line, file=sys.stderr, flush=True))
     with contextlib.closing(policy):
-        total = chunks_in(dataset, options.episodes, policy.spec.horizon, options.stride)
+        total = count_chunks(dataset, options.episodes, policy.spec.horizon, options.stride)
         with tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=None) as bar:
             return evaluate(policy, dataset, embodiment, options.episodes, options.stride, bar.update)
 

@@ -63,7 +63,7 @@ def _inspect_checkpoint(options: argparse.Namespace) -> int:
     embodiment = load_embodiment(options.embodiment or DEFAULT_EMBODIMENT)
     checkpoint = read_checkpoint(options.path, options.embodiment_tag)
     problems = checkpoint.mismatches(embodiment)
-    for line in checkpoint.lines(embodiment):
+    for line in checkpoint.summary_lines(embodiment):
         print(line)
     for problem in problems:
         print(f'  does not fit: {problem}')

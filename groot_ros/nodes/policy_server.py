@@ -343,7 +343,7 @@ class PolicyServer(GrootNode):
     def _report(self, shadow: Shadow) -> None:
         if not shadow.evaluation.chunks:
             return
-        for line in shadow.evaluation.lines():
+        for line in shadow.evaluation.summary_lines():
             self.get_logger().info(line)
         if path := self.parameter('shadow_report'):
             try:

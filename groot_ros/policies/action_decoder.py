@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a model answers, in any representation, as one thing: target poses and openings, a step each."""
+"""Converts the actions of a model, in any representation, to target poses and openings of each step."""
 
 from dataclasses import dataclass
 
@@ -11,64 +11,74 @@ from groot_ros.geometry import Array, integrate_deltas, pose_from_rotvec, poses_
 
 
 class InvalidActionError(GrootRosError):
-    """An answer that may not move the arm."""
+    """Actions of a model that must not be executed: keys are missing, or shapes or numbers are invalid."""
 
 
 @dataclass
 class DecodedActions:
-    """Poses (H, 7) in the base frame, and openings (H,), not a number where the model gives none."""
+    """Target poses (H, 7) in the base frame, and openings (H,), NaN if the model has no gripper action."""
 
     poses: Array
     openings: Array
 
 
 def decode_actions(action: dict[str, Array], embodiment: Embodiment, anchor: Array) -> DecodedActions:
-    """DecodedActions of an answer {key: (H, size)}.
+    """Decodes a chunk {key: (H, size)}.
 
-    Deltas are integrated from the anchor (7,), the target that was commanded when the model observed. `eef_9d` (position and two rows of
-    the rotation) and `eef_6d` (position and rotation vector) are absolute poses, as GR00T gives them back for actions relative to the
-    state. Raises InvalidActionError naming what is missing, of another size, or no number.
+    `eef_9d` (position and two rows of the rotation matrix) and `eef_6d` (position and rotation vector) are
+    absolute poses; GR00T returns actions relative to the state in this form. Deltas are integrated from the
+    anchor (7,), the pose that was commanded at the time of the observation. Raises InvalidActionError, which
+    names the key that is missing, has another shape, or is not finite.
     """
-    steps = _steps(action)
-    if EEF_9D in action:
-        poses = poses_from_9d(_part(action, EEF_9D, 9, steps))
-    elif EEF_6D in action:
-        poses = np.array([pose_from_rotvec(pose) for pose in _part(action, EEF_6D, 6, steps)]).reshape(-1, 7)
-    else:
-        kinds = {field.kind: field.name for field in embodiment.action if field.is_derived}
-        if len(kinds) < 2:
-            raise InvalidActionError(
-                f'the embodiment {embodiment.name} gives no pose of the tool: its actions cannot be commanded as deltas'
-            )
-        deltas = np.hstack(
-            [_part(action, kinds[kind], 3, steps) for kind in ('delta_position', 'delta_rotation')]
-        )
-        poses = integrate_deltas(anchor, deltas)[1:]
+    steps = _count_steps(action)
+    poses = _decode_poses(action, embodiment, anchor, steps)
     gripper = gripper_key(embodiment)
-    openings = _part(action, gripper, 1, steps)[:, 0] if gripper in action else np.full(steps, np.nan)
+    if gripper in action:
+        openings = _checked_values(action, gripper, 1, steps)[:, 0]
+    else:
+        openings = np.full(steps, np.nan)
     return DecodedActions(poses, openings)
 
 
 def gripper_key(embodiment: Embodiment) -> str:
-    """The action that commands the gripper, empty where there is none."""
+    """The key of the action that commands the gripper; empty if the embodiment has none."""
     commands = [field.name for field in embodiment.action if field.kind == 'command' and field.size == 1]
-    return next((name for name in commands if 'gripper' in name), commands[0] if len(commands) == 1 else '')
+    only_command = commands[0] if len(commands) == 1 else ''
+    return next((name for name in commands if 'gripper' in name), only_command)
 
 
-def _steps(action: dict[str, Array]) -> int:
+def _decode_poses(action: dict[str, Array], embodiment: Embodiment, anchor: Array, steps: int) -> Array:
+    if EEF_9D in action:
+        return poses_from_9d(_checked_values(action, EEF_9D, 9, steps))
+    if EEF_6D in action:
+        rotvec_poses = _checked_values(action, EEF_6D, 6, steps)
+        return np.array([pose_from_rotvec(pose) for pose in rotvec_poses]).reshape(-1, 7)
+    names = {field.kind: field.name for field in embodiment.action if field.is_derived}
+    if len(names) < 2:
+        raise InvalidActionError(
+            f'the embodiment {embodiment.name} has no delta actions of a TCP pose: choose one that has'
+        )
+    positions = _checked_values(action, names['delta_position'], 3, steps)
+    rotations = _checked_values(action, names['delta_rotation'], 3, steps)
+    return integrate_deltas(anchor, np.hstack([positions, rotations]))[1:]
+
+
+def _count_steps(action: dict[str, Array]) -> int:
     lengths = {name: np.shape(values)[:1] for name, values in action.items()}
     if len(set(lengths.values())) > 1:
-        raise InvalidActionError(
-            f'its actions have different numbers of steps: {", ".join(f"{name} {length}" for name, length in lengths.items())}'
-        )
+        listed = ', '.join(f'{name} {length}' for name, length in lengths.items())
+        raise InvalidActionError(f'its actions have different numbers of steps: {listed}')
     return next(iter(lengths.values()), (0,))[0] if lengths else 0
 
 
-def _part(action: dict[str, Array], name: str, size: int, steps: int) -> Array:
+def _checked_values(action: dict[str, Array], name: str, size: int, steps: int) -> Array:
+    """The values (steps, size) of a key; a single number per step may also come as (steps,)."""
     if name not in action:
-        raise InvalidActionError(f'it lacks the action {name}; it has {", ".join(action) or "none"}')
+        listed = ', '.join(action) or 'none'
+        raise InvalidActionError(f'the action {name} is missing; the actions of the model are: {listed}')
     values = np.asarray(action[name], float)
-    values = values[:, None] if values.ndim == 1 and size == 1 else values
+    if values.ndim == 1 and size == 1:
+        values = values[:, None]
     if values.shape != (steps, size):
         raise InvalidActionError(
             f'its action {name} has the shape {values.shape} where ({steps}, {size}) is wanted'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Open-loop evaluation: a policy sees rows of a dataset, its chunks are compared with the recorded ones."""
+"""Open-loop evaluation: compares a policy's chunks with the recorded actions of a dataset."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,19 +18,19 @@ from groot_ros.video.mp4 import read_frames
 
 @dataclass
 class Errors:
-    """Differences of one action key, (n, H, size) gathered: squares and absolutes by step of the chunk."""
+    """The errors of one action key: mean square and mean absolute error (H,) of each chunk, by its steps."""
 
     squares: list[Array] = field(default_factory=list)
     absolutes: list[Array] = field(default_factory=list)
 
-    def note(self, predicted: Array, recorded: Array) -> None:
-        """One chunk (H, size) of both."""
+    def add(self, predicted: Array, recorded: Array) -> None:
+        """Adds the errors of one chunk (H, size)."""
         difference = predicted - recorded
         self.squares.append(np.mean(difference**2, axis=1))
         self.absolutes.append(np.mean(np.abs(difference), axis=1))
 
     def as_dict(self) -> dict[str, Any]:
-        """MSE and MAE, over all and for each step."""
+        """MSE and MAE over all chunks, and for each step of a chunk."""
         squares = np.array(self.squares)
         absolutes = np.array(self.absolutes)
         by_step = {
@@ -42,29 +42,30 @@ class Errors:
 
 @dataclass
 class Evaluation:
-    """What came of it: errors by action key, and how many chunks were compared."""
+    """The result of an evaluation: errors by action key, and the number of chunks that were compared."""
 
     policy: str
     chunks: int = 0
     keys: dict[str, Errors] = field(default_factory=dict)
 
-    def note(self, answer: dict[str, Array], recorded: Array, slices: dict[str, slice]) -> None:
-        """One chunk, and the actions (H, A) that were recorded in its time."""
-        for name, part in slices.items():
-            if name in answer:
-                self.keys.setdefault(name, Errors()).note(answer[name], recorded[: len(answer[name]), part])
+    def add(self, chunk: dict[str, Array], recorded: Array, slices: dict[str, slice]) -> None:
+        """Adds the errors of one chunk, given the recorded actions (at least H, A) from its first step on."""
+        for name, columns in slices.items():
+            if name in chunk:
+                predicted = chunk[name]
+                self.keys.setdefault(name, Errors()).add(predicted, recorded[: len(predicted), columns])
         self.chunks += 1
 
     def as_dict(self) -> dict[str, Any]:
-        """For --json."""
+        """The content of the file of `--json`."""
         return {
             'policy': self.policy,
             'chunks': self.chunks,
             'keys': {name: errors.as_dict() for name, errors in self.keys.items()},
         }
 
-    def lines(self) -> list[str]:
-        """A table for people."""
+    def summary_lines(self) -> list[str]:
+        """A table of the errors for the terminal."""
         rows = [f'{"action":28} {"MSE":>12} {"MAE":>12} {"MAE first":>12} {"MAE last":>12}']
         for name, errors in self.as_dict()['keys'].items():
             first = errors['mae_by_step'][0]
@@ -78,61 +79,61 @@ def evaluate(
     dataset: Path,
     embodiment: Embodiment,
     episodes: Iterable[int],
-    every: int = 8,
-    tell: Callable[[], object] = lambda: None,
+    stride: int = 8,
+    on_chunk: Callable[[], object] = lambda: None,
 ) -> Evaluation:
-    """Asks at every so manieth row, as if the robot stood there; `tell` is called after each answer.
+    """Runs the policy on every `stride`-th row of each episode and adds up the errors of its chunks.
 
-    Raises GrootRosError if the dataset has other rows or none that fit, or if an answer has other shapes.
+    `on_chunk` is called after each inference. Raises GrootRosError if the dataset does not match the
+    embodiment, or if no episode is as long as a chunk.
     """
     result = Evaluation(policy.spec.name)
     for episode in episodes:
         policy.reset()
-        table = _table(dataset, episode, embodiment)
+        table = _read_table(dataset, episode, embodiment)
         actions = column_to_array(table, ACTION_COLUMN)
-        starts = _starts(len(actions), policy.spec.horizon, every)
-        for row, observation in zip(
-            starts,
-            _observations(dataset, episode, embodiment, table, starts, policy.spec.observation_indices),
-            strict=True,
-        ):
-            result.note(policy.infer(observation), actions[row:], embodiment.action_slices)
-            tell()
+        starts = _start_rows(len(actions), policy.spec.horizon, stride)
+        indices = policy.spec.observation_indices
+        observations = _read_observations(dataset, episode, embodiment, table, starts, indices)
+        for row, observation in zip(starts, observations, strict=True):
+            result.add(policy.infer(observation), actions[row:], embodiment.action_slices)
+            on_chunk()
     if not result.chunks:
         raise GrootRosError(
-            f'No episode of {dataset} holds {policy.spec.horizon} rows, a whole chunk of {policy.spec.name}.'
+            f'No episode of {dataset} has {policy.spec.horizon} rows, a whole chunk of {policy.spec.name}: '
+            'choose longer episodes.'
         )
     return result
 
 
 def check_dataset(dataset: Path, embodiment: Embodiment, episodes: Iterable[int]) -> None:
-    """Raises GrootRosError where an episode is missing or has other rows, before a model is asked."""
+    """Raises GrootRosError if an episode is missing or does not match the embodiment; loads no model."""
     for episode in episodes:
-        _table(dataset, episode, embodiment)
+        _read_table(dataset, episode, embodiment)
 
 
-def chunks_in(dataset: Path, episodes: Iterable[int], horizon: int, every: int) -> int:
-    """How many chunks `evaluate` compares."""
-    return sum(
-        len(_starts(DatasetMeta(dataset).episode(episode)['length'], horizon, every)) for episode in episodes
-    )
+def count_chunks(dataset: Path, episodes: Iterable[int], horizon: int, stride: int) -> int:
+    """The number of chunks that `evaluate` compares."""
+    meta = DatasetMeta(dataset)
+    return sum(len(_start_rows(meta.episode(episode)['length'], horizon, stride)) for episode in episodes)
 
 
-def _starts(rows: int, horizon: int, every: int) -> list[int]:
-    return list(range(0, rows - horizon + 1, every))
+def _start_rows(rows: int, horizon: int, stride: int) -> list[int]:
+    return list(range(0, rows - horizon + 1, stride))
 
 
-def _table(dataset: Path, episode: int, embodiment: Embodiment):
+def _read_table(dataset: Path, episode: int, embodiment: Embodiment):
     table = DatasetMeta(dataset).rows(episode)
     sizes = {name: column_to_array(table, name).shape[1] for name in (STATE_COLUMN, ACTION_COLUMN)}
     if sizes != {STATE_COLUMN: embodiment.state_size, ACTION_COLUMN: embodiment.action_size}:
         raise GrootRosError(
-            f'{dataset} has other rows than the embodiment {embodiment.name}: name the one it was made with.'
+            f'{dataset} has other rows than the embodiment {embodiment.name}: '
+            'give the embodiment that it was made with.'
         )
     return table
 
 
-def _observations(
+def _read_observations(
     dataset: Path,
     episode: int,
     embodiment: Embodiment,
@@ -140,26 +141,31 @@ def _observations(
     rows: list[int],
     observation_indices: tuple[int, ...],
 ) -> Iterator[Observation]:
-    """What a policy would have seen at rows; before the first row of an episode that row is seen again."""
+    """The observations at `rows`. Before an episode's first row, that row is repeated."""
     meta = DatasetMeta(dataset)
     states = column_to_array(table, STATE_COLUMN)
     times_s = column_to_array(table, 'timestamp')
     tasks = [meta.tasks.get(index, '') for index in table['task_index'].to_pylist()]
-    wanted = sorted({max(row + step, 0) for row in rows for step in (0, *observation_indices)})
+    wanted = sorted({max(row + index, 0) for row in rows for index in (0, *observation_indices)})
+    videos = _open_videos(meta, episode, embodiment, wanted)
+    by_row: dict[int, Observation] = {}
+    for row in wanted:
+        images = {name: next(video) for name, video in videos.items()}
+        by_row[row] = Observation(round(times_s[row] * 1e9), states[row], images, tasks[row])
+        if row in rows:
+            earlier = {index: by_row[max(row + index, 0)] for index in observation_indices if index}
+            yield replace(by_row[row], earlier=earlier)
+            oldest = row + min(observation_indices)
+            by_row = {kept: observation for kept, observation in by_row.items() if kept >= oldest}
+
+
+def _open_videos(
+    meta: DatasetMeta, episode: int, embodiment: Embodiment, rows: list[int]
+) -> dict[str, Iterator[np.ndarray]]:
+    """The images (height, width, 3) at `rows`, by camera name."""
     videos = {}
     for camera in embodiment.cameras:
         first = meta.first_frame(camera.feature, episode)
-        frames = [first + row for row in wanted]
+        frames = [first + row for row in rows]
         videos[camera.name] = read_frames(meta.video_file(camera.feature, episode), frames)
-    seen: dict[int, Observation] = {}
-    for row in wanted:
-        images = {name: next(video) for name, video in videos.items()}
-        seen[row] = Observation(round(times_s[row] * 1e9), states[row], images, tasks[row])
-        if row in rows:
-            earlier = {step: seen[max(row + step, 0)] for step in observation_indices if step}
-            yield replace(seen[row], earlier=earlier)
-            seen = {
-                kept: observation
-                for kept, observation in seen.items()
-                if kept >= row + min(observation_indices)
-            }
+    return videos

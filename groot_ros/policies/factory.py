@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the policy that an operator chose, in a thread of its own where that takes long."""
+"""Makes the policy that a user chose, and loads models in a thread, because that takes long."""
 
 import os
 import queue
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groot_ros.embodiment import Embodiment
-from groot_ros.errors import GrootRosError, PolicyError
+from groot_ros.errors import GrootRosError, PolicyError, choose
 from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
 from groot_ros.inference.client import Client
 from groot_ros.inference.model_process import ModelProcess, ModelSettings
@@ -19,6 +19,8 @@ from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.remote_policy import RemotePolicy
 from groot_ros.policies.replay_policy import ReplayPolicy
 from groot_ros.settings import setting
+
+POLICY_BACKENDS = ('replay', *BACKENDS, 'remote', 'hold', 'scripted')
 
 
 @dataclass(frozen=True)
@@ -54,86 +56,90 @@ class PolicyChoice:
 
 
 class ManagedModelPolicy(Policy):
-    """A model in a process of its own, that lives as long as this object."""
+    """A model in its own process, which this object waits for and ends with `close`.
+
+    Raises GrootRosError if the model cannot be started or does not fit the embodiment.
+    """
 
     def __init__(self, process: ModelProcess, embodiment: Embodiment, timeout_s: float) -> None:
         self._process = process
         process.wait()
-        settings = process.settings
-        client = Client(
-            settings.host, process.port, settings.gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), timeout_s
-        )
+        gr00t_version = process.settings.gr00t_version
+        client = _make_client(process.settings.host, process.port, gr00t_version, timeout_s)
         try:
-            self._remote = RemotePolicy(client, embodiment, settings.gr00t_version, process.name)
+            self._remote = RemotePolicy(client, embodiment, gr00t_version, process.name)
         except GrootRosError:
             process.close()
             raise
         self.spec = self._remote.spec
 
     def infer(self, observation: Observation) -> dict:
-        """One request. Raises PolicyError at once where the model's process has died."""
+        """The model's action chunk. Raises PolicyError at once if the model's process has died."""
         if reason := self.unavailable_reason():
             raise PolicyError(reason)
         return self._remote.infer(observation)
 
     def reset(self) -> None:
-        """Begins anew."""
+        """Starts a new episode in the model."""
         self._remote.reset()
 
     def unavailable_reason(self) -> str:
-        """Whether the model's process is being started again."""
+        """Why the model's process does not answer now; empty if it can."""
         reason = self._process.unavailable_reason()
         return f'{self._process.name} does not run: {reason}' if reason else ''
 
     def close(self) -> None:
-        """Ends the process."""
+        """Closes the connection and ends the model's process."""
         self._remote.close()
         self._process.close()
 
 
 def make_policy(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[[str], None]) -> Policy:
-    """A policy that can be asked at once. Loading a model takes its time; `on_line` gets what is said meanwhile.
+    """Makes a policy that is ready for inference. Loading a model takes long; `on_line` gets its progress.
 
-    Raises GrootRosError for a backend that is not known, and where a checkpoint, a dataset or a server is missing or does not fit.
+    Raises GrootRosError if the backend is not known, or if a checkpoint, dataset or server is missing or
+    does not fit the embodiment.
     """
-    if choice.backend == 'replay':
-        if not choice.path:
-            raise GrootRosError(
-                'The backend replay needs the parameter dataset: give the folder of a converted dataset.'
-            )
-        return ReplayPolicy(Path(choice.path).expanduser(), choice.episode, embodiment)
-    if choice.backend == 'remote':
-        client = Client(
-            choice.host,
-            choice.port,
-            choice.gr00t_version,
-            os.environ.get(TOKEN_VARIABLE, ''),
-            choice.timeout_s,
-        )
-        return RemotePolicy(client, embodiment, choice.gr00t_version)
+    choose('policy backend', choice.backend, POLICY_BACKENDS)
     if choice.backend in BACKENDS:
-        checkpoint = str(Path(choice.path).expanduser()) if choice.path else ''
-        settings = ModelSettings(
-            choice.backend,
-            checkpoint,
-            choice.python,
-            choice.device,
-            choice.embodiment_tag,
-            choice.data_config,
-            gr00t_version=choice.gr00t_version,
-        )
-        return ManagedModelPolicy(ModelProcess(settings, embodiment, on_line), embodiment, choice.timeout_s)
-    if choice.backend == 'hold':
-        return HoldPolicy(embodiment)
+        process = ModelProcess(_model_settings(choice), embodiment, on_line)
+        return ManagedModelPolicy(process, embodiment, choice.timeout_s)
+    if choice.backend == 'replay':
+        return _make_replay(choice, embodiment)
+    if choice.backend == 'remote':
+        client = _make_client(choice.host, choice.port, choice.gr00t_version, choice.timeout_s)
+        return RemotePolicy(client, embodiment, choice.gr00t_version)
     if choice.backend == 'scripted':
         return ScriptedPolicy(embodiment, choice.fault)
-    raise GrootRosError(
-        f'The policy backend {choice.backend!r} is not known: use replay, remote, {", ".join(BACKENDS)}, hold or scripted.'
+    return HoldPolicy(embodiment)
+
+
+def _make_replay(choice: PolicyChoice, embodiment: Embodiment) -> ReplayPolicy:
+    if not choice.path:
+        raise GrootRosError(
+            'The backend replay needs the parameter dataset: give the folder of a converted dataset.'
+        )
+    return ReplayPolicy(Path(choice.path).expanduser(), choice.episode, embodiment)
+
+
+def _make_client(host: str, port: int, gr00t_version: str, timeout_s: float) -> Client:
+    return Client(host, port, gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), timeout_s)
+
+
+def _model_settings(choice: PolicyChoice) -> ModelSettings:
+    return ModelSettings(
+        backend=choice.backend,
+        checkpoint=str(Path(choice.path).expanduser()) if choice.path else '',
+        python=choice.python,
+        device=choice.device,
+        embodiment_tag=choice.embodiment_tag,
+        data_config=choice.data_config,
+        gr00t_version=choice.gr00t_version,
     )
 
 
 class PolicyLoader:
-    """Makes one policy at a time in a thread: a model takes minutes to load, and the node must go on meanwhile.
+    """Makes one policy at a time in a thread, so that the node goes on while a model loads for minutes.
 
     `busy` says whether a policy is being made.
     """
@@ -143,7 +149,7 @@ class PolicyLoader:
         self._finished: queue.SimpleQueue[Policy | Exception] = queue.SimpleQueue()
 
     def start(self, make: Callable[[], Policy], observation: Observation | None = None) -> None:
-        """Makes a policy and, if an observation is given, runs it once: a model's first inference is slower."""
+        """Makes a policy. With an observation it also runs it once: a model's first inference is slower."""
         self.busy = True
         threading.Thread(target=self._run, args=(make, observation), name='loading', daemon=True).start()
 
@@ -159,7 +165,7 @@ class PolicyLoader:
             policy = make()
             if observation is not None and policy.spec.observes:
                 _warm_up(policy, observation)
-        except Exception as error:  # a model's libraries may raise anything; only this policy is rejected
+        except Exception as error:  # a model's libraries may raise anything; only this policy is refused
             self._finished.put(error)
         else:
             self._finished.put(policy)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request at a time in a thread of its own, so that no result, late or never, disturbs the commands."""
+"""Runs a policy in its own thread, one request at a time, so that a late result delays no command."""
 
 import queue
 import threading
@@ -12,7 +12,10 @@ from groot_ros.policies.policy import Observation, Policy
 
 @dataclass
 class InferenceResult:
-    """What came of a request: actions by key, or why there are none. Times are those of `time.monotonic`."""
+    """The actions {key: (H, size)} of a request, or in `problem` why there are none.
+
+    The times are those of `time.monotonic`, in s.
+    """
 
     observation: Observation
     requested_s: float
@@ -22,53 +25,54 @@ class InferenceResult:
 
 
 class InferenceWorker:
-    """Asks a policy. `poll` gives its result once; one that takes longer than `timeout_s` is given up."""
+    """Runs the inferences of a policy. A result that takes longer than `timeout_s` is given up."""
 
     def __init__(self, policy: Policy, timeout_s: float) -> None:
-        self.policy, self._timeout_s = policy, timeout_s
+        self.policy = policy
+        self._timeout_s = timeout_s
         self._requests: queue.SimpleQueue = queue.SimpleQueue()
         self._results: queue.SimpleQueue = queue.SimpleQueue()
-        self._asked: tuple[Observation, float] | None = None
-        self._number = self._done = 0
+        self._pending: tuple[Observation, float] | None = None
+        self._last_submitted = 0
+        self._last_finished = 0
         self._thread = threading.Thread(target=self._run, name='policy', daemon=True)
         self._thread.start()
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way, or one that was given up still runs."""
-        return self._asked is not None or self._done < self._number
+        """Whether a result is expected, or a request that was given up still runs."""
+        return self._pending is not None or self._last_finished < self._last_submitted
 
     def submit(self, observation: Observation, reset: bool = False) -> None:
-        """Hands over an observation; `reset` begins a new run before it."""
-        self._number += 1
-        self._asked = (observation, time.monotonic())
-        self._requests.put((self._number, observation, self._asked[1], reset))
+        """Requests an inference; with `reset` the policy is reset before it."""
+        requested_s = time.monotonic()
+        self._last_submitted += 1
+        self._pending = (observation, requested_s)
+        self._requests.put((self._last_submitted, observation, requested_s, reset))
 
     def poll(self) -> InferenceResult | None:
-        """The result, once it is there, or the news that it did not come in time."""
+        """The result, once; None while there is none. After the timeout it is a result with a problem."""
         while not self._results.empty():
             number, result = self._results.get()
-            if self._asked is not None and number == self._number:
-                self._asked = None
+            if self._pending is not None and number == self._last_submitted:
+                self._pending = None
                 return result
-        if self._asked is not None and time.monotonic() - self._asked[1] > self._timeout_s:
-            observation, requested_s = self._asked
-            self._asked = None
-            return InferenceResult(
-                observation,
-                requested_s,
-                time.monotonic(),
-                {},
-                f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s',
-            )
-        return None
+        if self._pending is None:
+            return None
+        observation, requested_s = self._pending
+        now_s = time.monotonic()
+        if now_s - requested_s <= self._timeout_s:
+            return None
+        self._pending = None
+        problem = f'{self.policy.spec.name} gave no answer for {self._timeout_s:g} s'
+        return InferenceResult(observation, requested_s, now_s, {}, problem)
 
     def discard(self) -> None:
-        """The result under way is not wanted any more."""
-        self._asked = None
+        """Ignores the result of the present request when it comes."""
+        self._pending = None
 
     def close(self) -> None:
-        """Ends the thread; one that hangs in a policy is left to the end of the process."""
+        """Ends the thread and closes the policy; a thread that hangs in the policy is left behind."""
         self._requests.put(None)
         self._thread.join(timeout=0.5)
         if not self._thread.is_alive():
@@ -77,16 +81,15 @@ class InferenceWorker:
     def _run(self) -> None:
         while (request := self._requests.get()) is not None:
             number, observation, requested_s, reset = request
-            action, problem = {}, ''
+            action = {}
+            problem = ''
             try:
                 if reset:
                     self.policy.reset()
                 action = self.policy.infer(observation)
-            except (
-                Exception
-            ) as error:  # whatever a model raises must stop the arm in order, and not this thread
+            # A model may raise anything: that must stop the arm in the normal way, and not end this thread.
+            except Exception as error:
                 problem = str(error) or type(error).__name__
-            self._done = number
-            self._results.put(
-                (number, InferenceResult(observation, requested_s, time.monotonic(), action, problem))
-            )
+            self._last_finished = number
+            result = InferenceResult(observation, requested_s, time.monotonic(), action, problem)
+            self._results.put((number, result))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies of this package behind the wire, for trying a set-up without a model."""
+"""Serves a policy of this package over GR00T's protocol, to try a set-up without a model."""
 
 import time
 from collections.abc import Callable
@@ -13,16 +13,18 @@ from groot_ros.policies.policy import Observation, Policy
 
 
 class LocalBackend:
-    """Answers for a policy as a model with the embodiment's own rows would."""
+    """A ModelBackend for a policy; its modalities have the keys of the embodiment."""
 
     def __init__(
         self, policy: Policy, embodiment: Embodiment, clock_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        self._policy, self._embodiment, self._clock_ns = policy, embodiment, clock_ns
+        self._policy = policy
+        self._embodiment = embodiment
+        self._clock_ns = clock_ns
         self.name = policy.spec.name
 
     def modalities(self) -> dict[str, Modality]:
-        """The embodiment's names."""
+        """The keys of the embodiment and the steps of the policy."""
         embodiment = self._embodiment
         return {
             'video': Modality([0], [camera.name for camera in embodiment.cameras]),
@@ -32,16 +34,16 @@ class LocalBackend:
         }
 
     def extra_info(self) -> dict[str, Any]:
-        """Nothing: it looks at no image."""
+        """Empty: these policies use no images and continue no chunks."""
         return {}
 
     def get_action(
         self, observation: dict[str, Any], options: dict[str, Any] | None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The policy's steps at the time of the request."""
+        """The policy's actions (1, H, size) by key; a replay continues by the time of the request."""
         action = self._policy.infer(Observation(self._clock_ns(), np.zeros(0)))
         return {name: np.asarray(values, np.float32)[None] for name, values in action.items()}, {}
 
     def reset(self) -> None:
-        """Begins anew."""
+        """Starts a new run of the policy."""
         self._policy.reset()

@@ -12,12 +12,13 @@ from groot_ros.geometry import Array
 
 @dataclass
 class Observation:
-    """What a policy sees at a tick: the state (D,), RGB images (height, width, 3) by camera name, and the task.
+    """What a policy sees at a tick: the state (D,), images by camera name, and the task.
 
-    `earlier` has the observations of earlier rows by index (-1 is one row earlier), if the policy uses some.
-    For real-time chunking (RTC), `follows_ns` identifies the chunk being executed by the tick of its observation;
-    `elapsed_steps` of it are past at this tick; the next `frozen_steps` will be executed before the new chunk
-    arrives and must not change. A model behind a network is given up after `reply_timeout_s`.
+    Images are RGB (height, width, 3). `earlier` has the observations of earlier rows by index (-1 is one row
+    earlier), if the policy uses some.
+    For real-time chunking (RTC), `follows_ns` identifies the chunk being executed by the tick of its
+    observation; `elapsed_steps` of it are past at this tick; the next `frozen_steps` will be executed before
+    the new chunk arrives and must not change. A remote model is given up after `reply_timeout_s`.
     """
 
     tick_ns: int
@@ -31,7 +32,7 @@ class Observation:
     reply_timeout_s: float = np.inf
 
     def at(self, step: int) -> 'Observation':
-        """That of a step, 0 being the present one."""
+        """The observation of a row: 0 is the present one, -1 the one before."""
         return self.earlier[step] if step else self
 
 
@@ -39,9 +40,9 @@ class Observation:
 class PolicySpec:
     """The properties of a policy.
 
-    `horizon` is the number of steps of a chunk. `observation_indices` are the rows that the policy sees, relative
-    to the present one (0). A policy that does not observe gets neither state nor images; one that `ends`, such as
-    a replay, has a last step; one that `continues` can be told which chunk is being executed (RTC).
+    `horizon` is the number of steps of a chunk. `observation_indices` are the rows that the policy sees,
+    relative to the present one (0). A policy that does not observe gets neither state nor images; one that
+    `ends`, such as a replay, has a last step; one that `continues` uses which chunk is being executed (RTC).
     """
 
     name: str
@@ -53,24 +54,30 @@ class PolicySpec:
 
 
 class Policy(ABC):
-    """`infer` gives the next steps by action key, (H, size) each: H may fall at the end of a replay, and is 0 when it has ended."""
+    """Anything that predicts action chunks from observations.
+
+    A chunk is {action key: (H, size)}. H is `spec.horizon`; towards the end of a replay it falls to 0.
+    """
 
     spec: PolicySpec
 
     @abstractmethod
     def infer(self, observation: Observation) -> dict[str, Array]:
-        """The actions of the steps after the observation, one every 1 / fps. Raises PolicyError."""
+        """The actions of the steps after the observation, one every `period_s`.
 
-    def reset(self) -> None:  # noqa: B027, most have nothing to begin
-        """Begins anew."""
+        Raises PolicyError if the policy cannot answer.
+        """
+
+    def reset(self) -> None:  # noqa: B027, most policies have no state
+        """Starts a new run: forgets what belongs to the one before."""
 
     def unavailable_reason(self) -> str:
-        """Why it cannot be asked at present; empty where it can."""
+        """Why the policy cannot answer now; empty if it can."""
         return ''
 
     def period_s(self, embodiment: Embodiment) -> float:
         """Time between two steps of a chunk in s."""
         return 1.0 / embodiment.fps
 
-    def close(self) -> None:  # noqa: B027, most hold nothing
-        """Releases what it holds."""
+    def close(self) -> None:  # noqa: B027, most policies have nothing to close
+        """Ends its connections and processes."""

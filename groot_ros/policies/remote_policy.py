@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy behind GR00T's wire: what it wants is compared with the embodiment before anything is asked."""
+"""A policy that sends observations to a model server over GR00T's inference protocol."""
 
 from collections import OrderedDict
 from typing import Any
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
-from groot_ros.errors import PolicyError
+from groot_ros.errors import PolicyError, choose
 from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import GR00T_VERSIONS, Modality
@@ -16,71 +16,85 @@ from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 _SHORTEST_EDGE = 256
 _MAX_BACK = 60
-_NUMBERS_KEPT = 8
-_KINDS = ('video', 'state', 'action', 'language')
+_CHUNK_NUMBERS_KEPT = 8
+_MODALITIES = ('video', 'state', 'action', 'language')
 
 
 class RemotePolicy(Policy):
-    """Asks a server of a gr00t_version. Raises PolicyError where it does not answer, or wants other rows than the embodiment's."""
+    """A policy on a model server of a GR00T version.
+
+    Raises PolicyError if the server does not answer, or if the keys or steps of its model do not fit the
+    embodiment; GrootRosError if the GR00T version is not known.
+    """
 
     def __init__(
         self, client: Client, embodiment: Embodiment, gr00t_version: str = 'n1.7', name: str = ''
     ) -> None:
-        if gr00t_version not in GR00T_VERSIONS:
-            raise PolicyError(
-                f'There is no gr00t_version {gr00t_version!r}: choose one of {", ".join(GR00T_VERSIONS)}.'
-            )
-        self._client, self._embodiment, self._gr00t_version = client, embodiment, gr00t_version
-        self._modalities, extra = _request_modalities(client, gr00t_version)
+        choose('GR00T version', gr00t_version, GR00T_VERSIONS)
+        self._client = client
+        self._embodiment = embodiment
+        self._gr00t_version = gr00t_version
+        self._modalities, extra_info = _request_modalities(client, gr00t_version)
         if problems := mismatches(self._modalities, embodiment):
             raise PolicyError(
-                f'The model at {client.address} does not fit the embodiment {embodiment.name}: {"; ".join(problems)}.'
+                f'The model at {client.address} does not fit the embodiment {embodiment.name}: '
+                f'{"; ".join(problems)}.'
             )
-        self._sizes = {str(camera): tuple(size) for camera, size in extra.get('image_sizes', {}).items()}
-        self._numbers: OrderedDict[int, Any] = OrderedDict()
-        wanted = self._modalities
+        image_sizes = extra_info.get('image_sizes', {})
+        self._image_sizes = {str(camera): tuple(size) for camera, size in image_sizes.items()}
+        self._chunk_numbers: OrderedDict[int, Any] = OrderedDict()
+        video_indices = self._modalities['video'].delta_indices
+        state_indices = self._modalities['state'].delta_indices
         self.spec = PolicySpec(
             name or f'the model at {client.address}',
-            len(wanted['action'].delta_indices),
-            continues=bool(extra.get('real_time_chunking')),
-            observation_indices=tuple(
-                sorted({0, *wanted['video'].delta_indices, *wanted['state'].delta_indices})
-            ),
+            len(self._modalities['action'].delta_indices),
+            continues=bool(extra_info.get('real_time_chunking')),
+            observation_indices=tuple(sorted({0, *video_indices, *state_indices})),
         )
 
     def infer(self, observation: Observation) -> dict[str, Array]:
-        """One request."""
+        """Requests one action chunk. Raises PolicyError if the server does not give one."""
         if self._gr00t_version == 'n1.5':
-            reply = self._client.request('get_action', self._flat(observation), observation.reply_timeout_s)
+            data = self._flat_observation(observation)
         else:
-            data = {'observation': self._nested(observation), 'options': self._options(observation)}
-            reply = self._client.request('get_action', data, observation.reply_timeout_s)
-        action, info = reply if isinstance(reply, (list, tuple)) and len(reply) == 2 else (reply, {})
+            data = {
+                'observation': self._nested_observation(observation),
+                'options': self._options(observation),
+            }
+        reply = self._client.request('get_action', data, observation.reply_timeout_s)
+        has_info = isinstance(reply, (list, tuple)) and len(reply) == 2
+        action, info = reply if has_info else (reply, {})
         if not isinstance(action, dict):
             raise PolicyError(
-                f'The server at {self._client.address} answered with {type(action).__name__} instead of actions.'
+                f'The server at {self._client.address} answered with {type(action).__name__} instead of '
+                'actions: check its GR00T version.'
             )
         if isinstance(info, dict) and 'chunk' in info:
-            self._numbers[observation.tick_ns] = info['chunk']
-            while len(self._numbers) > _NUMBERS_KEPT:
-                self._numbers.popitem(last=False)
+            self._keep_chunk_number(observation.tick_ns, info['chunk'])
         return {
-            str(name).removeprefix('action.'): _unbatched(name, values) for name, values in action.items()
+            str(name).removeprefix('action.'): _without_batch(name, values) for name, values in action.items()
         }
 
     def reset(self) -> None:
-        """Tells the server, where its release knows that."""
-        self._numbers.clear()
+        """Starts a new episode on the server; N1.5 has no such request."""
+        self._chunk_numbers.clear()
         if self._gr00t_version != 'n1.5':
             self._client.request('reset', {'options': None})
 
     def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection to the server."""
         self._client.close()
 
+    def _keep_chunk_number(self, tick_ns: int, number: Any) -> None:
+        self._chunk_numbers[tick_ns] = number
+        while len(self._chunk_numbers) > _CHUNK_NUMBERS_KEPT:
+            self._chunk_numbers.popitem(last=False)
+
     def _options(self, observation: Observation) -> dict[str, Any] | None:
-        """Which of the server's chunks is being carried out, so that it may continue that one."""
-        number = self._numbers.get(observation.follows_ns) if observation.follows_ns is not None else None
+        """Says which of the server's chunks is being executed, so that the server can continue it (RTC)."""
+        if observation.follows_ns is None:
+            return None
+        number = self._chunk_numbers.get(observation.follows_ns)
         if number is None:
             return None
         return {
@@ -91,7 +105,8 @@ class RemotePolicy(Policy):
             }
         }
 
-    def _nested(self, observation: Observation) -> dict[str, Any]:
+    def _nested_observation(self, observation: Observation) -> dict[str, Any]:
+        """The form of N1.6 and N1.7: a map for each modality, with a batch of one."""
         wanted = self._modalities
         return {
             'video': {name: self._images(observation, name)[None] for name in wanted['video'].keys},
@@ -99,24 +114,29 @@ class RemotePolicy(Policy):
             'language': {name: [[observation.task]] for name in wanted['language'].keys},
         }
 
-    def _flat(self, observation: Observation) -> dict[str, Any]:
+    def _flat_observation(self, observation: Observation) -> dict[str, Any]:
+        """The form of N1.5: one level, no batch."""
         wanted = self._modalities
-        return {
+        flat: dict[str, Any] = {}
+        for name in wanted['video'].keys:
             # N1.5 takes images only in the size that it was trained with.
-            **{f'video.{name}': self._images(observation, name, whole=True) for name in wanted['video'].keys},
-            **{
-                f'state.{name}': self._states(observation, name).astype(float)
-                for name in wanted['state'].keys
-            },
-            **{name: [observation.task] for name in wanted['language'].keys},
-        }
+            flat[f'video.{name}'] = self._images(observation, name, keep_size=True)
+        for name in wanted['state'].keys:
+            flat[f'state.{name}'] = self._states(observation, name).astype(float)
+        for name in wanted['language'].keys:
+            flat[name] = [observation.task]
+        return flat
 
-    def _images(self, observation: Observation, name: str, whole: bool = False) -> np.ndarray:
-        """Pictures (steps, height, width, 3), in the size that the server says, else as small as a model makes them anyway."""
+    def _images(self, observation: Observation, name: str, keep_size: bool = False) -> np.ndarray:
+        """Images (steps, height, width, 3) of a camera in the size that the server wants.
+
+        If the server wants no size, they are made as small as the model needs, unless `keep_size` is given.
+        """
         images = [observation.at(step).images[name] for step in self._modalities['video'].delta_indices]
-        if whole and name not in self._sizes:
+        size = self._image_sizes.get(name)
+        if size is None and keep_size:
             return np.stack(images)
-        return np.stack([_resized(image, self._sizes.get(name) or _small_size(image)) for image in images])
+        return np.stack([_resize(image, size or _small_size(image)) for image in images])
 
     def _states(self, observation: Observation, name: str) -> Array:
         """States (steps, size) of a key."""
@@ -127,76 +147,94 @@ class RemotePolicy(Policy):
 
 
 def mismatches(modalities: dict[str, Modality], embodiment: Embodiment) -> list[str]:
-    """What a model wants or gives that the embodiment has not, each field named."""
-    cameras, states = (
-        {camera.name for camera in embodiment.cameras},
-        {field.name for field in embodiment.state},
-    )
-    actions = {field.name for field in embodiment.action}
-    poses = {EEF_9D} if any(field.field == 'pose' for field in embodiment.state) else set()
-    absolute = {*poses, *({EEF_6D} if poses else set())}
+    """The keys and steps of a model that do not fit the embodiment, one text for each; empty if it fits."""
+    poses = {EEF_9D, EEF_6D} if any(field.field == 'pose' for field in embodiment.state) else set()
+    return [
+        *_unknown_keys(modalities, embodiment, poses),
+        *_unusable_steps(modalities),
+        *_unusable_actions(modalities['action'], embodiment, poses),
+    ]
+
+
+def _unknown_keys(modalities: dict[str, Modality], embodiment: Embodiment, poses: set[str]) -> list[str]:
+    known_keys = {
+        'video': {camera.name for camera in embodiment.cameras},
+        'state': {field.name for field in embodiment.state} | (poses & {EEF_9D}),
+        'action': {field.name for field in embodiment.action} | poses,
+        'language': {embodiment.language},
+    }
+    return [
+        f'{modality} {key} is not among {", ".join(sorted(known))}'
+        for modality, known in known_keys.items()
+        for key in modalities[modality].keys
+        if key not in known
+    ]
+
+
+def _unusable_steps(modalities: dict[str, Modality]) -> list[str]:
     found = []
-    for kind, known in (
-        ('video', cameras),
-        ('state', states | poses),
-        ('action', actions | absolute),
-        ('language', {embodiment.language}),
-    ):
-        for name in modalities[kind].keys:
-            if name not in known:
-                found.append(f'{kind} {name} is not among {", ".join(sorted(known))}')
-    for kind in ('video', 'state'):
-        seen = modalities[kind].delta_indices
-        if not seen or max(seen) > 0 or min(seen) < -_MAX_BACK:
-            found.append(f'{kind} wants the steps {seen}, and those from {-_MAX_BACK} to 0 can be sent')
+    for name in ('video', 'state'):
+        steps = modalities[name].delta_indices
+        if not steps or max(steps) > 0 or min(steps) < -_MAX_BACK:
+            found.append(f'{name} wants the steps {steps}, and those from {-_MAX_BACK} to 0 can be sent')
     steps = modalities['action'].delta_indices
-    if steps != list(range(len(steps))) or not steps:
+    if not steps or steps != list(range(len(steps))):
         found.append(f'action gives the steps {steps}, and they must count from 0')
-    for name, config in zip(modalities['action'].keys, modalities['action'].actions, strict=False):
-        if str(config.get('rep', '')).lower() == 'relative' and name not in absolute:
-            found.append(
-                f'action {name} is relative to the state, which is taken for {", ".join(sorted(absolute)) or "no action of this embodiment"} only'
-            )
-    if not ({EEF_9D, EEF_6D} & set(modalities['action'].keys)):
+    return found
+
+
+def _unusable_actions(action: Modality, embodiment: Embodiment, poses: set[str]) -> list[str]:
+    found = []
+    usable = ', '.join(sorted(poses)) or 'no action of this embodiment'
+    for key, config in zip(action.keys, action.actions, strict=False):
+        if str(config.get('rep', '')).lower() == 'relative' and key not in poses:
+            found.append(f'action {key} is relative to the state, which is possible for {usable} only')
+    if not ({EEF_9D, EEF_6D} & set(action.keys)):
         derived = [field.name for field in embodiment.action if field.is_derived]
-        found += [f'action {name} is missing' for name in derived if name not in modalities['action'].keys]
+        found += [f'action {key} is missing' for key in derived if key not in action.keys]
     return found
 
 
 def _request_modalities(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], dict[str, Any]]:
-    """The modalities, and what a server of ours says besides."""
+    """The modalities of the server, and the extra information of a server of ours."""
     reply = client.request('get_modality_config')
-    if not isinstance(reply, dict) or not all(isinstance(reply.get(kind), Modality) for kind in _KINDS):
+    if not isinstance(reply, dict) or not all(isinstance(reply.get(name), Modality) for name in _MODALITIES):
         raise PolicyError(
-            f'The server at {client.address} does not tell its modalities: is it of another release than {gr00t_version}?'
+            f'The server at {client.address} does not report its modalities: '
+            f'check that its GR00T version is {gr00t_version}.'
         )
-    # N1.5 writes the kind before each name.
+    # N1.5 writes the modality before each key.
     modalities = {
-        kind: Modality(
-            reply[kind].delta_indices,
-            [name.removeprefix(f'{kind}.') for name in reply[kind].keys],
-            reply[kind].actions,
+        name: Modality(
+            reply[name].delta_indices,
+            [key.removeprefix(f'{name}.') for key in reply[name].keys],
+            reply[name].actions,
         )
-        for kind in _KINDS
+        for name in _MODALITIES
     }
-    return modalities, {name: value for name, value in reply.items() if name not in _KINDS}
+    extra_info = {name: value for name, value in reply.items() if name not in _MODALITIES}
+    return modalities, extra_info
 
 
-def _unbatched(name: str, values: Any) -> Array:
+def _without_batch(name: str, values: Any) -> Array:
+    """The actions (H, size) of a key, which come with (N1.6, N1.7) or without (N1.5) a batch of one."""
     array = np.asarray(values)
     if array.dtype.kind not in 'fiu':
-        raise PolicyError(f'The action {name} came as {array.dtype}, which are no numbers.')
+        raise PolicyError(f'The action {name} came with the type {array.dtype}, but numbers are needed.')
     return array[0].astype(float) if array.ndim == 3 else array.astype(float)
 
 
 def _small_size(image: np.ndarray) -> tuple[int, int]:
-    """Width and height with the shortest edge that models make of it anyway; sending more takes longer than the control tick."""
+    """Width and height with the shortest edge that models resize to anyway.
+
+    Sending larger images would take longer than a control tick.
+    """
     height, width = image.shape[:2]
     scale = min(1.0, _SHORTEST_EDGE / min(height, width))
     return round(width * scale), round(height * scale)
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if size == image.shape[1::-1]:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

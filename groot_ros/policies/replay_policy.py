@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays the recorded actions of one episode of a dataset, so that what was converted moves the robot."""
+"""Replays the recorded actions of one episode of a dataset."""
 
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 
 class ReplayPolicy(Policy):
-    """The actions of an episode, by the time since the first observation."""
+    """Gives the actions of an episode by the time since the first observation.
+
+    Raises GrootRosError if the dataset was made with another embodiment.
+    """
 
     def __init__(self, dataset: Path, episode: int, embodiment: Embodiment, horizon: int = 16) -> None:
         meta = DatasetMeta(dataset)
@@ -20,9 +23,10 @@ class ReplayPolicy(Policy):
         self.actions = column_to_array(table, ACTION_COLUMN).astype(float)
         if self.actions.shape[1] != embodiment.action_size or self.states.shape[1] != embodiment.state_size:
             raise GrootRosError(
-                f'Episode {episode} of {dataset} has {self.states.shape[1]} states and '
-                f'{self.actions.shape[1]} actions, the embodiment {embodiment.name} '
-                f'{embodiment.state_size} and {embodiment.action_size}: name the embodiment it was made with.'
+                f'Episode {episode} of {dataset} has {self.states.shape[1]} state and '
+                f'{self.actions.shape[1]} action numbers, the embodiment {embodiment.name} has '
+                f'{embodiment.state_size} and {embodiment.action_size}: '
+                'give the embodiment that the dataset was made with.'
             )
         self.spec = PolicySpec(
             f'replay of {dataset.name} episode {episode}', horizon, observes=False, ends=True
@@ -41,7 +45,7 @@ class ReplayPolicy(Policy):
         return 1.0 / self.fps
 
     def infer(self, observation: Observation) -> dict[str, Array]:
-        """The steps from the observation's time on; no step once the episode has ended."""
+        """The actions from the observation's time on; (0, size) when the episode has ended."""
         if self._began_ns is None:
             self._began_ns = observation.tick_ns
         first = round((observation.tick_ns - self._began_ns) * self.fps / 1e9)
@@ -49,5 +53,5 @@ class ReplayPolicy(Policy):
         return {name: chunk[:, part] for name, part in self._slices.items()}
 
     def reset(self) -> None:
-        """Back to the first action, whenever the next observation comes."""
+        """Starts again at the first action, at the time of the next observation."""
         self._began_ns = None

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shadow mode: a policy sees what the operator sees, commands nothing, and its chunks are compared with what the operator did."""
+"""Shadow mode: a policy runs while the operator moves the arm, and commands nothing.
+
+Its action chunks are compared with the actions of the operator.
+"""
 
 import json
 from collections import deque
@@ -13,7 +16,11 @@ from groot_ros.policies.observation_builder import ObservationBuilder, Observati
 
 
 class Shadow:
-    """Call `tick` often. The errors of a chunk are known when its last step has passed."""
+    """Runs a policy in shadow mode: call `tick` often.
+
+    The errors of a chunk are added to `evaluation` when its last step has passed. `problem` is why the last
+    observation or inference failed.
+    """
 
     def __init__(
         self,
@@ -24,26 +31,31 @@ class Shadow:
     ) -> None:
         self.evaluation = Evaluation(worker.policy.spec.name)
         self.problem = ''
-        self._worker, self._builder = worker, builder
-        self._row_ns, self._replan_ns = round(period_s * 1e9), round(inference_interval_s * 1e9)
+        self._worker = worker
+        self._builder = builder
+        self._row_ns = round(period_s * 1e9)
+        self._interval_ns = round(inference_interval_s * 1e9)
         self._next_ns = 0
-        self._fresh = True
+        self._is_first = True
         self._waiting: deque[InferenceResult] = deque()
 
     def tick(self, now_ns: int, task: str) -> None:
-        """Takes answers, asks when it is time, and compares what can be compared."""
+        """Takes a result, requests an inference when it is due, and compares chunks whose time has passed."""
         if (result := self._worker.poll()) is not None:
             self._handle_result(result)
         while self._waiting and self._compare(self._waiting[0]):
             self._waiting.popleft()
         if now_ns >= self._next_ns and not self._worker.busy:
-            self._next_ns = now_ns + self._replan_ns
-            seen = self._builder.observe(now_ns, task)
-            if isinstance(seen, ObservationUnavailable):
-                self.problem = seen.reason
-            else:
-                self._worker.submit(seen, reset=self._fresh)
-                self._fresh = False
+            self._next_ns = now_ns + self._interval_ns
+            self._request(now_ns, task)
+
+    def _request(self, now_ns: int, task: str) -> None:
+        observation = self._builder.observe(now_ns, task)
+        if isinstance(observation, ObservationUnavailable):
+            self.problem = observation.reason
+            return
+        self._worker.submit(observation, reset=self._is_first)
+        self._is_first = False
 
     def mean_errors(self) -> dict[str, str]:
         """The mean absolute error of each action so far, as text for /diagnostics."""
@@ -56,19 +68,17 @@ class Shadow:
             self._waiting.append(result)
 
     def _compare(self, result: InferenceResult) -> bool:
-        """Whether it is done with, compared or not."""
+        """Adds the errors of a chunk; returns False while its last step has not passed."""
         steps = max((len(values) for values in result.action.values()), default=0)
-        recorded = (
-            self._builder.actions(result.observation.tick_ns + self._row_ns * np.arange(steps + 1))
-            if steps
-            else np.zeros((0, 0))
-        )
+        if not steps:
+            return True
+        recorded = self._builder.actions(result.observation.tick_ns + self._row_ns * np.arange(steps + 1))
         if recorded is None:
             return False
         if isinstance(recorded, ObservationUnavailable):
             self.problem = recorded.reason
-        elif steps:
-            self.evaluation.note(result.action, recorded, self._builder.embodiment.action_slices)
+        else:
+            self.evaluation.add(result.action, recorded, self._builder.embodiment.action_slices)
         return True
 
 
