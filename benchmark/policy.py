@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy server without a model: what it costs to make an observation, to send it, and to make the first command of an answer."""
+"""The policy server without a model: time to observe, to send an observation, and to make a command."""
 
 import argparse
 import threading
@@ -26,7 +26,9 @@ from groot_ros.policies.remote_policy import RemotePolicy
 
 Figures = list[tuple[str, float, str]]
 ROW_S = 0.05
-HOST, PORT, ASKS = '127.0.0.1', 5577, 300
+HOST = '127.0.0.1'
+PORT = 5577
+REQUESTS = 300
 
 
 def percentiles(name: str, seconds: list[float]) -> Figures:
@@ -37,47 +39,49 @@ def percentiles(name: str, seconds: list[float]) -> Figures:
 
 
 def overhead() -> Figures:
-    """One 640x480 camera: sampling and sending an observation, reading an answer and making the first command of it."""
+    """Times with one 640x480 camera: making and sending an observation, decoding the reply, a command."""
     scenario = Scenario(fps=20.0, camera_hz=(20.0,), seconds=3.0, size=(640, 480))
     embodiment = make_embodiment(scenario)
-    builder, newest_ns = ObservationBuilder(embodiment, max_observation_age_s=5.0), 0
-    kinds = {**STATE_TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
+    builder = ObservationBuilder(embodiment, max_observation_age_s=5.0)
+    newest_ns = 0
+    msgtypes = {**STATE_TYPES, embodiment.cameras[0].topic: 'sensor_msgs/msg/Image'}
     for topic, _, cdr in Messages(scenario):
         newest_ns = max(newest_ns, cdr_stamp_ns(cdr))
-        builder.add(topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, kinds[topic]))
+        builder.add(topic, cdr_stamp_ns(cdr), typestore().deserialize_cdr(cdr, msgtypes[topic]))
     stop = threading.Event()
     server = Server(LocalBackend(HoldPolicy(embodiment), embodiment), HOST, PORT)
     thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
     thread.start()
-    policy, scheduler = (
-        RemotePolicy(Client(HOST, PORT, 'n1.7'), embodiment),
-        ChunkScheduler(ScheduleSettings(ROW_S)),
-    )
-    sampled, asked, commanded, together = [], [], [], []
-    for ask in range(ASKS):
+    policy = RemotePolicy(Client(HOST, PORT, 'n1.7'), embodiment)
+    scheduler = ChunkScheduler(ScheduleSettings(ROW_S))
+    observing_s = []
+    inference_s = []
+    commanding_s = []
+    without_inference_s = []
+    for request in range(REQUESTS):
         scheduler.start(signals.DOWN)
         began_s = time.perf_counter()
         observation = builder.observe(newest_ns, 'go on')
-        seen_s = time.perf_counter()
-        answer = policy.infer(observation)
+        observed_s = time.perf_counter()
+        chunk = policy.infer(observation)
         replied_s = time.perf_counter()
-        targets = decode_actions(answer, embodiment, scheduler.target(ask))
-        scheduler.add(targets.poses, targets.openings, ask, ask)
-        pose, _ = scheduler.sample(ask + ROW_S)
+        decoded = decode_actions(chunk, embodiment, scheduler.target(request))
+        scheduler.add(decoded.poses, decoded.openings, request, request)
+        pose, _ = scheduler.sample(request + ROW_S)
         deltas_between(np.array([signals.DOWN, pose]))
         done_s = time.perf_counter()
-        sampled.append(seen_s - began_s)
-        asked.append(replied_s - seen_s)
-        commanded.append(done_s - replied_s)
-        together.append(done_s - replied_s + seen_s - began_s)
+        observing_s.append(observed_s - began_s)
+        inference_s.append(replied_s - observed_s)
+        commanding_s.append(done_s - replied_s)
+        without_inference_s.append(done_s - replied_s + observed_s - began_s)
     stop.set()
     thread.join()
     policy.close()
     return [
-        *percentiles('observation sampled and its images turned to RGB', sampled),
-        *percentiles('made smaller, packed, there and back on loopback', asked),
-        *percentiles('answer to first command', commanded),
-        *percentiles('first and third together', together),
+        *percentiles('observation sampled and its images turned to RGB', observing_s),
+        *percentiles('made smaller, packed, there and back on loopback', inference_s),
+        *percentiles('answer to first command', commanding_s),
+        *percentiles('first and third together', without_inference_s),
     ]
 
 

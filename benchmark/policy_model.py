@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model for the benchmarks of execution: it knows one path, sees where the arm is on it, and answers with the deltas that lead on.
+"""A model for the benchmarks of execution: it knows one path and answers with deltas along it.
 
-It is as good as a policy can be: it never errs about the path, leads back to it within half a chunk as an expert would, knows nothing
-of time, and answers after a chosen latency, or never.
+It is as good as a policy can be: it knows the path exactly and leads back to it within half a chunk, as an
+expert would. It knows nothing of time. Its server answers after a chosen latency, or never.
 """
 
 import threading
@@ -17,67 +17,73 @@ from groot_ros.geometry import Array, angle_between, apply_delta, deltas_between
 from groot_ros.inference.protocol import Modality
 from groot_ros.inference.server import Server
 
-HORIZON, BACK_STEPS = 32, 8
-PERIOD_S, RADIUS_M, TURN_RAD = 8.0, 0.08, 0.3
-_GRID_S, _ARM_M = 0.005, 0.2
+HORIZON = 32
+BACK_STEPS = 8
+PERIOD_S = 8.0
+RADIUS_M = 0.08
+TURN_RAD = 0.3
+_GRID_S = 0.005
+_ARM_M = 0.2
 
 
 def path_from(start: Array) -> Callable[[float], Array]:
-    """Poses (7,) over time in s: a closed curve in three dimensions at 0.05 to 0.1 m/s with the tool turning, from a start pose."""
+    """Poses (7,) by time in s: a closed curve from a start pose, at 0.05 to 0.1 m/s, with a turning tool."""
 
     def pose(time_s: float) -> Array:
-        a = 2 * np.pi * time_s / PERIOD_S
-        moved = RADIUS_M * np.array([np.sin(a), 0.5 * (1 - np.cos(a)), 0.3 * np.sin(2 * a)])
-        turned = TURN_RAD * np.array([0.3 * np.sin(2 * a), 0.0, np.sin(a)])
+        angle = 2 * np.pi * time_s / PERIOD_S
+        moved = RADIUS_M * np.array([np.sin(angle), 0.5 * (1 - np.cos(angle)), 0.3 * np.sin(2 * angle)])
+        turned = TURN_RAD * np.array([0.3 * np.sin(2 * angle), 0.0, np.sin(angle)])
         return apply_delta(start, np.concatenate([moved, turned]))
 
     return pose
 
 
 class PathModel:
-    """Finds where on the path the pose is that it is shown, and answers with the deltas of the next steps."""
+    """Finds the place of the observed pose on the path, and answers with the deltas of the next steps."""
 
     name = 'path'
 
     def __init__(self, embodiment: Embodiment, start: Array) -> None:
-        self._embodiment, self._row_s = embodiment, 1.0 / embodiment.fps
-        path = path_from(start)
+        self._embodiment = embodiment
+        self._row_s = 1.0 / embodiment.fps
+        self._path = path_from(start)
         self._times_s = np.arange(0.0, PERIOD_S, _GRID_S)
-        self._poses = np.array([path(time_s) for time_s in self._times_s])
-        self._path, self._last = path, 0
+        self._poses = np.array([self._path(time_s) for time_s in self._times_s])
+        self._last = 0
 
     def modalities(self) -> dict[str, Modality]:
-        """Pose in, deltas out."""
-        names = list(self._embodiment.action_slices)
-        return {'video': Modality([0], []), 'state': Modality([0], ['tcp_pose']), 'action': Modality(list(range(HORIZON)), names),
-                'language': Modality([0], [self._embodiment.language])}  # fmt: skip
+        """The pose is the only state; the actions are those of the embodiment."""
+        return {
+            'video': Modality([0], []),
+            'state': Modality([0], ['tcp_pose']),
+            'action': Modality(list(range(HORIZON)), list(self._embodiment.action_slices)),
+            'language': Modality([0], [self._embodiment.language]),
+        }
 
     def extra_info(self) -> dict:
-        """Nothing."""
         return {}
 
     def reset(self) -> None:
-        """At the start of the path."""
         self._last = 0
 
     def get_action(self, observation: dict, options: dict | None) -> tuple[dict, dict]:
-        """The deltas from the nearest point of the path on."""
-        seen = np.asarray(observation['state']['tcp_pose'][0, 0], float)
-        begin_s = self.phase_s(seen)
-        steps = np.array([self._path(begin_s + k * self._row_s) for k in range(HORIZON + 1)])
-        off = deltas_between(np.array([steps[0], seen]))[0]
-        back = np.array(
-            [apply_delta(step, off * max(1 - k / BACK_STEPS, 0.0)) for k, step in enumerate(steps)]
-        )
-        deltas = deltas_between(back)[None]
-        return {
+        """The deltas along the path from its point nearest to the observed pose."""
+        observed = np.asarray(observation['state']['tcp_pose'][0, 0], float)
+        begin_s = self.phase_s(observed)
+        poses = np.array([self._path(begin_s + k * self._row_s) for k in range(HORIZON + 1)])
+        error = deltas_between(np.array([poses[0], observed]))[0]
+        error_left = np.maximum(1 - np.arange(HORIZON + 1) / BACK_STEPS, 0.0)
+        corrected = [apply_delta(pose, error * left) for pose, left in zip(poses, error_left, strict=True)]
+        deltas = deltas_between(np.array(corrected))[None]
+        action = {
             'delta_tcp_position': deltas[..., :3],
             'delta_tcp_orientation': deltas[..., 3:],
             'gripper_command': np.ones((1, HORIZON, 1)),
-        }, {}
+        }
+        return action, {}
 
     def phase_s(self, pose: Array) -> float:
-        """The time on the path of the pose nearest to one, not far from the last, since the path crosses itself."""
+        """The time of the nearest pose of the path, near the last one, because the path crosses itself."""
         near = (self._last + np.arange(-100, 400)) % len(self._times_s)
         costs = np.linalg.norm(self._poses[near, :3] - pose[:3], axis=1)
         costs += [_ARM_M * angle_between(known, pose) for known in self._poses[near]]
@@ -86,21 +92,23 @@ class PathModel:
 
 
 class LateServer:
-    """Serves a model with a latency, and loses some replies. Threads of its own; `close` ends it."""
+    """Serves a model in its own thread with a latency, and loses a share of the replies, until `close`."""
 
     def __init__(
         self, model: PathModel, latency_s: float, jitter_s: float, lost: float, seed: int = 0
     ) -> None:
         self._server = Server(model, '127.0.0.1', 0)
-        self._latency_s, self._jitter_s, self._lost = latency_s, jitter_s, lost
-        self._rng, self._closing = np.random.default_rng(seed), threading.Event()
+        self._latency_s = latency_s
+        self._jitter_s = jitter_s
+        self._lost = lost
+        self._rng = np.random.default_rng(seed)
+        self._closing = threading.Event()
         self._socket = zmq.Context.instance().socket(zmq.ROUTER)
         self.port = self._socket.bind_to_random_port('tcp://127.0.0.1')
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends it."""
         self._closing.set()
         self._thread.join()
         self._socket.close(0)

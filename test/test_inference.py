@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GR00T's wire: flavours, a client against servers of all kinds, and what is refused before anything is asked."""
+"""GR00T's inference protocol: its versions, client and server, and which models are refused."""
 
 import contextlib
 import itertools
@@ -80,14 +80,21 @@ def test_arrays_of_objects_and_broken_ones_are_refused(message):
 
 
 class Model:
-    """A model with the rows of an embodiment, that remembers what it was asked."""
+    """A model with the rows of an embodiment, that keeps its observations."""
 
     def __init__(self, embodiment, **changes) -> None:
         self.modality = {
-            'video': Modality([0], [camera.name for camera in embodiment.cameras]), 'state': Modality([0], list(embodiment.state_slices)),
-            'action': Modality(list(range(16)), list(embodiment.action_slices)), 'language': Modality([0], [embodiment.language]), **changes,
-        }  # fmt: skip
-        self.asked, self.options, self.resets, self.info, self.name = [], [], 0, {}, 'model'
+            'video': Modality([0], [camera.name for camera in embodiment.cameras]),
+            'state': Modality([0], list(embodiment.state_slices)),
+            'action': Modality(list(range(16)), list(embodiment.action_slices)),
+            'language': Modality([0], [embodiment.language]),
+            **changes,
+        }
+        self.name = 'model'
+        self.observations = []
+        self.options = []
+        self.resets = 0
+        self.info = {}
 
     def modalities(self):
         return self.modality
@@ -96,12 +103,11 @@ class Model:
         return self.info
 
     def get_action(self, observation, options):
-        self.asked.append(observation)
+        self.observations.append(observation)
         self.options.append(options)
         sizes = (('delta_tcp_position', 3), ('delta_tcp_orientation', 3), ('gripper_command', 1))
-        return {name: np.full((1, 16, size), 0.5, np.float32) for name, size in sizes}, {
-            'chunk': len(self.asked)
-        }
+        action = {name: np.full((1, 16, size), 0.5, np.float32) for name, size in sizes}
+        return action, {'chunk': len(self.observations)}
 
     def reset(self):
         self.resets += 1
@@ -110,7 +116,8 @@ class Model:
 @pytest.fixture
 def serve(loopback):
     """Serves a model on an address of its own; gives host and port."""
-    stop, threads = threading.Event(), []
+    stop = threading.Event()
+    threads = []
 
     def start(model, port=5601, **options):
         server = Server(model, loopback, port, **options)
@@ -144,7 +151,7 @@ def test_a_policy_is_served_as_each_gr00t_version(serve, embodiment, gr00t_versi
         'delta_tcp_orientation': (16, 3),
         'gripper_command': (16, 1),
     }
-    seen = model.asked[0]
+    seen = model.observations[0]
     assert seen['video']['zed_camera'].shape == (
         (1, 1, 480, 640, 3) if gr00t_version == 'n1.5' else (1, 1, 256, 341, 3)
     )
@@ -204,7 +211,7 @@ def test_a_model_that_looks_back_sees_the_rows_before_the_newest(serve, embodime
     newest.earlier[-15].images['zed_camera'][:] = 200
     newest.earlier[-1].state[:] = -1.0
     policy.infer(newest)
-    seen = model.asked[0]
+    seen = model.observations[0]
     assert [int(image[0, 0, 0]) for image in seen['video']['zed_camera'][0]] == [200, 7]
     np.testing.assert_array_equal(seen['state']['tcp_pose'][0], [np.full(7, -1.0), np.arange(13, 20)])
     policy.close()
@@ -215,7 +222,7 @@ def test_images_have_the_size_that_the_server_says(serve, embodiment):
     model.info = {'image_sizes': {'zed_camera': [640, 480]}}
     policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
     policy.infer(observation(embodiment))
-    assert model.asked[0]['video']['zed_camera'].shape == (1, 1, 480, 640, 3)
+    assert model.observations[0]['video']['zed_camera'].shape == (1, 1, 480, 640, 3)
     policy.close()
 
 

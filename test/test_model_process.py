@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: read without the libraries that made them, and hosted in a Python of their own, which
-dies, is restarted, and is reported.
+"""Checkpoints: read without the libraries that made them, and run in their own Python, which is
+restarted when it dies.
 
 The libraries are stand-ins with the same calls: the real ones are gigabytes.
 """
@@ -42,9 +42,11 @@ def n1_7(tmp_path):
     folder = tmp_path / 'checkpoint-10000'
     absolute = {'rep': 'ABSOLUTE', 'type': 'NON_EEF', 'format': 'DEFAULT', 'state_key': None}
     configs = {
-        'video': modality(['zed_camera']), 'state': modality(EMBODIMENT.state_slices),
-        'action': modality(EMBODIMENT.action_slices, range(16), [absolute] * 3), 'language': modality([EMBODIMENT.language]),
-    }  # fmt: skip
+        'video': modality(['zed_camera']),
+        'state': modality(EMBODIMENT.state_slices),
+        'action': modality(EMBODIMENT.action_slices, range(16), [absolute] * 3),
+        'language': modality([EMBODIMENT.language]),
+    }
     kwargs = {'modality_configs': {'new_embodiment': configs}, 'use_percentiles': True, 'clip_outliers': True}
     write(
         folder / 'processor_config.json',
@@ -166,7 +168,8 @@ class Gr00tPolicy:
             raise OSError('no file named model.safetensors')
     def get_modality_config(self):
         def part(keys, steps=(0,), actions=None):
-            return types.SimpleNamespace(delta_indices=list(steps), modality_keys=keys, action_configs=actions)
+            return types.SimpleNamespace(
+                delta_indices=list(steps), modality_keys=keys, action_configs=actions)
         return {'video': part(['zed_camera']), 'state': part(['tcp_pose']),
                 'action': part(['delta_tcp_position', 'delta_tcp_orientation', 'gripper_command'], range(16)),
                 'language': part(['annotation.human.action.task_description'])}
@@ -257,8 +260,10 @@ def lerobot(tmp_path, monkeypatch):
     write(
         libraries / 'lerobot/configs/policies.py',
         'import json, types\nclass PreTrainedConfig:\n    @staticmethod\n    def from_pretrained(path):\n'
-        "        content = json.loads((path / 'config.json').read_text())\n        for kind in ('input_features', 'output_features'):\n"
-        '            content[kind] = {name: types.SimpleNamespace(**feature) for name, feature in content[kind].items()}\n'
+        "        content = json.loads((path / 'config.json').read_text())\n"
+        "        for kind in ('input_features', 'output_features'):\n"
+        '            content[kind] = {name: types.SimpleNamespace(**feature)\n'
+        '                             for name, feature in content[kind].items()}\n'
         '        return types.SimpleNamespace(**content)\n',
     )
     write(
@@ -288,10 +293,8 @@ def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, ac
 
 
 def test_a_policy_of_lerobot_with_other_rows_is_refused_by_name(lerobot, act):
-    with pytest.raises(
-        PolicyError,
-        match=r'does not fit the embodiment so101_dualcam: it wants the image observation\.images\.zed_camera; its state has 20',
-    ):
+    reason = r'it wants the image observation\.images\.zed_camera; its state has 20'
+    with pytest.raises(PolicyError, match=f'does not fit the embodiment so101_dualcam: {reason}'):
         make_policy(PolicyChoice('lerobot', str(act)), load_embodiment('so101_dualcam'), lambda line: None)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy sees of a running robot is what the converter makes of the recording, or nothing; the shadow compares the same rows."""
+"""Observations of a running robot equal the converted rows, or are refused; shadow mode compares them."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_a_stream_that_falls_silent_is_named_with_its_silence(synthetic, embodim
     assert missing.reason.startswith('zed/image has been silent for 0.7')
 
 
-def test_an_observer_that_has_not_seen_enough_waits(synthetic, embodiment, known):
+def test_a_builder_without_enough_earlier_rows_makes_no_observation(synthetic, embodiment, known):
     builder, until_ns = fed(synthetic, embodiment, until_s=0.4, observation_indices=(-15, 0))
     assert isinstance(builder.observe(known.t0_ns + until_ns, ''), ObservationUnavailable)
 
