@@ -233,7 +233,10 @@ def test_a_server_that_continues_chunks_receives_the_one_being_executed(serve, e
     assert policy.spec.continues
     seen = observation(embodiment)
     policy.infer(seen)
-    seen.tick_ns, seen.follows_ns, seen.elapsed_steps, seen.frozen_steps = 200_000_000, 0, 6, 3
+    seen.tick_ns = 200_000_000
+    seen.follows_ns = 0
+    seen.elapsed_steps = 6
+    seen.frozen_steps = 3
     policy.infer(seen)
     seen.follows_ns = 12345  # whose answer never came
     policy.infer(seen)

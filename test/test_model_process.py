@@ -285,7 +285,10 @@ def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, ac
         first = seen()
         assert policy.infer(first)['gripper_command'][0, 0] == 0
         second = seen()
-        second.tick_ns, second.follows_ns, second.elapsed_steps, second.frozen_steps = 1, 0, 5, 3
+        second.tick_ns = 1
+        second.follows_ns = 0
+        second.elapsed_steps = 5
+        second.frozen_steps = 3
         # 12 - 5 steps are left over, of which 3 will have been carried out.
         assert policy.infer(second)['gripper_command'][0, 0] == 703
     finally:

@@ -75,7 +75,8 @@ class Foreseeing(HoldPolicy):
     def __init__(self, embodiment, known) -> None:
         super().__init__(embodiment)
         self.spec = PolicySpec('foreseeing', 8)
-        self._embodiment, self._known = embodiment, known
+        self._embodiment = embodiment
+        self._known = known
 
     def infer(self, observation):
         row_s = 1 / self._embodiment.fps
@@ -88,7 +89,8 @@ class Foreseeing(HoldPolicy):
 
 
 def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, embodiment, known):
-    builder, worker = ObservationBuilder(embodiment, kept_s=4.0), MadeUpWorker(Foreseeing(embodiment, known))
+    builder = ObservationBuilder(embodiment, kept_s=4.0)
+    worker = MadeUpWorker(Foreseeing(embodiment, known))
     shadow = Shadow(worker, builder, 1 / embodiment.fps, inference_interval_s=0.2)
     for arrival_ns, topic, message in synthetic(seconds=4.0).entries():
         stamp = message.header.stamp
@@ -104,7 +106,8 @@ def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, em
 
 
 def test_the_shadow_says_what_is_wrong_and_goes_on(synthetic, embodiment, known):
-    builder, worker = ObservationBuilder(embodiment), MadeUpWorker(Foreseeing(embodiment, known))
+    builder = ObservationBuilder(embodiment)
+    worker = MadeUpWorker(Foreseeing(embodiment, known))
     shadow = Shadow(worker, builder, 1 / embodiment.fps, inference_interval_s=0.2)
     shadow.tick(known.t0_ns, '')
     assert 'nothing has come on' in shadow.problem

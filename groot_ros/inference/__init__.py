@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GR00T's inference protocol at both ends, and the model processes behind it. Imports no ROS."""
+"""GR00T's inference protocol, its client and server, and the processes of models. Imports no ROS."""

@@ -48,7 +48,7 @@ class ModelBackend(Protocol):
         """
 
     def reset(self) -> None:
-        """Starts a new episode."""
+        """Forgets the present episode and starts a new one."""
 
 
 class Server:

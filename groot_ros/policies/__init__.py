@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies behind one interface: infer(observation) -> chunk, reset(), spec."""
+"""Policies with one interface (infer, reset, spec), and what runs and evaluates them. Imports no ROS."""

@@ -49,7 +49,7 @@ class Evaluation:
     keys: dict[str, Errors] = field(default_factory=dict)
 
     def add(self, chunk: dict[str, Array], recorded: Array, slices: dict[str, slice]) -> None:
-        """Adds the errors of one chunk, given the recorded actions (at least H, A) from its first step on."""
+        """Adds the errors of one chunk, given the recorded actions (H or more, A) from its first step on."""
         for name, columns in slices.items():
             if name in chunk:
                 predicted = chunk[name]

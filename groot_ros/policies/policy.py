@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of a policy, whatever runs behind it."""
+"""The interface of a policy, for local and remote models and for replays."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
