@@ -75,4 +75,4 @@ def test_the_simulated_cell_says_how_late_its_ticks_are(start_node, operator, lo
     operator.node.create_subscription(DiagnosticArray, '/diagnostics', note, 10)
     assert operator.until(lambda: '/sim_cell: ticks' in found)
     values = {entry.key: float(entry.value) for entry in found['/sim_cell: ticks'].values}
-    assert 0 < values['lateness p50 (ms)'] <= values['lateness p99 (ms)'] <= values['largest lateness (ms)']
+    assert 0 < values['lateness p50 (ms)'] <= values['lateness p99 (ms)'] <= values['max lateness (ms)']
