@@ -55,7 +55,7 @@ def describe_exit(returncode: int) -> str:
 
 
 def die_with_parent() -> None:
-    """Asks the kernel for SIGTERM when the parent dies: for `preexec_fn`, so that no process is left behind.
+    """Asks the kernel for SIGTERM when the parent dies: for `preexec_fn`, so that no child outlives it.
 
     The kernel watches the thread that starts the process, so that thread must live as long as the parent.
     """

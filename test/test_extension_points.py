@@ -120,7 +120,7 @@ def test_a_new_teleop_device_is_a_file_a_map_and_a_line(new_module, monkeypatch,
 
 
 def test_a_new_model_backend_is_a_file_and_a_line(new_module, monkeypatch):
-    info = BackendInfo(new_module('still_backend', BACKEND), 'nothing', 'a model that stands still')
+    info = BackendInfo(new_module('still_backend', BACKEND), 'nothing', 'a model without motion')
     monkeypatch.setitem(BACKENDS, 'still', info)
     process = ModelProcess(ModelSettings('still', 'checkpoint'), load_embodiment('ur5e_robotiq_zed'), print)
     process.close()

@@ -42,7 +42,10 @@ _VIDEO_DEFINITION = 'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[]
 
 @cache
 def typestore() -> Typestore:
-    """The types of ROS 2 Jazzy, of this package and of CompressedVideo."""
+    """The types of ROS 2 Jazzy, of this package and of CompressedVideo.
+
+    There is one store for the process; topic_types.py adds types of installed packages to it.
+    """
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register(get_types_from_msg(_VIDEO_DEFINITION, VIDEO_TYPE))
     for name, text in interface_files().items():
@@ -58,7 +61,7 @@ def definition(msgtype: str) -> tuple[str, str]:
 
 
 def serialized(message: Any, msgtype: str) -> bytes:
-    """The CDR bytes of a message."""
+    """The CDR bytes of a message of the type `msgtype`, with the four bytes of encapsulation."""
     return bytes(typestore().serialize_cdr(message, msgtype))
 
 
@@ -90,7 +93,11 @@ def event_message(stamp_ns: int, kind: str, text: str) -> bytes:
 
 
 def row_message(row: 'SampledRow', brightness: list[float], repeated: list[bool]) -> Any:
-    """The Row message of a sampled row, with brightness and repetition of each of its frames."""
+    """The Row message of a sampled row.
+
+    `brightness` (0 to 255) and `repeated` (equal to the image of the row before) have one
+    entry for each camera.
+    """
     header = typestore().types[HEADER_TYPE](time_message(row.tick.stamp_ns), 'base')
     return typestore().types[ROW_TYPE](
         header,

@@ -42,7 +42,11 @@ class BagMessage:
 
 
 class EpisodeBag:
-    """A bag folder, opened for reading. Raises GrootRosError if it is not a complete bag."""
+    """A bag folder, opened for reading; use it as a context manager.
+
+    `info` is what our recorder wrote of the episode, empty for bags of other recorders. Raises GrootRosError
+    if the folder is not a complete bag, or has no message.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -130,11 +134,17 @@ class EpisodeBag:
         return self._reader.end_time
 
     def messages_of_topic(self, topic: str) -> Iterator[BagMessage]:
-        """The messages of one absolute topic."""
+        """The messages of one absolute topic, in the order of their log times; none for an unknown topic.
+
+        Raises GrootRosError for a damaged bag.
+        """
         return self.messages({c.topic: c for c in self._reader.connections if c.topic == topic})
 
     def messages(self, connections: dict[str, Connection]) -> Iterator[BagMessage]:
-        """Messages in the order of their log times, with the keys of `connections` as their topics."""
+        """Messages in the order of their log times, with the keys of `connections` as their topics.
+
+        Raises GrootRosError, when it gets there, for a damaged bag.
+        """
         names = {connection.id: topic for topic, connection in connections.items()}
         try:
             for connection, log_ns, cdr in self._reader.messages(list(connections.values())):
@@ -145,7 +155,10 @@ class EpisodeBag:
             ) from error
 
     def all_messages(self) -> Iterator[BagMessage]:
-        """All messages in the order of their log times, with absolute topics."""
+        """All messages in the order of their log times, with absolute topics.
+
+        Raises GrootRosError for a damaged bag.
+        """
         return self.messages({connection.topic: connection for connection in self._reader.connections})
 
     def _read_info(self) -> dict[str, Any]:
@@ -176,7 +189,10 @@ class EpisodeBag:
 
 
 def read_access_unit(message: BagMessage) -> bytes:
-    """H.264 bytes of a CompressedVideo message. Raises GrootRosError for another video format."""
+    """The H.264 access unit (Annex B) of a CompressedVideo message, read without decoding the message.
+
+    Raises GrootRosError for another video format.
+    """
     cdr = message.cdr
     order = '<I' if cdr[1] & 1 else '>I'
     # Time stamp, then frame_id, data and format, each after its length and at a multiple of four.

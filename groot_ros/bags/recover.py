@@ -67,7 +67,10 @@ def _move_bag(source: Path, target: Path) -> None:
 
 
 def whole_messages(file: Path) -> Iterator[tuple[str, str, Message]]:
-    """Topic, message type and record of each message of an MCAP file that can be read."""
+    """Topic, message type and record of each message of an MCAP file that can be read.
+
+    Reading ends without an error where the file was cut off.
+    """
     channels: dict[int, Channel] = {}
     schemas: dict[int, Schema] = {}
     for record in _records(file):

@@ -33,7 +33,7 @@ def check_types(embodiment: Embodiment, topic_types: dict[str, str]) -> list[str
 
 
 def has_header(msgtype: str) -> bool:
-    """Whether messages of a type begin with a std_msgs/Header."""
+    """Whether messages of a type begin with a std_msgs/Header; False for an unknown type."""
     fields = typestore().fielddefs[msgtype][1] if msgtype in typestore().fielddefs else []
     return bool(fields) and fields[0][0] == 'header'
 

@@ -45,7 +45,10 @@ class EpisodeWriter:
             self._connections[topic] = self._writer.add_connection(topic, msgtype, msgdef=text, rihs01=digest)
 
     def write(self, topic: str, msgtype: str, stamp_ns: int, cdr: bytes) -> None:
-        """Adds one serialized message, with its log time `stamp_ns`."""
+        """Adds one serialized message of an absolute topic, with its log time `stamp_ns`.
+
+        It reaches the disk with a later `flush`, or with `close`.
+        """
         self.add_topic(topic, msgtype)
         self._writer.write(self._connections[topic], stamp_ns, cdr)
 

@@ -130,7 +130,10 @@ class CommandGate:
             self._change(GateState.STOPPED, reason)
 
     def set_stop_reason(self, reason: str) -> None:
-        """Replaces the reason of the present stop, if a better one has become known."""
+        """Replaces the reason of the present stop, if a better one has become known.
+
+        It does nothing in any other state.
+        """
         if self.state is GateState.STOPPED:
             self.reason = reason
 
@@ -145,7 +148,11 @@ class CommandGate:
             self.source = ''
 
     def submit(self, command: DeltaCommand, now_s: float) -> Waypoint:
-        """The waypoint of an accepted command. Raises RefusedError, and counts it, for a refused one."""
+        """The waypoint of an accepted command; `now_s` is the time on the monotonic clock.
+
+        Raises RefusedError, and counts it, for a command that comes while nothing may pass, is late, repeated
+        or not finite, or leads out of reach. A delta beyond the limits is clipped, and counted.
+        """
         try:
             self._check(command, now_s)
             if self.state is GateState.FREEDRIVE:

@@ -102,7 +102,10 @@ def max_share(velocity: Array, recent: Iterable[Array], limits: Limits) -> float
 
 
 def clip_to_workspace(target: Array, delta: Array, limits: Limits) -> tuple[Array, bool]:
-    """The pose (7,) after a delta (6,), clamped to the workspace box, and whether the box changed it."""
+    """The pose (7,) after a delta (6,), clamped to the workspace box, and whether the box changed it.
+
+    Only the position is clamped, each axis on its own; the orientation is as commanded.
+    """
     moved = apply_delta(target, delta)
     inside = np.clip(moved[:3], limits.workspace_min_m, limits.workspace_max_m)
     clipped = not np.array_equal(inside, moved[:3])

@@ -48,7 +48,10 @@ class MinJerkTrajectory:
         return not self._moves
 
     def step(self) -> Array:
-        """The delta (6,) of the next period; zeros when done. `opening` is what to command with it."""
+        """The delta (6,) of the next period, in m and rad; zeros when done.
+
+        `pose` and `opening` are then those of the end of this period.
+        """
         before = self.pose
         if self._moves:
             self._advance(self._moves[0])

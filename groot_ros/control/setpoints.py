@@ -73,7 +73,10 @@ class SetpointGenerator:
         self._oldest = 0
 
     def append(self, start_s: float, end_s: float, pose: Array) -> None:
-        """Adds a waypoint. A late one is shifted in time and keeps its duration: it is never faster."""
+        """Adds a waypoint: the pose (7,) to be at by `end_s`, after a straight motion from `start_s` on.
+
+        A late one is shifted in time and keeps its duration: it is never faster.
+        """
         earliest_s = max(self._time_s, self._trajectory.end[0])
         late_s = max(earliest_s - start_s, 0.0)
         self._trajectory.append(start_s + late_s, end_s + late_s, pose)
@@ -88,7 +91,10 @@ class SetpointGenerator:
         return bool(np.all(self._recent == self._recent[0]))
 
     def advance(self, now_s: float) -> Array:
-        """The set-point (7,) of this cycle, at `now_s` of the clock that the waypoints use."""
+        """The set-point (7,) of this cycle, at `now_s` of the clock that the waypoints use.
+
+        It is a position in m and a unit quaternion x y z w, to be called once a period.
+        """
         self._time_s += min(max(now_s - self._time_s, 0.0), _CATCH_UP * self._period_s)
         pose = self._trajectory.sample(self._time_s)
         newest = self._recent[self._oldest - 1]

@@ -120,7 +120,10 @@ def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:
 
 
 def make_writer(output: Path, embodiment: Embodiment, options: ConversionOptions) -> DatasetWriter:
-    """Makes the writer of the chosen format."""
+    """Makes the writer of the chosen format.
+
+    Raises GrootRosError if `output` exists and is neither to be extended nor replaced.
+    """
     return WRITERS[options.format](
         output, embodiment, options.codec, options.existing, options.gr00t_version, options.horizon
     )

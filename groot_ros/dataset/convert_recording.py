@@ -34,7 +34,7 @@ _DONE = 'done.json'
 
 @dataclass(frozen=True)
 class ConversionJob:
-    """A recording to convert into a folder."""
+    """A recording to convert into `folder`, which only this job writes to."""
 
     recording: Recording
     folder: Path

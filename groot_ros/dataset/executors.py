@@ -28,7 +28,10 @@ class ConversionInterrupted(GrootRosError):
 def run_jobs(
     convert: Convert, jobs: list[ConversionJob], workers: int, executor: str
 ) -> Iterator[Iterator[ConversionResult]]:
-    """Gives the results in the order of the jobs; leaving ends what still runs."""
+    """Gives the results in the order of the jobs, as they come; leaving the context ends what still runs.
+
+    Raises GrootRosError for an unknown executor, and ConversionInterrupted if a worker is lost.
+    """
     choose('executor', executor, EXECUTORS)
     workers = min(workers, len(jobs))
     if executor == 'ray':

@@ -78,7 +78,7 @@ class DatasetMeta:
         return float(self.info.get('fps') or 0)
 
     def episode(self, index: int) -> dict[str, Any]:
-        """Returns the record of an episode."""
+        """Returns the record of an episode, by its episode_index. Raises GrootRosError if there is none."""
         for record in self.episodes:
             if record.get('episode_index') == index:
                 return record
@@ -101,7 +101,10 @@ class DatasetMeta:
         return round(self.episode(index)[f'videos/{feature}/from_timestamp'] * self.fps)
 
     def rows(self, index: int, columns: list[str] | None = None) -> pa.Table:
-        """Returns the rows of an episode, all columns or some."""
+        """Returns the rows of an episode as its file has them, all columns or those named.
+
+        `column_to_array` gives the numbers of a column.
+        """
         self.episode(index)
         file = self.data_file(index)
         filters = [('episode_index', '=', index)] if self.is_v3 else None

@@ -255,7 +255,7 @@ class Ur5eDriver(GrootNode):
             if fault := stop_reason(int(self._newest['robot_mode']), int(self._newest['safety_mode'])):
                 return f'{fault}: call ~/recover'
             if np.abs(self._newest['joint_velocities']).max() > _STILL_RAD_S:
-                return 'the arm still moves: try again when it stands still'
+                return 'the arm still moves: try again when it is at rest'
             if self._gate.state is GateState.FREEDRIVE:
                 return 'a person guides the arm by hand: end ~/freedrive first'
         return ''

@@ -3,7 +3,7 @@
 
 All limits are speeds, so the answer does not depend on the frame rate of the dataset.
 
-- 5 mm/s: the pose of an arm that stands still jitters by about 0.05 mm, which is 1 to 3 mm/s at 20 to 50 Hz.
+- 5 mm/s: the pose of an arm at rest jitters by about 0.05 mm, which is 1 to 3 mm/s at 20 to 50 Hz.
   A resting hand on a teleoperation device adds about as much. Precise deliberate motion is 10 mm/s and more.
   A lower limit finds motion in this noise, so idle rows stay in the dataset. A higher limit cuts slow
   approaches, which is worse, because real data is lost.

@@ -24,7 +24,11 @@ _FRAMES_KEPT = 120
 
 @dataclass
 class SampledRow:
-    """A tick with everything that is sampled at it; `late` if a stream had not arrived in time."""
+    """A tick with everything that is sampled at it; `late` if a stream had not arrived in time.
+
+    `state` (D,), `commands` (C,) and `ages_s` (F,) are as in TickSample; NaN and inf where a
+    stream had nothing. `frames` has the nearest frame by the topic of each camera.
+    """
 
     tick: Tick
     index: int
@@ -42,7 +46,10 @@ class SampledRow:
 
 
 class FrameBuffer:
-    """The newest frames of one camera."""
+    """The newest frames of one camera, 120 at most; `regressions` counts those whose stamps went back.
+
+    The latency of the camera is subtracted from every stamp.
+    """
 
     def __init__(self, camera: CameraField) -> None:
         self.camera = camera
@@ -73,7 +80,10 @@ class FrameBuffer:
         return bool(self._frames) and self._frames[-1].stamp_ns >= tick_ns
 
     def nearest(self, tick_ns: int) -> VideoFrame:
-        """The frame nearest to a tick; older ones are dropped. Ticks must rise."""
+        """The frame nearest to a tick, the later one of two that are equally near.
+
+        Older frames are dropped, so ticks must rise. There must be a frame, see `has_frames`.
+        """
         frames = self._frames
         while len(frames) > 1 and abs(frames[1].stamp_ns - tick_ns) <= abs(frames[0].stamp_ns - tick_ns):
             frames.popleft()
@@ -120,7 +130,10 @@ class RowBuilder:
         return [*self._sampler.missing_topics(), *cameras]
 
     def take(self, topic: str, message: Any) -> None:
-        """Takes a decoded message of one of `embodiment.sampled_topics`."""
+        """Takes a decoded message of one of `embodiment.sampled_topics`.
+
+        Raises GrootRosError if it does not have the joints or the size that the embodiment says.
+        """
         self._sampler.add(topic, message)
 
     def take_frame(self, topic: str, frame: VideoFrame) -> None:

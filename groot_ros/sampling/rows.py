@@ -98,7 +98,11 @@ class RowSampler:
         return sum(stream.regressions for _, stream in self.sources())
 
     def sample(self, tick_ns: int) -> TickSample:
-        """State and commands at a tick. Raises MissingSampleError if a state is older than max_age_s."""
+        """State (D,), commands (C,) and ages (F,) at a tick.
+
+        Raises MissingSampleError for a state that is missing or older than `max_age_s` of the embodiment, and
+        for a command that was not sent yet.
+        """
         values = []
         ages_s = []
         for topic_field, stream in self._state:
@@ -117,7 +121,10 @@ class RowSampler:
         return TickSample(tick_ns, np.concatenate(values), np.concatenate(commands), np.array(ages_s))
 
     def sample_all(self, ticks_ns: list[int]) -> list[TickSample]:
-        """State and commands at many ticks, equal to the bit to `sample` at each."""
+        """State and commands at many ticks, equal to the bit to `sample` at each.
+
+        Raises MissingSampleError as `sample` does.
+        """
         ticks = np.array(ticks_ns, np.int64)
         found = [stream.sample_all(ticks) for _, stream in self.sources()]
         complete = [entry for entry in found if entry is not None]
@@ -191,7 +198,7 @@ def extract_field(message: Any, topic_field: TopicField) -> Array:
 
 
 def apply_scale(values: Array, topic_field: TopicField) -> Array:
-    """Numbers of a message or column after the field's `scale` and `offset`."""
+    """Numbers of any shape after the field's `scale` and `offset`: values * scale + offset."""
     if topic_field.scale == 1.0 and topic_field.offset == 0.0:
         return values
     return values * topic_field.scale + topic_field.offset

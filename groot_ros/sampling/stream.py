@@ -69,7 +69,10 @@ class Stream:
         return bool(self._stamps_ns) and self._stamps_ns[-1] >= tick_ns
 
     def sample(self, tick_ns: int) -> Sample | None:
-        """The value at a tick, or None if there is no measurement at or before it."""
+        """The value (size,) at a tick, or None if there is no measurement at or before it.
+
+        After the last measurement every method holds it: the caller must judge by `age_ns`.
+        """
         after = bisect_right(self._stamps_ns, tick_ns)
         if after == 0:
             return None
@@ -123,5 +126,5 @@ class Stream:
 
 
 def to_array(values) -> Array:
-    """A float64 vector of a number or a sequence."""
+    """A float64 vector (n,) of a sequence of n numbers, or (1,) of one number."""
     return np.atleast_1d(np.asarray(values, float))

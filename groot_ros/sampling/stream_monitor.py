@@ -58,7 +58,7 @@ class StreamMeter:
             recent.popleft()
 
     def stats(self, now_ns: int) -> StreamStats:
-        """Statistics of the last two seconds."""
+        """Statistics of the messages that arrived in the two seconds before `now_ns`."""
         if not self._recent:
             return StreamStats(level=2, problem='nothing came') if self.expected_hz else StreamStats()
         stamps_ns, arrivals_ns = np.array(self._recent, np.int64).T

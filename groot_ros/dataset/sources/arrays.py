@@ -26,7 +26,11 @@ from groot_ros.video.mp4 import encode_mp4
 
 @dataclass
 class ArrayEpisode:
-    """Columns by name: numbers (n, size), images (n, height, width, 3) uint8 RGB; one row every 1 / fps."""
+    """One episode as arrays: a row every 1 / fps s, with the fps of the embodiment.
+
+    `columns` has numbers (n, size) and images (n, height, width, 3) uint8 RGB by name. `name` is the source
+    that the dataset notes.
+    """
 
     columns: dict[str, np.ndarray]
     task: str

@@ -112,7 +112,10 @@ class RecordedTickSampler:
             self._sample(at_end=False)
 
     def finish(self) -> list[TickSample]:
-        """Returns a sample for each tick."""
+        """Returns a sample for each tick, in order.
+
+        Raises MissingSampleError if a stream has a gap at one of them.
+        """
         self._sample(at_end=True)
         return self._samples
 
@@ -134,7 +137,7 @@ class RecordedTickSampler:
 
 
 class RecordedVideoSink(VideoSink):
-    """A camera of a recorded bag."""
+    """Writes the video of one camera of a recorded bag: one frame for each tick of our recorder."""
 
     def take(self, message: BagMessage) -> None:
         """Takes the next message of the camera's topic; here the H.264 access unit of the next tick."""

@@ -35,7 +35,10 @@ class BagSegment(Segment):
         return max(common, default=0)
 
     def write_video(self, camera: CameraField, path: Path, first: int, count: int) -> int:
-        """Moves the whole video to `path`, or cuts some rows out of it without encoding."""
+        """Moves the whole video to `path`, or cuts `count` rows from `first` on out of it without encoding.
+
+        A cut must begin at a keyframe, see `last_start`. Returns the number of frames.
+        """
         video = self.videos[camera.name]
         if first or count < len(self.rows):
             return cut_mp4(video, path, first, count, self.fps)

@@ -37,7 +37,10 @@ class Table(AbstractContextManager):
 
     @abstractmethod
     def write_video(self, camera: CameraField, path: Path, rows: slice, fps: float, codec: str) -> int:
-        """Writes a camera's frames of some rows, and returns how many there were."""
+        """Writes a camera's frames of some rows into an MP4 file, and returns how many there were.
+
+        Raises GrootRosError for images of another shape or type.
+        """
 
     @abstractmethod
     def fingerprint(self) -> str:

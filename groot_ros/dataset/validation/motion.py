@@ -31,7 +31,11 @@ class PoseDeltas:
 def check_motion(
     modality: dict[str, Any], embodiment: dict[str, Any], fps: float, episode: EpisodeColumns
 ) -> Iterator[ValidationFinding]:
-    """Gives the findings of an episode; `embodiment` is what the converter noted, or empty."""
+    """Gives the findings of an episode on its quaternions, joints (rad) and deltas (m, rad).
+
+    Deltas must lead from each recorded pose to the next. `embodiment` is what the converter noted in
+    conversion.json, or empty.
+    """
     states = episode.columns.get(STATE_COLUMN)
     actions = episode.columns.get(ACTION_COLUMN)
     if states is None:
@@ -53,7 +57,10 @@ def check_motion(
 
 
 def pose_deltas(modality: dict[str, Any], embodiment: dict[str, Any]) -> list[PoseDeltas]:
-    """Returns which actions are differences of which poses, as noted or as the names suggest."""
+    """Returns which actions are differences of which poses of the state.
+
+    They are those that the converter noted in `embodiment`; where that is empty, the names decide.
+    """
     names = _noted_names(embodiment) if embodiment else [_guessed_names(modality)]
     found = []
     for pose_name, position_name, rotation_name in names:
