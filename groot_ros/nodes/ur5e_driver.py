@@ -335,6 +335,7 @@ class Ur5eDriver(GrootNode):
             self._arm.move(waypoint)
         message.translation = waypoint.delta[:3]
         message.rotation = waypoint.delta[3:]
+        message.target = waypoint.pose
         self.publish(self._accepted, message)
         return True
 
