@@ -97,7 +97,7 @@ def test_a_gr00t_checkpoint_is_compared_with_the_embodiment(n1_7, capsys, tmp_pa
         assert part in text
     found = json.loads((tmp_path / 'found.json').read_text())
     assert found['sizes']['state']['tcp_pose'] == 7
-    assert found['gr00t_version'] == 'GR00T N1.7'
+    assert found['model_label'] == 'GR00T N1.7'
     assert found['mismatches'] == []
 
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_of_n1_5_says_that_its_data_config_is_needed(tmp_path):
         {'new_embodiment': {'statistics': {'state': {'arm': {'min': [0, 0]}}, 'action': {}}}},
     )
     checkpoint = read_checkpoint(tmp_path)
-    assert checkpoint.gr00t_version == 'GR00T N1.5'
+    assert checkpoint.model_label == 'GR00T N1.5'
     assert checkpoint.sizes['state'] == {'arm': 2}
     assert any('--data-config' in note for note in checkpoint.notes)
 

@@ -34,13 +34,13 @@ _NOTED_SETTINGS = (
 class Checkpoint:
     """A model for one embodiment tag.
 
-    `gr00t_version` is the GR00T version, such as "GR00T N1.7", or LeRobot and the type of its policy. `sizes`
+    `model_label` is the GR00T version, such as "GR00T N1.7", or LeRobot and the type of its policy. `sizes`
     has the size of each key by modality, as far as the checkpoint says it.
     """
 
     path: Path
     backend: str
-    gr00t_version: str
+    model_label: str
     tag: str = ''
     modalities: dict[str, Modality] = field(default_factory=dict)
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Checkpoint:
     def summary_lines(self, embodiment: Embodiment) -> list[str]:
         """A table of the checkpoint next to the embodiment, for the terminal."""
         tag = f', tag {self.tag}' if self.tag else ''
-        lines = [f'{self.path.name}: {self.gr00t_version}, for the backend {self.backend}{tag}']
+        lines = [f'{self.path.name}: {self.model_label}, for the backend {self.backend}{tag}']
         available = _describe_embodiment(embodiment)
         for name, modality in self.modalities.items():
             lines.append(f'{name}: {_describe_steps(modality.delta_indices)}')
@@ -78,7 +78,7 @@ class Checkpoint:
         return {
             'path': str(self.path),
             'backend': self.backend,
-            'gr00t_version': self.gr00t_version,
+            'model_label': self.model_label,
             'tag': self.tag,
             'modalities': {name: vars(modality) for name, modality in self.modalities.items()},
             'sizes': self.sizes,

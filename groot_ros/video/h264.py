@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 access units, one per row: encoded while recording, and decoded. `mp4.py` puts them into files."""
+"""H.264 access units, one per row: encoded while recording, and decoded. `mp4.py` puts them into files, and encodes
+the videos of conversions."""
 
 from fractions import Fraction
 from functools import cache
