@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 access units, one per row: encoded while recording, and decoded. `mp4.py` puts them into files, and encodes
-the videos of conversions."""
+"""H.264 access units, one per row: encoded while recording, and decoded.
+
+`mp4.py` puts them into files, and encodes the videos of conversions.
+"""
 
 from fractions import Fraction
 from functools import cache
