@@ -35,6 +35,15 @@ _SINGULAR = 5e-7  # an angle of 0 comes back from its cosine as up to 1.2e-7
 _CLOSE_RAD = 0.05
 
 
+# From the frame that turns with a joint to the one before the next joint's turn: translation, then the twist about x.
+_LINK_TRANSFORMS = [
+    np.array(
+        [[1, 0, 0, a], [0, cos(alpha), -sin(alpha), 0], [0, sin(alpha), cos(alpha), d], [0, 0, 0, 1]], float
+    )
+    for a, d, alpha in zip(DH_A_M, DH_D_M, DH_ALPHA_RAD, strict=True)
+]
+
+
 @dataclass
 class _Chain:
     """Joint axes (6, 3), their origins (6, 3) and the flange transform (4, 4), in `base`."""
@@ -54,6 +63,20 @@ def jacobian(joints: Array, tcp_offset: Array) -> Array:
     chain = _chain(joints)
     tcp = chain.flange[:3, :3] @ np.asarray(tcp_offset[:3], float) + chain.flange[:3, 3]
     return np.vstack([np.cross(chain.axes, tcp - chain.origins).T, chain.axes.T])
+
+
+def joint_frames(joints: Array) -> Array:
+    """Transforms (6, 4, 4) in `base` of the frames that turn with each joint, for joint angles (6,) in rad."""
+    frames = np.empty((6, 4, 4))
+    frame = np.eye(4)
+    for joint, angle in enumerate(map(float, joints)):
+        c, s = cos(angle), sin(angle)
+        turned = frame.copy()
+        turned[:3, 0] = c * frame[:3, 0] + s * frame[:3, 1]
+        turned[:3, 1] = c * frame[:3, 1] - s * frame[:3, 0]
+        frames[joint] = turned
+        frame = turned @ _LINK_TRANSFORMS[joint]
+    return frames
 
 
 def inverse(pose: Array, near: Array, tcp_offset: Array) -> Array | None:

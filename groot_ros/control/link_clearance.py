@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clearance of the UR5e's links, gripper and camera from the floor, from walls and from each other, by capsules.
+
+Used by control/limits.py for every command. It is not a safety function: it knows the robot and a box, nothing else.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from groot_ros.geometry import Array
+from groot_ros.ur5e_kinematics import joint_frames
+
+# Capsules in the frame that turns with a joint: joint index, start (3,), end (3,) and radius, all in m.
+# They enclose the outlines of UR's drawing of the UR5e; the tool parts are those of LinkClearance.tool.
+_LINKS: dict[str, tuple[int, tuple[float, float, float], tuple[float, float, float], float]] = {
+    'base': (0, (0.0, 0.0, -0.1), (0.0, 0.0, 0.02), 0.075),
+    'upper arm': (1, (0.0, 0.0, 0.138), (-0.425, 0.0, 0.138), 0.065),
+    'elbow': (2, (0.0, 0.0, -0.02), (0.0, 0.0, 0.13), 0.06),
+    'forearm': (2, (0.0, 0.0, 0.007), (-0.3922, 0.0, 0.007), 0.054),
+    'wrist 1': (3, (0.0, 0.0, -0.02), (0.0, 0.0, 0.12), 0.047),
+    'wrist 2': (4, (0.0, 0.0, -0.02), (0.0, 0.0, 0.09), 0.047),
+    'wrist 3': (5, (0.0, 0.0, 0.03), (0.0, 0.0, 0.08), 0.045),
+}
+_FLANGE_M = 0.0996  # from the frame of joint 6 to the flange, along z
+# The base and the upper arm cannot come below the floor that the arm stands on.
+_MAY_BE_LOW = ('base', 'upper arm')
+# Links that share a joint always touch, and the joints keep the rest apart.
+_APART = (
+    ('base', ('forearm', 'wrist 1', 'wrist 2', 'wrist 3')),
+    ('upper arm', ('wrist 1', 'wrist 2', 'wrist 3')),
+    ('elbow', ('wrist 3',)),
+    ('forearm', ('wrist 3',)),
+)
+_TOOL_MEETS = ('base', 'upper arm', 'elbow', 'forearm')
+
+
+@dataclass(frozen=True)
+class ToolCapsule:
+    """A part of the gripper or camera: a capsule in the flange frame (ROS `tool0`), all numbers in m."""
+
+    name: str
+    start_m: tuple[float, float, float]
+    end_m: tuple[float, float, float]
+    radius_m: float
+
+
+# A Robotiq 2F-85 with its coupling; the fingers end at the TCP, 0.174 m from the flange.
+ROBOTIQ_2F_85 = (
+    ToolCapsule('gripper', (0.0, 0.0, 0.03), (0.0, 0.0, 0.08), 0.055),
+    ToolCapsule('fingers', (0.0, 0.0, 0.09), (0.0, 0.0, 0.15), 0.02),
+)
+
+
+@dataclass
+class LinkClearance:
+    """Which capsules are checked, and the planes in `base` that they keep from.
+
+    `floor_m` is the lowest z of any moving link; `walls_min_m` and `walls_max_m` are bounds of x and y in m for the
+    same links, infinite where there is no wall.
+    """
+
+    floor_m: float = 0.0
+    walls_min_m: tuple[float, float] = (-np.inf, -np.inf)
+    walls_max_m: tuple[float, float] = (np.inf, np.inf)
+    tool: tuple[ToolCapsule, ...] = ROBOTIQ_2F_85
+    _names: list[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = list(_LINKS.items())
+        parts += [
+            (part.name, (5, _from_flange(part.start_m), _from_flange(part.end_m), part.radius_m)) for part in self.tool
+        ]
+        self._names = [name for name, _ in parts]
+        self._joints = np.array([joint for _, (joint, _, _, _) in parts])
+        self._starts = np.array([start for _, (_, start, _, _) in parts], float)
+        self._ends = np.array([end for _, (_, _, end, _) in parts], float)
+        self._radii = np.array([radius for _, (_, _, _, radius) in parts], float)
+        self._moving = np.array([name not in _MAY_BE_LOW for name in self._names])
+        pairs = [(name, other) for name, others in _APART for other in others]
+        pairs += [(name, part.name) for name in _TOOL_MEETS for part in self.tool]
+        indices = np.array([(self._names.index(a), self._names.index(b)) for a, b in pairs])
+        self._first, self._second = indices.T
+
+    def closest(self, joints: Array) -> tuple[float, str]:
+        """The smallest clearance in m at joint angles (6,) in rad, and a sentence part that names the two things.
+
+        A negative clearance is a penetration.
+        """
+        frames = joint_frames(joints)[self._joints]
+        starts = np.einsum('nij,nj->ni', frames[:, :3, :3], self._starts) + frames[:, :3, 3]
+        ends = np.einsum('nij,nj->ni', frames[:, :3, :3], self._ends) + frames[:, :3, 3]
+        plane_m, plane = self._closest_plane(starts, ends)
+        pairs_m = segment_distances(
+            starts[self._first], ends[self._first], starts[self._second], ends[self._second]
+        )
+        pairs_m = pairs_m - self._radii[self._first] - self._radii[self._second]
+        pair = int(pairs_m.argmin())
+        if plane_m <= pairs_m[pair]:
+            return plane_m, plane
+        return float(pairs_m[pair]), f'{self._names[self._second[pair]]} and {self._names[self._first[pair]]}'
+
+    def _closest_plane(self, starts: Array, ends: Array) -> tuple[float, str]:
+        low = np.minimum(starts, ends) - self._radii[:, None]
+        high = np.maximum(starts, ends) + self._radii[:, None]
+        clearances = np.column_stack(
+            [
+                low[:, 2] - self.floor_m,
+                low[:, 0] - self.walls_min_m[0],
+                low[:, 1] - self.walls_min_m[1],
+                self.walls_max_m[0] - high[:, 0],
+                self.walls_max_m[1] - high[:, 1],
+            ]
+        )
+        clearances[~self._moving] = np.inf
+        part, plane = np.unravel_index(clearances.argmin(), clearances.shape)
+        return float(clearances[part, plane]), f'{self._names[part]} and {"the floor" if plane == 0 else "a wall"}'
+
+
+def segment_distances(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
+    """Distances (n,) between segments a0-a1 and b0-b1, each (n, 3).
+
+    The nearest points are at both segments' inner minimum or at one of the four ends: Ericson, "Real-Time Collision
+    Detection" (2005), section 5.1.9.
+    """
+    along_a, along_b, between = a1 - a0, b1 - b0, a0 - b0
+    aa = np.einsum('ij,ij->i', along_a, along_a)
+    bb = np.einsum('ij,ij->i', along_b, along_b)
+    ab = np.einsum('ij,ij->i', along_a, along_b)
+    ac = np.einsum('ij,ij->i', along_a, between)
+    bc = np.einsum('ij,ij->i', along_b, between)
+    inner = aa * bb - ab * ab
+    share_a = np.clip(np.divide(ab * bc - ac * bb, inner, out=np.zeros_like(inner), where=inner > 1e-12), 0.0, 1.0)
+    share_b = np.clip((ab * share_a + bc) / bb, 0.0, 1.0)
+    share_a = np.clip((ab * share_b - ac) / aa, 0.0, 1.0)
+    nearest = between + share_a[:, None] * along_a - share_b[:, None] * along_b
+    return np.sqrt(np.einsum('ij,ij->i', nearest, nearest))
+
+
+def _from_flange(point_m: tuple[float, float, float]) -> tuple[float, float, float]:
+    return (point_m[0], point_m[1], point_m[2] + _FLANGE_M)
