@@ -17,7 +17,7 @@ from groot_ros.control.limits import (
     clip_to_workspace,
     max_share,
     min_duration_s,
-    solve_joints,
+    solve_path,
 )
 from groot_ros.geometry import Array, deltas_between
 from groot_ros.settings import setting
@@ -234,7 +234,9 @@ class CommandGate:
         recent = self._velocities_since(start_s - self.limits.smoothing_s)
         share = max_share(delta / duration_s, recent, self.limits)
         target, moved_inside = clip_to_workspace(self.target, delta * share, self.limits)
-        self.joints = solve_joints(target, self.joints, duration_s, self.tcp_offset, self.limits)
+        self.joints = solve_path(
+            self.target, target, self.joints, duration_s, self.tcp_offset, self.limits
+        )
         accepted = deltas_between(np.array([self.target, target]))[0]
         self.target = target
         self._end_s = end_s
@@ -242,13 +244,17 @@ class CommandGate:
         return Waypoint(start_s, end_s, target, accepted), shortened or moved_inside or share < 1.0
 
     def _schedule(self, command: DeltaCommand, delta: Array, now_s: float) -> tuple[float, float]:
-        """When the motion begins and ends: after the last one, and never faster than the limits."""
+        """When the motion begins and ends: after the last one, never faster than the limits.
+
+        A command that comes late is shifted and keeps its duration, but for a quarter, so that the arm catches
+        up with its source; what would be more than `max_command_age_s` ahead is refused.
+        """
         planned_s = command.start_s + self.settings.command_delay_s
         start_s = max(planned_s, self._end_s, now_s)
         if start_s - now_s > self.settings.max_command_age_s + self.settings.command_delay_s:
             raise RefusedError('commands come faster than the arm may carry them out')
-        end_s = max(planned_s + command.duration_s, start_s + min_duration_s(delta, self.limits))
-        return start_s, end_s
+        min_s = max(min_duration_s(delta, self.limits), command.duration_s / MAX_CATCH_UP)
+        return start_s, max(planned_s + command.duration_s, start_s + min_s)
 
     def _velocities_since(self, time_s: float) -> list[Array]:
         while self._recent and self._recent[0][0] < time_s:

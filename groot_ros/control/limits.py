@@ -6,12 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groot_ros.geometry import Array, apply_delta
+from groot_ros.control.link_clearance import ROBOTIQ_2F_85, LinkClearance
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array, angle_between, apply_delta, interpolate_pose
 from groot_ros.settings import setting
 from groot_ros.ur5e_kinematics import JOINT_LIMIT_RAD, inverse, jacobian
 
 _MIN_DURATION_S = 0.002
-_MAX_DURATION_S = 1.0
+_MAX_DURATION_S = 0.25
+# No source sends more in one command: beyond this a number is wrong, and clipping it would hide that.
+_MAX_SANE_M = 0.5
+_MAX_SANE_RAD = np.pi / 2
+# The straight line between two targets is checked at points that are at most this far apart.
+_PATH_STEP_M = 0.01
+_PATH_STEP_RAD = 0.05
 _NO_MOTION = 1e-18  # square of 1 nm/s; smaller squares lose all their digits
 
 
@@ -53,6 +61,21 @@ class Limits:
     max_step_m: float = setting(0.075, 'maximum translation of one command, m', 0.001, 0.2)
     max_step_rad: float = setting(0.3, 'maximum rotation of one command, rad', 0.01, 1.0)
     min_manipulability: float = 0.01
+    tool_capsules: Array = setting(
+        np.array([[*part.start_m, *part.end_m, part.radius_m] for part in ROBOTIQ_2F_85]).ravel(),
+        'gripper and camera as capsules in the flange frame: x y z of both ends and radius, 7 numbers each, m',
+    )
+
+    def __post_init__(self) -> None:
+        _check_array('workspace_min_m', self.workspace_min_m, 3)
+        _check_array('workspace_max_m', self.workspace_max_m, 3)
+        _check_array('joint_lower_rad', self.joint_lower_rad, 6)
+        _check_array('joint_upper_rad', self.joint_upper_rad, 6)
+        _check_order('workspace_min_m', self.workspace_min_m, 'workspace_max_m', self.workspace_max_m)
+        _check_order('joint_lower_rad', self.joint_lower_rad, 'joint_upper_rad', self.joint_upper_rad)
+        if max(np.abs(self.joint_lower_rad).max(), np.abs(self.joint_upper_rad).max()) > JOINT_LIMIT_RAD + 1e-3:
+            raise GrootRosError('joint_lower_rad and joint_upper_rad must be within -2 pi to 2 pi rad: degrees?')
+        self.clearance = LinkClearance.from_numbers(self.tool_capsules, float(self.workspace_min_m[2]))
 
     @property
     def smoothing_s(self) -> float:
@@ -69,13 +92,17 @@ class Limits:
 def clip_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:
     """The delta (6,) shortened to the maximum step and speed, and whether that changed it.
 
-    Translation and rotation keep their directions. Raises RefusedError for numbers that are not finite and
-    for a duration outside 0.002 to 1 s.
+    Translation and rotation keep their directions. Raises RefusedError for numbers that are not finite, that
+    no sane source sends (0.5 m, pi / 2 rad), and for a duration outside 0.002 to 0.25 s.
     """
     if not np.all(np.isfinite(delta)) or not np.isfinite(duration_s):
         raise RefusedError('the command holds numbers that are not finite')
     if not _MIN_DURATION_S <= duration_s <= _MAX_DURATION_S:
-        raise RefusedError(f'the duration of {duration_s:.3f} s is not within 0.002 to 1 s')
+        raise RefusedError(f'the duration of {duration_s:.3f} s is not within 0.002 to 0.25 s')
+    if np.abs(delta[:3]).max() > _MAX_SANE_M:
+        raise RefusedError(f'the translation of {np.abs(delta[:3]).max():.3g} m in one command is not plausible')
+    if np.abs(delta[3:]).max() > _MAX_SANE_RAD:
+        raise RefusedError(f'the rotation of {np.abs(delta[3:]).max():.3g} rad in one command is not plausible')
     max_m = min(limits.max_step_m, limits.max_linear_speed_m_s * duration_s)
     max_rad = min(limits.max_step_rad, limits.max_angular_speed_rad_s * duration_s)
     clipped = np.concatenate([_shorten(delta[:3], max_m), _shorten(delta[3:], max_rad)])
@@ -112,28 +139,78 @@ def clip_to_workspace(target: Array, delta: Array, limits: Limits) -> tuple[Arra
     return np.concatenate([inside, moved[3:]]), clipped
 
 
+def solve_path(
+    start: Array, end: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits
+) -> Array:
+    """Joint angles (6,) at the end of the straight line between two poses (7,), starting from `joints` (6,).
+
+    Every 10 mm and 0.05 rad of the line is checked as `solve_joints` does, since the ends of a line say nothing
+    about a singularity between them; the links' clearance is checked at the end. Raises RefusedError.
+    """
+    distance_m = float(np.linalg.norm(end[:3] - start[:3]))
+    turn_rad = angle_between(start, end)
+    count = max(int(np.ceil(max(distance_m / _PATH_STEP_M, turn_rad / _PATH_STEP_RAD))), 1)
+    solution = joints
+    for index in range(1, count + 1):
+        pose = end if index == count else interpolate_pose(start, end, index / count)
+        solution = solve_joints(pose, solution, duration_s / count, tcp_offset, limits)
+    check_clearance(joints, solution, limits)
+    return solution
+
+
+def check_clearance(joints: Array, solution: Array, limits: Limits) -> None:
+    """Raises RefusedError if a link, the gripper or the camera would touch the floor or another link.
+
+    Motion that makes the smallest clearance larger is let through, so that an arm that is too near can leave.
+    """
+    clearance_m, things = limits.clearance.closest(solution)
+    if clearance_m < 0.0 and clearance_m <= limits.clearance.closest(joints)[0]:
+        raise RefusedError(f'{things} would touch')
+
+
 def solve_joints(target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits) -> Array:
     """Joint angles (6,) of a target pose (7,), starting from `joints` (6,) and reached within `duration_s`.
 
-    Raises RefusedError if the pose is out of reach, near a singularity, outside the range of a joint, or too
-    fast for it: on the real controller a pose without a solution ends the control script. Manipulability is
-    |det J| (Yoshikawa, 1985).
+    Raises RefusedError if the pose is out of reach, nearer to a singularity or farther out of the range of a
+    joint than `joints` is, or too fast for a joint: on the real controller a pose without a solution ends the
+    control script. Manipulability is |det J| (Yoshikawa, 1985).
     """
     solution = inverse(target, joints, tcp_offset)
     if solution is None:
         raise RefusedError('the target is out of reach')
-    if abs(np.linalg.det(jacobian(solution, tcp_offset))) < limits.min_manipulability:
+    speeds = np.abs(solution - joints) / duration_s
+    if not speeds.max() <= limits.max_joint_speed_rad_s:
+        raise RefusedError(f'joint {int(speeds.argmax()) + 1} would have to move at {speeds.max():.1f} rad/s')
+    manipulability = _manipulability(solution, tcp_offset)
+    if manipulability < limits.min_manipulability and manipulability <= _manipulability(joints, tcp_offset):
         raise RefusedError('the target is too near a singularity')
-    outside = np.flatnonzero((solution < limits.joint_lower_rad) | (solution > limits.joint_upper_rad))
-    if outside.size:
-        joint = outside[0]
+    outside_rad = _out_of_range(solution, limits)
+    farther = np.flatnonzero((outside_rad > 0) & (outside_rad >= _out_of_range(joints, limits)))
+    if farther.size:
+        joint = farther[0]
         raise RefusedError(
             f'joint {joint + 1} would have to turn to {solution[joint]:.2f} rad, out of its range'
         )
-    speeds = np.abs(solution - joints) / duration_s
-    if speeds.max() > limits.max_joint_speed_rad_s:
-        raise RefusedError(f'joint {int(speeds.argmax()) + 1} would have to move at {speeds.max():.1f} rad/s')
     return solution
+
+
+def _manipulability(joints: Array, tcp_offset: Array) -> float:
+    return abs(float(np.linalg.det(jacobian(joints, tcp_offset))))
+
+
+def _out_of_range(joints: Array, limits: Limits) -> Array:
+    """How far each joint (6,) is outside its range, in rad; 0 or less inside."""
+    return np.maximum(limits.joint_lower_rad - joints, joints - limits.joint_upper_rad)
+
+
+def _check_array(name: str, values: Array, size: int) -> None:
+    if np.shape(values) != (size,) or not np.all(np.isfinite(values)):
+        raise GrootRosError(f'The parameter {name} must be {size} finite numbers, not {np.asarray(values).tolist()}.')
+
+
+def _check_order(lower_name: str, lower: Array, upper_name: str, upper: Array) -> None:
+    if not np.all(lower < upper):
+        raise GrootRosError(f'Each number of {lower_name} must be below that of {upper_name}.')
 
 
 def _shorten(vector: Array, max_length: float) -> Array:

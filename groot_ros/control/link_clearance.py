@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.ur5e_kinematics import joint_frames
 
@@ -23,6 +24,8 @@ _LINKS: dict[str, tuple[int, tuple[float, float, float], tuple[float, float, flo
     'wrist 3': (5, (0.0, 0.0, 0.03), (0.0, 0.0, 0.08), 0.045),
 }
 _FLANGE_M = 0.0996  # from the frame of joint 6 to the flange, along z
+# Fingers that are tilted at the floor are a little below the TCP.
+_FLOOR_TOLERANCE_M = 0.01
 # The base and the upper arm cannot come below the floor that the arm stands on.
 _MAY_BE_LOW = ('base', 'upper arm')
 # Links that share a joint always touch, and the joints keep the rest apart.
@@ -81,6 +84,22 @@ class LinkClearance:
         pairs += [(name, part.name) for name in _TOOL_MEETS for part in self.tool]
         indices = np.array([(self._names.index(a), self._names.index(b)) for a, b in pairs])
         self._first, self._second = indices.T
+
+    @classmethod
+    def from_numbers(cls, tool_capsules: Array, workspace_floor_m: float) -> 'LinkClearance':
+        """From the parameter `tool_capsules` (7 numbers a capsule) and the z of the workspace's floor in m.
+
+        Raises GrootRosError for a wrong count, a number that is not finite, or a radius that is not positive.
+        """
+        numbers = np.asarray(tool_capsules, float).ravel()
+        if len(numbers) % 7 or not np.all(np.isfinite(numbers)):
+            raise GrootRosError('The parameter tool_capsules must be 7 finite numbers a capsule: x y z, x y z, radius.')
+        parts = []
+        for index, row in enumerate(numbers.reshape(-1, 7)):
+            if row[6] <= 0:
+                raise GrootRosError(f'Capsule {index + 1} of tool_capsules has the radius {row[6]:g} m: use a positive one.')
+            parts.append(ToolCapsule(f'tool part {index + 1}', tuple(row[:3]), tuple(row[3:6]), float(row[6])))
+        return cls(floor_m=workspace_floor_m - _FLOOR_TOLERANCE_M, tool=tuple(parts))
 
     def closest(self, joints: Array) -> tuple[float, str]:
         """The smallest clearance in m at joint angles (6,) in rad, and a sentence part that names the two things.

@@ -10,7 +10,8 @@ import numpy as np
 
 from groot_ros.geometry import Array, interpolate_pose
 
-_CATCH_UP = 1.25
+# Set-points of a loop that was late may run this much faster than planned, up to the maximum speed.
+MAX_CATCH_UP = 1.25
 
 
 class PoseTrajectory:
