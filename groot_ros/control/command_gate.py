@@ -19,12 +19,19 @@ from groot_ros.control.limits import (
     min_duration_s,
     solve_path,
 )
-from groot_ros.geometry import Array, deltas_between
+from groot_ros.control.setpoints import MAX_CATCH_UP
+from groot_ros.geometry import Array, angle_between, deltas_between
 from groot_ros.settings import setting
+from groot_ros.ur5e_kinematics import forward
 
 TELEOP = 'teleop'
 POLICY = 'policy'
 _UNIT_TOLERANCE = 1e-3
+# An arm that was clipped at a wall of the workspace reports a pose that is outside by rounding and by its lag.
+_ENABLE_TOLERANCE_M = 0.002
+# A calibrated UR5e differs from the nominal formulas by a few mm; a CB3's UR5 by 61 mm.
+_MAX_MODEL_ERROR_M = 0.01
+_MAX_MODEL_ERROR_RAD = 0.03
 
 
 class GateState(IntEnum):
@@ -108,12 +115,15 @@ class CommandGate:
     def enable(self, target: Array, joints: Array) -> None:
         """Accepts commands from now on, starting at the robot's own target pose (7,) and joint angles (6,).
 
-        Raises RefusedError if the target is not a valid pose, or is outside the workspace.
+        Raises RefusedError if the target is not a valid pose, is more than 2 mm outside the workspace, or is not
+        the pose that a UR5e with this tool offset has at those joint angles.
         """
         target = np.asarray(target, float)
+        joints = np.asarray(joints, float)
         self._check_pose(target)
+        self._check_joints(target, joints)
         self.target = target
-        self.joints = np.asarray(joints, float)
+        self.joints = joints
         self._change(GateState.ENABLED, '')
 
     def enter_freedrive(self) -> None:
@@ -196,13 +206,27 @@ class CommandGate:
             )
         lower = self.limits.workspace_min_m
         upper = self.limits.workspace_max_m
-        outside = np.flatnonzero((target[:3] < lower) | (target[:3] > upper))
+        beyond_m = np.maximum(lower - target[:3], target[:3] - upper)
+        outside = np.flatnonzero(beyond_m > _ENABLE_TOLERANCE_M)
         if outside.size:
             axis = outside[0]
             raise RefusedError(
                 f'the TCP is outside the workspace: {"xyz"[axis]} is {target[axis]:.3f} m, not within '
                 f'{lower[axis]:.3f} to {upper[axis]:.3f} m; move it inside with ~/freedrive, or change the '
                 'parameters workspace_min_m and workspace_max_m'
+            )
+
+    def _check_joints(self, target: Array, joints: Array) -> None:
+        """A UR5 of the CB3, another tool offset or another calibration gives another pose than the formulas."""
+        if joints.shape != (6,) or not np.all(np.isfinite(joints)):
+            raise RefusedError('the robot reported joint angles that are not finite: reboot the controller')
+        expected = forward(joints, self.tcp_offset)
+        distance_m = float(np.linalg.norm(expected[:3] - target[:3]))
+        turn_rad = angle_between(expected, target)
+        if distance_m > _MAX_MODEL_ERROR_M or turn_rad > _MAX_MODEL_ERROR_RAD:
+            raise RefusedError(
+                f'the robot reports a TCP that is {1e3 * distance_m:.0f} mm and {turn_rad:.3f} rad from where the '
+                'kinematics of a UR5e has it: check that the robot is a UR5e, and that tcp_offset is its tool'
             )
 
     def _check(self, command: DeltaCommand, now_s: float) -> None:
@@ -234,9 +258,7 @@ class CommandGate:
         recent = self._velocities_since(start_s - self.limits.smoothing_s)
         share = max_share(delta / duration_s, recent, self.limits)
         target, moved_inside = clip_to_workspace(self.target, delta * share, self.limits)
-        self.joints = solve_path(
-            self.target, target, self.joints, duration_s, self.tcp_offset, self.limits
-        )
+        self.joints = solve_path(self.target, target, self.joints, duration_s, self.tcp_offset, self.limits)
         accepted = deltas_between(np.array([self.target, target]))[0]
         self.target = target
         self._end_s = end_s

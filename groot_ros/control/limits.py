@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groot_ros.control.link_clearance import ROBOTIQ_2F_85, LinkClearance
+from groot_ros.control.setpoints import MAX_CATCH_UP
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, angle_between, apply_delta, interpolate_pose
 from groot_ros.settings import setting
@@ -73,17 +74,23 @@ class Limits:
         _check_array('joint_upper_rad', self.joint_upper_rad, 6)
         _check_order('workspace_min_m', self.workspace_min_m, 'workspace_max_m', self.workspace_max_m)
         _check_order('joint_lower_rad', self.joint_lower_rad, 'joint_upper_rad', self.joint_upper_rad)
-        if max(np.abs(self.joint_lower_rad).max(), np.abs(self.joint_upper_rad).max()) > JOINT_LIMIT_RAD + 1e-3:
-            raise GrootRosError('joint_lower_rad and joint_upper_rad must be within -2 pi to 2 pi rad: degrees?')
+        if (
+            max(np.abs(self.joint_lower_rad).max(), np.abs(self.joint_upper_rad).max())
+            > JOINT_LIMIT_RAD + 1e-3
+        ):
+            raise GrootRosError(
+                'joint_lower_rad and joint_upper_rad must be within -2 pi to 2 pi rad: degrees?'
+            )
         self.clearance = LinkClearance.from_numbers(self.tool_capsules, float(self.workspace_min_m[2]))
 
     @property
     def smoothing_s(self) -> float:
         """Window in s of the moving average of the set-points.
 
-        It keeps every change of velocity by at most the maximum speed within the maximum accelerations.
+        It keeps every change of velocity by at most the maximum speed within the maximum accelerations, also
+        where the set-points catch up after a stall.
         """
-        return max(
+        return MAX_CATCH_UP * max(
             self.max_linear_speed_m_s / self.max_linear_acceleration_m_s2,
             self.max_angular_speed_rad_s / self.max_angular_acceleration_rad_s2,
         )
@@ -100,9 +107,13 @@ def clip_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, 
     if not _MIN_DURATION_S <= duration_s <= _MAX_DURATION_S:
         raise RefusedError(f'the duration of {duration_s:.3f} s is not within 0.002 to 0.25 s')
     if np.abs(delta[:3]).max() > _MAX_SANE_M:
-        raise RefusedError(f'the translation of {np.abs(delta[:3]).max():.3g} m in one command is not plausible')
+        raise RefusedError(
+            f'the translation of {np.abs(delta[:3]).max():.3g} m in one command is not plausible'
+        )
     if np.abs(delta[3:]).max() > _MAX_SANE_RAD:
-        raise RefusedError(f'the rotation of {np.abs(delta[3:]).max():.3g} rad in one command is not plausible')
+        raise RefusedError(
+            f'the rotation of {np.abs(delta[3:]).max():.3g} rad in one command is not plausible'
+        )
     max_m = min(limits.max_step_m, limits.max_linear_speed_m_s * duration_s)
     max_rad = min(limits.max_step_rad, limits.max_angular_speed_rad_s * duration_s)
     clipped = np.concatenate([_shorten(delta[:3], max_m), _shorten(delta[3:], max_rad)])
@@ -205,7 +216,9 @@ def _out_of_range(joints: Array, limits: Limits) -> Array:
 
 def _check_array(name: str, values: Array, size: int) -> None:
     if np.shape(values) != (size,) or not np.all(np.isfinite(values)):
-        raise GrootRosError(f'The parameter {name} must be {size} finite numbers, not {np.asarray(values).tolist()}.')
+        raise GrootRosError(
+            f'The parameter {name} must be {size} finite numbers, not {np.asarray(values).tolist()}.'
+        )
 
 
 def _check_order(lower_name: str, lower: Array, upper_name: str, upper: Array) -> None:

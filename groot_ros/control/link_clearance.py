@@ -72,7 +72,8 @@ class LinkClearance:
     def __post_init__(self) -> None:
         parts = list(_LINKS.items())
         parts += [
-            (part.name, (5, _from_flange(part.start_m), _from_flange(part.end_m), part.radius_m)) for part in self.tool
+            (part.name, (5, _from_flange(part.start_m), _from_flange(part.end_m), part.radius_m))
+            for part in self.tool
         ]
         self._names = [name for name, _ in parts]
         self._joints = np.array([joint for _, (joint, _, _, _) in parts])
@@ -93,12 +94,18 @@ class LinkClearance:
         """
         numbers = np.asarray(tool_capsules, float).ravel()
         if len(numbers) % 7 or not np.all(np.isfinite(numbers)):
-            raise GrootRosError('The parameter tool_capsules must be 7 finite numbers a capsule: x y z, x y z, radius.')
+            raise GrootRosError(
+                'The parameter tool_capsules must be 7 finite numbers a capsule: x y z, x y z, radius.'
+            )
         parts = []
         for index, row in enumerate(numbers.reshape(-1, 7)):
             if row[6] <= 0:
-                raise GrootRosError(f'Capsule {index + 1} of tool_capsules has the radius {row[6]:g} m: use a positive one.')
-            parts.append(ToolCapsule(f'tool part {index + 1}', tuple(row[:3]), tuple(row[3:6]), float(row[6])))
+                raise GrootRosError(
+                    f'Capsule {index + 1} of tool_capsules has the radius {row[6]:g} m: use a positive one.'
+                )
+            parts.append(
+                ToolCapsule(f'tool part {index + 1}', tuple(row[:3]), tuple(row[3:6]), float(row[6]))
+            )
         return cls(floor_m=workspace_floor_m - _FLOOR_TOLERANCE_M, tool=tuple(parts))
 
     def closest(self, joints: Array) -> tuple[float, str]:
@@ -133,7 +140,9 @@ class LinkClearance:
         )
         clearances[~self._moving] = np.inf
         part, plane = np.unravel_index(clearances.argmin(), clearances.shape)
-        return float(clearances[part, plane]), f'{self._names[part]} and {"the floor" if plane == 0 else "a wall"}'
+        return float(
+            clearances[part, plane]
+        ), f'{self._names[part]} and {"the floor" if plane == 0 else "a wall"}'
 
 
 def segment_distances(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
@@ -149,7 +158,9 @@ def segment_distances(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
     ac = np.einsum('ij,ij->i', along_a, between)
     bc = np.einsum('ij,ij->i', along_b, between)
     inner = aa * bb - ab * ab
-    share_a = np.clip(np.divide(ab * bc - ac * bb, inner, out=np.zeros_like(inner), where=inner > 1e-12), 0.0, 1.0)
+    share_a = np.clip(
+        np.divide(ab * bc - ac * bb, inner, out=np.zeros_like(inner), where=inner > 1e-12), 0.0, 1.0
+    )
     share_b = np.clip((ab * share_a + bc) / bb, 0.0, 1.0)
     share_a = np.clip((ab * share_b - ac) / aa, 0.0, 1.0)
     nearest = between + share_a[:, None] * along_a - share_b[:, None] * along_b

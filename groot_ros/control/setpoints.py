@@ -8,7 +8,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-from groot_ros.geometry import Array, interpolate_pose
+from groot_ros.geometry import Array, angle_between, interpolate_pose
 
 # Set-points of a loop that was late may run this much faster than planned, up to the maximum speed.
 MAX_CATCH_UP = 1.25
@@ -55,23 +55,49 @@ class PoseTrajectory:
         share = (time_s - self._times_s[0]) / (self._times_s[1] - self._times_s[0])
         return interpolate_pose(self._poses[0], self._poses[1], share)
 
+    def max_speed_share(self, from_s: float, until_s: float, max_speeds: tuple[float, float]) -> float:
+        """Largest speed of the segments between two times, as a share of the maximum in m/s and rad/s."""
+        shares = [0.0]
+        for index in range(len(self._times_s) - 1):
+            start_s, end_s = self._times_s[index : index + 2]
+            if end_s > from_s and start_s < until_s:
+                start, end = self._poses[index : index + 2]
+                linear = float(np.linalg.norm(end[:3] - start[:3])) / (end_s - start_s)
+                angular = angle_between(start, end) / (end_s - start_s)
+                shares.append(max(linear / max_speeds[0], angular / max_speeds[1]))
+        return max(shares)
+
 
 class SetpointGenerator:
     """The set-points of a servo loop: a trajectory, averaged over the last `window_s`.
 
     A moving average turns every jump of the velocity by dv into an acceleration of dv / window_s, adds half
     the window as delay, and stays in every convex box that holds the waypoints. Its time follows the clock
-    but gains at most 1.25 periods a cycle: after a stall of the process the arm continues from where it was,
-    without a jump.
+    but gains at most 1.25 periods a cycle, and less where that would exceed `max_speeds` (m/s, rad/s): after a
+    stall of the process the arm continues from where it was, without a jump.
     """
 
-    def __init__(self, time_s: float, pose: Array, window_s: float, period_s: float) -> None:
+    def __init__(
+        self,
+        time_s: float,
+        pose: Array,
+        window_s: float,
+        period_s: float,
+        max_speeds: tuple[float, float] = (np.inf, np.inf),
+    ) -> None:
         self._trajectory = PoseTrajectory(time_s, pose)
+        self._max_speeds = max_speeds
         self._time_s = time_s
         self._period_s = period_s
         count = max(round(window_s / period_s), 1)
         self._recent = np.tile(np.asarray(pose, float), (count, 1))
         self._oldest = 0
+
+    def _max_gain_s(self) -> float:
+        """How far the time may advance in this cycle: catching up never exceeds the maximum speeds."""
+        until_s = self._time_s + MAX_CATCH_UP * self._period_s
+        share = self._trajectory.max_speed_share(self._time_s, until_s, self._max_speeds)
+        return self._period_s * min(MAX_CATCH_UP, max(1.0, 1.0 / max(share, 1e-9)))
 
     def append(self, start_s: float, end_s: float, pose: Array) -> None:
         """Adds a waypoint: the pose (7,) to be at by `end_s`, after a straight motion from `start_s` on.
@@ -96,7 +122,7 @@ class SetpointGenerator:
 
         It is a position in m and a unit quaternion x y z w, to be called once a period.
         """
-        self._time_s += min(max(now_s - self._time_s, 0.0), _CATCH_UP * self._period_s)
+        self._time_s += min(max(now_s - self._time_s, 0.0), self._max_gain_s())
         pose = self._trajectory.sample(self._time_s)
         newest = self._recent[self._oldest - 1]
         self._recent[self._oldest, :3] = pose[:3]
