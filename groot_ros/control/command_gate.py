@@ -27,7 +27,7 @@ from groot_ros.ur5e_kinematics import forward
 TELEOP = 'teleop'
 POLICY = 'policy'
 _UNIT_TOLERANCE = 1e-3
-# An arm that was clipped at a wall of the workspace reports a pose that is outside by rounding and by its lag.
+# An arm that was clipped at a wall of the workspace reports a pose that is a little outside.
 _ENABLE_TOLERANCE_M = 0.002
 # A calibrated UR5e differs from the nominal formulas by a few mm; a CB3's UR5 by 61 mm.
 _MAX_MODEL_ERROR_M = 0.01
@@ -115,8 +115,8 @@ class CommandGate:
     def enable(self, target: Array, joints: Array) -> None:
         """Accepts commands from now on, starting at the robot's own target pose (7,) and joint angles (6,).
 
-        Raises RefusedError if the target is not a valid pose, is more than 2 mm outside the workspace, or is not
-        the pose that a UR5e with this tool offset has at those joint angles.
+        Raises RefusedError if the target is not a valid pose, is more than 2 mm outside the workspace, or is
+        not the pose that a UR5e with this tool offset has at those joint angles.
         """
         target = np.asarray(target, float)
         joints = np.asarray(joints, float)
@@ -217,7 +217,7 @@ class CommandGate:
             )
 
     def _check_joints(self, target: Array, joints: Array) -> None:
-        """A UR5 of the CB3, another tool offset or another calibration gives another pose than the formulas."""
+        """The pose of another robot model or tool offset differs from that of the formulas."""
         if joints.shape != (6,) or not np.all(np.isfinite(joints)):
             raise RefusedError('the robot reported joint angles that are not finite: reboot the controller')
         expected = forward(joints, self.tcp_offset)
@@ -225,8 +225,8 @@ class CommandGate:
         turn_rad = angle_between(expected, target)
         if distance_m > _MAX_MODEL_ERROR_M or turn_rad > _MAX_MODEL_ERROR_RAD:
             raise RefusedError(
-                f'the robot reports a TCP that is {1e3 * distance_m:.0f} mm and {turn_rad:.3f} rad from where the '
-                'kinematics of a UR5e has it: check that the robot is a UR5e, and that tcp_offset is its tool'
+                f'the robot reports a TCP that is {1e3 * distance_m:.0f} mm and {turn_rad:.3f} rad from where '
+                'the kinematics of a UR5e has it: check that it is a UR5e, and that tcp_offset is its tool'
             )
 
     def _check(self, command: DeltaCommand, now_s: float) -> None:
@@ -268,8 +268,8 @@ class CommandGate:
     def _schedule(self, command: DeltaCommand, delta: Array, now_s: float) -> tuple[float, float]:
         """When the motion begins and ends: after the last one, never faster than the limits.
 
-        A command that comes late is shifted and keeps its duration, but for a quarter, so that the arm catches
-        up with its source; what would be more than `max_command_age_s` ahead is refused.
+        A command that comes late is shifted in time and takes at least 1 / 1.25 of its duration, so that the
+        arm catches up with its source; one that would begin later than `max_command_age_s` is refused.
         """
         planned_s = command.start_s + self.settings.command_delay_s
         start_s = max(planned_s, self._end_s, now_s)

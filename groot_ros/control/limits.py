@@ -64,7 +64,7 @@ class Limits:
     min_manipulability: float = 0.01
     tool_capsules: Array = setting(
         np.array([[*part.start_m, *part.end_m, part.radius_m] for part in ROBOTIQ_2F_85]).ravel(),
-        'gripper and camera as capsules in the flange frame: x y z of both ends and radius, 7 numbers each, m',
+        'gripper and camera as capsules in the flange frame: x y z of both ends, radius; 7 numbers each, m',
     )
 
     def __post_init__(self) -> None:
@@ -155,8 +155,9 @@ def solve_path(
 ) -> Array:
     """Joint angles (6,) at the end of the straight line between two poses (7,), starting from `joints` (6,).
 
-    Every 10 mm and 0.05 rad of the line is checked as `solve_joints` does, since the ends of a line say nothing
-    about a singularity between them; the links' clearance is checked at the end. Raises RefusedError.
+    Every 10 mm and 0.05 rad of the line is checked as `solve_joints` does, since the ends of a line say
+    nothing about a singularity between them; the clearance of the links is checked at the end. Raises
+    RefusedError.
     """
     distance_m = float(np.linalg.norm(end[:3] - start[:3]))
     turn_rad = angle_between(start, end)

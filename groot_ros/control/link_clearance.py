@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clearance of the UR5e's links, gripper and camera from the floor, from walls and from each other, by capsules.
+"""Clearance of the links, gripper and camera from the floor, from walls and from each other, by capsules.
 
-Used by control/limits.py for every command. It is not a safety function: it knows the robot and a box, nothing else.
+Used by control/limits.py for every command. It is not a safety function: it knows the robot and planes only.
 """
 
 from dataclasses import dataclass, field
@@ -59,8 +59,8 @@ ROBOTIQ_2F_85 = (
 class LinkClearance:
     """Which capsules are checked, and the planes in `base` that they keep from.
 
-    `floor_m` is the lowest z of any moving link; `walls_min_m` and `walls_max_m` are bounds of x and y in m for the
-    same links, infinite where there is no wall.
+    `floor_m` is the lowest z of any moving link; `walls_min_m` and `walls_max_m` are bounds of x and y in m
+    for the same links, infinite where there is no wall.
     """
 
     floor_m: float = 0.0
@@ -109,7 +109,7 @@ class LinkClearance:
         return cls(floor_m=workspace_floor_m - _FLOOR_TOLERANCE_M, tool=tuple(parts))
 
     def closest(self, joints: Array) -> tuple[float, str]:
-        """The smallest clearance in m at joint angles (6,) in rad, and a sentence part that names the two things.
+        """The smallest clearance in m at joint angles (6,) in rad, and which two things it is between.
 
         A negative clearance is a penetration.
         """
@@ -148,8 +148,8 @@ class LinkClearance:
 def segment_distances(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
     """Distances (n,) between segments a0-a1 and b0-b1, each (n, 3).
 
-    The nearest points are at both segments' inner minimum or at one of the four ends: Ericson, "Real-Time Collision
-    Detection" (2005), section 5.1.9.
+    The nearest points are at the inner minimum of both segments or at one of the four ends: Ericson,
+    "Real-Time Collision Detection" (2005), section 5.1.9.
     """
     along_a, along_b, between = a1 - a0, b1 - b0, a0 - b0
     aa = np.einsum('ij,ij->i', along_a, along_a)

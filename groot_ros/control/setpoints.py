@@ -73,8 +73,8 @@ class SetpointGenerator:
 
     A moving average turns every jump of the velocity by dv into an acceleration of dv / window_s, adds half
     the window as delay, and stays in every convex box that holds the waypoints. Its time follows the clock
-    but gains at most 1.25 periods a cycle, and less where that would exceed `max_speeds` (m/s, rad/s): after a
-    stall of the process the arm continues from where it was, without a jump.
+    but gains at most 1.25 periods a cycle, and less where that would exceed `max_speeds` (m/s, rad/s): after
+    a stall of the process the arm continues from where it was, without a jump.
     """
 
     def __init__(
