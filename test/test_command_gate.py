@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateState
-from groot_ros.control.limits import Limits, RefusedError, max_share
+from groot_ros.control.limits import Limits, RefusedError, check_clearance, max_share, solve_joints
 from groot_ros.control.setpoints import SetpointGenerator
+from groot_ros.errors import GrootRosError
 from groot_ros.geometry import angle_between, deltas_between
 from groot_ros.ur5e_kinematics import forward
 
@@ -93,7 +94,8 @@ def test_a_pose_out_of_reach_is_refused():
     made = CommandGate(
         Limits(workspace_min_m=np.array([-2, -2, -2.0]), workspace_max_m=np.array([2, 2, 2.0])), TCP
     )
-    made.enable(np.array([-0.13, -0.85, 0.1, 0, 1, 0, 0]), JOINTS)
+    stretched = np.deg2rad([-90, -170, -5, -90, 90, 0.0])
+    made.enable(forward(stretched, TCP), stretched)
     refused(made, command((0, -0.025, 0, 0, 0, 0)), 'reach|singularity|rad/s')
 
 
@@ -139,11 +141,23 @@ def test_a_joint_out_of_its_range_is_refused():
     refused(made, command((0.02, 0, 0, 0, 0, 0)), 'out of its range')
 
 
-def test_a_late_command_takes_as_long_as_it_was_to_take():
+@pytest.mark.parametrize('late_s', [0.0, 0.05, 0.15, 0.19])
+def test_a_late_command_keeps_its_duration_but_for_what_catching_up_takes(late_s):
     made = gate()
-    waypoint = made.submit(command((0.02, 0, 0, 0, 0, 0), start_s=9.9), 10.0)
-    assert waypoint.start_s == 10.0
-    assert waypoint.end_s - waypoint.start_s == pytest.approx(0.04)  # 0.02 m at 0.5 m/s
+    waypoint = made.submit(command((0.001, 0, 0, 0, 0, 0), start_s=10.0 - late_s), 10.0)
+    assert 0.04 - 1e-9 <= waypoint.end_s - waypoint.start_s <= 0.05 + 1e-9
+
+
+@pytest.mark.parametrize('held_up_s', [0.06, 0.15, 0.19])
+def test_commands_that_come_together_after_a_hold_up_are_at_most_a_quarter_faster(held_up_s):
+    made, period_s, speed_m_s = gate(), 0.05, 0.02
+    delta = (speed_m_s * period_s, 0, 0, 0, 0, 0)
+    for sequence in range(1, 40):
+        planned_s = 10.0 + sequence * period_s
+        arrival_s = max(planned_s, 10.5 + held_up_s) if planned_s > 10.5 else planned_s
+        waypoint = made.submit(command(delta, sequence, start_s=planned_s), arrival_s)
+        assert np.linalg.norm(waypoint.delta[:3]) / (waypoint.end_s - waypoint.start_s) <= 1.2501 * speed_m_s
+    assert waypoint.end_s == pytest.approx(planned_s + period_s + made.settings.command_delay_s)
 
 
 def test_commands_that_come_faster_than_real_time_are_refused_in_the_end():
@@ -193,7 +207,7 @@ numbers = st.floats(-10, 10)
 @settings(deadline=None)
 @given(
     st.lists(st.tuples(numbers, numbers, numbers, numbers, numbers, numbers), min_size=1, max_size=25),
-    st.floats(0.003, 0.9),
+    st.floats(0.003, 0.25),
 )
 def test_no_sequence_of_commands_leaves_the_workspace_or_breaks_a_speed(commands, duration_s):
     made, limits = gate(), Limits()
@@ -256,3 +270,111 @@ def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_ma
         <= limits.max_angular_acceleration_rad_s2 * 1.02
     )
     np.testing.assert_allclose(path[-1][:3], made.target[:3], atol=1e-9)
+
+
+@pytest.mark.parametrize('rotation_rad', [np.pi, 2 * np.pi + 0.01, 1e300])
+def test_a_rotation_that_no_source_sends_is_refused_with_its_number(rotation_rad):
+    refused(gate(), command((0, 0, 0, 0, 0, rotation_rad)), f'{rotation_rad:.3g} rad'.replace('+', '.'))
+
+
+def test_a_translation_and_a_duration_that_no_source_sends_are_refused():
+    refused(gate(), command((0, 0, 0.69, 0, 0, 0)), '0.69 m in one command')
+    refused(gate(), command(duration_s=1.0), 'duration of 1.000 s')
+
+
+WIDE = {'workspace_min_m': np.full(3, -2.0), 'workspace_max_m': np.full(3, 2.0)}
+
+
+def test_a_line_through_the_wrist_singularity_is_refused_though_both_its_ends_are_good():
+    limits = Limits(**WIDE, max_step_rad=1.0, max_angular_speed_rad_s=3.0, max_joint_speed_rad_s=3.1)
+    start, end = np.deg2rad([-90, -80, -110, -80, 20, 0.0]), np.deg2rad([-90, -80, -110, -80, -20, 0.0])
+    poses = np.array([forward(start, TCP), forward(end, TCP)])
+    solve_joints(poses[1], end, 0.25, TCP, limits)
+    made = CommandGate(limits, TCP)
+    made.enable(poses[0], start)
+    refused(made, command(deltas_between(poses)[0], duration_s=0.25), 'singularity|rad/s')
+
+
+def test_an_arm_near_a_singularity_may_leave_it_but_not_come_nearer():
+    limits = Limits(**WIDE)
+    near, nearer, away = (np.deg2rad([-90, -80, -110, -80, wrist, 0.0]) for wrist in (2.0, 1.0, 3.0))
+    assert np.allclose(solve_joints(forward(away, TCP), near, 0.2, TCP, limits), away, atol=1e-6)
+    with pytest.raises(RefusedError, match='singularity'):
+        solve_joints(forward(nearer, TCP), near, 0.2, TCP, limits)
+
+
+def test_a_joint_that_is_out_of_its_range_may_come_back_but_not_go_on():
+    limits = Limits(**WIDE, joint_upper_rad=np.array([6, 6, 6, 6, 1.5, 6.0]))
+    outside, farther, back = (np.deg2rad([-90, -80, -110, -80, wrist, 0.0]) for wrist in (90, 91, 89))
+    assert np.allclose(solve_joints(forward(back, TCP), outside, 0.2, TCP, limits), back, atol=1e-6)
+    with pytest.raises(RefusedError, match='joint 5'):
+        solve_joints(forward(farther, TCP), outside, 0.2, TCP, limits)
+
+
+def test_an_arm_that_was_clipped_at_the_floor_can_be_enabled_again():
+    made = CommandGate(Limits(workspace_min_m=forward(JOINTS, TCP)[:3] + np.array([-0.1, -0.1, 0.0019])), TCP)
+    made.enable(forward(JOINTS, TCP), JOINTS)
+    made = CommandGate(Limits(workspace_min_m=forward(JOINTS, TCP)[:3] + np.array([-0.1, -0.1, 0.003])), TCP)
+    with pytest.raises(RefusedError, match='outside the workspace: z'):
+        made.enable(forward(JOINTS, TCP), JOINTS)
+
+
+def test_a_robot_whose_pose_is_not_that_of_a_ur5e_cannot_be_enabled():
+    pose = forward(JOINTS, TCP)
+    with pytest.raises(RefusedError, match='61 mm'):
+        gate(enabled=False).enable(pose + np.array([0, 0.061, 0, 0, 0, 0, 0]), JOINTS)
+    with pytest.raises(RefusedError, match='not finite'):
+        gate(enabled=False).enable(pose, JOINTS * np.nan)
+
+
+@pytest.mark.parametrize(
+    ('values', 'name'),
+    [
+        ({'workspace_min_m': np.array([0.1])}, 'workspace_min_m'),
+        ({'workspace_min_m': np.array([np.nan, -0.85, 0.0])}, 'workspace_min_m'),
+        ({'workspace_min_m': np.array([0.7, -0.85, 0.0])}, 'workspace_min_m must be below'),
+        ({'joint_upper_rad': np.full(6, 360.0)}, 'joint_upper_rad'),
+        ({'tool_capsules': np.arange(5.0)}, 'tool_capsules'),
+        ({'tool_capsules': np.array([0, 0, 0, 0, 0, 0.1, -1.0])}, 'tool_capsules'),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused_by_name(values, name):
+    with pytest.raises(GrootRosError, match=name):
+        Limits(**values)
+
+
+def test_a_pose_whose_links_are_below_the_floor_or_in_each_other_is_refused():
+    limits, good = Limits(), JOINTS
+    low = np.deg2rad([-90, 30, -20, -80, 90, 0.0])
+    with pytest.raises(RefusedError, match='floor'):
+        check_clearance(good, low, limits)
+    check_clearance(low, good, limits)
+    folded = np.deg2rad([-90, -90, -165, -80, 90, 0.0])
+    with pytest.raises(RefusedError, match='would touch'):
+        check_clearance(good, folded, limits)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(*[st.floats(-0.02, 0.02)] * 6), min_size=1, max_size=12),
+    st.lists(st.integers(0, 150), min_size=12, max_size=12),
+)
+def test_a_servo_loop_that_stalls_keeps_speed_and_acceleration(commands, stalls):
+    """Each set-point is 2 ms of motion for the robot, however long the loop was held up before it."""
+    made, limits, dt_s = gate(), Limits(), 0.002
+    speeds = (limits.max_linear_speed_m_s, limits.max_angular_speed_rad_s)
+    setpoints = SetpointGenerator(10.0, made.target, limits.smoothing_s, dt_s, speeds)
+    path, now_s = [], 10.0
+    for sequence, (delta, stall) in enumerate(zip(commands, stalls, strict=False), 1):
+        try:
+            waypoint = made.submit(command(delta, sequence, start_s=now_s), now_s)
+            setpoints.append(waypoint.start_s, waypoint.end_s, waypoint.pose)
+        except RefusedError:
+            pass
+        for tick in range(25):
+            now_s += dt_s + (stall * 1e-3 if tick == 12 else 0.0)
+            path.append(setpoints.advance(now_s))
+    velocities = np.diff(np.array(path)[:, :3], axis=0) / dt_s
+    assert np.linalg.norm(velocities, axis=1).max() <= limits.max_linear_speed_m_s * 1.001
+    accelerations = np.linalg.norm(np.diff(velocities, axis=0), axis=1) / dt_s
+    assert accelerations.max(initial=0.0) <= limits.max_linear_acceleration_m_s2 * 1.001

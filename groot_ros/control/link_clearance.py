@@ -26,6 +26,7 @@ _LINKS: dict[str, tuple[int, tuple[float, float, float], tuple[float, float, flo
 _FLANGE_M = 0.0996  # from the frame of joint 6 to the flange, along z
 # Fingers that are tilted at the floor are a little below the TCP.
 _FLOOR_TOLERANCE_M = 0.01
+_POINT_M2 = 1e-18  # square of the length below which a segment is a point
 # The base and the upper arm cannot come below the floor that the arm stands on.
 _MAY_BE_LOW = ('base', 'upper arm')
 # Links that share a joint always touch, and the joints keep the rest apart.
@@ -152,8 +153,8 @@ def segment_distances(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
     "Real-Time Collision Detection" (2005), section 5.1.9.
     """
     along_a, along_b, between = a1 - a0, b1 - b0, a0 - b0
-    aa = np.einsum('ij,ij->i', along_a, along_a)
-    bb = np.einsum('ij,ij->i', along_b, along_b)
+    aa = np.maximum(np.einsum('ij,ij->i', along_a, along_a), _POINT_M2)
+    bb = np.maximum(np.einsum('ij,ij->i', along_b, along_b), _POINT_M2)
     ab = np.einsum('ij,ij->i', along_a, along_b)
     ac = np.einsum('ij,ij->i', along_a, between)
     bc = np.einsum('ij,ij->i', along_b, between)

@@ -89,7 +89,7 @@ class SetpointGenerator:
         self._max_speeds = max_speeds
         self._time_s = time_s
         self._period_s = period_s
-        count = max(round(window_s / period_s), 1)
+        count = max(int(np.ceil(window_s / period_s - 1e-9)), 1)
         self._recent = np.tile(np.asarray(pose, float), (count, 1))
         self._oldest = 0
 

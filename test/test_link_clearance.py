@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clearances of capsules, on numbers with a known truth."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groot_ros.control.link_clearance import LinkClearance, ToolCapsule, segment_distances
+from groot_ros.ur5e_kinematics import DH_D_M, forward, joint_frames
+
+HOME = np.deg2rad([-90, -90, -90, -90, 90, 0.0])
+points = st.tuples(*[st.floats(-1, 1)] * 3).map(np.array)
+
+
+@settings(deadline=None)
+@given(points, points, points, points)
+def test_the_distance_of_segments_is_that_of_their_nearest_points(a0, a1, b0, b1):
+    shares = np.linspace(0, 1, 101)[:, None]
+    first, second = a0 + shares * (a1 - a0), b0 + shares * (b1 - b0)
+    sampled = np.linalg.norm(first[:, None] - second[None], axis=2).min()
+    exact = segment_distances(a0[None], a1[None], b0[None], b1[None])[0]
+    spacing = (np.linalg.norm(a1 - a0) + np.linalg.norm(b1 - b0)) / 100
+    assert sampled - spacing <= exact <= sampled + 1e-9
+
+
+def test_the_last_joint_frame_leads_to_the_flange():
+    for joints in np.random.default_rng(0).uniform(-3, 3, (50, 6)):
+        frame = joint_frames(joints)[5]
+        flange = frame[:3, :3] @ [0, 0, DH_D_M[5]] + frame[:3, 3]
+        np.testing.assert_allclose(flange, forward(joints, np.zeros(6))[:3], atol=1e-12)
+
+
+def test_the_clearance_from_the_floor_is_the_height_of_the_lowest_capsule():
+    """The tool points down: its ball is lower than the flange by its distance from it and its radius."""
+    joints = np.deg2rad([-90, -60, -120, -90, 90, 0.0])
+    height_m = forward(joints, np.zeros(6))[2]
+    ball = ToolCapsule('ball', (0.0, 0.0, 0.149), (0.0, 0.0, 0.15), 0.02)
+    clearance_m, things = LinkClearance(floor_m=height_m - 0.2, tool=(ball,)).closest(joints)
+    assert clearance_m == pytest.approx(0.2 - 0.15 - 0.02, abs=1e-9)
+    assert things == 'ball and the floor'
+
+
+def test_the_usual_home_pose_is_clear():
+    assert LinkClearance().closest(HOME)[0] > 0.02
