@@ -92,7 +92,12 @@ class Ur5eDriver(GrootNode):
     def configure(self) -> None:
         """Starts the processes that own ur_rtde. Nothing is uploaded to the robot, and nothing moves."""
         self._began_s = time.monotonic()
-        settings = self.settings(Ur5eSettings, smoothing_s=self._gate.limits.smoothing_s)
+        limits = self._gate.limits
+        settings = self.settings(
+            Ur5eSettings,
+            smoothing_s=limits.smoothing_s,
+            max_speeds=(limits.max_linear_speed_m_s, limits.max_angular_speed_rad_s),
+        )
         self._arm = Ur5e(settings, self._on_state, self._on_beat, self._on_state_loss, self._on_control_loss)
 
     def deactivate(self) -> None:

@@ -33,7 +33,7 @@ _CALL_S = 4.0
 
 @dataclass
 class Ur5eSettings:
-    """How to reach and move the arm: parameters of ur5e_driver, except `smoothing_s` (of Limits)."""
+    """How to reach and move the arm: parameters of ur5e_driver, but `smoothing_s` and `max_speeds` of Limits."""
 
     robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the UR5e, or of sim_cell')
     state_rate_hz: float = setting(125.0, 'rate of joint_states, tcp_pose and tcp_target, Hz', 10.0, 500.0)
@@ -47,7 +47,8 @@ class Ur5eSettings:
     )
     payload_kg: float = setting(0.94, 'mass behind the flange, kg', 0.0, 5.0)
     payload_centre_m: list[float] = setting([0.0, 0.0, 0.06], 'centre of that mass in the flange frame, m')
-    smoothing_s: float = 0.05
+    smoothing_s: float = 0.0625
+    max_speeds: tuple[float, float] = (0.5, 1.5)
 
 
 class Ur5e:

@@ -152,7 +152,11 @@ class Arm:
         self._braking = False
         self.setpoint = np.array(order['pose'])
         self._setpoints = SetpointGenerator(
-            time.monotonic(), order['pose'], self._settings['smoothing_s'], self._period_s
+            time.monotonic(),
+            order['pose'],
+            self._settings['smoothing_s'],
+            self._period_s,
+            tuple(self._settings['max_speeds']),
         )
 
     def _add_waypoint(self, order: np.void) -> None:
