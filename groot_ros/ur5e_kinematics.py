@@ -35,7 +35,7 @@ _SINGULAR = 5e-7  # an angle of 0 comes back from its cosine as up to 1.2e-7
 _CLOSE_RAD = 0.05
 
 
-# From the frame that turns with a joint to the one before the next joint's turn: translation, then the twist about x.
+# From the frame that turns with a joint to the next one at its zero angle: translation, then twist about x.
 _LINK_TRANSFORMS = [
     np.array(
         [[1, 0, 0, a], [0, cos(alpha), -sin(alpha), 0], [0, sin(alpha), cos(alpha), d], [0, 0, 0, 1]], float
@@ -66,11 +66,12 @@ def jacobian(joints: Array, tcp_offset: Array) -> Array:
 
 
 def joint_frames(joints: Array) -> Array:
-    """Transforms (6, 4, 4) in `base` of the frames that turn with each joint, for joint angles (6,) in rad."""
+    """Transforms (6, 4, 4) in `base` of the frames of the turning joints, for joint angles (6,) in rad."""
     frames = np.empty((6, 4, 4))
     frame = np.eye(4)
     for joint, angle in enumerate(map(float, joints)):
-        c, s = cos(angle), sin(angle)
+        c = cos(angle)
+        s = sin(angle)
         turned = frame.copy()
         turned[:3, 0] = c * frame[:3, 0] + s * frame[:3, 1]
         turned[:3, 1] = c * frame[:3, 1] - s * frame[:3, 0]

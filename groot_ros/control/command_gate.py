@@ -225,7 +225,7 @@ class CommandGate:
         turn_rad = angle_between(expected, target)
         if distance_m > _MAX_MODEL_ERROR_M or turn_rad > _MAX_MODEL_ERROR_RAD:
             raise RefusedError(
-                f'the robot reports a TCP that is {1e3 * distance_m:.0f} mm and {turn_rad:.3f} rad from where '
+                f'the robot reports a TCP {1e3 * distance_m:.0f} mm and {turn_rad:.3f} rad away from where '
                 'the kinematics of a UR5e has it: check that it is a UR5e, and that tcp_offset is its tool'
             )
 
@@ -255,7 +255,8 @@ class CommandGate:
         delta, shortened = clip_delta(command.delta, command.duration_s, self.limits)
         start_s, end_s = self._schedule(command, delta, now_s)
         duration_s = end_s - start_s
-        recent = self._velocities_since(start_s - self.limits.smoothing_s)
+        # Set-points that catch up average over a longer part of the path.
+        recent = self._velocities_since(start_s - MAX_CATCH_UP * self.limits.smoothing_s)
         share = max_share(delta / duration_s, recent, self.limits)
         target, moved_inside = clip_to_workspace(self.target, delta * share, self.limits)
         self.joints = solve_path(self.target, target, self.joints, duration_s, self.tcp_offset, self.limits)

@@ -33,7 +33,7 @@ _CALL_S = 4.0
 
 @dataclass
 class Ur5eSettings:
-    """How to reach and move the arm: parameters of ur5e_driver, but `smoothing_s` and `max_speeds` of Limits."""
+    """How to reach and move the arm: parameters of ur5e_driver; `smoothing_s`, `max_speeds` are of Limits."""
 
     robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the UR5e, or of sim_cell')
     state_rate_hz: float = setting(125.0, 'rate of joint_states, tcp_pose and tcp_target, Hz', 10.0, 500.0)
