@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -25,12 +26,17 @@ _BUSY = b'B'
 _ANSWER = b'A'
 
 
+def _ignore(call: str) -> None:
+    pass
+
+
 class WorkerProcess:
     """Runs `python -m MODULE FD SETTINGS_JSON`; the worker answers through a WorkerConnection.
 
     `on_record` gets each record as bytes. `on_loss` gets a sentence when the worker died, was silent for
-    `timeout_s`, or did not return from a call within the deadline that it had announced. Both are called from
-    this object's thread.
+    `timeout_s`, did not return from a call within the deadline that it had announced, or sent a record that
+    `on_record` raised an exception for; the worker is started again after each of them. `on_call` gets the
+    name of each announced call. All are called from this object's thread, which no exception of them ends.
     """
 
     def __init__(
@@ -40,12 +46,14 @@ class WorkerProcess:
         on_record: Callable[[bytes], None],
         on_loss: Callable[[str], None],
         timeout_s: float,
+        on_call: Callable[[str], None] = _ignore,
     ) -> None:
         self._module = module
         self._settings = json.dumps(settings)
         self._timeout_s = timeout_s
         self._on_record = on_record
         self._on_loss = on_loss
+        self._on_call = on_call
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._pipe: Connection | None = None
@@ -89,13 +97,22 @@ class WorkerProcess:
         restart_with_backoff(self._run_and_report, self._closing, _FIRST_DELAY_S, _MAX_DELAY_S, _LONG_RUN_S)
 
     def _run_and_report(self) -> bool:
-        reason = self._run_worker()
+        try:
+            reason = self._run_worker()
+        except Exception as error:
+            reason = f'the process could not be started or supervised: {_one_line(error)}'
         with self._answered:
             self._runs += 1
             self._answered.notify_all()
         if not self._closing.is_set():
-            self._on_loss(reason)
+            self._report_loss(reason)
         return True
+
+    def _report_loss(self, reason: str) -> None:
+        try:
+            self._on_loss(reason)
+        except Exception:  # the supervision of the next worker matters more
+            logging.getLogger(__name__).exception('The loss of %s could not be reported.', self._module)
 
     def _run_worker(self) -> str:
         """Runs one worker to its end and says why it ended."""
@@ -121,7 +138,7 @@ class WorkerProcess:
         return reason or ended
 
     def _read_messages(self, pipe: Connection) -> str:
-        """Reads until the worker hangs up (returns '') or a deadline passes (returns the reason)."""
+        """Reads until the worker hangs up, and returns ''; or why the worker must be killed."""
         call = 'its start'
         deadline_s = _START_S
         try:
@@ -133,10 +150,13 @@ class WorkerProcess:
                     self._on_record(message[1:])
                 elif message[:1] == _BUSY:
                     call, deadline_s = json.loads(message[1:])
+                    self._on_call(call)
                 else:
                     self._take_answer(json.loads(message[1:]))
-        except (EOFError, OSError):
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             return ''
+        except Exception as error:
+            return f'its data could not be used: {_one_line(error)}'
         if call:
             return f'{call} did not end within {deadline_s:g} s'
         return f'no data arrived for {deadline_s:g} s'
@@ -168,10 +188,14 @@ class WorkerConnection:
     @contextlib.contextmanager
     def deadline(self, call: str, seconds: float) -> Iterator[None]:
         """Wraps a call that may hang: if it takes longer, the parent kills this process and names it."""
+        self.announce(call, seconds)
+        yield
+
+    def announce(self, call: str, seconds: float) -> None:
+        """Names what is done now, and the time within which this process will be heard again."""
         # Without a parent nobody can kill this process, but the call is needed all the same.
         with contextlib.suppress(OSError):
             self._pipe.send_bytes(_BUSY + json.dumps([call, seconds]).encode())
-        yield
 
     def orders(self) -> Iterator[bytes]:
         """Yields the orders that have arrived; raises EOFError when the parent has hung up."""
@@ -191,9 +215,12 @@ def run_worker(work: Callable[[WorkerConnection], None]) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # destructors of a broken ur_rtde connection hang
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
-        print(text.splitlines()[0], file=sys.stderr, flush=True)
+        print(_one_line(error), file=sys.stderr, flush=True)
         os._exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _wait_for_end(process: subprocess.Popen) -> str:

@@ -36,6 +36,7 @@ from groot_ros.sim.trajectories import (
 from groot_ros.ur5e_kinematics import forward, inverse_flange, jacobian
 
 UNLOCK_AFTER_S = 5.0
+PROGRAM_START_S = 0.2  # a real controller takes 0.1 to 0.3 s to compile and start a program
 
 
 @dataclass
@@ -85,6 +86,8 @@ class Controller:
         self.output_doubles = [0.0] * 48
         self.motion: Motion = StopMotion(10.0)
         self.program: Program | None = None
+        self._next_program: Callable[[], Program] | None = None
+        self._next_start_s = 0.0
         self._parallel_step: Callable[[], bool] | None = None
         self._clock = clock
         self._stopped_at_s = 0.0
@@ -134,6 +137,14 @@ class Controller:
             self.motion = ServoMotion()
         self.motion.aim(joints, lookahead_s, gain)
 
+    def load(self, make_program: Callable[[], Program]) -> None:
+        """Ends the program that runs and starts another one 0.2 s later, unless something stops the arm."""
+        if self.safety_mode != NORMAL or self.robot_mode != RUNNING:
+            return
+        self.stop_program()
+        self._next_program = make_program
+        self._next_start_s = self.timestamp_s + PROGRAM_START_S
+
     def play(self, program: Program) -> None:
         """Starts a program instead of the one that runs. Does nothing while the arm is stopped or off."""
         if self.safety_mode != NORMAL or self.robot_mode != RUNNING:
@@ -150,6 +161,7 @@ class Controller:
     def stop_program(self) -> None:
         """Ends the program and slows the arm down."""
         self.program = None
+        self._next_program = None
         self.runtime_state = STOPPED
         self.motion = StopMotion(10.0)
         self._parallel_step = None
@@ -189,6 +201,10 @@ class Controller:
     def tick(self) -> None:
         """Runs one tick of the program and moves the set-point by 2 ms."""
         self.ticks += 1
+        if self._next_program is not None and self.timestamp_s >= self._next_start_s:
+            program = self._next_program()
+            self._next_program = None
+            self.play(program)
         if self.program is not None and self.runtime_state == PLAYING:
             self._run_program()
         if isinstance(self.motion, LinearPath):

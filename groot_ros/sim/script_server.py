@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The script ports of a UR controller, 30001 to 30003. They take URScript and send no state here."""
 
+from functools import partial
+
 from groot_ros.sim.control_script import parse_program
 from groot_ros.sim.controller import Controller
 from groot_ros.sim.sockets import Connection, TcpServer
@@ -29,5 +31,6 @@ class ScriptServer(TcpServer):
             if text or line.startswith('def '):
                 text.append(line)
             if line.rstrip() == 'end' and text:
-                self.controller.play(parse_program('\n'.join(text), self.controller))
+                source = '\n'.join(text)
+                self.controller.load(partial(parse_program, source, self.controller))
                 text.clear()

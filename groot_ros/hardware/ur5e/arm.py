@@ -10,24 +10,25 @@ import numpy as np
 from groot_ros.control.command_gate import Waypoint
 from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.hardware.ur5e.ipc import (
-    BEAT,
     BRAKE,
     END_FREEDRIVE,
     FREEDRIVE,
+    HALT,
     RECOVER,
     START_SERVO,
-    STATE,
     TAKE_CONTROL,
     WAYPOINT,
     order,
 )
+from groot_ros.hardware.ur5e.record_check import read_beat, read_state
 from groot_ros.hardware.worker_process import WorkerProcess
 from groot_ros.settings import setting
 from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET
 
 _SILENT_S = 0.6
-_TAKE_CONTROL_S = 15.0
-_RECOVER_S = 25.0
+# Each is longer than the deadlines that servo_process announces for the same order take together.
+TAKE_CONTROL_S = 40.0
+RECOVER_S = 50.0
 _CALL_S = 4.0
 
 
@@ -54,8 +55,9 @@ class Ur5eSettings:
 class Ur5e:
     """Two worker processes. `on_state` gets each STATE record, `on_beat` each BEAT record.
 
-    The two `on_loss` get a sentence when a process was lost; it is restarted by itself. The calls that need
-    an answer of the robot wait for it and return '' or, as one clause, what is wrong.
+    The two `on_loss` get a sentence when a process was lost; it is restarted by itself. `on_call` gets the
+    name of each call to the robot that may take long. The calls that need an answer of the robot wait for it
+    and return '' or, as one clause, what is wrong.
     """
 
     def __init__(
@@ -65,27 +67,29 @@ class Ur5e:
         on_beat: Callable[[np.void], None],
         on_state_loss: Callable[[str], None],
         on_control_loss: Callable[[str], None],
+        on_call: Callable[[str], None],
     ) -> None:
         self._numbers = itertools.count(1)
         values = asdict(settings)
         self._control = WorkerProcess(
             'groot_ros.hardware.ur5e.servo_process',
             values,
-            lambda data: on_beat(np.frombuffer(data, BEAT)[0]),
+            lambda data: on_beat(read_beat(data)),
             on_control_loss,
             _SILENT_S,
+            on_call,
         )
         self._state = WorkerProcess(
             'groot_ros.hardware.ur5e.state_process',
             values,
-            lambda data: on_state(np.frombuffer(data, STATE)[0]),
+            lambda data: on_state(read_state(data)),
             on_state_loss,
             _SILENT_S,
         )
 
     def take_control(self) -> str:
         """Uploads the control script, sets TCP, payload and watchdog. Nothing moves."""
-        return self._ask(TAKE_CONTROL, _TAKE_CONTROL_S)
+        return self._ask(TAKE_CONTROL, TAKE_CONTROL_S)
 
     def start_servo(self, pose: np.ndarray) -> str:
         """Starts to servo, at the robot's own target pose (7,)."""
@@ -96,16 +100,28 @@ class Ur5e:
         self._control.send(order(WAYPOINT, 0, waypoint.start_s, waypoint.end_s, waypoint.pose))
 
     def brake(self) -> None:
-        """Slows the arm down along its path, then lets the script idle."""
+        """Slows the arm down along its path, then lets the script idle. Ends freedrive."""
         self._control.send(order(BRAKE))
 
-    def freedrive(self, on: bool) -> str:
-        """Lets a person guide the arm by hand, or ends that."""
-        return self._ask(FREEDRIVE, _TAKE_CONTROL_S) if on else self._ask(END_FREEDRIVE, _CALL_S)
+    def halt(self) -> None:
+        """Drops the set-points and stops the arm where it is. Ends freedrive."""
+        self._control.send(order(HALT))
+
+    def enter_freedrive(self) -> str:
+        """Lets a person guide the arm by hand."""
+        return self._ask(FREEDRIVE, TAKE_CONTROL_S)
+
+    def end_freedrive(self) -> str:
+        """Holds the arm again, and waits until the robot has confirmed it."""
+        return self._ask(END_FREEDRIVE, _CALL_S)
+
+    def request_end_of_freedrive(self) -> None:
+        """Holds the arm again, without waiting for the robot."""
+        self._control.send(order(END_FREEDRIVE))
 
     def recover(self) -> str:
-        """Recovers from a protective or emergency stop. Takes up to 6 s, or 30 s if the power is off."""
-        return self._ask(RECOVER, _RECOVER_S)
+        """Recovers from a protective or emergency stop. Takes up to 6 s, or 40 s if the power is off."""
+        return self._ask(RECOVER, RECOVER_S)
 
     def close(self) -> None:
         """Stops the script, which leaves the arm holding its position, and ends both processes."""

@@ -3,7 +3,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dashboard_client import DashboardClient
 
@@ -56,13 +56,20 @@ def check_ready(host: str, servo_rate_hz: float, ours_runs: bool) -> None:
         raise RuntimeError('another program runs on the robot: stop it on the teach pendant first')
 
 
-def recover(host: str) -> None:
+def stop_program(host: str) -> None:
+    """Stops the program that is loaded, also a paused one. Raises RuntimeError where that fails."""
+    with dashboard(host) as client:
+        client.stop()
+
+
+def recover(host: str, show_step: Callable[[str], None]) -> None:
     """Brings the robot back from a protective stop, or from an emergency stop whose button is released.
 
     UR's sequence: close the popup, unlock 5 s after the stop, stop the paused program (playing it would move
-    to an old target), then switch on power and release brakes if needed. Raises RuntimeError, saying what to
-    do, if the robot may not be recovered this way.
+    to an old target), then switch on power and release brakes if needed. `show_step` gets what is done now.
+    Raises RuntimeError, saying what to do, if the robot may not be recovered this way.
     """
+    show_step('recovering: asking the dashboard')
     with dashboard(host) as client:
         if _major(client.polyscopeVersion()) >= 5 and not client.isInRemoteControl():
             raise RuntimeError(
@@ -77,10 +84,11 @@ def recover(host: str) -> None:
             raise RuntimeError('a safeguard stop is active: close the fence or reset the safeguard first')
         client.closeSafetyPopup()
         if safety == 'PROTECTIVE_STOP':
+            show_step('recovering: unlocking the protective stop')
             _unlock(client)
         with contextlib.suppress(RuntimeError):  # raised where no program is loaded
             client.stop()
-        _power_up(client)
+        _power_up(client, show_step)
 
 
 def _unlock(client: DashboardClient) -> None:
@@ -96,9 +104,13 @@ def _unlock(client: DashboardClient) -> None:
             return
 
 
-def _power_up(client: DashboardClient) -> None:
+def _power_up(client: DashboardClient, show_step: Callable[[str], None]) -> None:
+    shown = ''
     deadline_s = time.monotonic() + _POWER_S
     while not (mode := client.robotmode()).endswith('RUNNING'):
+        if mode != shown:
+            show_step(f'recovering: the robot says "{mode}"')
+            shown = mode
         if mode.endswith('POWER_OFF'):
             client.powerOn()
         elif mode.endswith('IDLE'):

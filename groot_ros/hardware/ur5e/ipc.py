@@ -34,7 +34,7 @@ BEAT = np.dtype(
 )
 """From servo_process, 25 times a second; the cycle times are of the last second."""
 
-TAKE_CONTROL, START_SERVO, WAYPOINT, BRAKE, FREEDRIVE, END_FREEDRIVE, RECOVER = range(1, 8)
+TAKE_CONTROL, START_SERVO, WAYPOINT, BRAKE, HALT, FREEDRIVE, END_FREEDRIVE, RECOVER = range(1, 9)
 ORDER = np.dtype([('kind', 'u1'), ('number', 'u4'), ('start_s', 'f8'), ('end_s', 'f8'), ('pose', 'f8', 7)])
 """To servo_process; times are in s of the monotonic clock, which all processes of one machine share."""
 

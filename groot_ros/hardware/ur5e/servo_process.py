@@ -8,6 +8,7 @@ may wait is announced with a deadline.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 from rtde_control import RTDEControlInterface
@@ -16,12 +17,13 @@ from groot_ros.control.setpoints import SetpointGenerator
 from groot_ros.geometry import rotvec_from_pose
 from groot_ros.hardware.realtime import SERVO_PRIORITY, set_realtime_priority
 from groot_ros.hardware.ur5e.connection_monitor import ConnectionMonitor
-from groot_ros.hardware.ur5e.dashboard import check_ready, recover
+from groot_ros.hardware.ur5e.dashboard import check_ready, recover, stop_program
 from groot_ros.hardware.ur5e.ipc import (
     BEAT,
     BRAKE,
     END_FREEDRIVE,
     FREEDRIVE,
+    HALT,
     ORDER,
     RECOVER,
     START_SERVO,
@@ -33,7 +35,10 @@ from groot_ros.hardware.worker_process import WorkerConnection, run_worker
 _RTDE_PORT = 30004
 _CONNECT_S = 8.0
 _CALL_S = 2.0
-_RECOVER_S = 20.0
+_DASHBOARD_S = 5.0
+_START_S = 3.0
+# Longer than the deadlines of dashboard.recover together: 2 to connect, 8 to unlock, 30 for power and brakes.
+_RECOVER_S = 45.0
 _WATCHDOG_HZ = 4.0
 _KICK_HZ = 20.0
 _BEAT_HZ = 25.0
@@ -65,6 +70,7 @@ class Arm:
             START_SERVO: self._start_servo,
             WAYPOINT: self._add_waypoint,
             BRAKE: self._brake,
+            HALT: self._halt,
             FREEDRIVE: self._freedrive,
             END_FREEDRIVE: self._end_freedrive,
             RECOVER: self._recover,
@@ -102,14 +108,18 @@ class Arm:
         lookahead_s = self._settings['lookahead_s']
         obeyed = self._control.servoL(pose, 0.0, 0.0, self._period_s, lookahead_s, self._settings['gain'])
         if not obeyed:
-            self._setpoints = None
+            self._end_program()
         elif self._braking:
             self._end_braking()
 
     def keep_alive(self) -> None:
-        """Feeds the watchdog while no set-points flow."""
-        if self._setpoints is None and self._control is not None and self._control.isProgramRunning():
+        """Feeds the watchdog while no set-points flow. A program that was paused in freedrive is ended."""
+        if self._setpoints is not None or self._control is None:
+            return
+        if self._control.isProgramRunning():
             self._control.kickWatchdog()
+        elif self.freedriving:
+            self._end_program()
 
     def close(self) -> None:
         """Stops the arm and the script, which leaves the robot holding its position."""
@@ -124,9 +134,14 @@ class Arm:
                 self._control.stopScript()
 
     def _take_control(self, order: np.void) -> None:
-        """Uploads the control script if it does not run, and sets TCP offset, payload and watchdog."""
+        """Uploads the control script if it does not run, and sets TCP offset, payload and watchdog.
+
+        First it ends whatever still moves or frees the arm.
+        """
         settings = self._settings
-        with self._end.deadline('asking the dashboard', _CALL_S + 3.0):
+        self._stop_servo()
+        self._end_freedrive(order)
+        with self._end.deadline('asking the dashboard', _DASHBOARD_S):
             check_ready(settings['robot_ip'], settings['servo_rate_hz'], ours_runs=self._control is not None)
         if self._control is None:
             with self._end.deadline('starting the control script', _CONNECT_S):
@@ -136,11 +151,32 @@ class Arm:
             with self._end.deadline('uploading the control script again', _CONNECT_S):
                 if not self._control.reuploadScript():
                     raise RuntimeError('the control script could not be uploaded again')
-        with self._end.deadline('setTcp and setPayload', 3 * _CALL_S):
-            self._control.setTcp(settings['tcp_offset'])
-            self._control.setPayload(settings['payload_kg'], settings['payload_centre_m'])
+        self._wait_for_program()
+        self._configure_robot()
+
+    def _wait_for_program(self) -> None:
+        """Waits until the uploaded script runs: a controller takes 0.1 to 0.3 s for that."""
+        assert self._control is not None
+        with self._end.deadline('waiting for the control script', _START_S + _CALL_S):
+            deadline_s = time.monotonic() + _START_S
+            while not self._control.isProgramRunning():
+                self.check_connection()
+                if time.monotonic() > deadline_s:
+                    raise RuntimeError(f'the control script did not start within {_START_S:g} s')
+                time.sleep(0.01)
+
+    def _configure_robot(self) -> None:
+        """Sets TCP offset, payload and watchdog. Raises RuntimeError if the robot does not confirm one."""
+        settings = self._settings
+        assert self._control is not None
+        with self._end.deadline('setting TCP offset, payload and watchdog', 3 * _CALL_S):
+            _must(self._control.setTcp(settings['tcp_offset']), 'the TCP offset')
+            _must(
+                self._control.setPayload(settings['payload_kg'], settings['payload_centre_m']), 'the payload'
+            )
             answered = self._control.getTCPOffset()
-            self._control.setWatchdog(_WATCHDOG_HZ)  # last: the calls above may wait for longer than it does
+            # Last, since the calls above may wait for longer than it does.
+            _must(self._control.setWatchdog(_WATCHDOG_HZ), 'its watchdog')
         if not np.allclose(answered, settings['tcp_offset'], atol=1e-4):
             kept = np.round(answered, 4).tolist()
             raise RuntimeError(f'the robot kept the TCP offset {kept} instead of {settings["tcp_offset"]}')
@@ -164,45 +200,84 @@ class Arm:
             self._setpoints.append(float(order['start_s']), float(order['end_s']), order['pose'])
 
     def _brake(self, order: np.void) -> None:
-        """Slows down along the path; the script idles once the arm has come to rest."""
+        """Slows down along the path; the script idles once the arm has come to rest. Ends freedrive."""
+        self._end_freedrive(order)
         if self._setpoints is not None:
             self._setpoints.brake()
             self._braking = True
             self._resting_s = 0.0
 
+    def _halt(self, order: np.void) -> None:
+        """Stops the arm where it is: the set-points are too far from it. Ends freedrive."""
+        self._end_freedrive(order)
+        self._stop_servo()
+
     def _end_braking(self) -> None:
         """Stops servoing 5 lookahead times after the set-points came to rest: the robot lags by one."""
-        assert self._setpoints is not None and self._control is not None
+        assert self._setpoints is not None
         if self._setpoints.resting:
             self._resting_s += self._period_s
         else:
             self._resting_s = 0.0
         if self._resting_s > _SETTLE_TIMES * self._settings['lookahead_s']:
-            self._setpoints = None
-            self._braking = False
-            with self._end.deadline('servoStop', _CALL_S):
-                self._control.servoStop(_STOP_DECELERATION)
+            self._stop_servo()
+
+    def _stop_servo(self) -> None:
+        """Drops the set-points and lets the robot slow down by itself."""
+        if self._setpoints is None or self._control is None:
+            return
+        self._setpoints = None
+        self._braking = False
+        with self._end.deadline('servoStop', _CALL_S):
+            stopped = self._control.servoStop(_STOP_DECELERATION)
+        if not stopped:
+            self._end_program()
+
+    def _end_program(self) -> None:
+        """Ends a program that was paused or stopped: played again, it would go on to an old target."""
+        assert self._control is not None
+        self._setpoints = None
+        self._braking = False
+        self.freedriving = False
+        if not self._control.isProgramRunning():
+            # In local control this fails, and the watchdog on the robot ends the program.
+            with self._end.deadline('stopping the paused program', _DASHBOARD_S), suppress(RuntimeError):
+                stop_program(self._settings['robot_ip'])
+        self.check_connection()
+        if self._control.isProgramRunning():
+            with self._end.deadline('stopping the control script', _CALL_S + 1.0):
+                self._control.stopScript()
 
     def _freedrive(self, order: np.void) -> None:
         self._take_control(order)
         assert self._control is not None
-        with self._end.deadline('freedriveMode', _CALL_S):
-            if not self._control.freedriveMode():
-                raise RuntimeError('the robot refused freedrive')
         self.freedriving = True
+        with self._end.deadline('freedriveMode', _CALL_S):
+            free = self._control.freedriveMode()
+        if not free:
+            self._end_freedrive(order)
+            raise RuntimeError('the robot refused freedrive')
 
     def _end_freedrive(self, order: np.void) -> None:
+        """The robot holds the arm again; if it does not confirm that, the program is ended, which does it."""
+        if not self.freedriving or self._control is None:
+            return
+        with self._end.deadline('endFreedriveMode', _CALL_S):
+            ended = self._control.isProgramRunning() and self._control.endFreedriveMode()
+        if not ended:
+            self._end_program()
         self.freedriving = False
-        if self._control is not None and self._control.isProgramRunning():
-            with self._end.deadline('endFreedriveMode', _CALL_S):
-                self._control.endFreedriveMode()
 
     def _recover(self, order: np.void) -> None:
         """Runs UR's sequence. It stops the script, which the next TAKE_CONTROL uploads again."""
-        self._setpoints = None
-        self.freedriving = False
-        with self._end.deadline('recovering', _RECOVER_S):
-            recover(self._settings['robot_ip'])
+        self._end_freedrive(order)
+        self._stop_servo()
+        recover(self._settings['robot_ip'], lambda step: self._end.announce(step, _RECOVER_S))
+
+
+def _must(confirmed: bool, what: str) -> None:
+    if not confirmed:
+        raise RuntimeError(f'the robot did not accept {what}: try again, or restart the controller')
 
 
 class CycleTimes:

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stops the arm, with made-up records of the robot and a made-up clock: no robot and no ROS."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateSettings, GateState
+from groot_ros.control.limits import Limits, RefusedError
+from groot_ros.control.tracking_monitor import TrackingMonitor
+from groot_ros.geometry import rotvec_from_pose
+from groot_ros.hardware.ur5e.ipc import BEAT, STATE
+from groot_ros.hardware.ur5e.modes import NORMAL, PROTECTIVE_STOP, RUNNING
+from groot_ros.hardware.ur5e.session import ArmSession, SessionSettings
+from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET, forward
+
+HOME = np.array([0.0, -1.57, -1.57, -1.57, 1.57, 0.0])
+POSE = forward(HOME, DEFAULT_TCP_OFFSET)
+
+
+class FakeArm:
+    """Notes what it is told, and reports its states to the session while it takes control."""
+
+    def __init__(self, cell) -> None:
+        self.cell = cell
+        self.calls = []
+        self.answers = {}
+        self.during = {}
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append(name)
+            self.during.get(name, lambda: None)()
+            if name == 'take_control':
+                threading.Timer(0.05, lambda: [self.cell.report() for _ in range(4)]).start()
+            return self.answers.get(name, '')
+
+        return call
+
+
+class Cell:
+    """A session whose clock, states and beats the test makes."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.warnings = []
+        limits = Limits(workspace_min_m=np.full(3, -1.5), workspace_max_m=np.full(3, 1.5))
+        self.session = ArmSession(
+            CommandGate(limits, DEFAULT_TCP_OFFSET, GateSettings()),
+            TrackingMonitor((0.5, 1.5), 0.1),
+            SessionSettings(),
+            self.warnings.append,
+            lambda: self.now_s,
+        )
+        self.arm = self.session.arm = FakeArm(self)
+        self.sequence = 0
+        self.report()
+
+    @property
+    def gate(self) -> CommandGate:
+        return self.session.gate
+
+    def state(self, **values) -> np.void:
+        state = np.zeros(1, STATE)
+        state['joint_positions'] = state['target_joints'] = HOME
+        state['tcp_pose'] = state['target_pose'] = rotvec_from_pose(POSE)
+        state['speed_scaling'] = 1.0
+        state['robot_mode'], state['safety_mode'] = RUNNING, NORMAL
+        for name, value in values.items():
+            state[name] = value
+        return state[0]
+
+    def report(self, **values) -> None:
+        self.session.take_state(self.state(**values))
+
+    def beat(self, servoing=False, freedriving=False, setpoint=POSE) -> None:
+        self.session.take_beat(np.array([(servoing, freedriving, setpoint, 1, 2.0, 2.0)], BEAT)[0])
+
+    def command(self) -> None:
+        self.sequence += 1
+        self.session.submit(DeltaCommand('policy', self.sequence, self.now_s, 0.05, np.full(6, 1e-4), np.nan))
+
+    def enabled(self) -> 'Cell':
+        assert self.session.enable() == ''
+        assert self.gate.state is GateState.ENABLED
+        self.arm.calls.clear()
+        return self
+
+    def freed(self) -> 'Cell':
+        assert self.session.enter_freedrive() == ''
+        assert self.gate.state is GateState.FREEDRIVE
+        self.arm.calls.clear()
+        return self
+
+
+@pytest.fixture
+def cell() -> Cell:
+    return Cell()
+
+
+def test_an_arm_whose_state_is_silent_stops_after_150_ms(cell):
+    cell.enabled()
+    cell.now_s += 0.14
+    cell.beat(servoing=True)
+    assert cell.gate.state is GateState.ENABLED
+    cell.now_s += 0.02
+    cell.beat(servoing=True)
+    assert cell.gate.state is GateState.STOPPED
+    assert 'no state from the robot for 0.16 s' in cell.gate.reason
+    assert 'brake' in cell.arm.calls
+
+
+def test_freedrive_ends_when_the_state_is_silent(cell):
+    cell.freed()
+    cell.now_s += 0.2
+    cell.session.check()
+    assert cell.gate.state is GateState.STOPPED
+    assert cell.arm.calls == ['brake']  # which ends freedrive
+
+
+def test_an_arm_that_nobody_commands_for_ten_minutes_is_disabled(cell):
+    cell.enabled()
+    for _ in range(2):
+        cell.now_s += 599.0
+        cell.report()
+        cell.session.check()
+        assert cell.gate.state is GateState.ENABLED
+        cell.command()
+        cell.session.release('policy')
+    cell.now_s += 601.0
+    cell.report()
+    cell.session.check()
+    assert cell.gate.state is GateState.DISABLED
+    assert 'nobody commanded the arm for 600 s' in cell.gate.reason
+    assert cell.arm.calls[-1] == 'brake'
+
+
+@pytest.mark.parametrize('velocity', [np.nan, 0.1])
+def test_an_arm_that_may_move_is_not_enabled(cell, velocity):
+    cell.report(joint_velocities=velocity)
+    assert 'still moves' in cell.session.enable()
+    assert cell.gate.state is GateState.DISABLED
+
+
+def test_disabling_ends_freedrive_whatever_the_state(cell):
+    cell.session.disable()
+    assert cell.arm.calls == ['brake', 'request_end_of_freedrive']
+    cell.freed()
+    cell.arm.answers['end_freedrive'] = 'no answer within 4 s'
+    assert cell.session.disable() == 'no answer within 4 s'
+    assert cell.arm.calls == ['brake', 'end_freedrive']
+
+
+@pytest.mark.parametrize('prepare', [lambda cell: None, lambda cell: cell.enabled()])
+def test_a_robot_that_is_free_against_the_gates_state_is_held_again(cell, prepare):
+    prepare(cell)
+    cell.beat(servoing=cell.gate.state is GateState.ENABLED, freedriving=True)
+    assert 'request_end_of_freedrive' in cell.arm.calls
+
+
+def test_a_robot_that_servoes_while_nobody_enabled_it_is_braked(cell):
+    cell.beat(servoing=True)
+    assert cell.arm.calls == ['brake']
+
+
+def test_a_beat_during_the_start_of_freedrive_does_not_end_it(cell):
+    cell.arm.during['enter_freedrive'] = lambda: cell.beat(freedriving=True)
+    cell.freed()
+    cell.beat(freedriving=True)
+    assert cell.arm.calls == []
+
+
+@pytest.mark.parametrize('call', ['take_control', 'start_servo'])
+def test_disabling_interrupts_an_enable_that_waits_for_the_robot(cell, call):
+    cell.arm.during[call] = cell.session.disable
+    assert 'meanwhile' in cell.session.enable()
+    assert cell.gate.state is GateState.DISABLED
+    assert cell.arm.calls[-1] == 'brake'
+
+
+def test_a_fault_while_servoing_starts_is_not_overwritten(cell):
+    cell.arm.during['start_servo'] = lambda: cell.session.lose_state('killed')
+    assert 'meanwhile' in cell.session.enable()
+    assert cell.gate.state is GateState.DISABLED
+
+
+def test_disabling_interrupts_freedrive_that_waits_for_the_robot(cell):
+    cell.arm.during['enter_freedrive'] = cell.session.disable
+    assert 'meanwhile' in cell.session.enter_freedrive()
+    assert cell.arm.calls[-1] == 'request_end_of_freedrive'
+    assert cell.gate.state is GateState.DISABLED
+
+
+def test_while_the_arm_recovers_its_progress_is_told_and_disabling_is_obeyed(cell):
+    seen = []
+
+    def recovering():
+        cell.session.show_progress('recovering: the robot says "POWER_OFF"')
+        seen.append(cell.session.reason)
+        seen.append(cell.session.enable())
+        seen.append(cell.session.disable())
+
+    cell.arm.during['recover'] = recovering
+    assert cell.session.recover() == ''
+    assert 'POWER_OFF' in seen[0]
+    assert 'busy' in seen[1]
+    assert seen[2] == ''
+    assert cell.session.reason == 'recovered: enable it to go on'
+
+
+def moved(pose, x_m) -> np.ndarray:
+    return pose + np.array([x_m, 0, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize('deaf', ['target_pose', 'tcp_pose'])
+def test_a_robot_that_is_deaf_is_halted_before_its_lag_becomes_a_leap(cell, deaf):
+    """Set-points go on at 0.5 m/s, along which the robot stands still."""
+    cell.enabled()
+    lag_m = 0.0
+    while cell.gate.state is GateState.ENABLED:
+        cell.now_s += 0.008
+        lag_m += 0.5 * 0.008
+        cell.beat(servoing=True, setpoint=moved(POSE, lag_m))
+        follows = rotvec_from_pose(moved(POSE, max(lag_m - 0.05, 0.0)))
+        cell.report(**{name: follows for name in ('target_pose', 'tcp_pose') if name != deaf})
+    assert lag_m == pytest.approx(0.5 * 0.2 + 0.01, abs=0.005)
+    assert 'behind its set-point' in cell.gate.reason
+    assert cell.arm.calls[-1] == 'halt'
+
+
+def test_an_ordinary_lag_at_full_speed_is_none(cell):
+    cell.enabled()
+    for step in range(100):
+        cell.now_s += 0.008
+        ahead_m = 0.5 * 0.008 * step
+        cell.beat(servoing=True, setpoint=moved(POSE, ahead_m))
+        behind = rotvec_from_pose(moved(POSE, max(ahead_m - 0.5 * 0.13, 0.0)))
+        cell.report(target_pose=behind, tcp_pose=behind)
+    assert cell.gate.state is GateState.ENABLED
+
+
+def test_a_rotation_that_is_not_followed_is_noticed_too(cell):
+    cell.enabled()
+    turned = forward(HOME + np.array([0, 0, 0, 0, 0, 0.5]), DEFAULT_TCP_OFFSET)
+    cell.beat(servoing=True, setpoint=turned)
+    cell.report()
+    assert '0.50 rad behind' in cell.gate.reason
+
+
+def test_a_robot_that_left_the_path_is_halted_and_not_held_at_its_old_setpoints(cell):
+    cell.enabled()
+    cell.beat(servoing=True)
+    cell.report(target_pose=rotvec_from_pose(moved(POSE, 0.03)))
+    assert 'does not follow' in cell.gate.reason
+    assert cell.arm.calls[-1] == 'halt'
+
+
+def test_an_arm_that_is_not_where_the_robot_holds_it_is_not_enabled(cell):
+    away = rotvec_from_pose(moved(POSE, 0.03))
+    report = cell.report
+    cell.report = lambda **values: report(tcp_pose=away)
+    assert '30 mm' in cell.session.enable()
+    assert 'start_servo' not in cell.arm.calls
+
+
+def test_the_speed_slider_stops_an_enabled_arm_and_is_named(cell):
+    cell.report(speed_scaling=0.5)
+    cell.enabled()
+    cell.report(speed_scaling=0.94)
+    assert cell.gate.state is GateState.STOPPED
+    assert 'speed slider' in cell.gate.reason
+    report = cell.report
+    cell.report = lambda **values: report(speed_scaling=0.5)
+    assert 'speed slider' in cell.session.enable()
+
+
+def test_a_stop_of_the_robot_stops_the_arm_and_says_why(cell):
+    cell.enabled()
+    cell.beat(servoing=False)
+    assert 'script' in cell.gate.reason
+    cell.report(safety_mode=PROTECTIVE_STOP)
+    assert 'PROTECTIVE_STOP' in cell.gate.reason
+    with pytest.raises(RefusedError):
+        cell.command()
+
+
+def test_enabling_an_enabled_arm_changes_nothing(cell):
+    cell.enabled()
+    assert cell.session.enable() == ''
+    assert cell.arm.calls == []
