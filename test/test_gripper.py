@@ -104,6 +104,7 @@ def running():
     def start(**settings):
         readings, losses = [], []
         made.append(Robotiq(GripperSettings(**settings), readings.append, losses.append))
+        made[-1].start()
         return made[-1], readings, losses
 
     yield start
@@ -162,20 +163,33 @@ def test_a_gripper_that_lost_its_activation_says_so_and_is_not_moved_by_itself(c
     assert eventually(lambda: not readings[-1].fault)
 
 
+class FakeConnection:
+    """A gripper that reports `registers` and notes what it is told."""
+
+    def __init__(self, calls) -> None:
+        self.calls = calls
+        self.registers = GripperRegisters(3, 3, 3, 0, 3, 0.0)
+        self.lost = False
+
+    def read(self):
+        if self.lost:
+            raise OSError("the gripper answered '?'")
+        return self.registers
+
+    def go_to(self, count, speed, force):
+        self.calls.append(count)
+
+    def activate(self):
+        self.calls.append('activate')
+
+    def close(self):
+        pass
+
+
 def test_only_the_latest_target_counts_and_small_changes_are_not_sent(running, eventually, monkeypatch):
     sent = []
 
-    class Connection:
-        def read(self):
-            return GripperRegisters(3, 3, 3, 0, 3, 0.0)
-
-        def go_to(self, count, speed, force):
-            sent.append(count)
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(Robotiq, '_connect', lambda self: Connection())
+    monkeypatch.setattr(Robotiq, '_connect', lambda self: FakeConnection(sent))
     gripper, readings, _ = running()
     for opening in (0.5, 0.505, 0.5):
         count = len(readings)
@@ -184,3 +198,78 @@ def test_only_the_latest_target_counts_and_small_changes_are_not_sent(running, e
     gripper.move(7.0)
     assert eventually(lambda: len(sent) == 2)
     assert sent[1] == 3
+
+
+@pytest.fixture
+def lossy(running, monkeypatch):
+    """A gripper whose connection the test may break and change, and which reconnects at once."""
+    monkeypatch.setattr('groot_ros.hardware.robotiq.gripper._RETRY_S', 0.0)
+    calls = []
+    connection = FakeConnection(calls)
+    monkeypatch.setattr(Robotiq, '_connect', lambda self: connection)
+    gripper, readings, losses = running()
+    return gripper, connection, calls, readings, losses
+
+
+def test_after_an_outage_nothing_is_sent_until_a_new_command_comes(lossy, eventually):
+    gripper, connection, calls, readings, losses = lossy
+    gripper.move(0.0)
+    assert eventually(lambda: calls == [228])
+    connection.lost = True
+    assert eventually(lambda: len(losses) > 3)
+    connection.lost = False
+    count = len(readings)
+    assert eventually(lambda: len(readings) > count + 10)
+    assert calls == [228]
+    gripper.move(0.0)
+    assert eventually(lambda: calls == [228, 228])
+
+
+def test_a_forgotten_target_is_not_sent_and_a_new_one_is_sent_again(lossy, eventually):
+    gripper, _, calls, readings, _ = lossy
+    gripper.move(0.0)
+    assert eventually(lambda: calls == [228])
+    gripper.forget_target()
+    count = len(readings)
+    assert eventually(lambda: len(readings) > count + 5)
+    assert calls == [228]
+    gripper.move(0.0)
+    assert eventually(lambda: calls == [228, 228])
+
+
+def test_fingers_that_hold_an_object_are_not_calibrated_or_activated_unless_forced(lossy, eventually):
+    gripper, connection, calls, readings, _ = lossy
+    connection.registers = GripperRegisters(120, 228, 2, 0, 3, 0.0)
+    assert eventually(lambda: bool(readings) and readings[-1].object_detected)
+    assert 'hold an object' in gripper.calibrate()
+    assert 'hold an object' in gripper.activate()
+    assert calls == []
+    assert gripper.activate(force=True) == ''
+    assert calls == ['activate']
+
+
+def test_the_fingers_do_not_move_before_the_start_and_a_failed_activation_is_not_repeated(
+    monkeypatch, eventually
+):
+    monkeypatch.setattr('groot_ros.hardware.robotiq.gripper._RETRY_S', 0.0)
+    calls, readings = [], []
+    connection = FakeConnection(calls)
+    connection.registers = GripperRegisters(3, 3, 0, 0, 0, 0.0)
+    monkeypatch.setattr(Robotiq, '_connect', lambda self: connection)
+
+    def fail():
+        calls.append('activate')
+        raise OSError('an emergency stop')
+
+    connection.activate = fail
+    gripper = Robotiq(GripperSettings(), readings.append, lambda reason: None)
+    try:
+        assert eventually(lambda: len(readings) > 5)
+        assert calls == []
+        gripper.start()
+        assert eventually(lambda: calls == ['activate'])
+        count = len(readings)
+        assert eventually(lambda: len(readings) > count + 5)
+        assert calls == ['activate']
+    finally:
+        gripper.close()

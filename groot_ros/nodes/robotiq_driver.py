@@ -8,10 +8,10 @@ from dataclasses import replace
 from std_srvs.srv import Trigger
 
 from groot_ros.hardware.robotiq.gripper import FAULTS, GripperReading, GripperSettings, Robotiq
-from groot_ros.msg import GripperState, TcpDelta
+from groot_ros.msg import GripperState, RobotStatus, TcpDelta
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec, specs_from
-from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
+from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.time import to_time_msg
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
@@ -23,10 +23,15 @@ PARAMETERS = {
     **specs_from(GripperSettings),
 }
 _NOT_ACTIVE = 'the driver is not active'
+_STATUS_TIMEOUT_S = 2.5  # ur5e_driver publishes its status once a second
+_IN_MOTION = (RobotStatus.ENABLED, RobotStatus.FREEDRIVE)
 
 
 class RobotiqDriver(GrootNode):
-    """Topics and services around hardware/robotiq/gripper.py."""
+    """Topics and services around hardware/robotiq/gripper.py.
+
+    The gripper obeys commands only while `robot_status` says that the arm is enabled or guided by hand.
+    """
 
     def __init__(self) -> None:
         super().__init__('robotiq_driver', PARAMETERS)
@@ -36,14 +41,27 @@ class RobotiqDriver(GrootNode):
         self._reading: GripperReading | None = None
         self._gripper: Robotiq | None = None
         self._began_s = time.monotonic()
+        self._arm_moves = False
+        self._status_s = -math.inf
+        self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
         self.create_subscription(TcpDelta, 'command/tcp_delta', self._on_command, COMMAND_QOS)
         self.create_service(Trigger, '~/activate', self._on_activate)
         self.create_service(Trigger, '~/calibrate', self._on_calibrate)
 
     def configure(self) -> None:
-        """Starts the thread that connects, and activates the gripper if needed and wanted."""
+        """Starts the thread that connects. The fingers do not move."""
         self._began_s = time.monotonic()
         self._gripper = Robotiq(replace(self._settings), self._on_reading, self._on_loss)
+
+    def activate(self) -> None:
+        """Activates the gripper, which moves the fingers, if needed and wanted."""
+        if self._gripper is not None:
+            self._gripper.start()
+
+    def deactivate(self) -> None:
+        """Sends no target any more; the fingers keep the last one."""
+        if self._gripper is not None:
+            self._gripper.forget_target()
 
     def cleanup(self) -> None:
         """Closes the connection; the gripper keeps its last target."""
@@ -60,24 +78,49 @@ class RobotiqDriver(GrootNode):
             found.append(Health('gripper', level, text or 'ready', values))
         return found
 
+    def _on_status(self, message: RobotStatus) -> None:
+        self._status_s = time.monotonic()
+        self._arm_moves = message.state in _IN_MOTION
+        if not self._arm_moves and self._gripper is not None:
+            self._gripper.forget_target()
+
+    def _may_move(self) -> bool:
+        return self._arm_moves and time.monotonic() - self._status_s < _STATUS_TIMEOUT_S
+
     def _on_command(self, message: TcpDelta) -> None:
-        if self.active and self._gripper is not None and math.isfinite(message.opening):
+        if not self.active or self._gripper is None or not math.isfinite(message.opening):
+            return
+        if self._may_move():
             self._gripper.move(message.opening)
+        else:
+            self.get_logger().warning(
+                'Ignored a command: robot_status does not say that the arm is enabled.',
+                throttle_duration_sec=5.0,
+            )
 
     def _on_activate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        problem = _NOT_ACTIVE
-        if self.active and self._gripper is not None:
-            problem = self._gripper.activate()
+        problem = self._obstacle()
+        if not problem and self._gripper is not None:
+            problem = self._gripper.activate(self._settings.force_calibration)
         response.success = not problem
         response.message = problem or 'activated'
         return response
 
-    def _on_calibrate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _obstacle(self) -> str:
+        """Why the fingers may not be moved through their travel, apart from what they hold; or ''."""
         if not self.active or self._gripper is None:
+            return _NOT_ACTIVE
+        if self._may_move() and not self._settings.force_calibration:
+            return 'the arm is enabled: disable it first, or start the driver with force_calibration'
+        return ''
+
+    def _on_calibrate(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        problem = self._obstacle()
+        if problem or self._gripper is None:
             response.success = False
-            response.message = _NOT_ACTIVE
+            response.message = problem
             return response
-        problem = self._gripper.calibrate()
+        problem = self._gripper.calibrate(self._settings.force_calibration)
         found = self._gripper.settings
         counts = f'open_count: {found.open_count}, closed_count: {found.closed_count}'
         response.success = not problem

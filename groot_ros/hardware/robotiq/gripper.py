@@ -68,6 +68,9 @@ class GripperSettings:
     closed_count: int = setting(228, 'POS register of the closed gripper, as ~/calibrate reports it')
     speed: float = setting(1.0, 'finger speed, 0 slowest to 1 fastest', 0.0, 1.0)
     force: float = setting(0.5, 'grip force, 0 softest to 1 hardest', 0.0, 1.0)
+    force_calibration: bool = setting(
+        False, '~/calibrate and ~/activate also while an object is held or the arm is enabled: it may fall'
+    )
     activate_on_start: bool = setting(
         True, 'activate a gripper that is not active: the fingers move through their travel'
     )
@@ -92,7 +95,8 @@ CONNECTIONS: dict[str, Callable[[GripperSettings], GripperConnection]] = {
 class Robotiq:
     """Calls `on_reading` at a fixed rate, and `on_loss` with a sentence when the connection breaks.
 
-    It reconnects by itself. It activates the gripper, which moves the fingers, only once at the start.
+    It reconnects by itself, reads first, and then sends nothing until the next `move`: a person may have put
+    the fingers elsewhere. It activates the gripper, which moves the fingers, only once after `start`.
     """
 
     def __init__(
@@ -106,28 +110,51 @@ class Robotiq:
         self._on_loss = on_loss
         self._wanted: float | None = None
         self._sent: int | None = None
-        self._may_activate = settings.activate_on_start
+        self._newest: GripperReading | None = None
+        self._may_activate = False
         self._request: tuple[Callable[[GripperConnection], str], Future[str]] | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name='robotiq', daemon=True)
         self._thread.start()
 
+    def start(self) -> None:
+        """Activates a gripper that is not active, if the settings say so: the fingers may move now."""
+        self._may_activate = self.settings.activate_on_start
+
+    def forget_target(self) -> None:
+        """Sends no target until the next `move`; the fingers still go to one that was sent."""
+        self._wanted = None
+
     def move(self, opening: float) -> None:
         """Sets the target, 1 open to 0 closed; values outside are clipped."""
         self._wanted = min(max(opening, 0.0), 1.0)
 
-    def activate(self) -> str:
-        """Activates the gripper again, which moves the fingers. Returns '' or what is wrong."""
-        return self._run(self._activate)
+    def activate(self, force: bool = False) -> str:
+        """Activates the gripper again, which moves the fingers. Returns '' or what is wrong.
 
-    def calibrate(self) -> str:
-        """Opens and closes fully and uses the counts that it reads. Returns '' or what is wrong."""
-        return self._run(self._calibrate)
+        Refused while the fingers hold an object, unless it is forced.
+        """
+        return self._held_object(force) or self._run(self._activate)
+
+    def calibrate(self, force: bool = False) -> str:
+        """Opens and closes fully and uses the counts that it reads. Returns '' or what is wrong.
+
+        Refused while the fingers hold an object, unless it is forced.
+        """
+        return self._held_object(force) or self._run(self._calibrate)
 
     def close(self) -> None:
         """Ends the thread and closes the connection; the gripper keeps its last target."""
         self._closing.set()
         self._thread.join(3.0)
+
+    def _held_object(self, force: bool) -> str:
+        if force or self._newest is None or not self._newest.object_detected:
+            return ''
+        return (
+            'the fingers hold an object, which would fall: take it out first, or start the driver with '
+            'force_calibration'
+        )
 
     def _run(self, request: Callable[[GripperConnection], str]) -> str:
         done: Future[str] = Future()
@@ -142,9 +169,6 @@ class Robotiq:
             gripper = None
             try:
                 gripper = self._connect()
-                if self._may_activate and gripper.read().activation != ACTIVE:
-                    gripper.activate()
-                self._may_activate = False
                 self._serve(gripper)
             except (OSError, GrootRosError) as error:
                 self._on_loss(str(error))
@@ -159,13 +183,23 @@ class Robotiq:
 
     def _serve(self, gripper: GripperConnection) -> None:
         self._sent = None
+        self._wanted = None
+        self._report(gripper.read())
         due_s = time.monotonic()
         while not self._closing.is_set():
+            self._activate_once(gripper)
             self._handle_request(gripper)
             self._send_target(gripper)
             self._report(gripper.read())
             due_s = max(due_s + 1.0 / self.settings.rate_hz, time.monotonic() - 1.0)
             self._closing.wait(max(due_s - time.monotonic(), 0.0))
+
+    def _activate_once(self, gripper: GripperConnection) -> None:
+        if not self._may_activate:
+            return
+        self._may_activate = False  # first: after a failure the fingers move only when somebody asks
+        if gripper.read().activation != ACTIVE:
+            gripper.activate()
 
     def _handle_request(self, gripper: GripperConnection) -> None:
         if self._request is None:
@@ -196,8 +230,8 @@ class Robotiq:
             return f'the fingers report {open_count} open, {closed_count} closed: too little for a 2F gripper'
         self.settings.open_count = open_count
         self.settings.closed_count = closed_count
-        self._wanted = 1.0
-        self._sent = 0
+        self._wanted = None
+        self._sent = None
         return ''
 
     def _travel(self, gripper: GripperConnection, count: int) -> GripperRegisters:
@@ -216,11 +250,13 @@ class Robotiq:
             self._closing.wait(1.0 / self.settings.rate_hz)
 
     def _send_target(self, gripper: GripperConnection) -> None:
-        if self._wanted is None:
+        wanted = self._wanted  # read once: another thread may forget it
+        if wanted is None:
+            self._sent = None
             return
-        count = self._to_count(self._wanted)
+        count = self._to_count(wanted)
         if self._sent is not None:
-            at_an_end = self._wanted in (0.0, 1.0) and count != self._sent
+            at_an_end = wanted in (0.0, 1.0) and count != self._sent
             if abs(count - self._sent) <= _DEADBAND_COUNTS and not at_an_end:
                 return
         gripper.go_to(count, round(255 * self.settings.speed), round(255 * self.settings.force))
@@ -234,10 +270,11 @@ class Robotiq:
             opening=self._to_opening(registers.position),
             target=self._to_opening(requested),
             moving=active and registers.object_status == _MOVING,
-            object_detected=registers.object_status in _CONTACT,
+            object_detected=active and registers.object_status in _CONTACT,
             fault=registers.fault if active or registers.fault else _NOT_ACTIVE,
             current_a=registers.current_a,
         )
+        self._newest = reading
         self._on_reading(reading)
 
     def _to_count(self, opening: float) -> int:

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drivers' topics and services on real rclpy, with made-up devices: nothing is started or waited for."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rclpy
+from groot_ros.msg import RobotStatus, TcpDelta
+from rclpy.executors import SingleThreadedExecutor
+from std_srvs.srv import SetBool, Trigger
+
+from groot_ros.control.command_gate import GateState
+from groot_ros.errors import GrootRosError
+from groot_ros.hardware.robotiq.gripper import GripperSettings
+from groot_ros.hardware.ur5e.ipc import STATE
+from groot_ros.hardware.ur5e.modes import PROTECTIVE_STOP, RUNNING
+from groot_ros.nodes import robotiq_driver, ur5e_driver
+from groot_ros.ros.qos import COMMAND_QOS
+from groot_ros.ros.services import create_waiting_service
+from groot_ros.ros.time import to_time_msg
+from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET, forward
+
+JOINTS = np.array([-1.57, -1.57, -1.57, -1.57, 1.57, 0.0])
+
+
+@pytest.fixture
+def ros():
+    """rclpy; nodes that are put into the list are destroyed."""
+    rclpy.init(args=[])
+    nodes = []
+    yield nodes
+    for node in nodes:
+        node.destroy_node()
+    rclpy.shutdown()
+
+
+class Noted:
+    """A device that notes its calls and answers each with ''."""
+
+    def __init__(self, *arguments, **options) -> None:
+        self.calls = []
+        self.settings = GripperSettings()
+
+    def __getattr__(self, name):
+        def call(*arguments, **options):
+            self.calls.append((name, *arguments))
+            return ''
+
+        return call
+
+    def names(self):
+        return [name for name, *_ in self.calls]
+
+
+@pytest.fixture
+def arm(ros, monkeypatch):
+    """An enabled ur5e_driver with a made-up arm."""
+    monkeypatch.setattr(ur5e_driver, 'Ur5e', Noted)
+    monkeypatch.setattr(ur5e_driver, '_DISCOVERY_S', 0.0)
+    node = ur5e_driver.Ur5eDriver()
+    ros.append(node)
+    node.start()
+    session = node._session
+    session._last_state_s = time.monotonic() + 1000.0
+    session._last_command_s = time.monotonic()
+    session.gate.enable(forward(JOINTS, DEFAULT_TCP_OFFSET), JOINTS)
+    return node
+
+
+def delta(source, **fields) -> TcpDelta:
+    message = TcpDelta(source=source, sequence=1, opening=float('nan'), duration=0.05)
+    message.header.stamp = to_time_msg(time.time_ns())
+    message.translation = np.array([0.001, 0.0, 0.0])
+    message.header.frame_id = fields.pop('frame_id', '')
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def receive(node, topic, message) -> None:
+    next(s for s in node.subscriptions if s.topic_name.endswith(topic)).callback(message)
+
+
+@pytest.mark.parametrize(
+    ('topic', 'source', 'other'),
+    [('policy/tcp_delta', 'policy', 'teleop'), ('teleop/tcp_delta', 'teleop', 'policy')],
+)
+def test_a_topic_of_commands_belongs_to_its_source(arm, topic, source, other):
+    receive(arm, topic, delta(other))
+    assert arm._session.gate.counters.refused == 1
+    assert arm._session.arm.names() == []
+    receive(arm, topic, delta(source))
+    assert arm._session.arm.names() == ['move']
+
+
+def test_a_release_in_the_name_of_another_source_is_not_obeyed(arm):
+    receive(arm, 'teleop/tcp_delta', delta('teleop'))
+    receive(arm, 'policy/tcp_delta', delta('teleop', released=True))
+    assert arm._session.gate.source == 'teleop'
+    receive(arm, 'teleop/tcp_delta', delta('teleop', released=True))
+    assert arm._session.gate.source == ''
+
+
+@pytest.mark.parametrize(('frame_id', 'moves'), [('', 1), ('base', 1), ('base_link', 0), ('tool0', 0)])
+def test_commands_in_another_frame_than_base_are_refused(arm, frame_id, moves):
+    receive(arm, 'teleop/tcp_delta', delta('teleop', frame_id=frame_id))
+    assert len(arm._session.arm.calls) == moves
+    assert arm._session.gate.counters.refused == 1 - moves
+
+
+def test_a_second_publisher_of_commands_stops_the_arm_and_is_named(arm, ros, eventually):
+    for name in ('first', 'second'):
+        ros.append(rclpy.create_node(name))
+        ros[-1].create_publisher(TcpDelta, 'policy/tcp_delta', COMMAND_QOS)
+    assert eventually(lambda: arm.count_publishers('policy/tcp_delta') == 2)
+    arm._watch()
+    assert arm._session.gate.state is GateState.STOPPED
+    assert '/first' in arm._session.gate.reason
+    assert '/second' in arm._session.gate.reason
+    answer = arm._on_enable(SetBool.Request(data=True), SetBool.Response())
+    assert not answer.success
+    assert '/second' in answer.message
+    assert arm._on_enable(SetBool.Request(data=False), SetBool.Response()).success
+
+
+def test_a_second_driver_of_the_same_name_does_not_start(ros, monkeypatch, eventually):
+    monkeypatch.setattr(ur5e_driver, 'Ur5e', Noted)
+    ros.append(rclpy.create_node('ur5e_driver'))
+    ros[-1].create_service(SetBool, '~/enable', lambda request, response: response)
+    node = ur5e_driver.Ur5eDriver()
+    ros.append(node)
+    assert eventually(lambda: node.count_services('/ur5e_driver/enable') == 2)
+    with pytest.raises(GrootRosError, match='Another node serves /ur5e_driver/enable'):
+        node.start()
+    assert node._session.arm is None
+
+
+def test_a_state_is_judged_before_it_is_published(arm, monkeypatch):
+    """A publisher that fails must not keep the stop from the arm."""
+    state = np.zeros(1, STATE)[0]
+    state['robot_mode'], state['safety_mode'], state['speed_scaling'] = RUNNING, PROTECTIVE_STOP, 1.0
+    monkeypatch.setattr(arm, 'publish', fail)
+    with pytest.raises(RuntimeError):
+        arm._on_state(state)
+    assert arm._session.gate.state is GateState.STOPPED
+    assert arm._session.arm.names() == ['brake']
+
+
+def fail(*arguments):
+    raise RuntimeError('the history is full')
+
+
+def test_a_service_that_waits_lets_the_executor_go_on(ros):
+    node = rclpy.create_node('server')
+    caller = rclpy.create_node('caller')
+    ros += [node, caller]
+    released = threading.Event()
+
+    def wait(request, response):
+        if request.data:
+            assert released.wait(20.0)
+        response.success = request.data
+        return response
+
+    create_waiting_service(node, SetBool, 'call', wait)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.add_node(caller)
+    client = caller.create_client(SetBool, 'call')
+    assert client.wait_for_service(20.0)
+    slow = client.call_async(SetBool.Request(data=True))
+    fast = client.call_async(SetBool.Request(data=False))
+    executor.spin_until_future_complete(fast, 20.0)
+    assert fast.done()
+    assert not slow.done()
+    released.set()
+    executor.spin_until_future_complete(slow, 20.0)
+    assert slow.result().success
+
+
+@pytest.fixture
+def gripper(ros, monkeypatch):
+    """An active robotiq_driver with a made-up gripper."""
+    monkeypatch.setattr(robotiq_driver, 'Robotiq', Noted)
+    node = robotiq_driver.RobotiqDriver()
+    ros.append(node)
+    node.trigger_configure()
+    assert node._gripper.calls == []
+    node.trigger_activate()
+    assert node._gripper.names() == ['start']
+    node._gripper.calls.clear()
+    return node
+
+
+def status(state) -> RobotStatus:
+    return RobotStatus(state=state)
+
+
+def test_the_gripper_obeys_only_while_the_arm_is_enabled_or_guided(gripper, monkeypatch):
+    command = delta('teleop', opening=0.5)
+    receive(gripper, 'command/tcp_delta', command)
+    receive(gripper, 'robot_status', status(RobotStatus.DISABLED))
+    receive(gripper, 'command/tcp_delta', command)
+    assert 'move' not in gripper._gripper.names()
+    for state in (RobotStatus.ENABLED, RobotStatus.FREEDRIVE):
+        gripper._gripper.calls.clear()
+        receive(gripper, 'robot_status', status(state))
+        receive(gripper, 'command/tcp_delta', command)
+        assert gripper._gripper.calls == [('move', 0.5)]
+    receive(gripper, 'robot_status', status(RobotStatus.STOPPED))
+    assert gripper._gripper.names()[-1] == 'forget_target'
+    receive(gripper, 'command/tcp_delta', command)
+    assert gripper._gripper.names()[-1] == 'forget_target'
+
+
+def test_the_status_of_a_driver_that_died_does_not_enable_the_gripper(gripper, monkeypatch):
+    receive(gripper, 'robot_status', status(RobotStatus.ENABLED))
+    later_s = time.monotonic() + 3.0
+    monkeypatch.setattr(robotiq_driver, 'time', SimpleNamespace(monotonic=lambda: later_s))
+    receive(gripper, 'command/tcp_delta', delta('teleop', opening=0.5))
+    assert 'move' not in gripper._gripper.names()
+
+
+@pytest.mark.parametrize('service', ['activate', 'calibrate'])
+def test_the_gripper_is_not_calibrated_while_the_arm_is_enabled(gripper, service):
+    call = getattr(gripper, f'_on_{service}')
+    receive(gripper, 'robot_status', status(RobotStatus.ENABLED))
+    answer = call(Trigger.Request(), Trigger.Response())
+    assert not answer.success
+    assert 'enabled' in answer.message
+    receive(gripper, 'robot_status', status(RobotStatus.DISABLED))
+    assert call(Trigger.Request(), Trigger.Response()).success
+    assert gripper._gripper.calls[-1] == (service, False)
