@@ -395,11 +395,7 @@ def start_node():
 @pytest.fixture
 def driver(cell, operator, start_node):
     """The arm's driver on a simulated cell, connected."""
-<<<<<<< HEAD
     # A shared machine may stall for longer than a real cell: these are the maximum limits of the driver.
-    start_node('ur5e_driver', robot_ip=cell.host, command_timeout_s=2.0, max_command_age_s=2.0)
-=======
-    # A shared machine may stall for longer than a real cell's limits: these are the largest that the driver takes.
     start_node(
         'ur5e_driver',
         robot_ip=cell.host,
@@ -407,6 +403,5 @@ def driver(cell, operator, start_node):
         max_command_age_s=2.0,
         state_timeout_s=0.6,
     )
->>>>>>> dfd0491 (An exception in a worker's callback is a loss, numbers are checked)
     assert operator.until(lambda: operator.status.connected and 'tcp_pose' in operator.newest)
     return cell

@@ -23,7 +23,7 @@ from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
 from groot_ros.hardware.ur5e.session import ArmSession, SessionSettings
 from groot_ros.message_fields import stamp_to_ns
 from groot_ros.msg import RobotStatus, TcpDelta
-from groot_ros.ros.arm_messages import (
+from groot_ros.nodes.arm_messages import (
     FRAME,
     gate_health,
     joint_state_message,
