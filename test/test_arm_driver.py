@@ -10,7 +10,7 @@ from groot_ros.msg import RobotStatus, TcpDelta
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import JointState
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.message_fields import header_stamp_ns
 from groot_ros.ros.qos import COMMAND_QOS, STREAM_QOS
@@ -206,9 +206,37 @@ def press(cell, command: bytes) -> None:
 def test_a_paused_program_stops_the_commands(driver, operator):
     # Trap h: servoL must neither spin nor continue while the arm does not follow.
     assert operator.enable().success
+    move(operator)
     press(driver, b'pause')
     assert operator.stopped()
-    assert 'script' in operator.status.reason
+    at = operator.position
+    for _ in range(20):
+        press(driver, b'play')
+        operator.spin(0.02)
+    np.testing.assert_allclose(operator.position, at, atol=2e-3)
+
+
+def test_the_first_enable_after_the_end_of_the_script_works(driver, operator):
+    assert operator.enable().success
+    assert operator.enable(False).success
+    press(driver, b'stop')
+    assert operator.until(lambda: not operator.status.program_running)
+    answer = operator.enable()
+    assert answer.success, answer.message
+
+
+def test_disabling_is_handled_while_the_arm_recovers(driver, operator):
+    assert operator.enable().success
+    driver.hooks.call('protective_stop')
+    assert operator.stopped()
+    recovery = operator.node.create_client(Trigger, 'ur5e_driver/recover')
+    assert operator.until(recovery.service_is_ready)
+    future = recovery.call_async(Trigger.Request())
+    assert operator.until(lambda: 'recovering' in operator.status.reason)
+    assert operator.enable(False).success
+    assert not future.done()
+    assert operator.until(future.done)
+    assert future.result().success
 
 
 def test_registers_that_another_client_owns_are_an_answer(driver, operator):
