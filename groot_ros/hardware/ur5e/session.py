@@ -81,7 +81,8 @@ class ArmSession:
     @property
     def reason(self) -> str:
         """What the driver waits for, or why the arm is not enabled."""
-        return self.progress or self.gate.reason
+        waiting = self.progress if self._switching.locked() else ''
+        return waiting or self.gate.reason
 
     def take_state(self, state: np.void) -> None:
         """Takes a STATE record; stops the arm if it forbids motion."""
