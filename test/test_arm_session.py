@@ -22,8 +22,8 @@ POSE = forward(HOME, DEFAULT_TCP_OFFSET)
 class FakeArm:
     """Notes what it is told, and reports its states to the session while it takes control."""
 
-    def __init__(self, cell) -> None:
-        self.cell = cell
+    def __init__(self, rig) -> None:
+        self.rig = rig
         self.calls = []
         self.answers = {}
         self.during = {}
@@ -33,13 +33,13 @@ class FakeArm:
             self.calls.append(name)
             self.during.get(name, lambda: None)()
             if name == 'take_control':
-                threading.Timer(0.05, lambda: [self.cell.report() for _ in range(4)]).start()
+                threading.Timer(0.05, lambda: [self.rig.report() for _ in range(4)]).start()
             return self.answers.get(name, '')
 
         return call
 
 
-class Cell:
+class Rig:
     """A session whose clock, states and beats the test makes."""
 
     def __init__(self) -> None:
@@ -81,13 +81,13 @@ class Cell:
         self.sequence += 1
         self.session.submit(DeltaCommand('policy', self.sequence, self.now_s, 0.05, np.full(6, 1e-4), np.nan))
 
-    def enabled(self) -> 'Cell':
+    def enabled(self) -> 'Rig':
         assert self.session.enable() == ''
         assert self.gate.state is GateState.ENABLED
         self.arm.calls.clear()
         return self
 
-    def freed(self) -> 'Cell':
+    def freed(self) -> 'Rig':
         assert self.session.enter_freedrive() == ''
         assert self.gate.state is GateState.FREEDRIVE
         self.arm.calls.clear()
@@ -95,118 +95,118 @@ class Cell:
 
 
 @pytest.fixture
-def cell() -> Cell:
-    return Cell()
+def rig() -> Rig:
+    return Rig()
 
 
-def test_an_arm_whose_state_is_silent_stops_after_150_ms(cell):
-    cell.enabled()
-    cell.now_s += 0.14
-    cell.beat(servoing=True)
-    assert cell.gate.state is GateState.ENABLED
-    cell.now_s += 0.02
-    cell.beat(servoing=True)
-    assert cell.gate.state is GateState.STOPPED
-    assert 'no state from the robot for 0.16 s' in cell.gate.reason
-    assert 'brake' in cell.arm.calls
+def test_an_arm_whose_state_is_silent_stops_after_150_ms(rig):
+    rig.enabled()
+    rig.now_s += 0.14
+    rig.beat(servoing=True)
+    assert rig.gate.state is GateState.ENABLED
+    rig.now_s += 0.02
+    rig.beat(servoing=True)
+    assert rig.gate.state is GateState.STOPPED
+    assert 'no state from the robot for 0.16 s' in rig.gate.reason
+    assert 'brake' in rig.arm.calls
 
 
-def test_freedrive_ends_when_the_state_is_silent(cell):
-    cell.freed()
-    cell.now_s += 0.2
-    cell.session.check()
-    assert cell.gate.state is GateState.STOPPED
-    assert cell.arm.calls == ['brake']  # which ends freedrive
+def test_freedrive_ends_when_the_state_is_silent(rig):
+    rig.freed()
+    rig.now_s += 0.2
+    rig.session.check()
+    assert rig.gate.state is GateState.STOPPED
+    assert rig.arm.calls == ['brake']  # which ends freedrive
 
 
-def test_an_arm_that_nobody_commands_for_ten_minutes_is_disabled(cell):
-    cell.enabled()
+def test_an_arm_that_nobody_commands_for_ten_minutes_is_disabled(rig):
+    rig.enabled()
     for _ in range(2):
-        cell.now_s += 599.0
-        cell.report()
-        cell.session.check()
-        assert cell.gate.state is GateState.ENABLED
-        cell.command()
-        cell.session.release('policy')
-    cell.now_s += 601.0
-    cell.report()
-    cell.session.check()
-    assert cell.gate.state is GateState.DISABLED
-    assert 'nobody commanded the arm for 600 s' in cell.gate.reason
-    assert cell.arm.calls[-1] == 'brake'
+        rig.now_s += 599.0
+        rig.report()
+        rig.session.check()
+        assert rig.gate.state is GateState.ENABLED
+        rig.command()
+        rig.session.release('policy')
+    rig.now_s += 601.0
+    rig.report()
+    rig.session.check()
+    assert rig.gate.state is GateState.DISABLED
+    assert 'nobody commanded the arm for 600 s' in rig.gate.reason
+    assert rig.arm.calls[-1] == 'brake'
 
 
 @pytest.mark.parametrize('velocity', [np.nan, 0.1])
-def test_an_arm_that_may_move_is_not_enabled(cell, velocity):
-    cell.report(joint_velocities=velocity)
-    assert 'still moves' in cell.session.enable()
-    assert cell.gate.state is GateState.DISABLED
+def test_an_arm_that_may_move_is_not_enabled(rig, velocity):
+    rig.report(joint_velocities=velocity)
+    assert 'still moves' in rig.session.enable()
+    assert rig.gate.state is GateState.DISABLED
 
 
-def test_disabling_ends_freedrive_whatever_the_state(cell):
-    cell.session.disable()
-    assert cell.arm.calls == ['brake', 'request_end_of_freedrive']
-    cell.freed()
-    cell.arm.answers['end_freedrive'] = 'no answer within 4 s'
-    assert cell.session.disable() == 'no answer within 4 s'
-    assert cell.arm.calls == ['brake', 'end_freedrive']
+def test_disabling_ends_freedrive_whatever_the_state(rig):
+    rig.session.disable()
+    assert rig.arm.calls == ['brake', 'request_end_of_freedrive']
+    rig.freed()
+    rig.arm.answers['end_freedrive'] = 'no answer within 4 s'
+    assert rig.session.disable() == 'no answer within 4 s'
+    assert rig.arm.calls == ['brake', 'end_freedrive']
 
 
-@pytest.mark.parametrize('prepare', [lambda cell: None, lambda cell: cell.enabled()])
-def test_a_robot_that_is_free_against_the_gates_state_is_held_again(cell, prepare):
-    prepare(cell)
-    cell.beat(servoing=cell.gate.state is GateState.ENABLED, freedriving=True)
-    assert 'request_end_of_freedrive' in cell.arm.calls
+@pytest.mark.parametrize('prepare', [lambda rig: None, lambda rig: rig.enabled()])
+def test_a_robot_that_is_free_against_the_gates_state_is_held_again(rig, prepare):
+    prepare(rig)
+    rig.beat(servoing=rig.gate.state is GateState.ENABLED, freedriving=True)
+    assert 'request_end_of_freedrive' in rig.arm.calls
 
 
-def test_a_robot_that_servoes_while_nobody_enabled_it_is_braked(cell):
-    cell.beat(servoing=True)
-    assert cell.arm.calls == ['brake']
+def test_a_robot_that_servoes_while_nobody_enabled_it_is_braked(rig):
+    rig.beat(servoing=True)
+    assert rig.arm.calls == ['brake']
 
 
-def test_a_beat_during_the_start_of_freedrive_does_not_end_it(cell):
-    cell.arm.during['enter_freedrive'] = lambda: cell.beat(freedriving=True)
-    cell.freed()
-    cell.beat(freedriving=True)
-    assert cell.arm.calls == []
+def test_a_beat_during_the_start_of_freedrive_does_not_end_it(rig):
+    rig.arm.during['enter_freedrive'] = lambda: rig.beat(freedriving=True)
+    rig.freed()
+    rig.beat(freedriving=True)
+    assert rig.arm.calls == []
 
 
 @pytest.mark.parametrize('call', ['take_control', 'start_servo'])
-def test_disabling_interrupts_an_enable_that_waits_for_the_robot(cell, call):
-    cell.arm.during[call] = cell.session.disable
-    assert 'meanwhile' in cell.session.enable()
-    assert cell.gate.state is GateState.DISABLED
-    assert cell.arm.calls[-1] == 'brake'
+def test_disabling_interrupts_an_enable_that_waits_for_the_robot(rig, call):
+    rig.arm.during[call] = rig.session.disable
+    assert 'meanwhile' in rig.session.enable()
+    assert rig.gate.state is GateState.DISABLED
+    assert rig.arm.calls[-1] == 'brake'
 
 
-def test_a_fault_while_servoing_starts_is_not_overwritten(cell):
-    cell.arm.during['start_servo'] = lambda: cell.session.lose_state('killed')
-    assert 'meanwhile' in cell.session.enable()
-    assert cell.gate.state is GateState.DISABLED
+def test_a_fault_while_servoing_starts_is_not_overwritten(rig):
+    rig.arm.during['start_servo'] = lambda: rig.session.lose_state('killed')
+    assert 'meanwhile' in rig.session.enable()
+    assert rig.gate.state is GateState.DISABLED
 
 
-def test_disabling_interrupts_freedrive_that_waits_for_the_robot(cell):
-    cell.arm.during['enter_freedrive'] = cell.session.disable
-    assert 'meanwhile' in cell.session.enter_freedrive()
-    assert cell.arm.calls[-1] == 'request_end_of_freedrive'
-    assert cell.gate.state is GateState.DISABLED
+def test_disabling_interrupts_freedrive_that_waits_for_the_robot(rig):
+    rig.arm.during['enter_freedrive'] = rig.session.disable
+    assert 'meanwhile' in rig.session.enter_freedrive()
+    assert rig.arm.calls[-1] == 'request_end_of_freedrive'
+    assert rig.gate.state is GateState.DISABLED
 
 
-def test_while_the_arm_recovers_its_progress_is_told_and_disabling_is_obeyed(cell):
+def test_while_the_arm_recovers_its_progress_is_told_and_disabling_is_obeyed(rig):
     seen = []
 
     def recovering():
-        cell.session.show_progress('recovering: the robot says "POWER_OFF"')
-        seen.append(cell.session.reason)
-        seen.append(cell.session.enable())
-        seen.append(cell.session.disable())
+        rig.session.show_progress('recovering: the robot says "POWER_OFF"')
+        seen.append(rig.session.reason)
+        seen.append(rig.session.enable())
+        seen.append(rig.session.disable())
 
-    cell.arm.during['recover'] = recovering
-    assert cell.session.recover() == ''
+    rig.arm.during['recover'] = recovering
+    assert rig.session.recover() == ''
     assert 'POWER_OFF' in seen[0]
     assert 'busy' in seen[1]
     assert seen[2] == ''
-    assert cell.session.reason == 'recovered: enable it to go on'
+    assert rig.session.reason == 'recovered: enable it to go on'
 
 
 def moved(pose, x_m) -> np.ndarray:
@@ -214,78 +214,78 @@ def moved(pose, x_m) -> np.ndarray:
 
 
 @pytest.mark.parametrize('deaf', ['target_pose', 'tcp_pose'])
-def test_a_robot_that_is_deaf_is_halted_before_its_lag_becomes_a_leap(cell, deaf):
+def test_a_robot_that_is_deaf_is_halted_before_its_lag_becomes_a_leap(rig, deaf):
     """Set-points go on at 0.5 m/s, along which the robot stands still."""
-    cell.enabled()
+    rig.enabled()
     lag_m = 0.0
-    while cell.gate.state is GateState.ENABLED:
-        cell.now_s += 0.008
+    while rig.gate.state is GateState.ENABLED:
+        rig.now_s += 0.008
         lag_m += 0.5 * 0.008
-        cell.beat(servoing=True, setpoint=moved(POSE, lag_m))
+        rig.beat(servoing=True, setpoint=moved(POSE, lag_m))
         follows = rotvec_from_pose(moved(POSE, max(lag_m - 0.05, 0.0)))
-        cell.report(**{name: follows for name in ('target_pose', 'tcp_pose') if name != deaf})
+        rig.report(**{name: follows for name in ('target_pose', 'tcp_pose') if name != deaf})
     assert lag_m == pytest.approx(0.5 * 0.2 + 0.01, abs=0.005)
-    assert 'behind its set-point' in cell.gate.reason
-    assert cell.arm.calls[-1] == 'halt'
+    assert 'behind its set-point' in rig.gate.reason
+    assert rig.arm.calls[-1] == 'halt'
 
 
-def test_an_ordinary_lag_at_full_speed_is_none(cell):
-    cell.enabled()
+def test_an_ordinary_lag_at_full_speed_is_none(rig):
+    rig.enabled()
     for step in range(100):
-        cell.now_s += 0.008
+        rig.now_s += 0.008
         ahead_m = 0.5 * 0.008 * step
-        cell.beat(servoing=True, setpoint=moved(POSE, ahead_m))
+        rig.beat(servoing=True, setpoint=moved(POSE, ahead_m))
         behind = rotvec_from_pose(moved(POSE, max(ahead_m - 0.5 * 0.13, 0.0)))
-        cell.report(target_pose=behind, tcp_pose=behind)
-    assert cell.gate.state is GateState.ENABLED
+        rig.report(target_pose=behind, tcp_pose=behind)
+    assert rig.gate.state is GateState.ENABLED
 
 
-def test_a_rotation_that_is_not_followed_is_noticed_too(cell):
-    cell.enabled()
+def test_a_rotation_that_is_not_followed_is_noticed_too(rig):
+    rig.enabled()
     turned = forward(HOME + np.array([0, 0, 0, 0, 0, 0.5]), DEFAULT_TCP_OFFSET)
-    cell.beat(servoing=True, setpoint=turned)
-    cell.report()
-    assert '0.50 rad behind' in cell.gate.reason
+    rig.beat(servoing=True, setpoint=turned)
+    rig.report()
+    assert '0.50 rad behind' in rig.gate.reason
 
 
-def test_a_robot_that_left_the_path_is_halted_and_not_held_at_its_old_setpoints(cell):
-    cell.enabled()
-    cell.beat(servoing=True)
-    cell.report(target_pose=rotvec_from_pose(moved(POSE, 0.03)))
-    assert 'does not follow' in cell.gate.reason
-    assert cell.arm.calls[-1] == 'halt'
+def test_a_robot_that_left_the_path_is_halted_and_not_held_at_its_old_setpoints(rig):
+    rig.enabled()
+    rig.beat(servoing=True)
+    rig.report(target_pose=rotvec_from_pose(moved(POSE, 0.03)))
+    assert 'does not follow' in rig.gate.reason
+    assert rig.arm.calls[-1] == 'halt'
 
 
-def test_an_arm_that_is_not_where_the_robot_holds_it_is_not_enabled(cell):
+def test_an_arm_that_is_not_where_the_robot_holds_it_is_not_enabled(rig):
     away = rotvec_from_pose(moved(POSE, 0.03))
-    report = cell.report
-    cell.report = lambda **values: report(tcp_pose=away)
-    assert '30 mm' in cell.session.enable()
-    assert 'start_servo' not in cell.arm.calls
+    report = rig.report
+    rig.report = lambda **values: report(tcp_pose=away)
+    assert '30 mm' in rig.session.enable()
+    assert 'start_servo' not in rig.arm.calls
 
 
-def test_the_speed_slider_stops_an_enabled_arm_and_is_named(cell):
-    cell.report(speed_scaling=0.5)
-    cell.enabled()
-    cell.report(speed_scaling=0.94)
-    assert cell.gate.state is GateState.STOPPED
-    assert 'speed slider' in cell.gate.reason
-    report = cell.report
-    cell.report = lambda **values: report(speed_scaling=0.5)
-    assert 'speed slider' in cell.session.enable()
+def test_the_speed_slider_stops_an_enabled_arm_and_is_named(rig):
+    rig.report(speed_scaling=0.5)
+    rig.enabled()
+    rig.report(speed_scaling=0.94)
+    assert rig.gate.state is GateState.STOPPED
+    assert 'speed slider' in rig.gate.reason
+    report = rig.report
+    rig.report = lambda **values: report(speed_scaling=0.5)
+    assert 'speed slider' in rig.session.enable()
 
 
-def test_a_stop_of_the_robot_stops_the_arm_and_says_why(cell):
-    cell.enabled()
-    cell.beat(servoing=False)
-    assert 'script' in cell.gate.reason
-    cell.report(safety_mode=PROTECTIVE_STOP)
-    assert 'PROTECTIVE_STOP' in cell.gate.reason
+def test_a_stop_of_the_robot_stops_the_arm_and_says_why(rig):
+    rig.enabled()
+    rig.beat(servoing=False)
+    assert 'script' in rig.gate.reason
+    rig.report(safety_mode=PROTECTIVE_STOP)
+    assert 'PROTECTIVE_STOP' in rig.gate.reason
     with pytest.raises(RefusedError):
-        cell.command()
+        rig.command()
 
 
-def test_enabling_an_enabled_arm_changes_nothing(cell):
-    cell.enabled()
-    assert cell.session.enable() == ''
-    assert cell.arm.calls == []
+def test_enabling_an_enabled_arm_changes_nothing(rig):
+    rig.enabled()
+    assert rig.session.enable() == ''
+    assert rig.arm.calls == []
