@@ -60,6 +60,7 @@ class Arm:
         self._targets = [
             self.node.create_publisher(PoseStamped, topic, STREAM_QOS) for topic in ('tcp_target', 'tcp_pose')
         ]
+        self._echoes = self.node.create_publisher(TcpDelta, 'command/tcp_delta', COMMAND_QOS)
         for name, noted in self.late_ns.items():
             self.node.create_subscription(
                 TcpDelta,
@@ -76,6 +77,8 @@ class Arm:
         if not message.released:
             now_ns = time.time_ns()
             noted.append((now_ns, now_ns - stamp_to_ns(message.header.stamp)))
+            message.target = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+            self._echoes.publish(message)
 
     def _publish(self) -> None:
         self._status.publish(

@@ -4,15 +4,19 @@
 import numpy as np
 import pytest
 
+from groot_ros.control.command_gate import CommandGate, DeltaCommand
+from groot_ros.control.limits import Limits, RefusedError
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import PolicyError
-from groot_ros.geometry import angle_between, apply_delta
+from groot_ros.geometry import angle_between, apply_delta, pose_to_eef_9d
 from groot_ros.policies.builtin_policies import FAULTS, HoldPolicy, ScriptedPolicy
 from groot_ros.policies.chunk_scheduler import ScheduleSettings
+from groot_ros.policies.commanded_pose import ArmTarget, CommandedPose
 from groot_ros.policies.inference_worker import InferenceResult
 from groot_ros.policies.observation_builder import ObservationBuilder
 from groot_ros.policies.policy_runner import PolicyRunner, RunnerSettings
 from groot_ros.policies.replay_policy import ReplayPolicy
+from groot_ros.ur5e_kinematics import forward
 
 EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
 ROW_NS = round(1e9 / EMBODIMENT.fps)
@@ -65,33 +69,43 @@ class MadeUpWorker:
 class Run:
     """A runner, its clock, and the pose that its commands lead to."""
 
-    def __init__(self, policy, latency_ns=60_000_000, command_ns=ROW_NS, **schedule) -> None:
+    def __init__(
+        self, policy, latency_ns=60_000_000, command_ns=ROW_NS, start=START, settings=None, **schedule
+    ) -> None:
         self.worker = MadeUpWorker(policy, latency_ns)
         self.chunks = []
         self.commands = []
-        settings = ScheduleSettings(ROW_NS / 1e9, **{'stop_distance_m': 0.01, **schedule})
+        schedule = ScheduleSettings(ROW_NS / 1e9, **{'stop_distance_m': 0.01, **schedule})
         self.runner = PolicyRunner(
             self.worker,
             ObservationBuilder(EMBODIMENT),
-            settings,
-            RunnerSettings(command_ns),
+            schedule,
+            RunnerSettings(command_ns, **(settings or {})),
             self.chunks.append,
         )
         self.now_ns = 1_000_000_000
-        self.pose = START
-        self.runner.begin(START, self.now_ns)
+        self.pose = start
+        self.runner.begin(start, self.now_ns)
 
     def go_on(self, seconds, until=lambda: False):
         for _ in range(round(seconds / 0.002)):
             self.worker.now_ns = self.now_ns
+            self.before_poll()
             for command in self.runner.tick(self.now_ns, None):
                 self.commands.append(command)
-                self.pose = apply_delta(self.pose, command.delta)
+                self.execute(command)
             self.runner.poll(self.now_ns, 'go on')
             if self.runner.end_reason is not None or until():
                 break
             self.now_ns += 2_000_000
         return self
+
+    def before_poll(self):
+        pass
+
+    def execute(self, command):
+        self.pose = apply_delta(self.pose, command.delta)
+        self.runner.apply_echo(command.sequence, self.pose)
 
     @property
     def steps_m(self):
@@ -144,28 +158,180 @@ def test_what_a_limit_takes_away_is_not_asked_for_again():
     """If half of each command passes, the next one starts from the pose that was reached."""
     whole = Run(ScriptedPolicy(EMBODIMENT))
     halved = Run(ScriptedPolicy(EMBODIMENT))
-    for run in (whole, halved):
-        run.let = START
-        for _ in range(200):
-            known = len(run.commands)
-            run.go_on(0.01)
-            for command in run.commands[known:]:
-                accepted = command.delta / (2 if run is halved else 1)
-                run.let = apply_delta(run.let, accepted)
-                run.runner.apply_correction(command.sequence, accepted)
-    moved = whole.let[0] - START[0]
-    half = halved.let[0] - START[0]
+
+    def execute_half(command):
+        halved.pose = apply_delta(halved.pose, command.delta / 2)
+        halved.runner.apply_echo(command.sequence, halved.pose)
+
+    halved.execute = execute_half
+    moved = whole.go_on(2.0).pose[0] - START[0]
+    half = halved.go_on(2.0).pose[0] - START[0]
     assert moved > 0.05
     # The target moves at the pace of the policy, so each command adds what is still missing.
     assert half == pytest.approx(moved, abs=0.01)
 
 
-def test_a_rotation_that_was_refused_is_removed_from_the_target():
-    run = Run(HoldPolicy(EMBODIMENT)).go_on(0.2)
-    run.runner._commanded = apply_delta(START, np.array([0, 0, 0, 0, 0, 0.2]))
-    run.runner._sent[99] = np.array([0, 0, 0, 0, 0, 0.2])
-    run.runner.apply_correction(99, np.zeros(6))
-    assert angle_between(run.runner._commanded, START) < 1e-9
+TURN = np.array([0, 0, 0, 0, 0, 0.2])
+STEP = np.array([0.01, 0, 0, 0, 0, 0])
+
+
+def test_a_refused_command_drops_out_when_a_later_one_is_echoed():
+    commanded = CommandedPose()
+    commanded.start(START, 0)
+    for sequence, delta in enumerate((TURN, STEP, STEP), start=1):
+        commanded.send(sequence, apply_delta(commanded.pose, delta))
+    # The gate refused the turn, and accepted the second command; the third is under way.
+    commanded.apply_echo(2, apply_delta(START, STEP))
+    np.testing.assert_allclose(commanded.pose, apply_delta(START, 2 * STEP), atol=1e-12)
+
+
+def test_an_echo_of_an_earlier_run_is_ignored():
+    commanded = CommandedPose()
+    commanded.start(START, 0)
+    commanded.send(7, apply_delta(START, STEP))
+    commanded.apply_echo(6, apply_delta(START, TURN))
+    np.testing.assert_allclose(commanded.pose, apply_delta(START, STEP), atol=1e-12)
+
+
+def test_a_run_whose_commands_are_all_refused_ends_with_the_reason():
+    run = Run(ScriptedPolicy(EMBODIMENT)).go_on(1.0)
+    run.execute = lambda command: None
+    refused_ns = run.now_ns
+    run.go_on(2.0)
+    assert run.runner.end_reason.startswith("the arm's driver refuses the commands: it accepted none for 0.3")
+    assert 0.3 < (run.now_ns - refused_ns) / 1e9 < 0.3 + 2 * ROW_NS / 1e9
+
+
+def test_a_node_that_was_held_up_does_not_take_it_for_a_silent_driver():
+    run = Run(ScriptedPolicy(EMBODIMENT)).go_on(1.0)
+    run.execute = lambda command: None
+    run.go_on(ROW_NS / 1e9)
+    del run.execute
+    run.now_ns += 400_000_000
+    run.go_on(0.5)
+    assert run.runner.end_reason is None
+
+
+LAG_NS = 125_000_000
+HOME = np.deg2rad([-90, -80, -110, -80, 90, 0.0])
+TOOL = np.array([0, 0, 0.174, 0, 0, 0.0])
+
+
+class SeenPosePolicy(HoldPolicy):
+    """Answers absolute poses: where the arm is seen, moved by `offset` (6,)."""
+
+    def __init__(self, see) -> None:
+        super().__init__(EMBODIMENT)
+        self._see = see
+        self.offset = np.zeros(6)
+
+    def infer(self, observation):
+        pose = apply_delta(self._see(), self.offset)
+        return {'eef_9d': pose_to_eef_9d(np.tile(pose, (self.spec.horizon, 1)))}
+
+
+class GatedRun(Run):
+    """A run whose commands pass the real gate; the arm is seen where the gate's target was 125 ms ago."""
+
+    def __init__(self, make_policy=SeenPosePolicy) -> None:
+        self.gate = CommandGate(Limits(), TOOL)
+        self.gate.enable(forward(HOME, TOOL), HOME)
+        self.targets = []
+        self.arm = ArmTarget()
+        super().__init__(make_policy(self.seen), start=self.gate.target)
+
+    def seen(self):
+        past = [target for stamp_ns, target in self.targets[-100:] if stamp_ns <= self.now_ns - LAG_NS]
+        return past[-1] if past else self.gate.target
+
+    def before_poll(self):
+        self.targets.append((self.now_ns, self.gate.target))
+        self.arm.add_tcp_target(self.seen(), self.now_ns)
+
+    def submit(self, source, sequence, tick_ns, delta):
+        try:
+            command = DeltaCommand(source, sequence, tick_ns / 1e9, ROW_NS / 1e9, delta, np.nan)
+            self.gate.submit(command, self.now_ns / 1e9)
+        except RefusedError:
+            return False
+        self.arm.add_echo(self.gate.target)
+        return True
+
+    def execute(self, command):
+        if self.submit('policy', command.sequence, command.tick_ns, command.delta):
+            self.runner.apply_echo(command.sequence, self.gate.target)
+
+    def override(self, velocity_m_s, seconds):
+        """An operator moves the arm at a velocity (3,) and releases it."""
+        self.runner.halt()
+        self.gate.release('policy')
+        for number in range(round(seconds * 1e9 / ROW_NS)):
+            delta = np.array([*velocity_m_s, 0, 0, 0]) * ROW_NS / 1e9
+            assert self.submit('teleop', number + 1, self.now_ns, delta)
+            self.wait(ROW_NS // 2_000_000)
+        self.gate.release('teleop')
+
+    def wait(self, polls):
+        for _ in range(polls):
+            self.now_ns += 2_000_000
+            self.before_poll()
+
+    def resume(self):
+        while self.arm.moving_reason(self.now_ns):
+            self.wait(1)
+        self.runner.resume(self.arm.pose, self.now_ns)
+
+
+@pytest.mark.parametrize('velocity_m_s', [(0, 0, -0.15), (0.06, 0, 0), (0, 0.2, 0.1)])
+def test_a_policy_that_answers_the_seen_pose_does_not_drift_after_an_override(velocity_m_s):
+    run = GatedRun().go_on(1.0)
+    run.override(velocity_m_s, 0.5)
+    released = run.gate.target
+    run.resume()
+    run.go_on(6.0)
+    assert run.runner.end_reason is None
+    assert np.linalg.norm(run.gate.target[:3] - released[:3]) < 0.002
+    assert angle_between(run.gate.target, released) < 0.002
+
+
+def test_a_policy_does_not_continue_while_the_arm_still_moves():
+    run = GatedRun().go_on(1.0)
+    run.override((0, 0, -0.15), 0.5)
+    assert run.arm.moving_reason(run.now_ns) == 'the arm still moves: try again when it is at rest'
+    released_ns = run.now_ns
+    run.resume()
+    assert 0.3 < (run.now_ns - released_ns) / 1e9 < 0.3 + LAG_NS / 1e9 + 0.01
+
+
+def test_after_enable_the_pose_of_the_robot_counts_and_not_an_old_echo():
+    arm = ArmTarget()
+    arm.add_tcp_target(START, 0)
+    arm.add_echo(apply_delta(START, 0.1 * STEP))
+    np.testing.assert_array_equal(arm.pose, apply_delta(START, 0.1 * STEP))
+    arm.forget_echo()
+    np.testing.assert_array_equal(arm.pose, START)
+
+
+@pytest.mark.parametrize('stall_s', [0.3, 0.35, 0.4])
+def test_commands_that_were_refused_as_too_old_leave_no_error(stall_s):
+    """The node is held up while it lifts the arm to an absolute pose at 0.1 m/s."""
+    goal = apply_delta(forward(HOME, TOOL), np.array([0, 0, 0.15, 0, 0, 0]))
+    policy = HoldPolicy(EMBODIMENT)
+    run = GatedRun(lambda seen: policy)
+    began_s = run.now_ns / 1e9
+
+    def lift(observation):
+        ahead_s = run.now_ns / 1e9 - began_s + np.arange(1, 17) * ROW_NS / 1e9
+        poses = np.tile(forward(HOME, TOOL), (16, 1))
+        poses[:, 2] = np.minimum(poses[:, 2] + 0.1 * ahead_s, goal[2])
+        return {'eef_9d': pose_to_eef_9d(poses)}
+
+    policy.infer = lift
+    run.go_on(0.8)
+    run.now_ns += round(stall_s * 1e9)
+    run.go_on(3.0)
+    assert run.runner.end_reason is None
+    np.testing.assert_allclose(run.gate.target[:3], goal[:3], atol=2e-4)
 
 
 def test_after_a_pause_it_goes_on_from_where_the_arm_was_left():

@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
 from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
 from groot_ros.inference.backends import BACKEND_NAMES
 from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.msg import ActionChunk, PolicyStatus, TcpDelta
@@ -89,8 +89,7 @@ class PolicyServer(GrootNode):
         self._deltas = self.create_publisher(TcpDelta, 'policy/tcp_delta', COMMAND_QOS)
         self._chunks = self.create_publisher(ActionChunk, 'policy/action_chunk', COMMAND_QOS)
         self._statuses = self.create_publisher(PolicyStatus, 'policy_status', STATUS_QOS)
-        self._arm = ArmFeedback(self, self.parameter('min_speed_scaling'), self._on_arm_status)
-        self.create_subscription(TcpDelta, 'command/tcp_delta', self._on_accepted, COMMAND_QOS)
+        self._arm = ArmFeedback(self, self.parameter('min_speed_scaling'), self._on_arm_status, self._on_echo)
         self.create_service(SetBool, '~/enable', self._on_enable)
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(LoadPolicy, '~/load', self._on_load)
@@ -222,10 +221,9 @@ class PolicyServer(GrootNode):
         message = typestore().deserialize_cdr(cdr, self._watch.types[topic])
         self._observation_builder.add(topic, cdr_stamp_ns(cdr), message)
 
-    def _on_accepted(self, message: TcpDelta) -> None:
-        if message.source == 'policy' and self._runner is not None:
-            accepted = np.concatenate([message.translation, message.rotation])
-            self._runner.apply_correction(message.sequence, accepted)
+    def _on_echo(self, sequence: int, target: Array) -> None:
+        if self._runner is not None:
+            self._runner.apply_echo(sequence, target)
 
     def _on_arm_status(self) -> None:
         if self._state not in _AT_WORK:
@@ -237,15 +235,17 @@ class PolicyServer(GrootNode):
             self._set_state(PolicyStatus.STOPPED, f'the arm is not enabled ({why})')
         elif reason and self._state == PolicyStatus.RUNNING:
             self._set_state(PolicyStatus.PAUSED, reason)
-        elif not reason and self._state == PolicyStatus.PAUSED:
-            self._resume()
 
     def _resume(self) -> None:
         """Continues after a pause from the present target of the arm, with a new observation."""
-        if self._runner is None or self._timer is None or self._arm.target is None:
+        target = self._arm.target.pose
+        if self._runner is None or self._timer is None or target is None:
+            return
+        now_ns = self.now_ns()
+        if self._arm.blocking_reason(now_ns):
             return
         self._timer.reset()
-        self._runner.resume(self._arm.target, self.now_ns())
+        self._runner.resume(target, now_ns)
         self._set_state(PolicyStatus.RUNNING, '')
 
     def _on_enable(self, request: SetBool.Request, _: SetBool.Response) -> SetBool.Response:
@@ -295,9 +295,10 @@ class PolicyServer(GrootNode):
             return 'shadow mode commands nothing: start the node without the parameter shadow'
         if reason := self._blocking_reason():
             return reason
-        assert self._runner is not None and self._timer is not None and self._arm.target is not None
+        target = self._arm.target.pose
+        assert self._runner is not None and self._timer is not None and target is not None
         self._timer.reset()  # so that its ticks fall on those of the commands
-        self._runner.begin(self._arm.target, self.now_ns())
+        self._runner.begin(target, self.now_ns())
         self._set_state(PolicyStatus.RUNNING, _APPROACH if self._runner.approaching else '')
         return ''
 
@@ -315,6 +316,8 @@ class PolicyServer(GrootNode):
     def _tick(self) -> None:
         """Publishes the commands that are due. Their times come from the grid, not from the timer."""
         runner = self._runner
+        if self._state == PolicyStatus.PAUSED:
+            self._resume()
         if self._state != PolicyStatus.RUNNING or runner is None:
             return
         now_ns = self.now_ns()

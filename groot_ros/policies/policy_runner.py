@@ -11,18 +11,16 @@ import numpy as np
 
 from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.embodiment import Embodiment
-from groot_ros.geometry import Array, apply_delta, deltas_between
+from groot_ros.geometry import Array
 from groot_ros.policies.action_decoder import DecodedActions, InvalidActionError, decode_actions, gripper_key
 from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
+from groot_ros.policies.commanded_pose import CommandedPose
 from groot_ros.policies.gripper_hysteresis import GripperHysteresis
 from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.replay_policy import ReplayPolicy
 from groot_ros.settings import setting
-
-# How many commands wait for their echo.
-_MAX_SENT = 100
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,9 @@ class RunnerSettings:
 
     period_ns: int
     max_speed_m_s: float = setting(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0)
+    echo_timeout_s: float = setting(
+        0.3, 'the run ends if the driver of the arm accepts no command for this time, s', 0.05, 2.0
+    )
     replay_settle_s: float = setting(
         1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0
     )
@@ -83,8 +84,7 @@ class PolicyRunner:
         self._on_chunk = on_chunk
         self._row_ns = round(schedule.period_s * 1e9)
         self._gripper = GripperHysteresis()
-        self._commanded = np.array([0.0, 0, 0, 0, 0, 0, 1])
-        self._sent: dict[int, Array] = {}
+        self._commanded = CommandedPose()
         self._sequence = 0
         self._origin_ns = 0
         self._next_ns = 0
@@ -156,14 +156,9 @@ class PolicyRunner:
         self._follows = None
         return before
 
-    def apply_correction(self, sequence: int, accepted: Array) -> None:
-        """Removes from the commanded pose what the driver clipped from a command."""
-        sent = self._sent.pop(sequence, None)
-        if sent is not None and not np.array_equal(sent, accepted):
-            wanted = apply_delta(self._commanded, sent)
-            moved = apply_delta(self._commanded, accepted)
-            clipped = deltas_between(np.array([wanted, moved]))[0]
-            self._commanded = apply_delta(self._commanded, clipped)
+    def apply_echo(self, sequence: int, target: Array) -> None:
+        """Takes over the pose (7,) that the gate of the driver holds after it accepted a command."""
+        self._commanded.apply_echo(sequence, target)
 
     def tick(self, now_ns: int, measured: Array | None) -> list[Command]:
         """Returns the commands that are due, until `end_reason` is set; a late policy does not delay them.
@@ -171,6 +166,7 @@ class PolicyRunner:
         `measured` is the measured TCP pose (7,), if known.
         """
         commands = []
+        self._check_echoes(now_ns)
         while self.end_reason is None and now_ns >= self._next_ns:
             if (command := self._step(self._next_ns, measured)) is not None:
                 commands.append(command)
@@ -199,11 +195,18 @@ class PolicyRunner:
             self._request(now_ns, task)
 
     def _reset_grid(self, target: Array, now_ns: int) -> None:
-        self._commanded = target
+        self._commanded.start(target, now_ns)
         self._next_ns = now_ns
         self._follows = None
         self._grid_shift_ns = 0
-        self._sent.clear()
+
+    def _check_echoes(self, now_ns: int) -> None:
+        silent_s = self._commanded.silent_s(now_ns, self._settings.period_ns)
+        if self.end_reason is None and silent_s > self._settings.echo_timeout_s:
+            self.end_reason = (
+                f"the arm's driver refuses the commands: it accepted none for {silent_s:.2f} s; "
+                'the log of ur5e_driver says why'
+            )
 
     def _approach(self, policy: ReplayPolicy, target: Array, now_ns: int) -> None:
         """Schedules the move to the start of the recording as one long chunk."""
@@ -238,7 +241,7 @@ class PolicyRunner:
         if not self.scheduler.wants_request(now_s):
             return
         if self.approaching:
-            self.scheduler.flush(self._commanded)
+            self.scheduler.flush(self._commanded.pose)
             self.approaching = False
         seen = self._observe(now_ns, task)
         if isinstance(seen, ObservationUnavailable):
@@ -307,12 +310,8 @@ class PolicyRunner:
             self.end_reason = '' if self.done else self._starved_reason()
             return None
         pose, value = self.scheduler.sample(now_s + self.period_s, measured)
-        delta = deltas_between(np.array([self._commanded, pose]))[0]
-        self._commanded = pose
         self._sequence += 1
-        self._sent[self._sequence] = delta
-        while len(self._sent) > _MAX_SENT:
-            self._sent.pop(next(iter(self._sent)))
+        delta = self._commanded.send(self._sequence, pose)
         # A replay repeats the recorded openings as they are.
         if self.policy.spec.observes and np.isfinite(value):
             value = self._gripper.decide(value)
