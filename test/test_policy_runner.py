@@ -378,6 +378,80 @@ def test_a_policy_that_continues_receives_the_number_of_executed_steps():
         assert 2 <= after.frozen_steps <= 1 + np.ceil(0.1 / (ROW_NS / 1e9))
 
 
+class TravellingPolicy(HoldPolicy):
+    """Answers absolute poses along x at 0.25 m/s, as many as asked for; `change` may alter a chunk."""
+
+    def __init__(self, horizon=16) -> None:
+        super().__init__(EMBODIMENT, horizon)
+        self.began_ns = None
+        self.asked = 0
+        self.change = lambda number, poses: poses
+
+    def infer(self, observation):
+        if self.began_ns is None:
+            self.began_ns = observation.tick_ns
+        steps = (observation.tick_ns - self.began_ns) / ROW_NS + np.arange(1, self.spec.horizon + 1)
+        poses = np.tile(START, (self.spec.horizon, 1))
+        poses[:, 0] += 0.25 * ROW_NS / 1e9 * steps
+        self.asked += 1
+        return {'eef_9d': pose_to_eef_9d(self.change(self.asked, poses))}
+
+
+@pytest.mark.parametrize(
+    ('delta', 'text'),
+    [((0.0, 0.69, 0, 0, 0, 0), '0.690 m and 0.00 rad'), ((0, 0, 0, 3.0, 0, 0), '0.000 m and 3.00 rad')],
+)
+def test_chunks_that_start_far_away_are_refused_and_the_third_ends_the_run(delta, text):
+    """A checkpoint that was trained in another frame or with another TCP."""
+    policy = SeenPosePolicy(lambda: START)
+    policy.offset = np.array(delta, float)
+    run = Run(policy).go_on(5.0)
+    assert run.runner.end_reason.startswith(f'3 chunks in a row were refused: its first pose is {text}')
+    assert not any(chunk.taken for chunk in run.chunks)
+    np.testing.assert_allclose(run.pose, START, atol=1e-9)
+
+
+def test_one_outlier_among_good_chunks_makes_no_excursion():
+    policy = TravellingPolicy()
+    away = np.array([0, 0.3, 0, 0, 0, 0])
+    policy.change = lambda number, poses: poses + np.append(away, 0) if number == 4 else poses
+    run = Run(policy, settings={'max_speed_m_s': 3.0}).go_on(4.0)
+    assert run.runner.end_reason is None
+    assert [chunk.taken for chunk in run.chunks].count(False) == 1
+    assert run.pose[1] == pytest.approx(START[1], abs=1e-6)
+    assert run.steps_m.max() < 1.2 * 0.25 * ROW_NS / 1e9
+
+
+def test_a_chunk_that_turns_too_fast_is_refused():
+    policy = TravellingPolicy()
+    turning = np.array([apply_delta(START, np.array([0, 0, 0, 0, 0, 0.2 * step])) for step in range(16)])
+    policy.change = lambda number, poses: turning
+    run = Run(policy).go_on(1.0)
+    assert 'turns at' in run.chunks[0].problem
+    assert 'max_rotation_speed_rad_s is 3' in run.chunks[0].problem
+
+
+@pytest.mark.parametrize('horizon', [50, 100])
+def test_a_long_chunk_is_not_executed_blindly_after_the_model_has_died(horizon):
+    run = Run(TravellingPolicy(horizon), stop_distance_m=0.02).go_on(2.0)
+    assert run.runner.end_reason is None
+    run.worker.submit = lambda observation, reset=False: None
+    died_ns = run.now_ns
+    died = run.pose
+    run.go_on(10.0)
+    assert run.runner.end_reason == 'no fresh chunk came within 0.5 s of its time'
+    # The interval of 0.4 s, two latencies with their margin, 0.5 s, and the deceleration.
+    assert (run.now_ns - died_ns) / 1e9 < 0.4 + 2 * 0.11 + 0.5 + 0.25
+    assert np.linalg.norm(run.pose - died) < 0.25 * 1.3
+    np.testing.assert_allclose(run.pose[1:3], START[1:3], atol=1e-9)
+    assert np.all(np.diff(run.steps_m[-3:]) < 0)
+
+
+def test_slow_but_steady_answers_are_not_taken_for_blindness():
+    run = Run(TravellingPolicy(50), latency_ns=900_000_000).go_on(8.0)
+    assert run.runner.end_reason is None
+
+
 @pytest.mark.parametrize('latency_ns', [0, 60_000_000, 250_000_000])
 @pytest.mark.parametrize('command_hz', [0, 100])
 def test_a_replay_comes_to_where_the_recording_ended(converted, latency_ns, command_hz):

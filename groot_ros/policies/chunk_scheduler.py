@@ -160,6 +160,11 @@ class ChunkScheduler:
         needed_s = self.stats.latency_s(self.settings.latency_share) + self.settings.margin_s
         return now_s >= min(due_s, self.end_s - needed_s)
 
+    def next_chunk_s(self) -> float:
+        """The time at which the chunk after the newest one is expected, from the measured latencies."""
+        latency_s = self.stats.latency_s(self.settings.latency_share) + self.settings.margin_s
+        return self._last_request_s + max(self.settings.inference_interval_s, latency_s) + latency_s
+
     def request_sent(self, now_s: float) -> None:
         """Notes that an observation was sent."""
         self._requested_s = self._last_request_s = now_s
@@ -226,6 +231,16 @@ class ChunkScheduler:
         self._drop_old_chunks(now_s)
         return observed_s
 
+    def offset(self, poses: Array, observed_s: float, now_s: float) -> tuple[float, float]:
+        """Distance in m and angle in rad of a chunk from the present motion, at its take-over."""
+        step = 0
+        if self._chunks:
+            passed = int((now_s - observed_s) / self.settings.period_s)
+            step = min(max(passed, 0), len(poses) - 1)
+        planned = self.target(observed_s + (step + 1) * self.settings.period_s)
+        distance_m = float(np.linalg.norm(poses[step, :3] - planned[:3]))
+        return distance_m, angle_between(planned, poses[step])
+
     @property
     def end_s(self) -> float:
         """The time at which the newest chunk ends, without its deceleration."""
@@ -236,6 +251,25 @@ class ChunkScheduler:
     def is_exhausted(self, now_s: float) -> bool:
         """Whether the motion has decelerated to rest because no chunk came in time."""
         return bool(self._chunks) and now_s >= self._chunks[-1][1].end_s
+
+    def run_out(self, now_s: float) -> bool:
+        """Replaces the plan from a tick on by its own path, decelerated to rest within `stop_distance_m`.
+
+        Returns False if nothing is planned, so that the arm is at rest already.
+        """
+        if not self._chunks:
+            return False
+        begin_s = now_s + self.settings.robot_action_latency_s
+        period_s = self.settings.period_s
+        # Steps of 1, 0.7 and 0.3 of the present speed, along the path.
+        path = [self.target(begin_s + share * period_s) for share in (0.0, 1.0, 1.7, 2.0)]
+        length_m = float(np.linalg.norm(np.diff([pose[:3] for pose in path], axis=0), axis=1).sum())
+        scale = min(1.0, self.settings.stop_distance_m / length_m) if length_m > 0 else 1.0
+        shares = scale * np.array([0.0, 1.0, 1.7, 2.0])
+        poses = np.array([self.target(begin_s + share * period_s) for share in shares])
+        times_s = begin_s + period_s * np.arange(4)
+        self._chunks = deque([(-np.inf, Chunk(times_s, poses, np.full(3, self._opening)))])
+        return True
 
     def sample(self, now_s: float, measured: Array | None = None) -> tuple[Array, float]:
         """Target pose (7,) and opening for a tick; clamped to `max_lead_m` from `measured`."""

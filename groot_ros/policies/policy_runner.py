@@ -11,7 +11,7 @@ import numpy as np
 
 from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.embodiment import Embodiment
-from groot_ros.geometry import Array
+from groot_ros.geometry import Array, deltas_between
 from groot_ros.policies.action_decoder import DecodedActions, InvalidActionError, decode_actions, gripper_key
 from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
 from groot_ros.policies.commanded_pose import CommandedPose
@@ -22,6 +22,8 @@ from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.replay_policy import ReplayPolicy
 from groot_ros.settings import setting
 
+_MAX_FAR_CHUNKS = 3
+
 
 @dataclass(frozen=True)
 class RunnerSettings:
@@ -29,6 +31,18 @@ class RunnerSettings:
 
     period_ns: int
     max_speed_m_s: float = setting(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0)
+    max_blind_s: float = setting(
+        0.5, 'the run ends if a chunk comes this much later than expected, s', 0.05, 10.0
+    )
+    max_rotation_speed_rad_s: float = setting(
+        3.0, 'a chunk with a faster rotation is refused, rad/s', 0.01, 10.0
+    )
+    max_chunk_offset_m: float = setting(
+        0.05, 'a chunk that starts farther from the present target is refused, m', 0.001, 1.0
+    )
+    max_chunk_offset_rad: float = setting(
+        0.25, 'a chunk that starts turned farther from the present target is refused, rad', 0.01, 3.2
+    )
     echo_timeout_s: float = setting(
         0.3, 'the run ends if the driver of the arm accepts no command for this time, s', 0.05, 2.0
     )
@@ -91,6 +105,9 @@ class PolicyRunner:
         self._request_from_ns = 0
         self._fresh = False
         self._ended = False
+        self._far_chunks = 0
+        self._expected_s = np.inf
+        self._run_out_reason = ''
         self._problem = ''
         self._grid_shift_ns = 0
         self._follows: tuple[int, float] | None = None
@@ -128,6 +145,7 @@ class PolicyRunner:
         self._request_from_ns = now_ns
         self._fresh = True
         self._ended = False
+        self._run_out_reason = ''
         self.scheduler.start(target)
         self._reset_grid(target, now_ns)
         policy = self.policy
@@ -167,6 +185,7 @@ class PolicyRunner:
         """
         commands = []
         self._check_echoes(now_ns)
+        self._check_blindness(self._seconds(now_ns))
         while self.end_reason is None and now_ns >= self._next_ns:
             if (command := self._step(self._next_ns, measured)) is not None:
                 commands.append(command)
@@ -189,9 +208,11 @@ class PolicyRunner:
 
     def poll(self, now_ns: int, task: str) -> None:
         """Takes a result that has arrived, and sends a request when it is time. Call it after `tick`."""
+        if self._run_out_reason:
+            return
         if (result := self._worker.poll()) is not None:
             self._handle_result(result, self._seconds(now_ns))
-        if self.end_reason is None:
+        if self.end_reason is None and not self._run_out_reason:
             self._request(now_ns, task)
 
     def _reset_grid(self, target: Array, now_ns: int) -> None:
@@ -199,6 +220,22 @@ class PolicyRunner:
         self._next_ns = now_ns
         self._follows = None
         self._grid_shift_ns = 0
+        self._far_chunks = 0
+        self._expected_s = np.inf
+
+    def _check_blindness(self, now_s: float) -> None:
+        if self._ended or self.approaching or self._run_out_reason:
+            return
+        if now_s > self._expected_s + self._settings.max_blind_s:
+            late = f'no fresh chunk came within {self._settings.max_blind_s:g} s of its time'
+            self._run_out(self._with_problem(late))
+
+    def _run_out(self, reason: str) -> None:
+        """Slows down along the path to a stop, and then ends the run with the reason."""
+        self._worker.discard()
+        self._run_out_reason = reason
+        if not self.scheduler.run_out(self._seconds(self._next_ns)):
+            self.end_reason = reason
 
     def _check_echoes(self, now_ns: int) -> None:
         silent_s = self._commanded.silent_s(now_ns, self._settings.period_ns)
@@ -268,6 +305,7 @@ class PolicyRunner:
         spec = self.policy.spec
         try:
             decoded = self._decode(result, observed_s)
+            self._check_offset(decoded.poses, observed_s, now_s)
         except InvalidActionError as error:
             self.scheduler.reply_lost(now_s)
             if str(error):
@@ -281,6 +319,7 @@ class PolicyRunner:
         )
         if began_s is not None:
             self._follows = (result.observation.tick_ns, began_s)
+            self._expected_s = self.scheduler.next_chunk_s()
             if not spec.observes:
                 self._grid_shift_ns += round((began_s - observed_s) * 1e9)
         self._on_chunk(ChunkResult(result, decoded, began_s is not None))
@@ -298,16 +337,44 @@ class PolicyRunner:
     def _check_speed(self, poses: Array) -> None:
         if len(poses) < 2:
             return
-        steps_m = np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1)
-        speed_m_s = steps_m.max() / self.scheduler.settings.period_s
-        if speed_m_s > self._settings.max_speed_m_s:
-            raise InvalidActionError(f'step {int(steps_m.argmax()) + 1} moves at {speed_m_s:.2f} m/s')
+        deltas = deltas_between(poses)
+        speeds_m_s = np.linalg.norm(deltas[:, :3], axis=1) / self.scheduler.settings.period_s
+        if speeds_m_s.max() > self._settings.max_speed_m_s:
+            raise InvalidActionError(
+                f'step {int(speeds_m_s.argmax()) + 1} moves at {speeds_m_s.max():.2f} m/s '
+                f'(max_speed_m_s is {self._settings.max_speed_m_s:g})'
+            )
+        speeds_rad_s = np.linalg.norm(deltas[:, 3:], axis=1) / self.scheduler.settings.period_s
+        if speeds_rad_s.max() > self._settings.max_rotation_speed_rad_s:
+            raise InvalidActionError(
+                f'step {int(speeds_rad_s.argmax()) + 1} turns at {speeds_rad_s.max():.2f} rad/s '
+                f'(max_rotation_speed_rad_s is {self._settings.max_rotation_speed_rad_s:g})'
+            )
+
+    def _check_offset(self, poses: Array, observed_s: float, now_s: float) -> None:
+        """Refuses a chunk far from the present target; the third in a row ends the run."""
+        settings = self._settings
+        distance_m, angle_rad = self.scheduler.offset(poses, observed_s, now_s)
+        if distance_m <= settings.max_chunk_offset_m and angle_rad <= settings.max_chunk_offset_rad:
+            self._far_chunks = 0
+            return
+        self._far_chunks += 1
+        problem = (
+            f'its first pose is {distance_m:.3f} m and {angle_rad:.2f} rad from the target '
+            f'(max_chunk_offset_m is {settings.max_chunk_offset_m:g}, '
+            f'max_chunk_offset_rad {settings.max_chunk_offset_rad:g})'
+        )
+        if self._far_chunks >= _MAX_FAR_CHUNKS:
+            self._run_out(f'{self._far_chunks} chunks in a row were refused: {problem}')
+        raise InvalidActionError(problem)
 
     def _step(self, tick_ns: int, measured: Array | None) -> Command | None:
         now_s = self._seconds(tick_ns)
         if self.scheduler.is_exhausted(now_s) and not self.approaching:
-            self.done = self._ended
-            self.end_reason = '' if self.done else self._starved_reason()
+            self.done = self._ended and not self._run_out_reason
+            self.end_reason = (
+                '' if self.done else self._run_out_reason or self._with_problem('no chunk came in time')
+            )
             return None
         pose, value = self.scheduler.sample(now_s + self.period_s, measured)
         self._sequence += 1
@@ -317,6 +384,5 @@ class PolicyRunner:
             value = self._gripper.decide(value)
         return Command(self._sequence, tick_ns, delta, float(value))
 
-    def _starved_reason(self) -> str:
-        cause = f': {self._problem}' if self._problem else ''
-        return f'no chunk came in time{cause}'
+    def _with_problem(self, reason: str) -> str:
+        return f'{reason}: {self._problem}' if self._problem else reason
