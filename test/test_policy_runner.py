@@ -14,8 +14,10 @@ from groot_ros.policies.chunk_scheduler import ScheduleSettings
 from groot_ros.policies.commanded_pose import ArmTarget, CommandedPose
 from groot_ros.policies.inference_worker import InferenceResult
 from groot_ros.policies.observation_builder import ObservationBuilder
-from groot_ros.policies.policy_runner import PolicyRunner, RunnerSettings
+from groot_ros.policies.pause import CONFIRM_REASON, Pause
+from groot_ros.policies.policy_runner import PolicyRunner
 from groot_ros.policies.replay_policy import ReplayPolicy
+from groot_ros.policies.runner_settings import RunnerSettings
 from groot_ros.ur5e_kinematics import forward
 
 EMBODIMENT = load_embodiment('ur5e_robotiq_zed')
@@ -378,6 +380,72 @@ def test_a_policy_that_continues_receives_the_number_of_executed_steps():
         assert 2 <= after.frozen_steps <= 1 + np.ceil(0.1 / (ROW_NS / 1e9))
 
 
+def replayed_from(policy):
+    """The pose in which a replay must end."""
+    expected = policy.start_state[EMBODIMENT.pose_part]
+    for action in policy.actions:
+        expected = apply_delta(expected, action[:6])
+    return expected
+
+
+def paused(run, seconds, moved=(0, 0, 0, 0, 0, 0)):
+    """The run after a pause in which the arm was moved by a delta (6,)."""
+    run.runner.halt()
+    run.now_ns += round(seconds * 1e9)
+    run.pose = apply_delta(run.pose, np.array(moved, float))
+    run.runner.resume(run.pose, run.now_ns)
+    return run
+
+
+@pytest.mark.parametrize('after_s', [0.03, 0.4, 0.77])
+def test_a_replay_continues_where_the_speed_slider_stopped_it(converted, after_s):
+    policy = ReplayPolicy(converted, 0, EMBODIMENT)
+    run = Run(policy)
+    run.go_on(20.0, until=lambda: not run.runner.approaching)
+    run.go_on(after_s)
+    assert run.runner.pause_note() == 'the replay continues where it stopped'
+    paused(run, 3.0).go_on(30.0)
+    assert (run.runner.end_reason, run.runner.done) == ('', True)
+    np.testing.assert_allclose(run.pose[:3], replayed_from(policy)[:3], atol=1e-5)
+
+
+def test_an_approach_that_was_interrupted_is_repeated(converted):
+    policy = ReplayPolicy(converted, 0, EMBODIMENT)
+    run = Run(policy).go_on(0.5)
+    assert run.runner.approaching
+    assert run.runner.pause_note() == 'the approach is repeated then'
+    paused(run, 3.0, (0, 0, -0.1, 0, 0, 0.1)).go_on(30.0)
+    assert (run.runner.end_reason, run.runner.done) == ('', True)
+    np.testing.assert_allclose(run.pose[:3], replayed_from(policy)[:3], atol=1e-5)
+
+
+def test_a_replay_whose_arm_was_moved_meanwhile_ends_with_the_distance(converted):
+    policy = ReplayPolicy(converted, 0, EMBODIMENT)
+    run = Run(policy)
+    run.go_on(20.0, until=lambda: not run.runner.approaching)
+    paused(run.go_on(0.4), 3.0, (0, 0, -0.12, 0, 0, 0)).go_on(1.0)
+    assert run.runner.end_reason.endswith('during the pause: start the replay again')
+    assert 'moved by 0.1' in run.runner.end_reason
+    assert not run.runner.done
+
+
+@pytest.mark.parametrize(('by_itself', 'afterwards'), [(False, CONFIRM_REASON), (True, '')])
+def test_after_an_override_a_policy_waits_for_a_confirmation(by_itself, afterwards):
+    pause = Pause(resume_after_override=by_itself)
+    assert pause.reason('', '') == ''
+    assert pause.reason('teleop commands the arm', 'slider') == 'teleop commands the arm'
+    assert pause.reason('', 'slider') == 'slider'
+    assert pause.reason('', '') == afterwards
+    pause.confirm()
+    assert pause.reason('', '') == ''
+
+
+def test_a_pause_of_the_speed_slider_needs_no_confirmation():
+    pause = Pause()
+    assert pause.reason('', 'slider') == 'slider'
+    assert pause.reason('', '') == ''
+
+
 class TravellingPolicy(HoldPolicy):
     """Answers absolute poses along x at 0.25 m/s, as many as asked for; `change` may alter a chunk."""
 
@@ -459,8 +527,6 @@ def test_a_replay_comes_to_where_the_recording_ended(converted, latency_ns, comm
     run = Run(policy, latency_ns, round(1e9 / command_hz) if command_hz else ROW_NS)
     run.go_on(30.0)
     assert (run.runner.end_reason, run.runner.done) == ('', True)
-    expected = policy.start_state[EMBODIMENT.pose_part]
-    for action in policy.actions:
-        expected = apply_delta(expected, action[:6])
+    expected = replayed_from(policy)
     np.testing.assert_allclose(run.pose[:3], expected[:3], atol=1e-5)
     assert angle_between(run.pose, expected) < 1e-4

@@ -127,23 +127,50 @@ def test_a_stop_of_the_arm_stops_the_policy(watched, operator, driver, start_nod
     assert 'the arm is not enabled' in watched.status.reason
 
 
-def test_the_operator_takes_over_and_gives_back(watched, operator, start_node):
-    start_node('policy_server', backend='scripted')
-    watched.ready()
-    assert watched.enable().success
+def override(watched, operator):
+    """The operator takes over until the policy has noticed, and releases."""
     assert operator.until(lambda: operator.status.source == 'policy')
 
     def taken():
         """Commands at 20 Hz: a spin takes one message, and many come."""
         operator.send(translation=(0.0, 0.001, 0.0))
         operator.until(lambda: False, 0.05)
-        return watched.status.state == PolicyStatus.PAUSED
+        return watched.status.reason.startswith('teleop commands the arm')
 
     assert operator.until(taken)
-    assert watched.status.reason == 'teleop commands the arm'
     operator.release()
+
+
+def test_after_an_override_the_policy_waits_until_it_is_enabled_again(watched, operator, start_node):
+    start_node('policy_server', backend='scripted')
+    watched.ready()
+    assert watched.enable().success
+    override(watched, operator)
+    assert operator.until(lambda: watched.status.reason.startswith('the override has ended'))
+    operator.until(lambda: False, 1.0)
+    assert watched.status.state == PolicyStatus.PAUSED
+    assert operator.status.source == ''
+    assert operator.until(lambda: watched.enable().success)
     assert watched.state(PolicyStatus.RUNNING)
     assert operator.until(lambda: operator.status.source == 'policy')
+
+
+def test_a_policy_may_continue_by_itself_after_an_override(watched, operator, start_node):
+    start_node('policy_server', backend='scripted', resume_after_override=True)
+    watched.ready()
+    assert watched.enable().success
+    override(watched, operator)
+    assert watched.state(PolicyStatus.RUNNING)
+    assert operator.until(lambda: operator.status.source == 'policy')
+
+
+def test_an_override_ends_a_replay(watched, operator, converted, start_node):
+    start_node('policy_server', backend='replay', dataset=str(converted))
+    watched.ready()
+    assert watched.enable().success
+    override(watched, operator)
+    assert watched.status.state == PolicyStatus.STOPPED
+    assert watched.status.reason == 'teleop commands the arm: start the replay again'
 
 
 def test_a_run_by_action_ends_by_its_topic_by_its_time_and_by_cancelling(watched, operator, start_node):

@@ -3,7 +3,6 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,21 +13,21 @@ from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.inference.backends import BACKEND_NAMES
 from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.msg import ActionChunk, PolicyStatus, TcpDelta
 from groot_ros.policies.chunk_scheduler import ScheduleSettings, ScheduleStats
 from groot_ros.policies.factory import PolicyChoice, PolicyLoader, make_policy
 from groot_ros.policies.inference_worker import InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
+from groot_ros.policies.pause import Pause
 from groot_ros.policies.policy import Policy
-from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner, RunnerSettings
+from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner
+from groot_ros.policies.runner_settings import RunnerSettings
 from groot_ros.policies.shadow import Shadow, write_shadow_report
-from groot_ros.resources import DEFAULT_EMBODIMENT
 from groot_ros.ros.arm_feedback import ArmFeedback
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.messages import chunk_message, delta_message, format_state, format_status, stats_message
-from groot_ros.ros.parameters import ParameterSpec, specs_from
+from groot_ros.ros.policy_parameters import PARAMETERS
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.run_policy_action import RunPolicyAction
@@ -37,27 +36,6 @@ from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
 
-_SCHEDULE_SPECS = specs_from(ScheduleSettings)
-PARAMETERS = {
-    'embodiment': ParameterSpec(DEFAULT_EMBODIMENT, 'name of an embodiment, or path of its YAML file'),
-    **specs_from(PolicyChoice),
-    'dataset': ParameterSpec('', 'folder of the dataset, for replay'),
-    'checkpoint': ParameterSpec('', f'folder of the checkpoint, for {BACKEND_NAMES}'),
-    'shadow': ParameterSpec(False, 'compare the policy with what the operator does, and command nothing'),
-    'shadow_report': ParameterSpec(
-        '', 'JSON file for the result of shadow mode; a plot is written next to it'
-    ),
-    'task': ParameterSpec('', 'task of the policy, in words'),
-    'command_hz': ParameterSpec(0.0, 'commands per second, Hz; 0 for one per row', 0.0, 125.0),
-    **_SCHEDULE_SPECS,
-    # A UR5e follows its servo target with this delay.
-    'robot_action_latency_s': replace(_SCHEDULE_SPECS['robot_action_latency_s'], default=0.13),
-    **specs_from(RunnerSettings),
-    'max_observation_age_s': ParameterSpec(0.3, 'a stream silent for longer stops the policy, s', 0.02, 5.0),
-    'min_speed_scaling': ParameterSpec(
-        0.05, 'the policy pauses below this share of the speed slider', 0.0, 1.0
-    ),
-}
 _FOLLOW_PUBLISHERS_S = 0.5
 _STATUS_S = 0.2
 _POLL_LOADER_S = 0.05
@@ -85,6 +63,7 @@ class PolicyServer(GrootNode):
         self._shadow: Shadow | None = None
         self._watch: StreamWatch | None = None
         self._timer: Timer | None = None
+        self._pause = Pause(self.parameter('resume_after_override'))
         self._loader = PolicyLoader()
         self._deltas = self.create_publisher(TcpDelta, 'policy/tcp_delta', COMMAND_QOS)
         self._chunks = self.create_publisher(ActionChunk, 'policy/action_chunk', COMMAND_QOS)
@@ -228,33 +207,53 @@ class PolicyServer(GrootNode):
     def _on_arm_status(self) -> None:
         if self._state not in _AT_WORK:
             return
-        status = self._arm.status
-        reason = self._arm.pause_reason()
         if not self._arm.enabled:
+            status = self._arm.status
             why = status.reason or status.safety_mode_text
             self._set_state(PolicyStatus.STOPPED, f'the arm is not enabled ({why})')
-        elif reason and self._state == PolicyStatus.RUNNING:
+            return
+        override = self._arm.override_reason()
+        if override and self._runner is not None and self._runner.policy.spec.ends:
+            self._set_state(PolicyStatus.STOPPED, f'{override}: start the replay again')
+            return
+        reason = self._pause_reason()
+        if reason and reason != self._reason:
             self._set_state(PolicyStatus.PAUSED, reason)
 
-    def _resume(self) -> None:
-        """Continues after a pause from the present target of the arm, with a new observation."""
-        target = self._arm.target.pose
-        if self._runner is None or self._timer is None or target is None:
-            return
+    def _pause_reason(self) -> str:
+        """Why the policy must pause, with how it continues; empty if it may run."""
+        slider = self._arm.slider_reason()
+        if slider and self._runner is not None and (note := self._runner.pause_note()):
+            slider = f'{slider}; {note}'
+        return self._pause.reason(self._arm.override_reason(), slider)
+
+    def _resume(self) -> str:
+        """Continues after a pause, once the arm is at rest. Returns why it cannot, empty if it runs."""
         now_ns = self.now_ns()
-        if self._arm.blocking_reason(now_ns):
-            return
+        if reason := self._pause_reason() or self._arm.blocking_reason(now_ns):
+            return reason
+        target = self._arm.target.pose
+        assert self._runner is not None and self._timer is not None and target is not None
         self._timer.reset()
         self._runner.resume(target, now_ns)
-        self._set_state(PolicyStatus.RUNNING, '')
+        self._pause.confirm()
+        self._set_state(PolicyStatus.RUNNING, _APPROACH if self._runner.approaching else '')
+        return ''
 
     def _on_enable(self, request: SetBool.Request, _: SetBool.Response) -> SetBool.Response:
         if request.data:
-            reason = self._begin()
+            reason = self._confirm_resume() if self._state == PolicyStatus.PAUSED else self._begin()
             return SetBool.Response(success=not reason, message=reason or f'{self._policy_name()} runs')
         if self._state in _AT_WORK:
             self._set_state(PolicyStatus.STOPPED, 'disabled')
         return SetBool.Response(success=True, message='no more commands')
+
+    def _confirm_resume(self) -> str:
+        """Continues after an override. Returns why it cannot yet, empty if it runs."""
+        if reason := self._arm.pause_reason():
+            return reason
+        self._pause.confirm()
+        return self._resume()
 
     def _on_set_task(self, request: SetTask.Request, _: SetTask.Response) -> SetTask.Response:
         self._task = request.task.strip()
@@ -298,6 +297,7 @@ class PolicyServer(GrootNode):
         target = self._arm.target.pose
         assert self._runner is not None and self._timer is not None and target is not None
         self._timer.reset()  # so that its ticks fall on those of the commands
+        self._pause.confirm()
         self._runner.begin(target, self.now_ns())
         self._set_state(PolicyStatus.RUNNING, _APPROACH if self._runner.approaching else '')
         return ''

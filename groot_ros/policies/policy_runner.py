@@ -11,7 +11,7 @@ import numpy as np
 
 from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.embodiment import Embodiment
-from groot_ros.geometry import Array, deltas_between
+from groot_ros.geometry import Array, angle_between
 from groot_ros.policies.action_decoder import DecodedActions, InvalidActionError, decode_actions, gripper_key
 from groot_ros.policies.chunk_scheduler import ChunkScheduler, ScheduleSettings
 from groot_ros.policies.commanded_pose import CommandedPose
@@ -20,35 +20,9 @@ from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Observation, Policy
 from groot_ros.policies.replay_policy import ReplayPolicy
-from groot_ros.settings import setting
+from groot_ros.policies.runner_settings import RunnerSettings
 
 _MAX_FAR_CHUNKS = 3
-
-
-@dataclass(frozen=True)
-class RunnerSettings:
-    """How a policy is executed: one command every `period_ns`."""
-
-    period_ns: int
-    max_speed_m_s: float = setting(1.0, 'a chunk with a faster step is refused, m/s', 0.01, 3.0)
-    max_blind_s: float = setting(
-        0.5, 'the run ends if a chunk comes this much later than expected, s', 0.05, 10.0
-    )
-    max_rotation_speed_rad_s: float = setting(
-        3.0, 'a chunk with a faster rotation is refused, rad/s', 0.01, 10.0
-    )
-    max_chunk_offset_m: float = setting(
-        0.05, 'a chunk that starts farther from the present target is refused, m', 0.001, 1.0
-    )
-    max_chunk_offset_rad: float = setting(
-        0.25, 'a chunk that starts turned farther from the present target is refused, rad', 0.01, 3.2
-    )
-    echo_timeout_s: float = setting(
-        0.3, 'the run ends if the driver of the arm accepts no command for this time, s', 0.05, 2.0
-    )
-    replay_settle_s: float = setting(
-        1.5, 'pause at the start of the recording before it is replayed, s', 0.0, 10.0
-    )
 
 
 @dataclass
@@ -154,9 +128,26 @@ class PolicyRunner:
             self._approach(policy, target, now_ns)
 
     def resume(self, target: Array, now_ns: int) -> None:
-        """Continues from a target pose (7,) after another source had the arm; drops what was planned."""
+        """Continues after a pause from a target pose (7,), with a new observation.
+
+        A replay has no observation: it continues where it stopped, and repeats an interrupted approach.
+        """
+        policy = self.policy
+        if policy.spec.ends and not self.approaching:
+            self._continue_replay(target, now_ns)
+            return
         self.scheduler.flush(target)
         self._reset_grid(target, now_ns)
+        if isinstance(policy, ReplayPolicy):
+            self._approach(policy, target, now_ns)
+
+    def pause_note(self) -> str:
+        """How the policy will continue after a pause of the speed slider, where that is not obvious."""
+        if not self.policy.spec.ends:
+            return ''
+        if self.approaching:
+            return 'the approach is repeated then'
+        return 'the replay continues where it stopped'
 
     def halt(self) -> int:
         """Ends the commands, discards a pending result, returns the sequence number of the release."""
@@ -222,6 +213,25 @@ class PolicyRunner:
         self._grid_shift_ns = 0
         self._far_chunks = 0
         self._expected_s = np.inf
+
+    def _continue_replay(self, target: Array, now_ns: int) -> None:
+        """Shifts the time of the plan by the pause, so that no row is skipped."""
+        planned, _ = self.scheduler.sample(self._seconds(self._next_ns))
+        pause_ns = now_ns - self._next_ns
+        self._origin_ns += pause_ns
+        self._grid_shift_ns += pause_ns
+        self._next_ns = now_ns
+        self.scheduler.cancel_request()
+        # A first chunk that was discarded is requested again from the first row on.
+        self._fresh = self._fresh or self._follows is None
+        self._commanded.start(target, now_ns)
+        distance_m = float(np.linalg.norm(planned[:3] - target[:3]))
+        angle_rad = angle_between(planned, target)
+        if not self._settings.is_near(distance_m, angle_rad):
+            self.end_reason = (
+                f'the arm was moved by {distance_m:.3f} m and {angle_rad:.2f} rad during the pause: '
+                'start the replay again'
+            )
 
     def _check_blindness(self, now_s: float) -> None:
         if self._ended or self.approaching or self._run_out_reason:
@@ -331,38 +341,19 @@ class PolicyRunner:
         if not len(decoded.poses):
             self._ended = self.policy.spec.ends
             raise InvalidActionError('' if self._ended else 'it gave no step')
-        self._check_speed(decoded.poses)
+        self._settings.check_speed(decoded.poses, self.scheduler.settings.period_s)
         return decoded
-
-    def _check_speed(self, poses: Array) -> None:
-        if len(poses) < 2:
-            return
-        deltas = deltas_between(poses)
-        speeds_m_s = np.linalg.norm(deltas[:, :3], axis=1) / self.scheduler.settings.period_s
-        if speeds_m_s.max() > self._settings.max_speed_m_s:
-            raise InvalidActionError(
-                f'step {int(speeds_m_s.argmax()) + 1} moves at {speeds_m_s.max():.2f} m/s '
-                f'(max_speed_m_s is {self._settings.max_speed_m_s:g})'
-            )
-        speeds_rad_s = np.linalg.norm(deltas[:, 3:], axis=1) / self.scheduler.settings.period_s
-        if speeds_rad_s.max() > self._settings.max_rotation_speed_rad_s:
-            raise InvalidActionError(
-                f'step {int(speeds_rad_s.argmax()) + 1} turns at {speeds_rad_s.max():.2f} rad/s '
-                f'(max_rotation_speed_rad_s is {self._settings.max_rotation_speed_rad_s:g})'
-            )
 
     def _check_offset(self, poses: Array, observed_s: float, now_s: float) -> None:
         """Refuses a chunk far from the present target; the third in a row ends the run."""
-        settings = self._settings
         distance_m, angle_rad = self.scheduler.offset(poses, observed_s, now_s)
-        if distance_m <= settings.max_chunk_offset_m and angle_rad <= settings.max_chunk_offset_rad:
+        if self._settings.is_near(distance_m, angle_rad):
             self._far_chunks = 0
             return
         self._far_chunks += 1
         problem = (
             f'its first pose is {distance_m:.3f} m and {angle_rad:.2f} rad from the target '
-            f'(max_chunk_offset_m is {settings.max_chunk_offset_m:g}, '
-            f'max_chunk_offset_rad {settings.max_chunk_offset_rad:g})'
+            '(see max_chunk_offset_m and max_chunk_offset_rad)'
         )
         if self._far_chunks >= _MAX_FAR_CHUNKS:
             self._run_out(f'{self._far_chunks} chunks in a row were refused: {problem}')

@@ -56,7 +56,7 @@ class ArmFeedback:
 
     def pause_reason(self) -> str:
         """Why a running policy must pause: another source has the arm, or the speed slider has stopped it."""
-        return self.override_reason() or self._slider_reason()
+        return self.override_reason() or self.slider_reason()
 
     def override_reason(self) -> str:
         """The source that commands the arm instead of the policy, in words; empty if none does."""
@@ -64,7 +64,8 @@ class ArmFeedback:
             return ''
         return f'{self.status.source} commands the arm'
 
-    def _slider_reason(self) -> str:
+    def slider_reason(self) -> str:
+        """Why the speed slider stops the arm; empty if it does not."""
         if self.status.connected and self.status.speed_scaling < self._min_speed_scaling:
             return f'the speed slider is at {self.status.speed_scaling * 100:.0f} %'
         return ''
