@@ -15,6 +15,7 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.msg import ActionChunk, PolicyStatus, TcpDelta
+from groot_ros.nodes.policy_parameters import PARAMETERS
 from groot_ros.policies.chunk_scheduler import ScheduleSettings, ScheduleStats
 from groot_ros.policies.factory import PolicyChoice, PolicyLoader, make_policy
 from groot_ros.policies.inference_worker import InferenceWorker
@@ -27,7 +28,6 @@ from groot_ros.policies.shadow import Shadow, write_shadow_report
 from groot_ros.ros.arm_feedback import ArmFeedback
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.messages import chunk_message, delta_message, format_state, format_status, stats_message
-from groot_ros.ros.policy_parameters import PARAMETERS
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.run_policy_action import RunPolicyAction
