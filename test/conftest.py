@@ -353,6 +353,10 @@ class Operator:
     def stopped(self, timeout_s: float = 30.0) -> bool:
         return self.until(lambda: self.status.state == RobotStatus.STOPPED, timeout_s)
 
+    def leave_commands_to_another(self) -> None:
+        """The driver refuses a second publisher of commands."""
+        self.node.destroy_publisher(self._deltas)
+
     def release(self) -> None:
         self.sequence += 1
         self._deltas.publish(TcpDelta(source='teleop', sequence=self.sequence, released=True))

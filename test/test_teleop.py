@@ -180,6 +180,7 @@ class Gamepad:
 
     def __init__(self, operator) -> None:
         self._operator = operator
+        operator.leave_commands_to_another()
         self._joy = operator.node.create_publisher(Joy, 'joy', 10)
         self.said = []
         operator.node.create_subscription(TcpDelta, 'teleop/tcp_delta', self.said.append, COMMAND_QOS)
