@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """H.264 access units and their copy into MP4."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
 from groot_ros.video.h264 import H264Decoder, H264Encoder, fastest_codec
-from groot_ros.video.mp4 import Mp4Copier, count_frames, read_frames
+from groot_ros.video.mp4 import Mp4Copier, Mp4Encoder, count_frames, read_frames
 
 
 def rgb(pixels):
@@ -86,3 +89,13 @@ def test_a_keyframe_is_made_where_it_is_requested(tmp_path):
 
 def test_the_codec_that_answers_is_chosen():
     assert fastest_codec() in ('h264_nvenc', 'h264_qsv', 'libx264')
+
+
+def test_an_encoder_does_not_get_ahead_of_the_servo_loop(tmp_path):
+    """SVT-AV1 takes real-time priority 99 for itself and for the thread that opens it."""
+    encoder = Mp4Encoder(tmp_path / 'x.mp4', 64, 64, 30, 'av1')
+    try:
+        threads = [int(thread.name) for thread in Path('/proc/self/task').iterdir()]
+        assert [os.sched_getscheduler(thread) for thread in threads] == [os.SCHED_OTHER] * len(threads)
+    finally:
+        encoder.close()

@@ -18,7 +18,7 @@ from groot_ros.control.device_clock import DeviceClock
 from groot_ros.control.limits import Limits, RefusedError
 from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.errors import GrootRosError
-from groot_ros.hardware.realtime import NODE_PRIORITY, set_realtime_priority
+from groot_ros.hardware.realtime import raise_node_priority
 from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
 from groot_ros.hardware.ur5e.session import ArmSession, SessionSettings
 from groot_ros.message_fields import stamp_to_ns
@@ -284,8 +284,8 @@ def _max_speeds(limits: Limits) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Entry of `ros2 run groot_ros ur5e_driver`. Threads that start later inherit the real-time priority."""
-    set_realtime_priority(NODE_PRIORITY, threads=True)
+    """Entry of `ros2 run groot_ros ur5e_driver`. Threads that start later inherit the priority."""
+    raise_node_priority()
     return run_node(Ur5eDriver)
 
 

@@ -4,6 +4,7 @@
 import io
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ CODECS = {
 }
 # Short enough for training to seek, long enough for small files.
 _KEYFRAME_S = 0.5
+_THREADS = Path('/proc/self/task')
 
 
 class Mp4Encoder:
@@ -51,6 +53,8 @@ class Mp4Encoder:
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.time_base = 1 / rate
         self._stream.time_base = 1 / rate
+        with _ordinary_scheduling():
+            self._stream.codec_context.open()
 
     def add(self, image: VideoFrame) -> None:
         """Letterboxes an image to the size of the video, and encodes it as the next frame."""
@@ -204,6 +208,24 @@ def read_keyframes(path: Path, max_count: int) -> Iterator[np.ndarray]:
             if frame.pts != last:
                 yield frame.to_ndarray(format='rgb24')
             last = frame.pts
+
+
+@contextmanager
+def _ordinary_scheduling() -> Iterator[None]:
+    """Takes the real-time priority away that an encoder gives to this thread and to those that it starts.
+
+    SVT-AV1 puts them under SCHED_FIFO at priority 99 where the user has the right, above the robot's servo loop.
+    """
+    policy = os.sched_getscheduler(0)
+    parameters = os.sched_getparam(0)
+    before = set(_THREADS.iterdir())
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+        for thread in set(_THREADS.iterdir()) - before:
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def _time_base(fps: float) -> Fraction:
