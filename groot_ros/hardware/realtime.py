@@ -23,9 +23,9 @@ def set_realtime_priority(priority: int) -> bool:
 def raise_node_priority() -> bool:
     """Gives this thread, and those that it starts, most of a busy processor, but never all of it.
 
-    Threads of the ROS middleware must not be under SCHED_FIFO: Fast DDS waits for a lock in a loop, which then
-    keeps the processor from the thread that holds the lock. Returns False if the user has no right to do so:
-    grant `nice` in /etc/security/limits.d.
+    Threads of the ROS middleware must not be under SCHED_FIFO: Fast DDS waits for a lock in a loop, and the
+    thread that holds the lock then gets no processor. Returns False if the user has no right to do so: grant
+    `nice` in /etc/security/limits.d.
     """
     try:
         os.setpriority(os.PRIO_PROCESS, 0, _NODE_NICENESS)

@@ -214,7 +214,7 @@ def read_keyframes(path: Path, max_count: int) -> Iterator[np.ndarray]:
 def _ordinary_scheduling() -> Iterator[None]:
     """Takes the real-time priority away that an encoder gives to this thread and to those that it starts.
 
-    SVT-AV1 puts them under SCHED_FIFO at priority 99 where the user has the right, above the robot's servo loop.
+    Where the user has the right, SVT-AV1 puts them under SCHED_FIFO at 99, above the robot's servo loop.
     """
     policy = os.sched_getscheduler(0)
     parameters = os.sched_getparam(0)
