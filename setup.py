@@ -4,8 +4,6 @@
 On a robot, use `make setup` and colcon.
 """
 
-from glob import glob
-
 from setuptools import find_packages, setup
 
 setup(
@@ -14,17 +12,21 @@ setup(
     description='Demonstrations of a UR5e, Robotiq and ZED as datasets for NVIDIA GR00T',
     license='Apache-2.0',
     python_requires='>=3.11',
-    packages=find_packages(
-        include=['groot_ros', 'groot_ros.*'],
-        exclude=['groot_ros.nodes', 'groot_ros.ros', 'groot_ros.sim.nodes'],
-    ),
-    package_data={'groot_ros': ['**/*.j2']},
-    data_files=[
-        ('share/groot_ros/msg', glob('msg/*.msg')),
-        ('share/groot_ros/config', [*glob('config/*.yaml'), *glob('config/*.xml'), *glob('config/*.json')]),
-        ('share/groot_ros/config/embodiments', glob('config/embodiments/*.yaml')),
-        ('share/ament_index/resource_index/packages', ['resource/groot_ros']),
+    packages=[
+        *find_packages(
+            include=['groot_ros', 'groot_ros.*'],
+            exclude=['groot_ros.nodes', 'groot_ros.ros', 'groot_ros.sim.nodes'],
+        ),
+        'groot_ros.share.config',
+        'groot_ros.share.msg',
     ],
+    # Inside the package they are found wherever pip installs it: --user, --target, --prefix or a .venv.
+    package_dir={'groot_ros.share.config': 'config', 'groot_ros.share.msg': 'msg'},
+    package_data={
+        'groot_ros': ['**/*.j2'],
+        'groot_ros.share.config': ['**/*.yaml', '*.xml', '*.json'],
+        'groot_ros.share.msg': ['*.msg'],
+    },
     install_requires=[
         'av>=14',
         'mcap>=1.2',

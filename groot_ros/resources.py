@@ -14,25 +14,27 @@ REPORT_FILE = 'report.html'
 
 
 def share_directory() -> Path:
-    """The folder that holds config/, launch/, msg/ and srv/.
+    """The folder that holds config/ and msg/, of the same version as this code.
 
     Raises GrootRosError where the package is not whole.
     """
-    checkout = Path(__file__).resolve().parents[1]
-    candidates = [checkout, *(prefix / 'share' / 'groot_ros' for prefix in prefixes())]
+    package = Path(__file__).resolve().parent
+    ament_prefixes = package.parents[1:]  # of PREFIX/lib/python3.12/site-packages/groot_ros
+    candidates = [
+        package.parent,
+        package / 'share',
+        *(folder / 'share/groot_ros' for folder in ament_prefixes),
+    ]
     for candidate in candidates:
         if (candidate / 'config' / 'embodiments').is_dir():
             return candidate
     raise GrootRosError(
-        'groot_ros finds no config/embodiments folder: install the package again with pip or colcon.'
+        f'groot_ros in {package} has no config/embodiments: install the package again with pip or colcon.'
     )
 
 
 def prefixes() -> list[Path]:
-    """Where ROS packages are installed: the sourced workspaces, then the prefix of this Python.
-
-    In this order, because a .venv may hold the files of an older checkout.
-    """
+    """Where ROS packages are installed: the sourced workspaces, then the prefix of this Python."""
     workspaces = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     return [Path(prefix) for prefix in (*workspaces, sys.prefix) if prefix]
 

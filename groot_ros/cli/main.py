@@ -7,6 +7,7 @@ import sys
 
 from groot_ros import __version__
 from groot_ros.cli import convert, demo, evaluate, inspect, modality_config, recover, serve, up, validate
+from groot_ros.cli.requirements import explain_missing
 from groot_ros.errors import GrootRosError
 
 COMMANDS = (up, convert, validate, modality_config, inspect, serve, evaluate, recover, demo)
@@ -31,6 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
         return options.run(options)
     except GrootRosError as error:
         print(f'error: {error}', file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(
+            f'error: {explain_missing(f"groot-ros {options.command}", error.name or str(error))}',
+            file=sys.stderr,
+        )
         return 1
     except OSError as error:
         print(f'error: {explain_os_error(error)}', file=sys.stderr)

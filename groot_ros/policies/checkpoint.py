@@ -10,16 +10,11 @@ from groot_ros.embodiment import ACTION_COLUMN, EEF_6D, EEF_9D, STATE_COLUMN, Em
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.backends import BACKENDS, GR00T, LEROBOT
 from groot_ros.inference.protocol import Modality
+from groot_ros.policies.checkpoint_files import find_file
 from groot_ros.policies.remote_policy import mismatches
 
 _POSE_SIZES = {EEF_9D: 9, EEF_6D: 6}
 _MODALITIES = ('video', 'state', 'action', 'language')
-_CONFIG_FILES = (
-    'processor_config.json',
-    'policy_preprocessor.json',
-    'experiment_cfg/metadata.json',
-    'config.json',
-)
 _GR00T_VERSIONS = {'Gr00tN1d7Processor': 'GR00T N1.7', 'Gr00tN1d6Processor': 'GR00T N1.6'}
 _NOTED_SETTINGS = (
     'use_percentiles',
@@ -86,23 +81,18 @@ class Checkpoint:
         }
 
 
-def is_checkpoint(folder: Path) -> bool:
-    """Whether a folder has the configuration of a model."""
-    return any(_find_file(folder, name) for name in _CONFIG_FILES)
-
-
 def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
     """Reads a checkpoint of GR00T (N1.5, N1.6, N1.7) or LeRobot.
 
     Raises GrootRosError if the folder is not a checkpoint or does not have the embodiment tag.
     """
-    config_file = _find_file(folder, 'config.json')
+    config_file = find_file(folder, 'config.json')
     config = _read_json(config_file) if config_file else {}
     if config_file and isinstance(config.get('type'), str) and 'input_features' in config:
         return _read_lerobot(config_file.parent, config)
-    if processor := _find_file(folder, 'processor_config.json'):
+    if processor := find_file(folder, 'processor_config.json'):
         return _read_gr00t(folder, processor, config, tag)
-    if metadata := _find_file(folder, 'experiment_cfg/metadata.json'):
+    if metadata := find_file(folder, 'experiment_cfg/metadata.json'):
         return _read_gr00t_n1_5(folder, metadata, tag)
     raise GrootRosError(
         f'{folder} is not a checkpoint of GR00T or LeRobot: it has no processor_config.json, '
@@ -116,13 +106,6 @@ def read_matching_checkpoint(folder: Path, tag: str, embodiment: Embodiment) -> 
     if problems := checkpoint.mismatches(embodiment):
         raise GrootRosError(f'{folder} does not fit the embodiment {embodiment.name}: {"; ".join(problems)}.')
     return checkpoint
-
-
-def _find_file(folder: Path, name: str) -> Path | None:
-    """The file in the checkpoint, in its folder `processor`, or where LeRobot puts it in a run's folder."""
-    places = ('', 'processor', 'pretrained_model', 'checkpoints/last/pretrained_model')
-    files = (folder / place / name for place in places)
-    return next((file for file in files if file.is_file()), None)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
