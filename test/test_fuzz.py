@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A short run of `make fuzz`, and whether it counts what it says it counts."""
+
+import time
+
+import numpy as np
+import pytest
+
+from fuzz.cases import run_cases
+from fuzz.target import Target, WrongAcceptError
+
+
+class Ends(Target):
+    """Ends each case in another way."""
+
+    name = 'ends'
+    time_limit_s = 3.0
+
+    def prepare(self, seeds):
+        (seeds / 'seed').write_text('x')
+
+    def run_case(self, random, seeds, folder):
+        assert (seeds / 'seed').read_text() == 'x'
+        number = int(random.integers(1000))
+        print(number)
+        return ENDS[folder.name]()
+
+
+def large():
+    return int(np.ones((1100 << 20) // 8).sum() < 0)
+
+
+def wrong():
+    raise WrongAcceptError('other rows')
+
+
+ENDS = {
+    'case_0': lambda: 0,
+    'case_1': lambda: 1,
+    'case_2': lambda: [][0],
+    'case_3': lambda: time.sleep(100),
+    'case_4': large,
+    'case_5': wrong,
+}
+
+
+@pytest.mark.parametrize('jobs', [1, 3])
+def test_each_end_is_counted(jobs):
+    counts = run_cases(Ends(), list(range(6)), seed=1, jobs=jobs)
+    assert dict(counts.outcomes) == {
+        'accepted': 1,
+        'refused': 1,
+        'traceback': 1,
+        'hang': 1,
+        'memory': 1,
+        'wrong accept': 1,
+    }
+    assert [finding.number for finding in counts.findings] == [2, 3, 4, 5]
+
+
+def test_a_case_can_be_made_again():
+    runs = [run_cases(Ends(), numbers, seed=7).findings[0].text for numbers in ([2], [2, 5])]
+    assert runs[0].splitlines()[0] == runs[1].splitlines()[0]
