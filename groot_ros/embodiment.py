@@ -5,10 +5,10 @@ Everything that needs a layout reads it here.
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from groot_ros.config_files import checked, parse_yaml, read_yaml
 from groot_ros.embodiment_file import embodiment_path, with_bases
@@ -25,10 +25,25 @@ EEF_9D = 'eef_9d'
 EEF_6D = 'eef_6d'
 REWARD = 'next.reward'
 DONE = 'next.done'
+_MAX_SIZE = 10_000
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError('a text must be one line of printable characters')
+    return text
+
+
+# Names become keys, folders and identifiers of Python code.
+Name = Annotated[str, StringConstraints(pattern=r'^[A-Za-z][A-Za-z0-9_]*$', max_length=100)]
+Text = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_printable)]
+Index = Annotated[int, Field(ge=0, lt=_MAX_SIZE)]
+# The encoders take even sizes only.
+Pixels = Annotated[int, Field(ge=16, le=8192, multiple_of=2)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra='forbid', frozen=True)
+    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False)
 
 
 class TopicField(_Strict):
@@ -40,12 +55,12 @@ class TopicField(_Strict):
     subtracted from a message's stamp.
     """
 
-    topic: str = ''
-    field: str = ''
-    column: str = ''
-    joints: tuple[str, ...] = ()
-    indices: tuple[int, ...] = ()
-    declared_size: int = Field(default=0, ge=0, alias='size')
+    topic: Text = ''
+    field: Text = ''
+    column: Text = ''
+    joints: tuple[Text, ...] = Field(default=(), max_length=_MAX_SIZE)
+    indices: tuple[Index, ...] = Field(default=(), max_length=_MAX_SIZE)
+    declared_size: int = Field(default=0, ge=0, le=_MAX_SIZE, alias='size')
     sample: Literal['linear', 'pose', 'nearest', 'hold'] = 'hold'
     obs_latency_s: float = 0.0
     scale: float = 1.0
@@ -66,7 +81,7 @@ class TopicField(_Strict):
 class StateField(TopicField):
     """A named slice of observation.state, sampled from a topic or taken from a column."""
 
-    name: str
+    name: Name
 
 
 class ActionField(TopicField):
@@ -77,9 +92,9 @@ class ActionField(TopicField):
     was commanded. `delta` is a difference that the source already holds.
     """
 
-    name: str
+    name: Name
     kind: Literal['delta_position', 'delta_rotation', 'command', 'delta']
-    pose: str = ''
+    pose: Text = ''
 
     @property
     def is_derived(self) -> bool:
@@ -116,12 +131,12 @@ class CameraField(_Strict):
     dataset's fps. Images of another size are letterboxed with black bars in the conversion.
     """
 
-    name: str
-    topic: str = ''
-    column: str = ''
-    width: int
-    height: int
-    rate_hz: float = Field(default=0.0, ge=0)
+    name: Name
+    topic: Text = ''
+    column: Text = ''
+    width: Pixels
+    height: Pixels
+    rate_hz: float = Field(default=0.0, ge=0, le=1000)
     obs_latency_s: float = 0.0
 
     @property
@@ -138,8 +153,8 @@ class CameraField(_Strict):
 class Annotation(_Strict):
     """Keys of the language columns, without the leading `annotation.`."""
 
-    task: str = 'human.action.task_description'
-    validity: str = 'human.validity'
+    task: Text = 'human.action.task_description'
+    validity: Text = 'human.validity'
 
 
 class Embodiment(_Strict):
@@ -151,21 +166,21 @@ class Embodiment(_Strict):
     not the task annotation.
     """
 
-    name: str
-    robot_type: str
-    fps: float = Field(gt=0, le=200)
+    name: Name
+    robot_type: Text
+    fps: float = Field(ge=1, le=200)
     max_age_s: float = Field(default=0.1, gt=0)
-    state: tuple[StateField, ...] = Field(min_length=1)
-    action: tuple[ActionField, ...] = Field(min_length=1)
-    cameras: tuple[CameraField, ...] = Field(min_length=1)
+    state: tuple[StateField, ...] = Field(min_length=1, max_length=_MAX_SIZE)
+    action: tuple[ActionField, ...] = Field(min_length=1, max_length=_MAX_SIZE)
+    cameras: tuple[CameraField, ...] = Field(min_length=1, max_length=100)
     annotation: Annotation = Annotation()
-    extra_topics: tuple[str, ...] = ()
-    expected_rates_hz: dict[str, float] = {}
-    column_joint_names: dict[str, tuple[str, ...]] = {}
-    tasks: dict[str, str] = {}
-    language_key: str = ''
-    reward: str = ''
-    eef_9d: str = ''
+    extra_topics: tuple[Text, ...] = ()
+    expected_rates_hz: dict[Text, float] = {}
+    column_joint_names: dict[Text, tuple[Text, ...]] = {}
+    tasks: dict[Text, Text] = {}
+    language_key: Text = ''
+    reward: Text = ''
+    eef_9d: Text = ''
 
     @model_validator(mode='after')
     def _consistent(self) -> 'Embodiment':
@@ -176,6 +191,8 @@ class Embodiment(_Strict):
             _check_source(field, self.column_joint_names)
         if self.eef_9d and self.eef_9d not in poses:
             raise ValueError(f'eef_9d must name a pose of the state, one of {poses}')
+        if max(self.state_size, self.action_size) > _MAX_SIZE:
+            raise ValueError(f'state and action have at most {_MAX_SIZE} numbers')
         for fields in (self.state, self.action, self.cameras):
             names = [field.name for field in fields]
             if len(set(names)) != len(names):
@@ -327,9 +344,12 @@ def load_embodiment(name_or_path: str) -> Embodiment:
 
 
 def parse_embodiment(text: str, where: str) -> Embodiment:
-    """The embodiment of a YAML text. `where` names it in the GrootRosError that is raised for a wrong one."""
+    """The embodiment of a YAML text. It has no `base`: a bag must not name files of this machine.
+
+    `where` names it in the GrootRosError that is raised for a wrong one.
+    """
     what = f'The embodiment {where}'
-    return checked(Embodiment, with_bases(parse_yaml(text, what), what), what)
+    return checked(Embodiment, parse_yaml(text, what), what)
 
 
 def _slices(fields: Iterable[StateField | ActionField]) -> dict[str, slice]:

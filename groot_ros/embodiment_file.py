@@ -38,7 +38,9 @@ def with_bases(values: Any, what: str) -> Any:
     """The content of an embodiment file, merged into that of its `base`, if it has one."""
     bases: list[str] = []
     while isinstance(values, dict) and 'base' in values:
-        base = str(values.pop('base'))
+        base = values.pop('base')
+        if not isinstance(base, str):
+            raise GrootRosError(f'{what} is wrong at base: give the name or the file of an embodiment.')
         if base in bases:
             raise GrootRosError(f'{what} is its own base, through {base}: remove one of the `base` keys.')
         bases.append(base)
@@ -65,4 +67,4 @@ def _merged(base: Any, changes: Any) -> Any:
 def _has_named_entries(value: Any) -> bool:
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(entry, dict) and 'name' in entry for entry in value)
+    return all(isinstance(entry, dict) and isinstance(entry.get('name'), str) for entry in value)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groot_ros.embodiment import load_embodiment, parse_embodiment
+from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.verdict import judge, load_thresholds
 from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
@@ -265,8 +265,9 @@ def test_an_embodiment_that_is_its_own_base_is_refused(tmp_path):
     file.write_text(f'base: {file}\n')
     with pytest.raises(GrootRosError, match='its own base'):
         load_embodiment(str(file))
+    file.write_text('base: nonsense')
     with pytest.raises(GrootRosError, match="'nonsense' is not known: use one of"):
-        parse_embodiment('base: nonsense', 'here')
+        load_embodiment(str(file))
 
 
 def test_operator_feedback_that_is_not_possible_is_named(monkeypatch):

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The config files for GR00T, run against stand-ins for its classes."""
 
+import ast
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from groot_ros.cli.main import main
-from groot_ros.dataset.modality_config import modality_config
+from groot_ros.config_files import checked
+from groot_ros.dataset.modality_config import GR00T_VERSIONS, modality_config
+from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 
 NAMES = [
@@ -130,3 +133,21 @@ def test_the_command_writes_the_file_and_says_how_to_use_it(tmp_path, capsys):
     assert main(['modality-config', '--gr00t-version', 'n1.7', '--output', str(tmp_path / 'config.py')]) == 0
     assert '--modality-config-path' in (tmp_path / 'config.py').read_text()
     assert str(tmp_path / 'config.py') in capsys.readouterr().out
+
+
+QUOTES = ['"""\n__import__("os").system("true")\n"""', "a'b", 'a\\', '{horizon}', '\U0001f916 café']
+
+
+@pytest.mark.parametrize('gr00t_version', GR00T_VERSIONS)
+@pytest.mark.parametrize('text', QUOTES)
+def test_an_embodiment_is_never_code(embodiment, gr00t_version, text):
+    values = embodiment.values()
+    values['name'] = text
+    with pytest.raises(GrootRosError, match='wrong at name'):
+        checked(Embodiment, values, 'The embodiment')
+    for changed in ({'robot_type': text.splitlines()[0]}, {'language_key': text.splitlines()[0]}):
+        made = checked(Embodiment, {**embodiment.values(), **changed}, 'The embodiment')
+        tree = ast.parse(modality_config(made, gr00t_version))
+        constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert made.language in constants
+        assert not any(isinstance(node, ast.Name) and node.id == '__import__' for node in ast.walk(tree))

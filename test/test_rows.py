@@ -70,6 +70,14 @@ def test_the_shipped_embodiment_has_the_published_layout(embodiment):
         (('sample: linear', 'sample: cubic'), 'sample'),
         (('name: ur5e', 'nam: ur5e'), 'nam'),
         (('state:', 'state: ['), 'not YAML'),
+        (('name: ur5e_robotiq_zed', 'name: ../../etc'), 'wrong at name'),
+        (('name: zed_camera', 'name: a/b'), 'cameras.0.name'),
+        (('width: 640', 'width: 1000000'), 'cameras.0.width'),
+        (('height: 480', 'height: 47'), 'cameras.0.height'),
+        (('max_age_s: 0.1', 'max_age_s: .inf'), 'max_age_s'),
+        (('scale: 1.0', 'scale: .nan'), 'scale'),
+        (('robot_type: ur5e', 'base: so101_dualcam\nrobot_type: ur5e'), 'wrong at base'),
+        (('robot_type: ur5e', 'robot_type: "a\\0b"'), 'robot_type'),
     ],
 )
 def test_a_wrong_embodiment_is_refused_by_name(change, match, embodiment):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python file that describes the columns of a dataset to GR00T, in the form of N1.5, N1.6 or N1.7.
 
-It is made from the embodiment. meta/modality.json is another file, see writers/features.py. Steps that are
-differences to the row before are called ABSOLUTE here, since GR00T does not interpret its DELTA.
+It is made from the embodiment, whose names are identifiers, and every value is written with repr: GR00T runs
+this file. meta/modality.json is another file, see writers/features.py. Steps that are differences to the row
+before are called ABSOLUTE here, since GR00T does not interpret its DELTA.
 """
 
-import json
 from dataclasses import dataclass
 
 from groot_ros.embodiment import EEF_9D, Embodiment
@@ -168,11 +168,11 @@ def _class_source(embodiment: Embodiment, horizon: int, keys: dict[str, list[str
     return _CLASS.format(
         name=embodiment.name,
         horizon=horizon,
-        cameras=json.dumps(prefixed['video']),
-        state=json.dumps(prefixed['state']),
-        action=json.dumps(prefixed['action']),
-        language=json.dumps([embodiment.language]),
-        modes=json.dumps({f'action.{field.name}': 'binary' for field in commands}),
+        cameras=repr(prefixed['video']),
+        state=repr(prefixed['state']),
+        action=repr(prefixed['action']),
+        language=repr([embodiment.language]),
+        modes=repr({f'action.{field.name}': 'binary' for field in commands}),
         class_name=''.join(word.capitalize() for word in embodiment.name.split('_')) + 'DataConfig',
         module=f'{embodiment.name}_n1_5',
         state_size=limits.state_size,
@@ -190,10 +190,10 @@ def _registered_source(
         name=embodiment.name,
         gr00t_version=gr00t_version.upper(),
         horizon=horizon,
-        cameras=json.dumps(keys['video']),
-        state=json.dumps(keys['state']),
-        action=json.dumps(keys['action']),
-        language=json.dumps([embodiment.language]),
+        cameras=repr(keys['video']),
+        state=repr(keys['state']),
+        action=repr(keys['action']),
+        language=repr([embodiment.language]),
         configs=f'[RELATIVE] + [AS_STORED] * {stored}' if relative else f'[AS_STORED] * {stored}',
         relative=_RELATIVE if relative else '',
         note=_size_note(gr00t_version, max_size),

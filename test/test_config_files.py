@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""YAML that no person wrote: every one is refused in a sentence, at once and without much memory."""
+
+import os
+
+import pytest
+
+from groot_ros.config_files import parse_yaml, read_yaml
+from groot_ros.embodiment import load_embodiment
+from groot_ros.errors import GrootRosError
+
+BOMB = 'a: &a [x, x, x, x, x, x, x, x, x]\n' + ''.join(
+    f'{name}: &{name} [{", ".join(["*" + before] * 9)}]\n'
+    for before, name in zip('abcdefgh', 'bcdefghi', strict=True)
+)
+MERGES = 'a: &a {k: 1}\n' + ''.join(
+    f'{name}: &{name} {{<<: [{", ".join(["*" + before] * 9)}]}}\n'
+    for before, name in zip('abcdefgh', 'bcdefghi', strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        (BOMB, 'aliases make more than'),
+        (MERGES, 'aliases make more than'),
+        (BOMB + 'base: *i', 'aliases make more than'),
+        ('a: &a [*a]', 'an alias stands within what it names'),
+        ('[' * 100_000, 'nested too deeply'),
+        ('{a: ' * 100_000, 'nested too deeply'),
+        ('fps: ' + '9' * 5000, 'a value cannot be read'),
+        ('a: 2001-99-99', 'a value cannot be read'),
+        ('a: \0', 'is not YAML'),
+        ('? [a]\n: b', 'is not YAML'),
+        ('!!python/object/apply:os.system [true]', 'could not determine a constructor'),
+    ],
+)
+def test_a_text_that_nobody_wrote_is_refused(text, reason):
+    with pytest.raises(GrootRosError, match=f'^The file is not YAML.*{reason}|{reason}'):
+        parse_yaml(text, 'The file')
+
+
+def test_anchors_that_people_write_are_kept():
+    assert parse_yaml('a: &a [1, 2]\nb: *a\nc: {<<: {x: 1}, y: *a}', 'The file') == {
+        'a': [1, 2], 'b': [1, 2], 'c': {'x': 1, 'y': [1, 2]},
+    }  # fmt: skip
+
+
+def test_what_is_no_text_file_is_named(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.yaml')
+    (tmp_path / 'huge.yaml').write_bytes(b'# ' + b'x' * (3 << 20))
+    (tmp_path / 'bytes.yaml').write_bytes(b'\xff\xfe')
+    for name, reason in (('pipe', 'it is not a file'), ('huge', 'more than'), ('bytes', 'not a text file')):
+        with pytest.raises(GrootRosError, match=reason):
+            read_yaml(tmp_path / f'{name}.yaml', 'The map')
+    with pytest.raises(GrootRosError, match='cannot be read'):
+        read_yaml(tmp_path / 'a\0b.yaml', 'The map')
+
+
+@pytest.mark.parametrize('base', ['[a]', '{a: b}', '3', 'null'])
+def test_a_base_is_a_name(tmp_path, base):
+    (tmp_path / 'x.yaml').write_text(f'base: {base}')
+    with pytest.raises(GrootRosError, match='wrong at base'):
+        load_embodiment(str(tmp_path / 'x.yaml'))
