@@ -8,11 +8,12 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from groot_ros.bringup.profiles import PROFILES, Options, build_processes
-from groot_ros.bringup.supervisor import make_command
+from groot_ros.bringup.profiles import PROFILES, Options, Process, build_processes, discovery_environment
+from groot_ros.bringup.supervisor import ProcessGroup, make_command
 from groot_ros.cli.main import COMMANDS, explain_os_error, main
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.protocol import TOKEN_VARIABLE
@@ -158,6 +159,103 @@ def test_a_namespace_reaches_every_node():
     options = Options(sim=True, namespace='cell1')
     for process in build_processes('collect', options):
         assert '__ns:=/cell1' in make_command(process, options)
+
+
+RANGE = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+
+
+@pytest.mark.parametrize(
+    ('option', 'environment', 'expected'),
+    [
+        ('', {}, 'LOCALHOST'),
+        ('', {RANGE: ''}, 'LOCALHOST'),
+        ('', {RANGE: 'SUBNET'}, 'SUBNET'),
+        ('subnet', {}, 'SUBNET'),
+        ('localhost', {RANGE: 'SUBNET'}, 'LOCALHOST'),
+        ('System_Default', {}, 'SYSTEM_DEFAULT'),
+    ],
+)
+def test_nodes_are_found_on_this_machine_only_unless_the_user_says_otherwise(option, environment, expected):
+    assert discovery_environment(Options(discovery_range=option), environment) == {RANGE: expected}
+
+
+def test_an_unknown_discovery_range_is_named_with_the_known_ones():
+    with pytest.raises(GrootRosError, match=r"'lan'.*localhost, subnet, system_default, off"):
+        discovery_environment(Options(discovery_range='lan'))
+
+
+class Ended:
+    """A process that has ended, as the supervisor sees it."""
+
+    pid = 2**30
+
+    def poll(self):
+        return 0
+
+    def wait(self, timeout_s):
+        return 0
+
+
+def started_environments(monkeypatch, options):
+    """The environment that the supervisor gives to a process."""
+    seen = []
+
+    def popen(command, env, **_):
+        seen.append(env)
+        return Ended()
+
+    monkeypatch.setattr(subprocess, 'Popen', popen)
+    group = ProcessGroup('sim', options, quiet=True)
+    group.start(Process('sim_cell'))
+    group.stop()
+    return seen
+
+
+def test_up_gives_the_discovery_range_to_every_process(monkeypatch):
+    monkeypatch.delenv(RANGE)
+    assert started_environments(monkeypatch, Options())[0][RANGE] == 'LOCALHOST'
+    assert started_environments(monkeypatch, Options(discovery_range='subnet'))[0][RANGE] == 'SUBNET'
+    assert RANGE not in os.environ
+
+
+def launch_stubs():
+    """Stands in for the packages launch and launch_ros, which the wheels of ROS 2 do not have."""
+    record = SimpleNamespace
+
+    def argument(name, **content):
+        return record(name=name, **content)
+
+    def configuration(name):
+        return record(perform=lambda context: context[name])
+
+    return {
+        'launch': record(Action=object, LaunchContext=dict, LaunchDescription=list),
+        'launch.actions': record(
+            DeclareLaunchArgument=argument,
+            OpaqueFunction=lambda function: function,
+            SetEnvironmentVariable=lambda name, value: (name, value),
+            Shutdown=record,
+        ),
+        'launch.substitutions': record(LaunchConfiguration=configuration),
+        'launch_ros.actions': record(Node=record),
+    }
+
+
+@pytest.mark.parametrize(('chosen', 'expected'), [('', 'LOCALHOST'), ('subnet', 'SUBNET')])
+def test_launch_files_set_the_discovery_range_before_the_first_node(monkeypatch, chosen, expected):
+    for name, module in launch_stubs().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    name = 'groot_ros.ros.launch_description'
+    monkeypatch.setitem(sys.modules, name, None)  # so that the import with the stubs is forgotten again
+    monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delenv(RANGE)
+    from groot_ros.ros.launch_description import describe
+
+    *arguments, add_nodes = describe('drivers')
+    texts = {argument.name: argument.default_value for argument in arguments}
+    actions = add_nodes(texts | {'discovery_range': chosen})
+    assert actions[0] == (RANGE, expected)
+    assert [node.executable for node in actions[1:]] == ['ur5e_driver', 'robotiq_driver', 'camera_driver']
 
 
 @pytest.mark.parametrize('command', ['', *(module.__name__.split('.')[-1] for module in COMMANDS)])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one description of which processes make a cell: `groot-ros up` and launch/*.launch.py both read it."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,8 @@ from groot_ros.teleop.device import TELEOP_DEVICES, check_device, needs_terminal
 # Port of the simulated cell's test interface: when it accepts connections, all servers of the cell do.
 _SIM_READY_PORT = 40_000
 _LOOPBACK = '127.0.0.1'
+_DISCOVERY_VARIABLE = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+DISCOVERY_RANGES = ('localhost', 'subnet', 'system_default', 'off')
 
 
 @dataclass
@@ -26,6 +29,11 @@ class Options:
     sim: bool = setting(False, 'use the simulated cell instead of hardware')
     robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the robot; with sim, of the simulated cell')
     namespace: str = setting('', 'ROS namespace of all nodes, for several cells')
+    discovery_range: str = setting(
+        '',
+        f'which computers find these nodes: {", ".join(DISCOVERY_RANGES)}; '
+        f'empty for {_DISCOVERY_VARIABLE}, or localhost',
+    )
     embodiment: str = setting(DEFAULT_EMBODIMENT, 'a name in config/embodiments, or the path of a YAML file')
     output_dir: str = setting('episodes', 'folder that the recorder writes episodes into')
     policy: str = setting(
@@ -111,6 +119,21 @@ def parameter_files(process: Process, options: Options) -> list[str]:
     if options.params_file:
         files.append(options.params_file)
     return files
+
+
+def discovery_environment(options: Options, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variable that keeps the nodes on this machine, unless the user has chosen another range.
+
+    With ROS's own default everybody in the network could enable and command the arm. Raises GrootRosError if
+    the option `discovery_range` is not one of DISCOVERY_RANGES.
+    """
+    chosen = options.discovery_range.lower()
+    if chosen and chosen not in DISCOVERY_RANGES:
+        raise GrootRosError(
+            f'There is no discovery range {options.discovery_range!r}: '
+            f'choose one of {", ".join(DISCOVERY_RANGES)}.'
+        )
+    return {_DISCOVERY_VARIABLE: chosen.upper() or environment.get(_DISCOVERY_VARIABLE) or 'LOCALHOST'}
 
 
 def _sim(options: Options) -> list[Process]:

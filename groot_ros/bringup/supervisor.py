@@ -10,7 +10,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from groot_ros.bringup.profiles import Options, Process, build_processes, parameter_files
+from groot_ros.bringup.profiles import (
+    Options,
+    Process,
+    build_processes,
+    discovery_environment,
+    parameter_files,
+)
 from groot_ros.errors import GrootRosError
 from groot_ros.supervised_process import describe_exit, die_with_parent
 
@@ -26,7 +32,7 @@ class ProcessGroup:
     profile: str
     options: Options
     quiet: bool = False
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # in addition to that of this process
     _running: list[tuple[Process, subprocess.Popen]] = field(default_factory=list)
 
     def __enter__(self) -> 'ProcessGroup':
@@ -46,7 +52,7 @@ class ProcessGroup:
         self._say(f'starting {process.executable}')
         popen = subprocess.Popen(
             make_command(process, self.options),
-            env={**os.environ, **self.environment},
+            env={**os.environ, **discovery_environment(self.options), **self.environment},
             start_new_session=True,  # Ctrl-C must reach this process only: it stops the others in order
             preexec_fn=die_with_parent,  # an orphaned process could move the robot
         )

@@ -4,12 +4,18 @@
 from dataclasses import Field, fields
 from typing import Any
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from groot_ros.bringup.profiles import Options, Process, build_processes, parameter_files
+from groot_ros.bringup.profiles import (
+    Options,
+    Process,
+    build_processes,
+    discovery_environment,
+    parameter_files,
+)
 
 
 def describe(profile: str, **defaults: object) -> LaunchDescription:
@@ -21,9 +27,13 @@ def describe(profile: str, **defaults: object) -> LaunchDescription:
         _launch_argument(option, defaults.get(option.name, option.default)) for option in fields(Options)
     ]
 
-    def add_nodes(context: LaunchContext) -> list[Node]:
+    def add_nodes(context: LaunchContext) -> list[Action]:
         options = _read_options(context)
-        return [_make_node(process, options) for process in build_processes(profile, options)]
+        variables = discovery_environment(options)
+        return [
+            *(SetEnvironmentVariable(name, value) for name, value in variables.items()),
+            *(_make_node(process, options) for process in build_processes(profile, options)),
+        ]
 
     return LaunchDescription([*arguments, OpaqueFunction(function=add_nodes)])
 
