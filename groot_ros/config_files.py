@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The user's YAML files: read and checked, with errors that name the file and the key that is wrong."""
+"""The user's YAML and JSON: read and checked, with errors that name the file and the key that is wrong."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -88,6 +89,16 @@ def parse_yaml(text: str, what: str) -> Any:
         raise GrootRosError(f'{what} is not YAML: it is nested too deeply.') from error
     except Exception as error:  # the library's constructors of numbers and dates raise whatever Python raises
         raise GrootRosError(f'{what} is not YAML: a value cannot be read ({error}).') from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of a JSON text. Raises ValueError for everything that is none, deep nesting too."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
+    except TypeError as error:
+        raise ValueError('it is not a text') from error
 
 
 def checked(model: type[Model], values: Any, what: str) -> Model:

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from groot_ros.config_files import checked
 from groot_ros.dataset.convert import convert
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.arrays import ArrayEpisode, convert_arrays
 from groot_ros.dataset.validation.validate import validate
 from groot_ros.dataset.writers.lerobot_v2 import data_file, video_file
-from groot_ros.embodiment import load_embodiment, parse_embodiment
+from groot_ros.embodiment import Embodiment, load_embodiment, parse_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
 from groot_ros.video.mp4 import count_frames, encode_mp4, read_frames
@@ -330,3 +331,114 @@ def test_rows_of_another_rate_are_refused(tmp_path):
     file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {})])
     with pytest.raises(GrootRosError, match='cannot be resampled to 10 rows a second'):
         convert([file], tmp_path / 'set', load_embodiment('franka_mcx').at_fps(10))
+
+
+def _elsewhere(folder):
+    """Bytes of another file that must not come into a dataset."""
+    file = folder / 'secret'
+    file.write_bytes(np.full((ROWS, 3), 42.0).tobytes())
+    with h5py.File(folder / 'other.bin', 'w') as other:
+        other['eef_pos'] = np.full((ROWS, 3), 42.0)
+        for name, values in franka().items():
+            other[f'demo_0/{name}'] = values
+    return file
+
+
+def _external_storage(group, folder):
+    del group['demo_0/obs/eef_pos']
+    group.create_dataset(
+        'demo_0/obs/eef_pos', (ROWS, 3), float, external=[(str(_elsewhere(folder)), 0, ROWS * 24)]
+    )
+
+
+def _virtual(group, folder):
+    _elsewhere(folder)
+    del group['demo_0/obs/eef_pos']
+    layout = h5py.VirtualLayout((ROWS, 3), float)
+    layout[:] = h5py.VirtualSource(folder / 'other.bin', 'eef_pos', (ROWS, 3))
+    group.create_virtual_dataset('demo_0/obs/eef_pos', layout)
+
+
+def _external_column(group, folder):
+    _elsewhere(folder)
+    del group['demo_0/obs/eef_pos']
+    group['demo_0/obs/eef_pos'] = h5py.ExternalLink(folder / 'other.bin', 'eef_pos')
+
+
+def _external_demonstration(group, folder):
+    _elsewhere(folder)
+    del group['demo_0']
+    group['demo_0'] = h5py.ExternalLink(folder / 'other.bin', 'demo_0')
+
+
+def _soft_demonstration(group, folder):
+    _external_demonstration(group, folder)
+    group.move('demo_0', '/linked')
+    group['demo_0'] = h5py.SoftLink('/linked')
+
+
+@pytest.mark.parametrize(
+    ('lead_elsewhere', 'reason'),
+    [
+        (_external_storage, 'obs/eef_pos cannot be read as HDF5: its data are in another file'),
+        (_virtual, 'obs/eef_pos cannot be read as HDF5: its data are in another file'),
+        (_external_column, 'has no obs/eef_pos'),
+        (_external_demonstration, 'demo_0 is a link, which may lead into another file'),
+        (_soft_demonstration, 'demo_0 is a link, which may lead into another file'),
+    ],
+)
+def test_nothing_of_another_file_comes_into_a_dataset(tmp_path, lead_elsewhere, reason):
+    file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {})])
+    with h5py.File(file, 'a') as opened:
+        lead_elsewhere(opened['data'], tmp_path)
+    with pytest.raises(GrootRosError, match=reason):
+        convert([file], tmp_path / 'set', load_embodiment('franka_mcx'), ConversionOptions(task='insert'))
+    assert not (tmp_path / 'set').exists()
+
+
+def _replace(name, *arguments, **options):
+    def change(group):
+        del group[f'demo_0/{name}']
+        group.create_dataset(f'demo_0/{name}', *arguments, **options)
+
+    return change
+
+
+def _attribute(name, value):
+    return lambda group: group['demo_0'].attrs.update({name: value})
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (_replace('obs/eef_pos', (10**12, 3), float, chunks=(10, 3)), 'one row for each tick'),
+        (_replace('obs/eef_pos', (10**6, 1000), float, chunks=(10, 3)), 'too large for numbers'),
+        (_replace('obs/eef_pos', (ROWS, 10**8), float, chunks=(1, 10**8)), 'are too large'),
+        (_replace('obs/eef_pos', data=np.full((ROWS, 3), np.inf)), 'NaN or infinity in obs/eef_pos at row 0'),
+        (_replace('obs/eef_pos', data=np.full((ROWS, 3), 1e300)), 'a number above 1e'),
+        (_replace('obs/eef_pos', data=3.0), 'one row for each tick'),
+        (_replace('obs/eef_pos', data=h5py.Empty(float)), 'one row for each tick'),
+        (_replace('obs/eef_pos', (0, 3), float), 'columns of different lengths'),
+        (_replace('obs/eef_pos', data=np.full((ROWS, 3), b'text')), 'no table of numbers'),
+        (_replace('obs/eef_pos', data=np.ones((ROWS, 3), complex)), 'no table of numbers'),
+        (_replace('obs/eef_quat', data=np.zeros((ROWS, 4))), 'a quaternion of length 0'),
+        (_replace('obs/eef_quat', data=np.ones((ROWS, 3))), '3 numbers in obs/eef_quat'),
+        (_replace('obs/wrist_rgb', (ROWS, 10**6, 10**6, 3), np.uint8, chunks=(1, 100, 100, 3)), 'pixels'),
+        (_attribute('task', 'two\nlines'), 'not one line'),
+    ],
+)
+def test_columns_that_nobody_recorded_are_refused_by_name(tmp_path, change, reason):
+    file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {})], '[' * 10)
+    with h5py.File(file, 'a') as opened:
+        opened['data'].attrs['env_args'] = '[' * 50_000
+        change(opened['data'])
+    with pytest.raises(GrootRosError, match=reason):
+        convert([file], tmp_path / 'set', load_embodiment('franka_mcx'))
+
+
+def test_indices_beyond_a_column_are_refused(tmp_path):
+    values = load_embodiment('franka_mcx').values()
+    values['state'][0]['indices'] = [0, 1, 7]
+    file = write_hdf5(tmp_path / 'teleop.hdf5', [(franka(), {})])
+    with pytest.raises(GrootRosError, match='has 3 numbers in obs/eef_pos'):
+        convert([file], tmp_path / 'set', checked(Embodiment, values, 'it'), ConversionOptions(task='insert'))

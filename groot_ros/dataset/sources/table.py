@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings that are tables of rows already; each kind of table is a subclass in a file of its own."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +19,10 @@ from groot_ros.sampling.rows import RowTable, apply_scale, rows_from_states
 from groot_ros.video.frame import VideoFrame
 
 _FRAMES_AT_ONCE = 32
+# Larger numbers are no measurements, and datasets hold float32.
+_MAX_NUMBER = 1e12
+_MAX_TASK = 1000
+_MAX_PIXELS = 8192
 
 
 class Table(AbstractContextManager):
@@ -63,6 +68,7 @@ class TableSegment(Segment):
 def table_segment(table: Table, embodiment: Embodiment, codec: str) -> TableSegment:
     """Makes the segment of a table. Raises GrootRosError for a column that is missing or has another size."""
     _check_columns(table, embodiment)
+    _check_task(table)
     rows = _rows(table, embodiment)
     return TableSegment(
         rows=rows, task=table.task, outcome=table.outcome, table=table, fps=embodiment.fps, codec=codec
@@ -90,9 +96,22 @@ def _rows(table: Table, embodiment: Embodiment) -> RowTable:
     ages_s = np.zeros((len(given), len(embodiment.state)))
     rows = rows_from_states(embodiment, states, commands, given, ticks_ns, ages_s)
     if embodiment.reward not in ('', OUTCOME):
-        rewards = _numbers(table, embodiment.reward).reshape(count, -1)
+        rewards = _numbers(table, embodiment.reward)
+        if rewards.shape != (count, 1):
+            raise GrootRosError(
+                f'{table.where} has the shape {rewards.shape} in {embodiment.reward}: '
+                f'give one reward for each of its {count} rows.'
+            )
         rows.more[REWARD] = rewards[: len(rows), 0]
     return rows
+
+
+def _check_task(table: Table) -> None:
+    if len(table.task) > _MAX_TASK or not table.task.isprintable():
+        raise GrootRosError(
+            f'{table.where} names a task that is not one line of at most {_MAX_TASK} characters: '
+            'write a short text there.'
+        )
 
 
 def _check_columns(table: Table, embodiment: Embodiment) -> None:
@@ -134,7 +153,6 @@ def _stacked(table: Table, embodiment: Embodiment, sources: list[TopicField]) ->
 
 def _taken(table: Table, embodiment: Embodiment, source: TopicField) -> Array:
     values = _numbers(table, source.column)
-    values = values.reshape(len(values), -1)
     names = embodiment.column_joint_names.get(source.column, ())
     if source.joints and len(names) != values.shape[1]:
         raise GrootRosError(
@@ -144,25 +162,43 @@ def _taken(table: Table, embodiment: Embodiment, source: TopicField) -> Array:
     indices = [names.index(joint) for joint in source.joints] or list(source.indices)
     if indices and max(indices) < values.shape[1]:
         values = values[:, indices]
-    if values.shape[1] != source.size:
+    elif indices or values.shape[1] != source.size:
         raise GrootRosError(
             f'{table.where} has {values.shape[1]} numbers in {source.column} where '
             f'{getattr(source, "name", "the embodiment")} wants {source.size}: '
             'correct `size`, `indices` or `joints` in the embodiment.'
         )
-    if len(bad := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-        raise GrootRosError(f'{table.where} holds NaN or infinity in {source.column} at row {bad[0]}.')
+    if source.quaternion is not None:
+        _check_quaternions(table, source.column, values[:, source.quaternion])
     return apply_scale(values, source)
 
 
+def _check_quaternions(table: Table, column: str, quaternions: Array) -> None:
+    lengths = np.linalg.norm(quaternions, axis=1)
+    if len(bad := np.flatnonzero(np.abs(lengths - 1) > 0.01)):
+        raise GrootRosError(
+            f'{table.where} has a quaternion of length {lengths[bad[0]]:.3g} in {column} at row {bad[0]}: '
+            'it must be 1.'
+        )
+
+
 def _numbers(table: Table, name: str) -> Array:
+    """The finite numbers (n, size) of a column; its further axes are joined."""
     try:
-        return np.asarray(table.column(name), float)
-    except (ValueError, TypeError) as error:
+        values = np.asarray(table.column(name))
+        if values.dtype.kind not in 'biuf':
+            values = np.asarray(values.tolist(), float)
+        numbers = values.astype(float).reshape(len(values), math.prod(values.shape[1:]))
+    except (ValueError, TypeError, OverflowError) as error:
         raise GrootRosError(
             f'{table.where} has a column {name} that is no table of numbers: its rows '
             'differ in length, or it is text.'
         ) from error
+    if len(bad := np.flatnonzero(~np.isfinite(numbers).all(axis=1))):
+        raise GrootRosError(f'{table.where} holds NaN or infinity in {name} at row {bad[0]}.')
+    if len(bad := np.flatnonzero((np.abs(numbers) > _MAX_NUMBER).any(axis=1))):
+        raise GrootRosError(f'{table.where} holds a number above {_MAX_NUMBER:g} in {name} at row {bad[0]}.')
+    return numbers
 
 
 def frames_from_array(images: Any, rows: slice, where: str) -> Iterator[VideoFrame]:
@@ -175,6 +211,8 @@ def frames_from_array(images: Any, rows: slice, where: str) -> Iterator[VideoFra
             f'{where} has the shape {images.shape} and type {images.dtype}: '
             'images must be (n, height, width, 3) uint8.'
         )
+    if not all(0 < length <= _MAX_PIXELS for length in images.shape[1:3]):
+        raise GrootRosError(f'{where} has images of {images.shape[2]}x{images.shape[1]} pixels.')
     for first in range(rows.start, rows.stop, _FRAMES_AT_ONCE):
         for image in images[first : min(first + _FRAMES_AT_ONCE, rows.stop)]:
             yield VideoFrame(0, image, 'rgb24')
