@@ -31,6 +31,7 @@ setup(
         'av>=14',
         'mcap>=1.2',
         'numpy>=1.26',
+        'packaging>=22',
         'opencv-python-headless>=4.8',
         'pyarrow>=15',
         'pydantic>=2.6',

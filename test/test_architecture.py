@@ -26,8 +26,9 @@ ALLOWED = {
     'recording': {'bags', 'quality', 'sampling', 'video'},
     'dataset': {'bags', 'quality', 'reports', 'sampling', 'video'},
     'policies': {'bags', 'control', 'dataset', 'inference', 'reports', 'sampling', 'video'},
+    'training': {'bags', 'dataset', 'quality'},
     'bringup': {'hardware', 'inference', 'teleop'},
-    'cli': {'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality', 'reports'},
+    'cli': {'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality', 'reports', 'training'},
     'ros': {'bags', 'bringup', 'policies', 'sampling', 'video', 'teleop'},
     'sim': {'bags', 'bringup', 'control', 'dataset', 'hardware', 'reports', 'ros', 'teleop', 'video'},
     'nodes': {

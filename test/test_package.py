@@ -39,9 +39,9 @@ DISTRIBUTIONS = {
     'yaml': 'PyYAML',
     'zmq': 'pyzmq',
 }
-# gr00t, lerobot and torch are in the model's own Python. The ZED SDK installs pyzed. The last two are for
-# devices that not every robot has.
-INSTALLED_BY_THE_USER = {'gr00t', 'lerobot', 'torch', 'pyzed', 'teleop', 'pyspacemouse'}
+# gr00t, lerobot, torch and transformers are in the model's own Python. The ZED SDK installs pyzed. The last two
+# are for devices that not every robot has.
+INSTALLED_BY_THE_USER = {'gr00t', 'lerobot', 'torch', 'transformers', 'pyzed', 'teleop', 'pyspacemouse'}
 
 
 def imports() -> dict[str, Path]:

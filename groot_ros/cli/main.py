@@ -6,11 +6,22 @@ import errno
 import sys
 
 from groot_ros import __version__
-from groot_ros.cli import convert, demo, evaluate, inspect, modality_config, recover, serve, up, validate
+from groot_ros.cli import (
+    convert,
+    demo,
+    evaluate,
+    finetune,
+    inspect,
+    modality_config,
+    recover,
+    serve,
+    up,
+    validate,
+)
 from groot_ros.cli.requirements import explain_missing
 from groot_ros.errors import GrootRosError
 
-COMMANDS = (up, convert, validate, modality_config, inspect, serve, evaluate, recover, demo)
+COMMANDS = (up, convert, validate, modality_config, finetune, inspect, serve, evaluate, recover, demo)
 _INTERRUPTED = 130
 _OS_ERRORS = {
     errno.ENOSPC: 'the disk is full. Free some space and run the command again',
