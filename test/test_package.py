@@ -39,8 +39,8 @@ DISTRIBUTIONS = {
     'yaml': 'PyYAML',
     'zmq': 'pyzmq',
 }
-# gr00t, lerobot, torch and transformers are in the model's own Python. The ZED SDK installs pyzed. The last two
-# are for devices that not every robot has.
+# gr00t, lerobot, torch and transformers are in the model's own Python. The ZED SDK installs pyzed. The last
+# two are for devices that not every robot has.
 INSTALLED_BY_THE_USER = {'gr00t', 'lerobot', 'torch', 'transformers', 'pyzed', 'teleop', 'pyspacemouse'}
 
 
