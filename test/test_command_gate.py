@@ -334,6 +334,8 @@ def test_a_robot_whose_pose_is_not_that_of_a_ur5e_cannot_be_enabled():
         ({'workspace_min_m': np.array([np.nan, -0.85, 0.0])}, 'workspace_min_m'),
         ({'workspace_min_m': np.array([0.7, -0.85, 0.0])}, 'workspace_min_m must be below'),
         ({'joint_upper_rad': np.full(6, 360.0)}, 'joint_upper_rad'),
+        ({'link_walls_min_m': np.array([-0.5, -0.5])}, 'link_walls_min_m must be 3'),
+        ({'link_walls_max_m': np.array([-11.0, 1, 1])}, 'link_walls_min_m must be below'),
         ({'tool_capsules': np.arange(5.0)}, 'tool_capsules'),
         ({'tool_capsules': np.array([0, 0, 0, 0, 0, 0.1, -1.0])}, 'tool_capsules'),
     ],
@@ -352,6 +354,49 @@ def test_a_pose_whose_links_are_below_the_floor_or_in_each_other_is_refused():
     folded = np.deg2rad([-90, -90, -165, -80, 90, 0.0])
     with pytest.raises(RefusedError, match='would touch'):
         check_clearance(good, folded, limits)
+
+
+def walled(lower_y_m, upper_y_m=10.0):
+    """A gate at JOINTS, where the gripper reaches to y = -0.467 m and the upper arm to y = 0.139 m."""
+    limits = Limits(
+        link_walls_min_m=np.array([-10, lower_y_m, -10]), link_walls_max_m=np.array([10, upper_y_m, 10])
+    )
+    made = CommandGate(limits, TCP)
+    made.enable(forward(JOINTS, TCP), JOINTS)
+    return made
+
+
+def test_a_wall_holds_for_the_gripper_where_the_tcp_is_far_inside_the_workspace():
+    made = walled(-0.47)
+    made.submit(command((0, -0.002, 0, 0, 0, 0)), 10.0)
+    refused(made, command((0, -0.002, 0, 0, 0, 0), sequence=2), r'tool part 1 and the wall at y = -0.47 m')
+
+
+def test_a_gripper_that_is_in_a_wall_may_leave_it_but_not_go_on():
+    made = walled(-0.45)
+    refused(made, command((0, -0.002, 0, 0, 0, 0)), 'tool part 1 and the wall at y = -0.45 m')
+    made.submit(command((0, 0.002, 0, 0, 0, 0), sequence=2), 10.0)
+
+
+def test_a_gripper_that_leaves_a_wall_may_not_drive_the_upper_arm_deeper_into_another():
+    made = walled(-0.45, 0.135)
+    refused(made, command((0, 0.002, 0, 0, 0, 0)), 'upper arm and the wall at y = 0.135 m')
+
+
+def test_a_turn_through_a_wall_is_refused_though_it_begins_and_ends_clear_of_it():
+    """A stick of 0.3 m reaches to x = -0.443 m in the middle of the turn, and to -0.440 m at its ends."""
+    last_joint = np.eye(6)[5]
+    begin = JOINTS - 0.14 * last_joint
+    end = JOINTS + 0.14 * last_joint
+    limits = Limits(
+        tool_capsules=np.array([0, 0, 0.03, 0.3, 0, 0.03, 0.01]),
+        link_walls_min_m=np.array([-0.442, -10, -10]),
+    )
+    assert min(limits.clearance.closest(joints)[0] for joints in (begin, end)) > 0
+    made = CommandGate(limits, TCP)
+    made.enable(forward(begin, TCP), begin)
+    turn = deltas_between(np.array([forward(begin, TCP), forward(end, TCP)]))[0]
+    refused(made, command(turn, duration_s=0.25), 'tool part 1 and the wall at x = -0.442 m')
 
 
 @settings(deadline=None, max_examples=40)

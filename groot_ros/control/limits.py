@@ -21,6 +21,9 @@ _MAX_SANE_RAD = np.pi / 2
 # The straight line between two targets is checked at points that are at most this far apart.
 _PATH_STEP_M = 0.01
 _PATH_STEP_RAD = 0.05
+# Fingers that are tilted at the floor are a little below the TCP.
+_FLOOR_TOLERANCE_M = 0.01
+_SAME_M = 1e-9  # clearances that differ by less are equal
 _NO_MOTION = 1e-18  # square of 1 nm/s; smaller squares lose all their digits
 
 
@@ -41,6 +44,14 @@ class Limits:
     )
     workspace_max_m: Array = setting(
         np.array([0.6, -0.2, 0.6]), 'upper corner of the workspace of the TCP in `base`, m'
+    )
+    link_walls_min_m: Array = setting(
+        np.full(3, -10.0),
+        'walls that all links and the tool keep inside, lower x y z in `base`, m; the floor of '
+        'workspace_min_m holds too; -10 is out of reach',
+    )
+    link_walls_max_m: Array = setting(
+        np.full(3, 10.0), 'walls that all links and the tool keep inside, upper x y z in `base`, m'
     )
     max_linear_speed_m_s: float = setting(0.5, 'maximum TCP speed, m/s', 0.01, 1.0)
     max_linear_acceleration_m_s2: float = setting(
@@ -70,9 +81,12 @@ class Limits:
     def __post_init__(self) -> None:
         _check_array('workspace_min_m', self.workspace_min_m, 3)
         _check_array('workspace_max_m', self.workspace_max_m, 3)
+        _check_array('link_walls_min_m', self.link_walls_min_m, 3)
+        _check_array('link_walls_max_m', self.link_walls_max_m, 3)
         _check_array('joint_lower_rad', self.joint_lower_rad, 6)
         _check_array('joint_upper_rad', self.joint_upper_rad, 6)
         _check_order('workspace_min_m', self.workspace_min_m, 'workspace_max_m', self.workspace_max_m)
+        _check_order('link_walls_min_m', self.link_walls_min_m, 'link_walls_max_m', self.link_walls_max_m)
         _check_order('joint_lower_rad', self.joint_lower_rad, 'joint_upper_rad', self.joint_upper_rad)
         if (
             max(np.abs(self.joint_lower_rad).max(), np.abs(self.joint_upper_rad).max())
@@ -81,7 +95,9 @@ class Limits:
             raise GrootRosError(
                 'joint_lower_rad and joint_upper_rad must be within -2 pi to 2 pi rad: degrees?'
             )
-        self.clearance = LinkClearance.from_numbers(self.tool_capsules, float(self.workspace_min_m[2]))
+        lowest_m = self.link_walls_min_m.copy()
+        lowest_m[2] = max(lowest_m[2], self.workspace_min_m[2] - _FLOOR_TOLERANCE_M)
+        self.clearance = LinkClearance.from_numbers(self.tool_capsules, lowest_m, self.link_walls_max_m)
 
     @property
     def smoothing_s(self) -> float:
@@ -155,29 +171,36 @@ def solve_path(
 ) -> Array:
     """Joint angles (6,) at the end of the straight line between two poses (7,), starting from `joints` (6,).
 
-    Every 10 mm and 0.05 rad of the line is checked as `solve_joints` does, since the ends of a line say
-    nothing about a singularity between them; the clearance of the links is checked at the end. Raises
-    RefusedError.
+    Every 10 mm and 0.05 rad of the line is checked as `solve_joints` and `check_clearance` do, since the ends
+    of a line say nothing about a singularity or a wall between them. Raises RefusedError.
     """
     distance_m = float(np.linalg.norm(end[:3] - start[:3]))
     turn_rad = angle_between(start, end)
     count = max(int(np.ceil(max(distance_m / _PATH_STEP_M, turn_rad / _PATH_STEP_RAD))), 1)
-    solution = joints
     for index in range(1, count + 1):
         pose = end if index == count else interpolate_pose(start, end, index / count)
-        solution = solve_joints(pose, solution, duration_s / count, tcp_offset, limits)
-    check_clearance(joints, solution, limits)
-    return solution
+        solution = solve_joints(pose, joints, duration_s / count, tcp_offset, limits)
+        check_clearance(joints, solution, limits)
+        joints = solution
+    return joints
 
 
 def check_clearance(joints: Array, solution: Array, limits: Limits) -> None:
-    """Raises RefusedError if a link, the gripper or the camera would touch the floor or another link.
+    """Raises RefusedError if a link, the gripper or the camera would touch the floor, a wall or another link.
 
-    Motion that makes the smallest clearance larger is let through, so that an arm that is too near can leave.
+    An arm that is too near already may leave: motion passes that makes the smallest clearance larger, and no
+    clearance below 0 smaller.
     """
-    clearance_m, things = limits.clearance.closest(solution)
-    if clearance_m < 0.0 and clearance_m <= limits.clearance.closest(joints)[0]:
-        raise RefusedError(f'{things} would touch')
+    after = limits.clearance.clearances(solution)
+    nearest = int(after.argmin())
+    if after[nearest] >= 0.0:
+        return
+    before = limits.clearance.clearances(joints)
+    deeper = np.flatnonzero((after < 0.0) & (after < before - _SAME_M))
+    if after[nearest] <= before.min():
+        raise RefusedError(f'{limits.clearance.describe(nearest)} would touch')
+    if deeper.size:
+        raise RefusedError(f'{limits.clearance.describe(int(deeper[0]))} would touch')
 
 
 def solve_joints(target: Array, joints: Array, duration_s: float, tcp_offset: Array, limits: Limits) -> Array:

@@ -24,9 +24,8 @@ _LINKS: dict[str, tuple[int, tuple[float, float, float], tuple[float, float, flo
     'wrist 3': (5, (0.0, 0.0, 0.03), (0.0, 0.0, 0.08), 0.045),
 }
 _FLANGE_M = 0.0996  # from the frame of joint 6 to the flange, along z
-# Fingers that are tilted at the floor are a little below the TCP.
-_FLOOR_TOLERANCE_M = 0.01
 _POINT_M2 = 1e-18  # square of the length below which a segment is a point
+_FLOOR = 2  # index in min x, y, z, max x, y, z
 # The base and the upper arm cannot come below the floor that the arm stands on.
 _MAY_BE_LOW = ('base', 'upper arm')
 # Links that share a joint always touch, and the joints keep the rest apart.
@@ -58,15 +57,14 @@ ROBOTIQ_2F_85 = (
 
 @dataclass
 class LinkClearance:
-    """Which capsules are checked, and the planes in `base` that they keep from.
+    """Which capsules are checked, and the box in `base` that they keep inside.
 
-    `floor_m` is the lowest z of any moving link; `walls_min_m` and `walls_max_m` are bounds of x and y in m
-    for the same links, infinite where there is no wall.
+    `min_m` and `max_m` are the walls x, y, z (3,) in m of every moving link and of the tool, infinite where
+    there is no wall; the z of `min_m` is the floor.
     """
 
-    floor_m: float = 0.0
-    walls_min_m: tuple[float, float] = (-np.inf, -np.inf)
-    walls_max_m: tuple[float, float] = (np.inf, np.inf)
+    min_m: Array = field(default_factory=lambda: np.array([-np.inf, -np.inf, 0.0]))
+    max_m: Array = field(default_factory=lambda: np.full(3, np.inf))
     tool: tuple[ToolCapsule, ...] = ROBOTIQ_2F_85
     _names: list[str] = field(init=False, repr=False)
 
@@ -81,15 +79,23 @@ class LinkClearance:
         self._starts = np.array([start for _, (_, start, _, _) in parts], float)
         self._ends = np.array([end for _, (_, _, end, _) in parts], float)
         self._radii = np.array([radius for _, (_, _, _, radius) in parts], float)
-        self._moving = np.array([name not in _MAY_BE_LOW for name in self._names])
+        self._planes = [(part, plane) for part in range(len(parts)) for plane in self._planes_of(part)]
+        self._part, self._plane = np.array(self._planes).T
         pairs = [(name, other) for name, others in _APART for other in others]
         pairs += [(name, part.name) for name in _TOOL_MEETS for part in self.tool]
         indices = np.array([(self._names.index(a), self._names.index(b)) for a, b in pairs])
         self._first, self._second = indices.T
 
+    def _planes_of(self, part: int) -> list[int]:
+        """Which of min x, y, z, max x, y, z a part keeps from: the base stands still, at the floor."""
+        name = self._names[part]
+        if name == 'base':
+            return []
+        return [plane for plane in range(6) if plane != _FLOOR or name not in _MAY_BE_LOW]
+
     @classmethod
-    def from_numbers(cls, tool_capsules: Array, workspace_floor_m: float) -> 'LinkClearance':
-        """From the parameter `tool_capsules` (7 numbers a capsule) and the z of the workspace's floor in m.
+    def from_numbers(cls, tool_capsules: Array, min_m: Array, max_m: Array) -> 'LinkClearance':
+        """From the parameter `tool_capsules` (7 numbers a capsule) and the walls (3,) in m.
 
         Raises GrootRosError for a wrong count, a number that is not finite, or a radius that is not positive.
         """
@@ -107,43 +113,43 @@ class LinkClearance:
             parts.append(
                 ToolCapsule(f'tool part {index + 1}', tuple(row[:3]), tuple(row[3:6]), float(row[6]))
             )
-        return cls(floor_m=workspace_floor_m - _FLOOR_TOLERANCE_M, tool=tuple(parts))
+        return cls(min_m, max_m, tuple(parts))
 
-    def closest(self, joints: Array) -> tuple[float, str]:
-        """The smallest clearance in m at joint angles (6,) in rad, and which two things it is between.
+    def clearances(self, joints: Array) -> Array:
+        """Every clearance (n,) in m at joint angles (6,) in rad; a negative one is a penetration.
 
-        A negative clearance is a penetration.
+        They are always in the same order, and `describe` names each.
         """
         frames = joint_frames(joints)[self._joints]
         starts = np.einsum('nij,nj->ni', frames[:, :3, :3], self._starts) + frames[:, :3, 3]
         ends = np.einsum('nij,nj->ni', frames[:, :3, :3], self._ends) + frames[:, :3, 3]
-        plane_m, plane = self._closest_plane(starts, ends)
-        pairs_m = segment_distances(
+        pairs = segment_distances(
             starts[self._first], ends[self._first], starts[self._second], ends[self._second]
         )
-        pairs_m = pairs_m - self._radii[self._first] - self._radii[self._second]
-        pair = int(pairs_m.argmin())
-        if plane_m <= pairs_m[pair]:
-            return plane_m, plane
-        return float(pairs_m[pair]), f'{self._names[self._second[pair]]} and {self._names[self._first[pair]]}'
+        pairs = pairs - self._radii[self._first] - self._radii[self._second]
+        return np.concatenate([self._plane_clearances(starts, ends), pairs])
 
-    def _closest_plane(self, starts: Array, ends: Array) -> tuple[float, str]:
+    def _plane_clearances(self, starts: Array, ends: Array) -> Array:
         low = np.minimum(starts, ends) - self._radii[:, None]
         high = np.maximum(starts, ends) + self._radii[:, None]
-        clearances = np.column_stack(
-            [
-                low[:, 2] - self.floor_m,
-                low[:, 0] - self.walls_min_m[0],
-                low[:, 1] - self.walls_min_m[1],
-                self.walls_max_m[0] - high[:, 0],
-                self.walls_max_m[1] - high[:, 1],
-            ]
-        )
-        clearances[~self._moving] = np.inf
-        part, plane = np.unravel_index(clearances.argmin(), clearances.shape)
-        return float(
-            clearances[part, plane]
-        ), f'{self._names[part]} and {"the floor" if plane == 0 else "a wall"}'
+        return np.hstack([low - self.min_m, self.max_m - high])[self._part, self._plane]
+
+    def describe(self, index: int) -> str:
+        """Which two things a clearance is between, such as 'forearm and the floor'."""
+        if index >= len(self._planes):
+            pair = index - len(self._planes)
+            return f'{self._names[self._second[pair]]} and {self._names[self._first[pair]]}'
+        part, plane = self._planes[index]
+        if plane == _FLOOR:
+            return f'{self._names[part]} and the floor'
+        position_m = [*self.min_m, *self.max_m][plane]
+        return f'{self._names[part]} and the wall at {"xyz"[plane % 3]} = {position_m:g} m'
+
+    def closest(self, joints: Array) -> tuple[float, str]:
+        """The smallest clearance in m at joint angles (6,) in rad, and which two things it is between."""
+        clearances = self.clearances(joints)
+        index = int(clearances.argmin())
+        return float(clearances[index]), self.describe(index)
 
 
 def segment_distances(a0: Array, a1: Array, b0: Array, b1: Array) -> Array:
