@@ -84,3 +84,47 @@ def test_a_robot_of_joints_gives_no_pose():
     assert gripper_key(joints) == 'gripper'
     with pytest.raises(InvalidActionError, match='has no delta actions of a TCP pose'):
         decode_actions({'single_arm': np.zeros((8, 5))}, joints, recorded(0)[0])
+
+
+@pytest.mark.parametrize('spoil', ['zeros', 'one zero row', 'parallel rows', 'huge', 'text', 'no array'])
+@pytest.mark.parametrize('key', ['eef_9d', 'eef_6d', 'delta_tcp_position', 'delta_tcp_orientation'])
+def test_an_answer_that_is_no_motion_is_refused(key, spoil):
+    """Numbers that are finite and yet no poses, such as those of an untrained model."""
+    poses = recorded(0)
+    size = {'eef_9d': 9, 'eef_6d': 6}.get(key, 3)
+    action = {'delta_tcp_position': np.zeros((8, 3)), 'delta_tcp_orientation': np.zeros((8, 3))}
+    action[key] = np.tile(pose_to_eef_9d(poses[:1])[0, :size], (8, 1)) / 10
+    if spoil == 'zeros':
+        action[key][:] = 0.0
+    elif spoil == 'one zero row':
+        action[key][3] = 0.0
+    elif spoil == 'parallel rows':
+        action[key][3, size // 3 :] = 1.0
+    elif spoil == 'huge':
+        action[key][3] = 1e160
+    else:
+        action[key] = np.array([['x'] * size] * 8) if spoil == 'text' else object()
+    if size != 9 and spoil in ('zeros', 'one zero row', 'parallel rows'):
+        assert np.isfinite(decode_actions(action, EMBODIMENT, poses[0]).poses).all()
+        return
+    with pytest.raises(InvalidActionError):
+        decode_actions(action, EMBODIMENT, poses[0])
+
+
+FINITE = st.sampled_from([0.0, 1.0, -1.0, 1e-300, 1e-160, 1e3, 1e160, 1e308, -1e308, 3.2])
+
+
+@given(st.sampled_from(['eef_9d', 'eef_6d', 'deltas']), st.lists(FINITE, min_size=18, max_size=18))
+def test_any_finite_answer_is_refused_or_gives_finite_poses(key, numbers):
+    values = np.array(numbers)
+    if key == 'deltas':
+        deltas = values.reshape(3, 6)
+        action = {'delta_tcp_position': deltas[:, :3], 'delta_tcp_orientation': deltas[:, 3:]}
+    else:
+        action = {key: values.reshape(-1, 9 if key == 'eef_9d' else 6)}
+    try:
+        decoded = decode_actions(action, EMBODIMENT, recorded(1)[0])
+    except InvalidActionError:
+        return
+    assert np.isfinite(decoded.poses).all()
+    np.testing.assert_allclose(np.linalg.norm(decoded.poses[:, 3:], axis=1), 1.0, atol=1e-9)

@@ -9,6 +9,9 @@ from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, integrate_deltas, pose_from_rotvec, poses_from_9d
 
+# Positions in m and rotations in rad that no action reaches; larger numbers would overflow.
+_MAX_NUMBER = 1e3
+
 
 class InvalidActionError(GrootRosError):
     """Actions of a model that must not be executed: keys are missing, or shapes or numbers are invalid."""
@@ -27,9 +30,22 @@ def decode_actions(action: dict[str, Array], embodiment: Embodiment, anchor: Arr
 
     `eef_9d` (position and two rows of the rotation matrix) and `eef_6d` (position and rotation vector) are
     absolute poses; GR00T returns actions relative to the state in this form. Deltas are integrated from the
-    anchor (7,), the pose that was commanded at the time of the observation. Raises InvalidActionError, which
-    names the key that is missing, has another shape, or is not finite.
+    anchor (7,), the pose that was commanded at the time of the observation. Raises InvalidActionError for
+    every answer that is no motion; it names the key that is missing, has another shape, or is not finite.
     """
+    try:
+        with np.errstate(all='ignore'):  # what does not give poses is refused, not warned of
+            decoded = _decode(action, embodiment, anchor)
+    except InvalidActionError:
+        raise
+    except Exception as error:  # a model may answer anything, such as rows that are no rotation
+        raise InvalidActionError(f'its actions are no poses ({type(error).__name__}: {error})') from error
+    if not np.isfinite(decoded.poses).all():
+        raise InvalidActionError('its actions are no poses: their positions or rotations are not finite')
+    return decoded
+
+
+def _decode(action: dict[str, Array], embodiment: Embodiment, anchor: Array) -> DecodedActions:
     steps = _count_steps(action)
     poses = _decode_poses(action, embodiment, anchor, steps)
     gripper = gripper_key(embodiment)
@@ -85,4 +101,6 @@ def _checked_values(action: dict[str, Array], name: str, size: int, steps: int) 
         )
     if not np.isfinite(values).all():
         raise InvalidActionError(f'its action {name} is NaN or infinite')
+    if steps and np.abs(values).max() > _MAX_NUMBER:
+        raise InvalidActionError(f'its action {name} has a number beyond {_MAX_NUMBER:g}')
     return values

@@ -41,13 +41,13 @@ class RunnerSettings:
             return
         deltas = deltas_between(poses) / row_s
         speeds_m_s = np.linalg.norm(deltas[:, :3], axis=1)
-        if speeds_m_s.max() > self.max_speed_m_s:
+        if not speeds_m_s.max() <= self.max_speed_m_s:  # NaN too
             raise InvalidActionError(
                 f'step {int(speeds_m_s.argmax()) + 1} moves at {speeds_m_s.max():.2f} m/s '
                 f'(max_speed_m_s is {self.max_speed_m_s:g})'
             )
         speeds_rad_s = np.linalg.norm(deltas[:, 3:], axis=1)
-        if speeds_rad_s.max() > self.max_rotation_speed_rad_s:
+        if not speeds_rad_s.max() <= self.max_rotation_speed_rad_s:
             raise InvalidActionError(
                 f'step {int(speeds_rad_s.argmax()) + 1} turns at {speeds_rad_s.max():.2f} rad/s '
                 f'(max_rotation_speed_rad_s is {self.max_rotation_speed_rad_s:g})'
