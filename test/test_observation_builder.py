@@ -6,6 +6,7 @@ import pytest
 
 from groot_ros.message_fields import stamp_to_ns
 from groot_ros.policies.builtin_policies import HoldPolicy
+from groot_ros.policies.factory import PolicyChoice, make_policy
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import PolicySpec
 from groot_ros.policies.shadow import Shadow
@@ -103,6 +104,69 @@ def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, em
     assert found['keys']['delta_tcp_position']['mae'] == pytest.approx(1e-4 / 3, rel=0.02)
     assert found['keys']['delta_tcp_orientation']['mae'] < 1e-5
     assert len(found['keys']['delta_tcp_position']['mae_by_step']) == 8
+
+
+def shadowed(policy, synthetic, embodiment, known, seconds=2.0):
+    """A shadow of the policy over a synthetic episode; keeps the problems that it named."""
+    builder = ObservationBuilder(embodiment, kept_s=4.0)
+    worker = MadeUpWorker(policy)
+    shadow = Shadow(worker, builder, 1 / embodiment.fps, inference_interval_s=0.2)
+    problems = set()
+    for arrival_ns, topic, message in synthetic(seconds=seconds).entries():
+        builder.add(topic, stamp_to_ns(message.header.stamp), message)
+        worker.now_ns = known.t0_ns + arrival_ns
+        shadow.tick(worker.now_ns, 'go on')
+        problems.add(shadow.problem)
+    return shadow, problems
+
+
+def test_the_shadow_compares_chunks_of_different_lengths(synthetic, embodiment, known):
+    """The last chunks of a replay are shorter, and so may be those of a model."""
+
+    class Shrinking(Foreseeing):
+        def infer(self, observation):
+            self.spec.horizon = max(self.spec.horizon - 1, 0)
+            return {name: values[: self.spec.horizon] for name, values in super().infer(observation).items()}
+
+    policy = Shrinking(embodiment, known)
+    shadow, _ = shadowed(policy, synthetic, embodiment, known)
+    found = shadow.evaluation.as_dict()
+    assert found['chunks'] == 7
+    errors = found['keys']['delta_tcp_position']
+    assert errors['mae'] == pytest.approx(1e-4 / 3, rel=0.02)
+    assert len(errors['mae_by_step']) == 7
+    assert shadow.mean_errors()
+    assert shadow.evaluation.summary_lines()
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [
+        {'delta_tcp_position': np.zeros((8, 7))},
+        {'delta_tcp_position': np.zeros(8)},
+        {'delta_tcp_position': np.full((8, 3), np.nan)},
+        {'delta_tcp_position': np.array([['x'] * 3] * 8)},
+        {'delta_tcp_position': 1.0},
+        {'delta_tcp_position': np.zeros((8, 3)), 'delta_tcp_orientation': np.zeros((9, 3, 3))},
+        {'delta_tcp_position': np.zeros((10_000_000, 3), np.int8)},
+        {'delta_tcp_position': None},
+    ],
+)
+def test_the_shadow_names_an_answer_that_cannot_be_compared(synthetic, embodiment, known, answer):
+    policy = Foreseeing(embodiment, known)
+    policy.infer = lambda observation: answer
+    shadow, problems = shadowed(policy, synthetic, embodiment, known)
+    assert any('The policy answer' in problem for problem in problems)
+    assert shadow.evaluation.as_dict() == {'policy': 'foreseeing', 'chunks': 0, 'keys': {}}
+
+
+@pytest.mark.parametrize('backend', ['hold', 'scripted', 'replay'])
+def test_policies_that_see_nothing_run_in_the_shadow(synthetic, embodiment, known, converted, backend):
+    choice = PolicyChoice(backend, str(converted) if backend == 'replay' else '')
+    policy = make_policy(choice, embodiment, on_line=lambda line: None)
+    shadow, problems = shadowed(policy, synthetic, embodiment, known, seconds=3.0)
+    assert shadow.evaluation.chunks > 5
+    assert not any('The policy answer' in problem for problem in problems)
 
 
 def test_the_shadow_says_what_is_wrong_and_goes_on(synthetic, embodiment, known):

@@ -30,14 +30,19 @@ class Errors:
         self.absolutes.append(np.mean(np.abs(difference), axis=1))
 
     def as_dict(self) -> dict[str, Any]:
-        """MSE and MAE over all chunks, and for each step of a chunk."""
-        squares = np.array(self.squares)
-        absolutes = np.array(self.absolutes)
-        by_step = {
-            'mse_by_step': squares.mean(axis=0).tolist(),
-            'mae_by_step': absolutes.mean(axis=0).tolist(),
+        """MSE and MAE over all steps of all chunks, and for each step of a chunk; some chunks are shorter."""
+        return {
+            'mse': float(np.mean(np.concatenate(self.squares))),
+            'mae': float(np.mean(np.concatenate(self.absolutes))),
+            'mse_by_step': _mean_by_step(self.squares),
+            'mae_by_step': _mean_by_step(self.absolutes),
         }
-        return {'mse': float(squares.mean()), 'mae': float(absolutes.mean()), **by_step}
+
+
+def _mean_by_step(chunks: list[Array]) -> list[float]:
+    """The mean of each step over the chunks that have this step."""
+    steps = max(len(chunk) for chunk in chunks)
+    return [float(np.mean([chunk[step] for chunk in chunks if step < len(chunk)])) for step in range(steps)]
 
 
 @dataclass
@@ -49,11 +54,17 @@ class Evaluation:
     keys: dict[str, Errors] = field(default_factory=dict)
 
     def add(self, chunk: dict[str, Array], recorded: Array, slices: dict[str, slice]) -> None:
-        """Adds the errors of one chunk, given the recorded actions (H or more, A) from its first step on."""
-        for name, columns in slices.items():
-            if name in chunk:
-                predicted = chunk[name]
-                self.keys.setdefault(name, Errors()).add(predicted, recorded[: len(predicted), columns])
+        """Adds the errors of one chunk, given the recorded actions (H or more, A) from its first step on.
+
+        Raises GrootRosError, and adds nothing, if the chunk does not have the shape of the actions.
+        """
+        pairs = {
+            name: _comparable(name, chunk[name], recorded[:, columns])
+            for name, columns in slices.items()
+            if name in chunk
+        }
+        for name, (predicted, actual) in pairs.items():
+            self.keys.setdefault(name, Errors()).add(predicted, actual)
         self.chunks += 1
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,6 +83,22 @@ class Evaluation:
             last = errors['mae_by_step'][-1]
             rows.append(f'{name:28} {errors["mse"]:12.4g} {errors["mae"]:12.4g} {first:12.4g} {last:12.4g}')
         return [*rows, f'{self.policy}: {self.chunks} chunks compared']
+
+
+def _comparable(name: str, predicted: Array, recorded: Array) -> tuple[Array, Array]:
+    """The predicted (H, size) and the recorded actions of the same steps; raises GrootRosError."""
+    values = np.asarray(predicted)
+    if values.dtype.kind not in 'fiu' or values.ndim != 2 or values.shape[1] != recorded.shape[1]:
+        raise GrootRosError(
+            f'The policy answers {name} as {values.dtype} of shape {values.shape}: numbers of shape '
+            f'(steps, {recorded.shape[1]}) are expected.'
+        )
+    if not 0 < len(values) <= len(recorded) or not np.isfinite(values).all():
+        raise GrootRosError(
+            f'The policy answers {len(values)} steps of {name}: finite numbers for 1 to {len(recorded)} '
+            'steps are expected.'
+        )
+    return values, recorded[: len(values)]
 
 
 def evaluate(

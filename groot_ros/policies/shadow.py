@@ -10,16 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
+from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
 from groot_ros.policies.evaluate import Evaluation
 from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
+from groot_ros.policies.policy import Observation
+
+# Messages are not kept for longer chunks.
+_MAX_STEPS = 500
 
 
 class Shadow:
     """Runs a policy in shadow mode: call `tick` often.
 
     The errors of a chunk are added to `evaluation` when its last step has passed. `problem` is why the last
-    observation or inference failed.
+    observation, inference or comparison failed. No answer of the policy raises: what observes a
+    demonstration must not end it.
     """
 
     def __init__(
@@ -50,12 +57,19 @@ class Shadow:
             self._request(now_ns, task)
 
     def _request(self, now_ns: int, task: str) -> None:
-        observation = self._builder.observe(now_ns, task)
+        observation = self._observe(now_ns, task)
         if isinstance(observation, ObservationUnavailable):
             self.problem = observation.reason
             return
         self._worker.submit(observation, reset=self._is_first)
         self._is_first = False
+
+    def _observe(self, now_ns: int, task: str) -> Observation | ObservationUnavailable:
+        """What the policy sees. One that sees nothing begins at the tick of a complete observation."""
+        observation = self._builder.observe(now_ns, task)
+        if self._worker.policy.spec.observes or isinstance(observation, ObservationUnavailable):
+            return observation
+        return Observation(observation.tick_ns, np.zeros(0), {}, task)
 
     def mean_errors(self) -> dict[str, str]:
         """The mean absolute error of each action so far, as text for /diagnostics."""
@@ -69,8 +83,11 @@ class Shadow:
 
     def _compare(self, result: InferenceResult) -> bool:
         """Adds the errors of a chunk; returns False while its last step has not passed."""
-        steps = max((len(values) for values in result.action.values()), default=0)
+        steps = max((len(np.atleast_1d(values)) for values in result.action.values()), default=0)
         if not steps:
+            return True
+        if steps > _MAX_STEPS:
+            self.problem = f'The policy answers {steps} steps: at most {_MAX_STEPS} are compared.'
             return True
         recorded = self._builder.actions(result.observation.tick_ns + self._row_ns * np.arange(steps + 1))
         if recorded is None:
@@ -78,8 +95,14 @@ class Shadow:
         if isinstance(recorded, ObservationUnavailable):
             self.problem = recorded.reason
         else:
-            self.evaluation.add(result.action, recorded, self._builder.embodiment.action_slices)
+            self._add(result, recorded)
         return True
+
+    def _add(self, result: InferenceResult, recorded: Array) -> None:
+        try:
+            self.evaluation.add(result.action, recorded, self._builder.embodiment.action_slices)
+        except GrootRosError as error:
+            self.problem = str(error)
 
 
 def write_shadow_report(evaluation: Evaluation, path: Path) -> None:
