@@ -9,11 +9,8 @@ from pathlib import Path
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from groot_ros.bags.message_types import typestore
 from groot_ros.embodiment import load_embodiment
-from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.message_fields import cdr_stamp_ns
 from groot_ros.msg import ActionChunk, PolicyStatus, TcpDelta
 from groot_ros.nodes.policy_parameters import PARAMETERS
 from groot_ros.policies.chunk_scheduler import ScheduleSettings, ScheduleStats
@@ -28,15 +25,14 @@ from groot_ros.policies.shadow import Shadow, write_shadow_report
 from groot_ros.ros.arm_feedback import ArmFeedback
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.messages import chunk_message, delta_message, format_state, format_status, stats_message
+from groot_ros.ros.policy_streams import PolicyStreams
 from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.run_policy_action import RunPolicyAction
 from groot_ros.ros.time import to_time_msg
-from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
 
-_FOLLOW_PUBLISHERS_S = 0.5
 _STATUS_S = 0.2
 _POLL_LOADER_S = 0.05
 # How long messages are kept to be compared with a chunk in shadow mode.
@@ -44,6 +40,7 @@ _MAX_CHUNK_S = 4.0
 # How often replies are polled between two commands.
 _POLL_REPLY_S = 0.007
 _AT_WORK = (PolicyStatus.RUNNING, PolicyStatus.PAUSED)
+_NOT_CONFIGURED = 'the policy server is not configured'
 _APPROACH = 'moves to the start of the recording'
 
 
@@ -61,7 +58,7 @@ class PolicyServer(GrootNode):
         self._observation_builder: ObservationBuilder | None = None
         self._runner: PolicyRunner | None = None
         self._shadow: Shadow | None = None
-        self._watch: StreamWatch | None = None
+        self._streams: PolicyStreams | None = None
         self._timer: Timer | None = None
         self._pause = Pause(self.parameter('resume_after_override'))
         self._loader = PolicyLoader()
@@ -73,23 +70,42 @@ class PolicyServer(GrootNode):
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(LoadPolicy, '~/load', self._on_load)
         self._run_action = RunPolicyAction(
-            self, self._begin_task, lambda: self._state in _AT_WORK, self._on_success
+            self, self._begin_task, lambda: self._state in _AT_WORK, self._on_success, self._stop
         )
         self.create_timer(_POLL_LOADER_S, self._poll_loader)
         self.create_timer(_STATUS_S, self._publish_status)
+
+    def configure(self) -> None:
+        """Starts to load the policy; `policy_status` reports the progress."""
+        self._state = PolicyStatus.IDLE
+        self._reason = ''
         self._load(self._policy_choice())
 
     def deactivate(self) -> None:
         """Stops commanding; the arm holds."""
-        if self._state in _AT_WORK:
-            self._set_state(PolicyStatus.STOPPED, 'the policy server was stopped')
+        self._stop('the policy server was stopped')
 
     def cleanup(self) -> None:
         """Closes the policy, and reports the errors measured in shadow mode."""
-        if self._worker is not None:
-            self._worker.close()
-        if self._shadow is not None:
-            self._report(self._shadow)
+        self._loader.abandon()
+        self._loading = ''
+        worker = self._worker
+        shadow = self._shadow
+        if self._streams is not None:
+            self._streams.close()
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+        self._streams = self._timer = self._runner = None
+        self._worker = self._shadow = self._observation_builder = None
+        if worker is not None:
+            worker.close()
+        if shadow is not None:
+            self._report(shadow)
+
+    def _stop(self, reason: str) -> None:
+        """Ends a run, if there is one; the arm holds."""
+        if self._state in _AT_WORK:
+            self._set_state(PolicyStatus.STOPPED, reason)
 
     def diagnose(self) -> list[Health]:
         """The state, its reason and the statistics of the chunks."""
@@ -126,14 +142,10 @@ class PolicyServer(GrootNode):
                 self._activate_policy(made)
             else:
                 self._swap_policy(made)
-            return
-        reason = str(made)
-        if not isinstance(made, GrootRosError):
-            reason = f'making the policy failed: {type(made).__name__}: {made}'
-        if self._worker is None:
-            self.fail(reason)
+        elif self._worker is None and self.parameter('autostart'):
+            self.fail(str(made))
         else:
-            self._reject_policy(reason)
+            self._reject_policy(str(made))
 
     def _activate_policy(self, policy: Policy) -> None:
         """Starts the first policy. The rate of its rows sets the time grid."""
@@ -147,25 +159,16 @@ class PolicyServer(GrootNode):
             row_s,
             _MAX_CHUNK_S if shadow else 1.0,
         )
-        if policy.spec.observes:
-            self._subscribe_streams()
+        if policy.spec.observes or shadow:  # the shadow compares with what the streams show
+            self._streams = PolicyStreams(self, self._observation_builder)
         if shadow:
             self._start_shadow(self._worker, self._observation_builder, row_s)
         else:
             self._start_runner(self._worker, self._observation_builder, row_s)
 
-    def _subscribe_streams(self) -> None:
-        embodiment = self._embodiment.model_copy(update={'extra_topics': ()})
-        self._watch = StreamWatch(self, embodiment, self._on_message, lambda topic, count: None)
-        self.create_timer(_FOLLOW_PUBLISHERS_S, self._watch.follow_publishers)
-
     def _start_shadow(self, worker: InferenceWorker, builder: ObservationBuilder, row_s: float) -> None:
-        spec = worker.policy.spec
-        if not spec.observes:
-            self.fail(f'{spec.name} uses no observations: shadow mode has nothing to compare.')
-            return
         self._shadow = Shadow(worker, builder, row_s, self.parameter('inference_interval_s'))
-        self.create_timer(row_s / 5, self._tick_shadow)
+        self._timer = self.create_timer(row_s / 5, self._tick_shadow)
 
     def _start_runner(self, worker: InferenceWorker, builder: ObservationBuilder, row_s: float) -> None:
         period_ns = round(1e9 / (self.parameter('command_hz') or 1.0 / row_s))
@@ -193,12 +196,6 @@ class PolicyServer(GrootNode):
     def _reject_policy(self, reason: str) -> None:
         self._loading = f'refused: {reason}'
         self.warn(f'The policy was not loaded: {reason}')
-
-    def _on_message(self, topic: str, arrival_ns: int, cdr: bytes) -> None:
-        if self._observation_builder is None or self._watch is None:
-            return
-        message = typestore().deserialize_cdr(cdr, self._watch.types[topic])
-        self._observation_builder.add(topic, cdr_stamp_ns(cdr), message)
 
     def _on_echo(self, sequence: int, target: Array) -> None:
         if self._runner is not None:
@@ -244,8 +241,7 @@ class PolicyServer(GrootNode):
         if request.data:
             reason = self._confirm_resume() if self._state == PolicyStatus.PAUSED else self._begin()
             return SetBool.Response(success=not reason, message=reason or f'{self._policy_name()} runs')
-        if self._state in _AT_WORK:
-            self._set_state(PolicyStatus.STOPPED, 'disabled')
+        self._stop('disabled')
         return SetBool.Response(success=True, message='no more commands')
 
     def _confirm_resume(self) -> str:
@@ -260,6 +256,8 @@ class PolicyServer(GrootNode):
         return SetTask.Response(success=True, message=f'the task is: {self._task}')
 
     def _on_load(self, request: LoadPolicy.Request, _: LoadPolicy.Response) -> LoadPolicy.Response:
+        if not self.configured:
+            return LoadPolicy.Response(success=False, message=_NOT_CONFIGURED)
         if self._loader.busy:
             return LoadPolicy.Response(success=False, message=f'already {self._loading}')
         fields = {name: getattr(request, name) for name in ('backend', 'path', 'host', 'port')}
@@ -280,7 +278,7 @@ class PolicyServer(GrootNode):
     def _blocking_reason(self) -> str:
         """Why the policy cannot run now; empty if it can."""
         if self._runner is None:
-            return self._loading
+            return self._loading or _NOT_CONFIGURED
         if not self.active:
             return 'the policy server is not active'
         now_ns = self.now_ns()
@@ -303,12 +301,13 @@ class PolicyServer(GrootNode):
         return ''
 
     def _set_state(self, state: int, reason: str) -> None:
-        if self._state == PolicyStatus.RUNNING and self._runner is not None:
+        was_running = self._state == PolicyStatus.RUNNING
+        self._state = state  # first: whatever fails below, no more commands follow
+        self._reason = reason
+        if was_running and self._runner is not None:
             self.publish(self._deltas, TcpDelta(source='policy', sequence=self._runner.halt(), released=True))
         if state == PolicyStatus.STOPPED:
             self.warn(f'Stopped: {reason}.')
-        self._state = state
-        self._reason = reason
         self._publish_status()
         if state not in _AT_WORK:
             self._run_action.finish(state, reason)
@@ -316,6 +315,8 @@ class PolicyServer(GrootNode):
     def _tick(self) -> None:
         """Publishes the commands that are due. Their times come from the grid, not from the timer."""
         runner = self._runner
+        if reason := self._run_action.end_reason():
+            self._stop(reason)
         if self._state == PolicyStatus.PAUSED:
             self._resume()
         if self._state != PolicyStatus.RUNNING or runner is None:
@@ -327,9 +328,7 @@ class PolicyServer(GrootNode):
         if self._reason and not runner.approaching:
             self._reason = ''
             self._publish_status()
-        if reason := self._run_action.end_reason():
-            self._set_state(PolicyStatus.STOPPED, reason)
-        elif runner.end_reason is not None:
+        if runner.end_reason is not None:
             self._set_state(PolicyStatus.DONE if runner.done else PolicyStatus.STOPPED, runner.end_reason)
 
     def _tick_shadow(self) -> None:

@@ -2,7 +2,6 @@
 """Makes the policy that a user chose, and loads models in a thread, because that takes long."""
 
 import os
-import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,36 +138,74 @@ def _model_settings(choice: PolicyChoice) -> ModelSettings:
 
 
 class PolicyLoader:
-    """Makes one policy at a time in a thread, so that the node goes on while a model loads for minutes.
-
-    `busy` says whether a policy is being made.
-    """
+    """Makes one policy at a time in a thread, so that the node goes on while a model loads for minutes."""
 
     def __init__(self) -> None:
-        self.busy = False
-        self._finished: queue.SimpleQueue[Policy | Exception] = queue.SimpleQueue()
+        self._load: _Load | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a policy is being made, or waits for `poll`."""
+        return self._load is not None
 
     def start(self, make: Callable[[], Policy], observation: Observation | None = None) -> None:
         """Makes a policy. With an observation it also runs it once: a model's first inference is slower."""
-        self.busy = True
+        self.abandon()
+        self._load = _Load(make, observation)
+
+    def poll(self) -> Policy | GrootRosError | None:
+        """The policy or the error that prevented it, once; None while it is being made."""
+        if self._load is None or self._load.result is None:
+            return None
+        result = self._load.result
+        self._load = None
+        return result
+
+    def abandon(self) -> None:
+        """Waits no longer for the policy: it is closed as soon as it has been made."""
+        if self._load is not None:
+            self._load.abandon()
+            self._load = None
+
+
+class _Load:
+    """One policy that is being made in a thread. `result` is the policy, or why there is none."""
+
+    def __init__(self, make: Callable[[], Policy], observation: Observation | None) -> None:
+        self.result: Policy | GrootRosError | None = None
+        self._abandoned = False
+        self._lock = threading.Lock()
         threading.Thread(target=self._run, args=(make, observation), name='loading', daemon=True).start()
 
-    def poll(self) -> Policy | Exception | None:
-        """The policy or the exception that prevented it, once; None while it is being made."""
-        if self._finished.empty():
-            return None
-        self.busy = False
-        return self._finished.get()
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+            made = self.result
+        self._close_unwanted(made)
 
     def _run(self, make: Callable[[], Policy], observation: Observation | None) -> None:
-        try:
-            policy = make()
-            if observation is not None and policy.spec.observes:
-                _warm_up(policy, observation)
-        except Exception as error:  # a model's libraries may raise anything; only this policy is refused
-            self._finished.put(error)
-        else:
-            self._finished.put(policy)
+        made = _make_warm(make, observation)
+        with self._lock:
+            self.result = made
+            abandoned = self._abandoned
+        if abandoned:
+            self._close_unwanted(made)
+
+    def _close_unwanted(self, made: Policy | GrootRosError | None) -> None:
+        if isinstance(made, Policy):
+            made.close()
+
+
+def _make_warm(make: Callable[[], Policy], observation: Observation | None) -> Policy | GrootRosError:
+    try:
+        policy = make()
+        if observation is not None and policy.spec.observes:
+            _warm_up(policy, observation)
+    except GrootRosError as error:
+        return error
+    except Exception as error:  # a model's libraries may raise anything; only this policy is refused
+        return PolicyError(f'making the policy failed: {type(error).__name__}: {error}')
+    return policy
 
 
 def _warm_up(policy: Policy, observation: Observation) -> None:

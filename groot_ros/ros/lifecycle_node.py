@@ -54,6 +54,11 @@ class GrootNode(LifecycleNode):
     def cleanup(self) -> None:
         """Closes devices and files. Called once after `configure`, whichever way the node ends."""
 
+    @property
+    def configured(self) -> bool:
+        """Whether `configure` was called, and `cleanup` not yet."""
+        return self._configured
+
     def diagnose(self) -> list[Health]:
         """The state of each part of the node, for /diagnostics."""
         return []

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_msgs.msg import Bool
 
 from groot_ros.action import RunPolicy
+from groot_ros.errors import GrootRosError
 from groot_ros.msg import PolicyStatus
 from groot_ros.ros.qos import COMMAND_QOS
 
@@ -21,7 +23,8 @@ class RunPolicyAction:
     """Serves one goal at a time.
 
     `begin(task)` starts a run, and returns why it cannot (empty if it runs). `is_running` says whether one
-    runs. `on_success` is called when the goal's success topic reports success.
+    runs. `on_success` is called when the goal's success topic reports success. `stop(reason)` stops the run
+    of a goal that failed.
     """
 
     def __init__(
@@ -30,11 +33,13 @@ class RunPolicyAction:
         begin: Callable[[str], str],
         is_running: Callable[[], bool],
         on_success: Callable[[], None],
+        stop: Callable[[str], None],
     ) -> None:
         self._node = node
         self._begin = begin
         self._is_running = is_running
         self._on_success = on_success
+        self._stop = stop
         self._handle: ServerGoalHandle | None = None
         self._ended: Future | None = None
         self._until_s = float('inf')
@@ -66,19 +71,22 @@ class RunPolicyAction:
             self._handle.publish_feedback(RunPolicy.Feedback(status=status))
 
     def _on_goal(self, goal: RunPolicy.Goal) -> GoalResponse:
-        return GoalResponse.REJECT if self._is_running() else GoalResponse.ACCEPT
+        if not self._is_running():
+            return GoalResponse.ACCEPT
+        self._node.get_logger().warning('A goal of ~/run was rejected: a policy runs already.')
+        return GoalResponse.REJECT
 
     async def _execute(self, handle: ServerGoalHandle) -> RunPolicy.Result:
-        goal = handle.request
-        if reason := self._begin(goal.task.strip()):
-            handle.abort()
-            return RunPolicy.Result(message=reason)
-        self._until_s = time.monotonic() + (goal.time_limit or float('inf'))
-        self._ended = Future()
-        self._handle = handle
-        result = await self._wait(goal, self._ended)
-        self._handle = None
-        self._ended = None
+        """Runs the policy for a goal. Whatever raises here, the policy is stopped when the goal has ended."""
+        try:
+            result = await self._run(handle)
+        except Exception as error:
+            self._stop(f'the goal of ~/run failed: {error}')
+            self._node.get_logger().error(f'A goal of ~/run failed: {type(error).__name__}: {error}')
+            result = RunPolicy.Result(message=str(error) or type(error).__name__)
+        finally:
+            self._handle = None
+            self._ended = None
         if handle.is_cancel_requested:
             handle.canceled()
         elif result.success:
@@ -87,16 +95,34 @@ class RunPolicyAction:
             handle.abort()
         return result
 
-    async def _wait(self, goal: RunPolicy.Goal, ended: Future) -> RunPolicy.Result:
-        subscription = None
-        if goal.success_topic:
-            subscription = self._node.create_subscription(
-                Bool, goal.success_topic, self._on_success_message, COMMAND_QOS
-            )
-        state, message = await ended
-        if subscription is not None:
-            self._node.destroy_subscription(subscription)
+    async def _run(self, handle: ServerGoalHandle) -> RunPolicy.Result:
+        goal = handle.request
+        if not goal.time_limit >= 0.0:
+            return RunPolicy.Result(message=f'time_limit is {goal.time_limit:g} s: give 0 (no limit) or more')
+        subscription = self._subscribe(goal.success_topic)
+        try:
+            if reason := self._begin(goal.task.strip()):
+                return RunPolicy.Result(message=reason)
+            self._until_s = time.monotonic() + (goal.time_limit or float('inf'))
+            self._ended = Future()
+            self._handle = handle
+            state, message = await self._ended
+        finally:
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
         return RunPolicy.Result(success=state in _SUCCESSFUL, message=message)
+
+    def _subscribe(self, topic: str) -> Subscription | None:
+        """Listens for success. Raises GrootRosError if `topic` is no topic of std_msgs/Bool."""
+        if not topic:
+            return None
+        try:
+            return self._node.create_subscription(Bool, topic, self._on_success_message, COMMAND_QOS)
+        except Exception as error:
+            raise GrootRosError(
+                f'success_topic {topic!r} cannot be subscribed to: give a topic of std_msgs/Bool, or nothing '
+                f'({error})'.replace('\n', ' ')
+            ) from error
 
     def _on_success_message(self, message: Bool) -> None:
         if message.data:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -54,6 +54,13 @@ class StreamWatch:
             if publishers:
                 self._follow(topic, publishers[0].topic_type, publishers[0].qos_profile)
 
+    def close(self) -> None:
+        """Ends all subscriptions; `follow_publishers` makes them again."""
+        for subscription in self._subscriptions.values():
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+        self._offered.clear()
+
     def publishers(self) -> dict[str, int]:
         """The number of publishers of each needed topic."""
         return {topic: self._node.count_publishers(topic) for topic in self.needed}
@@ -89,15 +96,17 @@ class StreamWatch:
             return
         # A subscription asks for what its publisher offers; asking for more would receive nothing.
         profile = QoSProfile(depth=_DEPTH, reliability=offered.reliability, durability=offered.durability)
-        events = SubscriptionEventCallbacks(
-            message_lost=lambda event: self._on_lost(topic, event.total_count_change)
-        )
+        events = SubscriptionEventCallbacks(message_lost=partial(self._count_lost, topic))
         take = partial(self._take, topic)
         self._subscriptions[topic] = self._node.create_subscription(
             message_class, topic, take, profile, raw=True, event_callbacks=events
         )
         self.types[topic] = msgtype
         self._stamped[topic] = has_header(msgtype)
+
+    def _count_lost(self, topic: str, event: QoSMessageLostInfo) -> None:
+        if event.total_count_change > 0:  # the middleware reports a change of 0 too
+            self._on_lost(topic, event.total_count_change)
 
     def _take(self, topic: str, cdr: bytes) -> None:
         arrival_ns = time.time_ns()
