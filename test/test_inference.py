@@ -4,6 +4,7 @@
 import contextlib
 import itertools
 import json
+import socket
 import threading
 
 import cv2
@@ -22,6 +23,7 @@ from groot_ros.errors import PolicyError
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import GR00T_VERSIONS, Modality, ProtocolError, pack, unpack
 from groot_ros.inference.server import Server
+from groot_ros.policies.factory import PolicyChoice, make_policy
 from groot_ros.policies.local_backend import LocalBackend
 from groot_ros.policies.policy import Observation
 from groot_ros.policies.remote_policy import RemotePolicy, mismatches
@@ -77,6 +79,47 @@ def test_arrays_of_objects_and_broken_ones_are_refused(message):
         unpack(msgpack.packb(message))
     with pytest.raises(ProtocolError):
         pack(np.array([object()]), 'n1.7')
+
+
+def many(item, count=200_000):
+    """A few bytes for each list or map, a hundred in memory."""
+    inner = b'\xdc' + (10_000).to_bytes(2, 'big') + item * 10_000
+    return b'\xdc' + (count // 10_000).to_bytes(2, 'big') + inner * (count // 10_000)
+
+
+def npy(header):
+    text = header.encode().ljust(117) + b'\n'
+    return b'\x93NUMPY\x01\x00' + len(text).to_bytes(2, 'little') + text
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        (many(b'\x90'), 'more than 100000 items'),
+        (many(b'\x80'), 'more than 100000 items'),
+        (b'\xdd\xff\xff\xff\xff', 'exceeds|incomplete'),
+        (b'\x91' * 100_000, 'StackError|incomplete'),
+        (msgpack.packb(msgpack.ExtType(1, b'x')), 'ext'),
+        (msgpack.packb('x' * 200_000), 'exceeds'),
+        (msgpack.packb({b'nd': True, b'type': '<f8', b'shape': [10**12], b'data': b''}), 'the shape'),
+        (msgpack.packb({b'nd': True, b'type': '<f8', b'shape': [-1], b'data': bytes(8)}), 'the shape'),
+        (msgpack.packb({b'nd': True, b'type': '<f8', b'shape': [[8]], b'data': bytes(8)}), 'the shape'),
+        (msgpack.packb({b'nd': True, b'type': '|V8', b'shape': [1], b'data': bytes(8)}), 'is refused'),
+        (
+            msgpack.packb(
+                {
+                    '__ndarray_class__': True,
+                    'as_npy': npy("{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000,)}"),
+                }
+            ),
+            'the shape',
+        ),
+        (msgpack.packb({'__ModalityConfig__': True, 'as_json': '[' * 90_000}), 'not a message'),
+    ],
+)
+def test_few_bytes_never_become_much_memory(data, reason):
+    with pytest.raises(ProtocolError, match=reason):
+        unpack(data)
 
 
 class Model:
@@ -269,6 +312,58 @@ def test_a_token_is_asked_for_and_kill_needs_one(serve, embodiment):
         Client(*open_host, 'n1.7').request('kill')
 
 
+def test_the_data_of_a_request_without_the_token_are_not_decoded(embodiment, loopback, monkeypatch):
+    server = Server(Model(embodiment), loopback, 0, token='gehe\u00efm')
+    monkeypatch.setattr('groot_ros.inference.server.unpack', lambda data: pytest.fail('decoded'))
+    for token in ('guess', '\u00e9', None):
+        request = b'\x83' + msgpack.packb('data') + many(b'\x90')
+        request += msgpack.packb('endpoint') + msgpack.packb('get_action')
+        request += msgpack.packb('api_token') + msgpack.packb(token)
+        assert unpack(server.answer(request)) == {'error': 'Unauthorized: Invalid API token'}
+    assert b'not a message' in server.answer(b'\x81' + msgpack.packb('api_token') + many(b'\x90'))
+    server.run(lambda: False)
+
+
+def test_every_honest_request_is_answered_while_others_misbehave(serve, embodiment):
+    """Messages of several parts ended the server once; a REP socket loses its turn by them."""
+    host, port = serve(Model(embodiment), token='secret')
+    address = f'tcp://{host}:{port}'
+    honest = Client(host, port, 'n1.7', token='secret', timeout_s=20.0)
+    context = zmq.Context.instance()
+    sockets = []
+    for number in range(20):
+        for kind, parts in (
+            (zmq.REQ, [b'a', b'b']),
+            (zmq.DEALER, [b'no delimiter']),
+            (zmq.DEALER, [b'', b'']),
+            (zmq.DEALER, [b'', b'\xc1']),
+            (zmq.DEALER, [b'', many(b'\x80')]),
+            (zmq.PUSH, [b'another pattern']),
+        ):
+            stranger = context.socket(kind)
+            stranger.setsockopt(zmq.LINGER, 0)
+            stranger.connect(address)
+            stranger.send_multipart(parts)
+            sockets.append(stranger)
+        with socket.create_connection((host, port)) as garbage:
+            garbage.sendall(bytes(range(number, 200)))
+        assert honest.request('ping')['status'] == 'ok'
+    assert unpack(sockets[0].recv()) == {'error': 'a request is one message part of a REQ socket'}
+    for stranger in sockets:
+        stranger.close()
+    honest.close()
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_and_the_server_goes_on(serve, embodiment):
+    model = Model(embodiment)
+    model.get_action = lambda observation, options: ({'x': object()}, {})
+    client = Client(*serve(model), 'n1.7')
+    with pytest.raises(PolicyError, match='object cannot be sent'):
+        client.request('get_action', {})
+    assert client.request('ping')['status'] == 'ok'
+    client.close()
+
+
 def test_a_request_that_fails_is_reported_and_the_server_goes_on(serve, embodiment):
     model = Model(embodiment)
     model.get_action = lambda observation, options: 1 / 0
@@ -312,6 +407,92 @@ def test_something_else_on_the_port(embodiment, loopback, reply, text):
     with pytest.raises(PolicyError, match=text):
         RemotePolicy(Client(loopback, 5601, 'n1.7', timeout_s=1.0), embodiment)
     strange.thread.join()
+
+
+@pytest.mark.parametrize(
+    ('info', 'text'),
+    [
+        ({'image_sizes': None}, 'image_sizes'),
+        ({'image_sizes': {'zed_camera': [0, 0]}}, 'image_sizes.zed_camera'),
+        ({'image_sizes': {'zed_camera': [100_000, 100_000]}}, 'image_sizes.zed_camera'),
+        ({'image_sizes': {'zed_camera': ['a', 'b']}}, 'image_sizes.zed_camera'),
+        ({'image_sizes': {'zed_camera': [4000, 4000], 3: [1, 1]}}, 'image_sizes.3'),
+        ({'image_sizes': {'zed_camera': [4096, 4096]}}, '50 MB of images'),
+        ({'real_time_chunking': 'yes'}, 'real_time_chunking'),
+    ],
+)
+def test_what_a_server_says_about_itself_is_checked(serve, embodiment, info, text):
+    model = Model(embodiment)
+    model.info = info
+    with pytest.raises(PolicyError, match=text):
+        RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+
+
+@pytest.mark.parametrize(
+    'modality',
+    [
+        Modality([0, 0], ['zed_camera']),
+        Modality([10**9], ['zed_camera']),
+        Modality(['0'], ['zed_camera']),
+        Modality([True], ['zed_camera']),
+        Modality([0], [3]),
+        Modality([0], ['zed_camera'] * 2),
+        Modality([0], ['a\nb']),
+        Modality([0], ['zed_camera'], ['relative']),
+        Modality(list(range(1001)), ['zed_camera']),
+    ],
+)
+def test_modalities_of_wrong_types_are_refused(modality):
+    with pytest.raises(ProtocolError):
+        unpack(pack(modality, 'n1.7'))
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        np.zeros((2, 16, 3)), np.zeros((0, 16, 3)), np.zeros((1, 1, 16, 3)), np.zeros(()),
+        np.zeros((5000, 3)), np.array(['a']), [[1.0]], 3, None,
+    ],
+)  # fmt: skip
+def test_actions_of_other_forms_are_refused(serve, embodiment, values):
+    model = Model(embodiment)
+    policy = RemotePolicy(Client(*serve(model), 'n1.7'), embodiment)
+    model.get_action = lambda *_: ({'delta_tcp_position': values}, {})
+    with pytest.raises(PolicyError, match='The action delta_tcp_position came with the'):
+        policy.infer(observation(embodiment))
+    policy.close()
+
+
+def test_the_reason_of_a_server_is_one_short_line(loopback):
+    strange = Strange(loopback, msgpack.packb({'error': 'a\nb\x1b[31m' * 10_000}))
+    with pytest.raises(PolicyError) as refused:
+        Client(loopback, 5601, 'n1.7').request('ping')
+    assert len(str(refused.value)) < 600
+    assert str(refused.value).isprintable()
+    strange.thread.join()
+
+
+def test_the_token_goes_only_to_the_host_that_the_user_chose(embodiment, loopback, monkeypatch):
+    monkeypatch.setenv('GROOT_ROS_API_TOKEN', 'secret')
+    seen = []
+    monkeypatch.setattr(
+        'groot_ros.policies.factory.Client', lambda host, port, version, token, timeout_s: seen.append(token)
+    )
+    monkeypatch.setattr('groot_ros.policies.factory.RemotePolicy', lambda *_: None)
+    for host in ('gpu', 'elsewhere', ''):
+        make_policy(PolicyChoice('remote', host=host), embodiment, print, token_host='gpu')
+    assert seen == ['secret', '', '']
+
+
+@pytest.mark.parametrize('host', ['0.0.0.0', '*', '::', '192.168.1.5', 'gpu-machine', ''])
+def test_other_machines_are_not_served_without_a_token(monkeypatch, capsys, host):
+    monkeypatch.delenv('GROOT_ROS_API_TOKEN', raising=False)
+    assert main(['serve', 'nowhere', '--host', host]) == 1
+    assert '--insecure' in capsys.readouterr().err
+    for arguments, token in ((['--insecure'], ''), ([], 'secret')):
+        monkeypatch.setenv('GROOT_ROS_API_TOKEN', token)
+        assert main(['serve', 'nowhere', '--host', host, *arguments]) == 1
+        assert 'nowhere is not a folder' in capsys.readouterr().err
 
 
 def test_an_address_in_use_is_reported(serve, embodiment):

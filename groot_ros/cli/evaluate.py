@@ -105,7 +105,9 @@ def _evaluate(
     from groot_ros.policies.factory import make_policy
 
     choice = _policy_choice(model, embodiment, options)
-    policy = make_policy(choice, embodiment, lambda line: print(line, file=sys.stderr, flush=True))
+    policy = make_policy(
+        choice, embodiment, lambda line: print(line, file=sys.stderr, flush=True), token_host=choice.host
+    )
     with contextlib.closing(policy):
         total = count_chunks(dataset, options.episodes, policy.spec.horizon, options.stride)
         with tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=None) as bar:

@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import ipaddress
 import os
 import sys
 from pathlib import Path
@@ -27,10 +28,11 @@ _DESCRIPTION = (
     'has its libraries; it is loaded, warmed up, and started again if it dies. Two more models need no '
     'checkpoint and help to test a set-up: a dataset is served as its recorded actions, and `hold` as no '
     'motion. '
-    'If the environment variable GROOT_ROS_API_TOKEN is set, requests must carry that token.'
+    'If the environment variable GROOT_ROS_API_TOKEN is set, requests must carry that token; an address '
+    'that other machines reach needs it.'
 )
 _EXAMPLES = """examples:
-  groot-ros serve outputs/checkpoint-10000 --python /opt/gr00t/.venv/bin/python --host 0.0.0.0
+  GROOT_ROS_API_TOKEN=... groot-ros serve outputs/checkpoint-10000 --python PATH --host 0.0.0.0
   groot-ros serve outputs/train/act_cube --python ~/lerobot/.venv/bin/python
   groot-ros serve datasets/cube --episode 3
   ros2 run groot_ros policy_server --ros-args -p backend:=remote -p host:=gpu-machine"""
@@ -57,6 +59,11 @@ def add_parser(commands) -> None:
     command.add_argument(
         '--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)'
     )
+    command.add_argument(
+        '--insecure',
+        action='store_true',
+        help='serve other machines without a token: whoever reaches the port commands the robot',
+    )
     command.add_argument('--port', type=int, default=5555, help='port (default 5555; 0 for any free port)')
     add_gr00t_version_option(command, 'the GR00T version whose reply format is used')
     add_model_options(command)
@@ -66,6 +73,7 @@ def add_parser(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serves the model until Ctrl-C. Raises GrootRosError if it cannot be loaded or ends by itself."""
     require_policy_libraries('groot-ros serve')
+    _check_token(options.host, options.insecure)
     from groot_ros.embodiment import load_embodiment
     from groot_ros.policies.builtin_policies import HoldPolicy
     from groot_ros.policies.replay_policy import ReplayPolicy
@@ -81,6 +89,27 @@ def run(options: argparse.Namespace) -> int:
     if (folder / 'meta' / 'info.json').is_file():
         return _serve_policy(ReplayPolicy(folder, options.episode, embodiment), embodiment, options)
     return _serve_checkpoint(folder, embodiment, options)
+
+
+def _check_token(host: str, insecure: bool) -> None:
+    """Raises GrootRosError where other machines could use the model without a token."""
+    from groot_ros.inference.protocol import TOKEN_VARIABLE
+
+    if _is_loopback(host) or os.environ.get(TOKEN_VARIABLE) or insecure:
+        return
+    raise GrootRosError(
+        f'Everybody who reaches {host} could use this model: set the environment variable {TOKEN_VARIABLE} '
+        'here and where policy_server runs, or add --insecure on a network that you trust.'
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == 'localhost':
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, an interface, or `*`
+        return False
 
 
 def _serve_policy(policy: 'Policy', embodiment: 'Embodiment', options: argparse.Namespace) -> int:

@@ -7,7 +7,9 @@ import numpy as np
 import zmq
 
 from groot_ros.errors import PolicyError
-from groot_ros.inference.protocol import MAX_MESSAGE_BYTES, ProtocolError, pack, unpack
+from groot_ros.inference.protocol import MAX_REPLY_BYTES, ProtocolError, pack, unpack
+
+_MAX_REASON = 500
 
 
 class Client:
@@ -41,7 +43,7 @@ class Client:
         timeout_ms = round(min(reply_timeout_s * 1e3, self._timeout_ms))
         reply = self._exchange(pack(message, self._gr00t_version), timeout_ms)
         if isinstance(reply, dict) and 'error' in reply:
-            reason = reply['error'] or 'it could not read the request'
+            reason = _reason(reply['error'])
             raise PolicyError(f'The server at {self.address} refused {endpoint}: {reason}.')
         return reply
 
@@ -56,7 +58,10 @@ class Client:
         try:
             socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             socket.send(request)
-            return unpack(socket.recv())
+            parts = socket.recv_multipart()
+            if len(parts) != 1:
+                raise ProtocolError(f'it answered with {len(parts)} message parts')
+            return unpack(parts[0])
         except zmq.Again as error:
             self.close()  # a REQ socket that waits for a reply takes no other request
             waited = f'{timeout_ms / 1e3:g} s'
@@ -79,7 +84,14 @@ class Client:
         socket.setsockopt(zmq.SNDTIMEO, self._timeout_ms)
         socket.setsockopt(zmq.LINGER, 0)
         # A larger message closes the connection before it fills the memory.
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_REPLY_BYTES)
         socket.connect(f'tcp://{self.address}')
         self._socket = socket
         return socket
+
+
+def _reason(error: Any) -> str:
+    """The text of a server's error on one line, for logs."""
+    words = str(error)[:_MAX_REASON].split()
+    text = ''.join(letter for letter in ' '.join(words) if letter.isprintable())
+    return text.rstrip('.') or 'it could not read the request'

@@ -4,6 +4,7 @@
 It needs only numpy, msgpack and pyzmq, so it runs in a model's own Python.
 """
 
+import contextlib
 import hmac
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -15,13 +16,17 @@ from groot_ros.errors import GrootRosError
 from groot_ros.inference.protocol import (
     MAX_MESSAGE_BYTES,
     TOKEN_VARIABLE,
+    Envelope,
     Modality,
-    ProtocolError,
+    open_envelope,
     pack,
     unpack,
 )
 
 _POLL_MS = 200
+# A client of the protocol has one request on its way.
+_WAITING_REQUESTS = 2
+_MAX_REASON = 2000
 
 
 class ModelBackend(Protocol):
@@ -52,7 +57,7 @@ class ModelBackend(Protocol):
 
 
 class Server:
-    """Answers one request after another at `port`; 0 is any free port.
+    """Answers one request after another at `port`; 0 is any free port. Clients take turns.
 
     With a token, requests that do not carry it are refused; without one, `kill` is refused.
     Raises GrootRosError if the address cannot be used.
@@ -70,8 +75,9 @@ class Server:
         self._gr00t_version = gr00t_version
         self._token = token
         self.running = True
-        self._socket = zmq.Context.instance().socket(zmq.REP)
+        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 500)
+        self._socket.setsockopt(zmq.RCVHWM, _WAITING_REQUESTS)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         try:
             self._socket.bind(f'tcp://{host}:{port or "*"}')
@@ -88,26 +94,40 @@ class Server:
         try:
             while self.running and keep_running():
                 if self._socket.poll(_POLL_MS):
-                    self._socket.send(self.answer(self._socket.recv()))
+                    self._serve_one()
         finally:
             self._socket.close()
+
+    def _serve_one(self) -> None:
+        """Answers one message. A REQ socket sends an empty part before the request."""
+        try:
+            client, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:  # the peer broke off
+            return
+        if len(parts) == 2 and not parts[0]:
+            reply = self.answer(parts[1])
+        else:
+            reply = self._pack_error('a request is one message part of a REQ socket')
+        with contextlib.suppress(zmq.Again):  # a client that reads no replies loses them
+            self._socket.send_multipart([client, b'', reply], zmq.NOBLOCK)
 
     def answer(self, request: bytes) -> bytes:
         """The reply to a request. Any error becomes a reply with its text, and the server continues."""
         try:
-            reply = self._reply(unpack(request))
-        except (ProtocolError, GrootRosError) as error:
-            reply = {'error': str(error)}
-        except Exception as error:  # a model may raise anything
-            reply = {'error': f'{type(error).__name__}: {error}'}
-        return pack(reply, self._gr00t_version)
+            return pack(self._reply(open_envelope(request)), self._gr00t_version)
+        except GrootRosError as error:
+            return self._pack_error(str(error))
+        except Exception as error:  # a model may raise anything, and answer what cannot be sent
+            return self._pack_error(f'{type(error).__name__}: {error}')
 
-    def _reply(self, message: Any) -> Any:
-        if not isinstance(message, dict):
-            return {'error': 'a request is a map with an endpoint'}
-        if self._token and not hmac.compare_digest(str(message.get('api_token', '')), self._token):
+    def _pack_error(self, reason: str) -> bytes:
+        printable = reason[:_MAX_REASON].encode(errors='replace').decode()
+        return pack({'error': printable}, self._gr00t_version)
+
+    def _reply(self, request: Envelope) -> Any:
+        if self._token and not hmac.compare_digest(request.token.encode(), self._token.encode()):
             return {'error': 'Unauthorized: Invalid API token'}
-        endpoint = str(message.get('endpoint', 'get_action'))
+        endpoint = request.endpoint
         if endpoint == 'ping':
             return {'status': 'ok', 'message': 'Server is running'}
         if endpoint == 'get_modality_config':
@@ -118,7 +138,7 @@ class Server:
         if endpoint == 'kill':
             return self._kill()
         if endpoint == 'get_action':
-            return self._act(message.get('data'))
+            return self._act(unpack(request.data) if request.data else None)
         return {'error': f'Unknown endpoint: {endpoint}'}
 
     def _kill(self) -> Any:

@@ -130,7 +130,9 @@ class PolicyServer(GrootNode):
         if isinstance(observation, ObservationUnavailable):
             observation = None
         log = self.get_logger().info
-        self._loader.start(partial(make_policy, choice, self._embodiment, log), observation)
+        # ~/load may name any host: the token is only for the one that the parameters name.
+        make = partial(make_policy, choice, self._embodiment, log, token_host=self.parameter('host'))
+        self._loader.start(make, observation)
 
     def _poll_loader(self) -> None:
         made = self._loader.poll()

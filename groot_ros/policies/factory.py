@@ -64,7 +64,7 @@ class ManagedModelPolicy(Policy):
         self._process = process
         process.wait()
         gr00t_version = process.settings.gr00t_version
-        client = _make_client(process.settings.host, process.port, gr00t_version, timeout_s)
+        client = Client(process.settings.host, process.port, gr00t_version, _token(), timeout_s)
         try:
             self._remote = RemotePolicy(client, embodiment, gr00t_version, process.name)
         except GrootRosError:
@@ -93,9 +93,12 @@ class ManagedModelPolicy(Policy):
         self._process.close()
 
 
-def make_policy(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[[str], None]) -> Policy:
+def make_policy(
+    choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[[str], None], token_host: str = ''
+) -> Policy:
     """Makes a policy that is ready for inference. Loading a model takes long; `on_line` gets its progress.
 
+    The token of GROOT_ROS_API_TOKEN is sent to the model server on `token_host` only.
     Raises GrootRosError if the backend is not known, or if a checkpoint, dataset or server is missing or
     does not fit the embodiment.
     """
@@ -106,7 +109,8 @@ def make_policy(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[
     if choice.backend == 'replay':
         return _make_replay(choice, embodiment)
     if choice.backend == 'remote':
-        client = _make_client(choice.host, choice.port, choice.gr00t_version, choice.timeout_s)
+        token = _token() if choice.host == token_host else ''
+        client = Client(choice.host, choice.port, choice.gr00t_version, token, choice.timeout_s)
         return RemotePolicy(client, embodiment, choice.gr00t_version)
     if choice.backend == 'scripted':
         return ScriptedPolicy(embodiment, choice.fault)
@@ -121,8 +125,8 @@ def _make_replay(choice: PolicyChoice, embodiment: Embodiment) -> ReplayPolicy:
     return ReplayPolicy(Path(choice.path).expanduser(), choice.episode, embodiment)
 
 
-def _make_client(host: str, port: int, gr00t_version: str, timeout_s: float) -> Client:
-    return Client(host, port, gr00t_version, os.environ.get(TOKEN_VARIABLE, ''), timeout_s)
+def _token() -> str:
+    return os.environ.get(TOKEN_VARIABLE, '')
 
 
 def _model_settings(choice: PolicyChoice) -> ModelSettings:

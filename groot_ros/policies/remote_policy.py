@@ -2,10 +2,11 @@
 """A policy that sends observations to a model server over GR00T's inference protocol."""
 
 from collections import OrderedDict
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError, choose
@@ -18,6 +19,19 @@ _SHORTEST_EDGE = 256
 _MAX_BACK = 60
 _CHUNK_NUMBERS_KEPT = 8
 _MODALITIES = ('video', 'state', 'action', 'language')
+_MAX_IMAGE_BYTES = 32 << 20
+_MAX_STEPS = 1000
+_MAX_KEYS = 100
+_Pixels = Annotated[int, Field(gt=0, le=4096)]
+
+
+class ExtraInfo(BaseModel):
+    """What a server of ours says beyond GR00T's protocol; width and height by camera."""
+
+    model_config = ConfigDict(extra='ignore', strict=True)
+
+    image_sizes: dict[str, tuple[_Pixels, _Pixels]] = Field(default={}, max_length=100)
+    real_time_chunking: bool = False
 
 
 class RemotePolicy(Policy):
@@ -35,20 +49,21 @@ class RemotePolicy(Policy):
         self._embodiment = embodiment
         self._gr00t_version = gr00t_version
         self._modalities, extra_info = _request_modalities(client, gr00t_version)
-        if problems := mismatches(self._modalities, embodiment):
+        problems = mismatches(self._modalities, embodiment)
+        problems += problems or _unusable_images(self._modalities['video'], extra_info, embodiment)
+        if problems:
             raise PolicyError(
                 f'The model at {client.address} does not fit the embodiment {embodiment.name}: '
                 f'{"; ".join(problems)}.'
             )
-        image_sizes = extra_info.get('image_sizes', {})
-        self._image_sizes = {str(camera): tuple(size) for camera, size in image_sizes.items()}
-        self._chunk_numbers: OrderedDict[int, Any] = OrderedDict()
+        self._image_sizes = extra_info.image_sizes
+        self._chunk_numbers: OrderedDict[int, int] = OrderedDict()
         video_indices = self._modalities['video'].delta_indices
         state_indices = self._modalities['state'].delta_indices
         self.spec = PolicySpec(
             name or f'the model at {client.address}',
             len(self._modalities['action'].delta_indices),
-            continues=bool(extra_info.get('real_time_chunking')),
+            continues=extra_info.real_time_chunking,
             observation_indices=tuple(sorted({0, *video_indices, *state_indices})),
         )
 
@@ -64,15 +79,16 @@ class RemotePolicy(Policy):
         reply = self._client.request('get_action', data, observation.reply_timeout_s)
         has_info = isinstance(reply, (list, tuple)) and len(reply) == 2
         action, info = reply if has_info else (reply, {})
-        if not isinstance(action, dict):
+        if not isinstance(action, dict) or len(action) > _MAX_KEYS:
             raise PolicyError(
                 f'The server at {self._client.address} answered with {type(action).__name__} instead of '
                 'actions: check its GR00T version.'
             )
-        if isinstance(info, dict) and 'chunk' in info:
+        if isinstance(info, dict) and isinstance(info.get('chunk'), int):
             self._keep_chunk_number(observation.tick_ns, info['chunk'])
         return {
-            str(name).removeprefix('action.'): _without_batch(name, values) for name, values in action.items()
+            _key(name).removeprefix('action.'): _without_batch(_key(name), values)
+            for name, values in action.items()
         }
 
     def reset(self) -> None:
@@ -85,7 +101,7 @@ class RemotePolicy(Policy):
         """Closes the connection to the server."""
         self._client.close()
 
-    def _keep_chunk_number(self, tick_ns: int, number: Any) -> None:
+    def _keep_chunk_number(self, tick_ns: int, number: int) -> None:
         self._chunk_numbers[tick_ns] = number
         while len(self._chunk_numbers) > _CHUNK_NUMBERS_KEPT:
             self._chunk_numbers.popitem(last=False)
@@ -183,6 +199,19 @@ def _unusable_steps(modalities: dict[str, Modality]) -> list[str]:
     return found
 
 
+def _unusable_images(video: Modality, extra_info: ExtraInfo, embodiment: Embodiment) -> list[str]:
+    """Image sizes that would fill the memory of this machine."""
+    sizes = {camera.name: (camera.width, camera.height) for camera in embodiment.cameras}
+    sizes |= extra_info.image_sizes
+    wanted = sum(3 * sizes[name][0] * sizes[name][1] for name in video.keys) * len(video.delta_indices)
+    if extra_info.image_sizes and wanted > _MAX_IMAGE_BYTES:
+        return [
+            f'it wants {wanted / 1e6:.0f} MB of images in a request, '
+            f'and {_MAX_IMAGE_BYTES / 1e6:.0f} MB can be sent'
+        ]
+    return []
+
+
 def _unusable_actions(action: Modality, embodiment: Embodiment, poses: set[str]) -> list[str]:
     found = []
     usable = ', '.join(sorted(poses)) or 'no action of this embodiment'
@@ -195,7 +224,7 @@ def _unusable_actions(action: Modality, embodiment: Embodiment, poses: set[str])
     return found
 
 
-def _request_modalities(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], dict[str, Any]]:
+def _request_modalities(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], ExtraInfo]:
     """The modalities of the server, and the extra information of a server of ours."""
     reply = client.request('get_modality_config')
     if not isinstance(reply, dict) or not all(isinstance(reply.get(name), Modality) for name in _MODALITIES):
@@ -212,16 +241,46 @@ def _request_modalities(client: Client, gr00t_version: str) -> tuple[dict[str, M
         )
         for name in _MODALITIES
     }
-    extra_info = {name: value for name, value in reply.items() if name not in _MODALITIES}
-    return modalities, extra_info
+    return modalities, _check_extra_info(client, reply)
+
+
+def _check_extra_info(client: Client, reply: dict[Any, Any]) -> ExtraInfo:
+    values = {name: value for name, value in reply.items() if name in ExtraInfo.model_fields}
+    sizes = values.get('image_sizes')
+    if isinstance(sizes, dict):  # msgpack has no tuples
+        values['image_sizes'] = {
+            name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()
+        }
+    try:
+        return ExtraInfo.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PolicyError(
+            f'The server at {client.address} reports {".".join(map(str, first["loc"]))} that '
+            f'cannot be used: {first["msg"]}.'
+        ) from error
+
+
+def _key(name: Any) -> str:
+    """The name of an action, fit for logs."""
+    return ''.join(letter for letter in str(name)[:_MAX_KEYS] if letter.isprintable())
 
 
 def _without_batch(name: str, values: Any) -> Array:
-    """The actions (H, size) of a key, which come with (N1.6, N1.7) or without (N1.5) a batch of one."""
-    array = np.asarray(values)
-    if array.dtype.kind not in 'fiu':
-        raise PolicyError(f'The action {name} came with the type {array.dtype}, but numbers are needed.')
-    return array[0].astype(float) if array.ndim == 3 else array.astype(float)
+    """The actions (H, size) of a key, which come with (N1.6, N1.7) or without (N1.5) a batch of one.
+
+    Raises PolicyError for anything else. A single number per step may also come as (H,).
+    """
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in 'fiu':
+        found = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+        raise PolicyError(f'The action {name} came with the type {found}, but an array of numbers is needed.')
+    if values.ndim == 3 and len(values) == 1:
+        values = values[0]
+    if values.ndim not in (1, 2) or not 0 < len(values) <= _MAX_STEPS:
+        raise PolicyError(
+            f'The action {name} came with the shape {values.shape}, but steps and numbers are needed.'
+        )
+    return values.astype(float)
 
 
 def _small_size(image: np.ndarray) -> tuple[int, int]:
