@@ -74,8 +74,9 @@ class Rig:
     def report(self, **values) -> None:
         self.session.take_state(self.state(**values))
 
-    def beat(self, servoing=False, freedriving=False, setpoint=POSE) -> None:
-        self.session.take_beat(np.array([(servoing, freedriving, setpoint, 1, 2.0, 2.0)], BEAT)[0])
+    def beat(self, servoing=False, freedriving=False, setpoint=POSE, holds=0, rest=POSE):
+        record = (servoing, freedriving, setpoint, holds, rest, 1, 2.0, 2.0)
+        return self.session.take_beat(np.array([record], BEAT)[0])
 
     def command(self) -> None:
         self.sequence += 1
@@ -119,6 +120,34 @@ def test_freedrive_ends_when_the_state_is_silent(rig):
     assert rig.arm.calls == ['brake']  # which ends freedrive
 
 
+def test_a_release_brakes_and_the_target_follows_to_where_the_arm_rests(rig):
+    rig.enabled()
+    rig.command()
+    assert rig.session.release('policy')
+    assert rig.arm.calls == ['move', 'hold']
+    assert rig.beat(servoing=True) is None  # a beat from before the order
+    with pytest.raises(RefusedError, match='brakes'):
+        rig.command()
+    rest = moved(POSE, 0.0003)
+    np.testing.assert_array_equal(rig.beat(servoing=True, holds=1, rest=rest), rest)
+    np.testing.assert_array_equal(rig.gate.target, rest)
+    assert rig.beat(servoing=True, holds=1, rest=rest) is None
+    rig.command()
+    assert not rig.session.release('teleop')
+    assert rig.session.release('policy')
+    assert rig.beat(servoing=True, holds=1, rest=rest) is None
+    assert rig.beat(servoing=True, holds=2, rest=POSE) is not None
+
+
+def test_an_arm_that_stops_while_it_brakes_does_not_take_over_where_it_would_have_rested(rig):
+    rig.enabled()
+    rig.command()
+    rig.session.release('policy')
+    rig.session.stop('the test stops it')
+    assert rig.beat(holds=1, rest=moved(POSE, 0.1)) is None
+    assert rig.gate.state is GateState.STOPPED
+
+
 def test_an_arm_that_nobody_commands_for_ten_minutes_is_disabled(rig):
     rig.enabled()
     for _ in range(2):
@@ -128,6 +157,7 @@ def test_an_arm_that_nobody_commands_for_ten_minutes_is_disabled(rig):
         assert rig.gate.state is GateState.ENABLED
         rig.command()
         rig.session.release('policy')
+        rig.beat(servoing=True, holds=rig.session._holds)
     rig.now_s += 601.0
     rig.report()
     rig.session.check()

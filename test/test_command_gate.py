@@ -106,11 +106,16 @@ def test_an_opening_out_of_its_range_is_refused(opening):
     refused(gate(), offered, 'opening')
 
 
-def test_an_open_deadman_holds_without_a_stop_and_lets_the_policy_in():
+def test_an_open_deadman_brakes_without_a_stop_and_then_lets_the_policy_in():
     made = gate()
+    rest = made.target.copy()
     made.submit(command(), 10.0)
-    made.release('teleop')
+    assert made.release('teleop', 10.01)
     assert made.source == ''
+    refused(made, command(source='policy', start_s=10.02), 'brakes', 10.02)
+    made.come_to_rest(rest)
+    np.testing.assert_array_equal(made.target, rest)
+    np.testing.assert_allclose(made.joints, JOINTS, atol=1e-9)
     assert not made.check_timeout(20.0)
     made.submit(command(source='policy', start_s=20.0), 20.0)
     assert made.source == 'policy'
@@ -187,8 +192,99 @@ def test_a_source_that_let_go_may_count_from_one_again():
     made.submit(command(sequence=7, source='policy'), 10.0)
     with pytest.raises(RefusedError, match='came twice or late'):
         made.submit(command(sequence=1, source='policy'), 10.0)
-    made.release('policy')
+    made.release('policy', 10.0)
+    made.come_to_rest(made.target)
     made.submit(command(sequence=1, source='policy'), 10.0)
+
+
+def test_a_source_that_does_not_command_cannot_stop_the_arm_with_a_release():
+    made = gate()
+    made.submit(command(source='policy'), 10.0)
+    made.submit(command(source='teleop'), 10.0)
+    assert not made.release('policy', 10.01)
+    assert made.source == 'teleop'
+    made.submit(command(sequence=2, start_s=10.05), 10.05)
+
+
+class Servo:
+    """The gate and the set-points of a servo loop at 500 Hz, `late_s` behind, in made-up time."""
+
+    def __init__(self, late_s=0.0):
+        self.gate = gate()
+        limits = self.gate.limits
+        speeds = (limits.max_linear_speed_m_s, limits.max_angular_speed_rad_s)
+        self.now_s = 10.0
+        self.late_s = late_s
+        self.setpoints = SetpointGenerator(10.0, self.gate.target, limits.smoothing_s, DT_S, speeds)
+        self.path = [self.gate.target]
+
+    def send(self, delta, sequence, start_s, duration_s=0.05, source='teleop'):
+        waypoint = self.gate.submit(command(delta, sequence, source, start_s, duration_s), self.now_s)
+        self.setpoints.append(waypoint.start_s, waypoint.end_s, waypoint.pose)
+
+    def release(self):
+        if self.gate.release('teleop', self.now_s):
+            self.gate.come_to_rest(self.setpoints.brake())
+
+    def run(self, seconds):
+        for _ in range(round(seconds / DT_S)):
+            self.now_s += DT_S
+            self.path.append(self.setpoints.advance(self.now_s - self.late_s))
+
+    def assert_within_limits(self):
+        limits = self.gate.limits
+        path = np.array(self.path)
+        velocities = deltas_between(path) / DT_S
+        accelerations = np.diff(velocities, axis=0) / DT_S
+        assert np.linalg.norm(velocities[:, :3], axis=1).max() <= limits.max_linear_speed_m_s * 1.001
+        assert np.linalg.norm(velocities[:, 3:], axis=1).max() <= limits.max_angular_speed_rad_s * 1.01
+        linear = np.linalg.norm(accelerations[:, :3], axis=1)
+        assert linear.max(initial=0.0) <= limits.max_linear_acceleration_m_s2 * 1.001
+        angular = np.linalg.norm(accelerations[:, 3:], axis=1)
+        assert angular.max(initial=0.0) <= limits.max_angular_acceleration_rad_s2 * 1.02
+        assert np.all(path[:, :3] >= limits.workspace_min_m - 1e-9)
+        assert np.all(path[:, :3] <= limits.workspace_max_m + 1e-9)
+
+
+DT_S = 0.002
+
+
+@pytest.mark.parametrize('backlog', [1, 4])
+def test_a_release_stops_along_the_path_within_the_smoothing_time(backlog):
+    """However much is scheduled: long commands, and several that came at once."""
+    servo = Servo()
+    for sequence in range(1, 3):
+        servo.send((0.075, 0, 0, 0, 0, 0), sequence, servo.now_s, 0.15)
+        servo.run(0.15)
+    for sequence in range(3, 3 + backlog):
+        servo.send((0.025, 0, 0, 0, 0, 0), sequence, servo.now_s, 0.05)
+    servo.run(0.02)
+    at = servo.path[-1]
+    scheduled_m = np.linalg.norm(servo.gate.target[:3] - at[:3])
+    servo.release()
+    began = len(servo.path)
+    servo.run(0.5)
+    resting = next(n for n in range(began, len(servo.path)) if np.ptp(servo.path[n:], axis=0).max() < 1e-12)
+    stopped_s = (resting - began) * DT_S
+    distance_m = np.linalg.norm(servo.path[-1][:3] - at[:3])
+    assert stopped_s <= servo.gate.limits.smoothing_s + 2 * DT_S
+    assert distance_m <= 0.5 * servo.gate.limits.smoothing_s / 2 + 0.002
+    assert scheduled_m > distance_m
+    np.testing.assert_allclose(servo.path[-1], servo.gate.target, atol=1e-12)
+    servo.assert_within_limits()
+
+
+def test_a_command_right_after_a_release_goes_on_from_where_the_arm_rests():
+    servo = Servo()
+    servo.send((0.0, 0.0, 0.1, 0, 0, 0), 1, servo.now_s, 0.25)
+    servo.run(0.1)
+    servo.release()
+    before = servo.gate.target.copy()
+    servo.send((0.0, 0.0, -0.1, 0, 0, 0), 2, servo.now_s, 0.25)
+    servo.run(0.5)
+    assert servo.path[-1][2] < before[2]
+    np.testing.assert_allclose(servo.path[-1], servo.gate.target, atol=1e-12)
+    servo.assert_within_limits()
 
 
 @given(vectors, st.lists(vectors, max_size=4))

@@ -15,7 +15,7 @@ from std_srvs.srv import SetBool, Trigger
 from groot_ros.control.command_gate import GateState
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.robotiq.gripper import GripperSettings
-from groot_ros.hardware.ur5e.ipc import STATE
+from groot_ros.hardware.ur5e.ipc import BEAT, STATE
 from groot_ros.hardware.ur5e.modes import PROTECTIVE_STOP, RUNNING
 from groot_ros.nodes import robotiq_driver, ur5e_driver
 from groot_ros.ros.qos import COMMAND_QOS
@@ -102,6 +102,25 @@ def test_a_release_in_the_name_of_another_source_is_not_obeyed(arm):
     assert arm._session.gate.source == 'teleop'
     receive(arm, 'teleop/tcp_delta', delta('teleop', released=True))
     assert arm._session.gate.source == ''
+
+
+def test_the_rest_after_a_release_is_published_as_the_new_target(arm, monkeypatch):
+    published = []
+    monkeypatch.setattr(arm, 'publish', lambda publisher, message: published.append(message))
+    receive(arm, 'teleop/tcp_delta', delta('teleop'))
+    receive(arm, 'teleop/tcp_delta', delta('teleop', sequence=2, released=True))
+    assert arm._session.arm.names() == ['move', 'hold']
+    rest = arm._session.gate.target + np.array([0.0004, 0, 0, 0, 0, 0, 0])
+    beat = np.zeros(1, BEAT)
+    beat['servoing'] = True
+    beat['holds'] = 1
+    beat['rest'] = rest
+    published.clear()
+    arm._on_beat(beat[0])
+    echo = next(message for message in published if isinstance(message, TcpDelta))
+    assert (echo.source, echo.sequence, echo.released) == ('teleop', 2, True)
+    np.testing.assert_array_equal(echo.target, rest)
+    assert np.isnan(echo.opening)
 
 
 @pytest.mark.parametrize(('frame_id', 'moves'), [('', 1), ('base', 1), ('base_link', 0), ('tool0', 0)])

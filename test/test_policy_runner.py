@@ -8,7 +8,7 @@ from groot_ros.control.command_gate import CommandGate, DeltaCommand
 from groot_ros.control.limits import Limits, RefusedError
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import PolicyError
-from groot_ros.geometry import angle_between, apply_delta, pose_to_eef_9d
+from groot_ros.geometry import angle_between, apply_delta, interpolate_pose, pose_to_eef_9d
 from groot_ros.policies.builtin_policies import FAULTS, HoldPolicy, ScriptedPolicy
 from groot_ros.policies.chunk_scheduler import ScheduleSettings
 from groot_ros.policies.commanded_pose import ArmTarget, CommandedPose
@@ -266,12 +266,19 @@ class GatedRun(Run):
     def override(self, velocity_m_s, seconds):
         """An operator moves the arm at a velocity (3,) and releases it."""
         self.runner.halt()
-        self.gate.release('policy')
+        self.release('policy')
         for number in range(round(seconds * 1e9 / ROW_NS)):
             delta = np.array([*velocity_m_s, 0, 0, 0]) * ROW_NS / 1e9
             assert self.submit('teleop', number + 1, self.now_ns, delta)
             self.wait(ROW_NS // 2_000_000)
-        self.gate.release('teleop')
+        self.release('teleop')
+
+    def release(self, source):
+        """The arm brakes 0.03 s along its way before the end of what was commanded."""
+        if self.gate.release(source, self.now_ns / 1e9):
+            before = self.targets[-15][1] if self.targets else self.gate.target
+            self.gate.come_to_rest(interpolate_pose(before, self.gate.target, 0.4))
+            self.arm.add_echo(self.gate.target)
 
     def wait(self, polls):
         for _ in range(polls):

@@ -14,12 +14,14 @@ from groot_ros.hardware.ur5e.ipc import (
     END_FREEDRIVE,
     FREEDRIVE,
     HALT,
+    HOLD,
     RECOVER,
     START_SERVO,
     TAKE_CONTROL,
     WAYPOINT,
     order,
 )
+from groot_ros.hardware.ur5e.record_check import read_beat
 from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET
 
 SETTINGS = {
@@ -34,6 +36,7 @@ SETTINGS = {
     'payload_centre_m': [0.0, 0.0, 0.06],
 }
 POSE = np.array([0.1, -0.5, 0.3, 0, 1.0, 0, 0])
+FAR = np.array([0.1, 0, 0, 0, 0, 0, 0])
 
 
 class FakeRobot:
@@ -196,6 +199,27 @@ def test_a_braking_arm_is_stopped_before_it_is_freed_or_taken_again(process, kin
     assert process.robot.calls[0] == 'servoStop'
     process.servo(1.0)
     assert process.robot.told('servoL') == []
+
+
+def test_a_hold_brakes_tells_at_once_where_it_ends_and_goes_on_to_servo(process):
+    process.servoing()
+    process.obey(WAYPOINT, start_s=process.now_s, end_s=process.now_s + 0.25, pose=POSE + FAR)
+    process.servo(0.1)
+    assert not process.arm.beat_due()
+    assert process.obey(HOLD) == ''
+    assert process.arm.beat_due()
+    assert not process.arm.beat_due()
+    beat = read_beat(process.arm.beat(servo_process.CycleTimes(500.0)))
+    assert beat['holds'] == 1
+    process.servo(1.0)
+    np.testing.assert_allclose(process.arm.setpoint, beat['rest'], atol=1e-12)
+    assert 0.03 < beat['rest'][0] - POSE[0] < 0.06
+    assert process.robot.calls[-1] == 'servoL'
+    process.obey(WAYPOINT, start_s=process.now_s, end_s=process.now_s + 0.25, pose=beat['rest'] + FAR)
+    process.servo(0.5)
+    assert process.arm.setpoint[0] == pytest.approx(beat['rest'][0] + 0.1)
+    assert process.obey(START_SERVO, pose=POSE) == ''
+    assert process.arm.holds == 0
 
 
 def test_a_halted_arm_gets_no_setpoints_any_more(process):

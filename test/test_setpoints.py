@@ -61,9 +61,10 @@ def test_braking_ends_on_the_path_within_the_window():
     generator.append(0.0, 1.0, apply_delta(START, np.array([0.5, 0, 0, 0, 0, 0])))
     for t in np.arange(0, 0.5, 0.002):
         moving = generator.advance(t)
-    generator.brake()
+    rest = generator.brake()
     still = np.array([generator.advance(0.5 + t) for t in np.arange(0, 0.06, 0.002)])
     assert generator.resting
+    np.testing.assert_allclose(still[-1], rest, atol=1e-12)
     assert moving[0] < still[-1, 0] < moving[0] + 0.5 * 0.05
     assert np.abs(np.diff(still[:, 0], 2)).max() / 0.002**2 <= 0.5 / 0.05 * 1.01
 

@@ -22,7 +22,7 @@ from groot_ros.control.limits import (
 from groot_ros.control.setpoints import MAX_CATCH_UP
 from groot_ros.geometry import Array, angle_between, deltas_between
 from groot_ros.settings import setting
-from groot_ros.ur5e_kinematics import forward
+from groot_ros.ur5e_kinematics import forward, inverse
 
 TELEOP = 'teleop'
 POLICY = 'policy'
@@ -104,6 +104,7 @@ class CommandGate:
     state: GateState = GateState.DISABLED
     reason: str = 'not enabled yet'
     source: str = ''
+    braking: bool = False
     counters: Counters = field(default_factory=Counters)
     target: Array = field(default_factory=lambda: np.array([0, 0, 0, 0, 0, 0, 1.0]))
     joints: Array = field(default_factory=lambda: np.zeros(6))
@@ -147,15 +148,36 @@ class CommandGate:
         if self.state is GateState.STOPPED:
             self.reason = reason
 
-    def release(self, source: str) -> None:
-        """A source stops commanding, as with an open deadman: the arm holds, another may command at once.
+    def release(self, source: str, now_s: float) -> bool:
+        """A source stops commanding, as with an open deadman. Returns True if the arm must brake for it.
 
-        Its last sequence number is forgotten, since a node that is started again counts from 1.
+        Then no command passes until `come_to_rest`. The last sequence number of the source is forgotten,
+        since a node that is started again counts from 1.
         """
         self._last_s.pop(source, None)
         self._last_sequence.pop(source, None)
-        if self.source == source:
-            self.source = ''
+        if self.source != source:
+            return False
+        self.source = ''
+        if self.state is not GateState.ENABLED:
+            return False
+        self.braking = True
+        # What was scheduled for later is not carried out.
+        self._recent = deque((min(end_s, now_s), velocity) for end_s, velocity in self._recent)
+        return True
+
+    def come_to_rest(self, pose: Array) -> None:
+        """Goes on from the pose (7,) at which the braking arm comes to rest.
+
+        Raises RefusedError if it has no joint angles, which no point of a checked path can be.
+        """
+        joints = inverse(pose, self.joints, self.tcp_offset)
+        if joints is None:
+            raise RefusedError('the arm came to rest at a pose that is out of reach')
+        self.target = np.asarray(pose, float)
+        self.joints = joints
+        self.braking = False
+        self._end_s = 0.0
 
     def submit(self, command: DeltaCommand, now_s: float) -> Waypoint:
         """The waypoint of an accepted command; `now_s` is the time on the monotonic clock.
@@ -196,6 +218,7 @@ class CommandGate:
         self._last_s.clear()
         self._last_sequence.clear()
         self._recent.clear()
+        self.braking = False
         self._end_s = 0.0
 
     def _check_pose(self, target: Array) -> None:
@@ -233,6 +256,8 @@ class CommandGate:
         """Raises RefusedError for a command that may not pass, whatever its delta."""
         if self.state not in (GateState.ENABLED, GateState.FREEDRIVE):
             raise RefusedError(f'the arm is not enabled: {self.reason}')
+        if self.braking:
+            raise RefusedError('the arm brakes, since its source let go')
         if command.source not in (TELEOP, POLICY):
             raise RefusedError(f'the source {command.source!r} is neither {TELEOP!r} nor {POLICY!r}')
         age_s = now_s - command.start_s

@@ -108,9 +108,14 @@ class SetpointGenerator:
         late_s = max(earliest_s - start_s, 0.0)
         self._trajectory.append(start_s + late_s, end_s + late_s, pose)
 
-    def brake(self) -> None:
-        """Drops the waypoints ahead: the arm slows down on its path, within the window."""
-        self._trajectory = PoseTrajectory(self._time_s, self._trajectory.sample(self._time_s))
+    def brake(self) -> Array:
+        """Drops the waypoints ahead: the set-points slow down on their path, within the window.
+
+        Returns the pose (7,) at which they come to rest.
+        """
+        rest = self._trajectory.sample(self._time_s)
+        self._trajectory = PoseTrajectory(self._time_s, rest)
+        return rest
 
     @property
     def resting(self) -> bool:

@@ -5,6 +5,7 @@ The rules are elsewhere: when the arm may move and what stops it in hardware/ur5
 in control/command_gate.py, limits in control/limits.py, recovery from stops in hardware/ur5e/dashboard.py.
 """
 
+import math
 import time
 from functools import partial
 
@@ -18,6 +19,7 @@ from groot_ros.control.device_clock import DeviceClock
 from groot_ros.control.limits import Limits, RefusedError
 from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
 from groot_ros.hardware.realtime import raise_node_priority
 from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
 from groot_ros.hardware.ur5e.session import ArmSession, SessionSettings
@@ -70,6 +72,7 @@ class Ur5eDriver(GrootNode):
         self._session = self._make_session()
         self._began_s = time.monotonic()
         self._published: tuple = ()
+        self._last_release = TcpDelta()
         for topic, source in _SOURCES.items():
             self.create_subscription(TcpDelta, topic, partial(self._on_delta, source), COMMAND_QOS)
         create_waiting_service(self, SetBool, '~/enable', self._on_enable)
@@ -139,7 +142,9 @@ class Ur5eDriver(GrootNode):
         self._publish_status()
 
     def _on_beat(self, beat: np.void) -> None:
-        self._session.take_beat(beat)
+        rest = self._session.take_beat(beat)
+        if rest is not None:
+            self._publish_rest(rest)
         self._publish_status()
 
     def _on_call(self, call: str) -> None:
@@ -216,7 +221,7 @@ class Ur5eDriver(GrootNode):
         try:
             self._check_origin(source, message)
             if message.released:
-                self._session.release(source)
+                self._release(source, message)
             else:
                 self._pass_on(message)
         except RefusedError as error:
@@ -254,6 +259,20 @@ class Ur5eDriver(GrootNode):
         message.rotation = waypoint.delta[3:]
         message.target = waypoint.pose
         self.publish(self._accepted, message)
+
+    def _release(self, source: str, message: TcpDelta) -> None:
+        with self._session.lock:
+            if self._session.release(source):
+                self._last_release = message
+
+    def _publish_rest(self, rest: Array) -> None:
+        """Publishes the release again, with the target at which the arm comes to rest."""
+        echo = self._last_release
+        echo.header.stamp = self.get_clock().now().to_msg()
+        echo.header.frame_id = FRAME
+        echo.opening = math.nan
+        echo.target = rest
+        self.publish(self._accepted, echo)
 
     def _watch(self) -> None:
         moving = self._session.gate.state in (GateState.ENABLED, GateState.FREEDRIVE)

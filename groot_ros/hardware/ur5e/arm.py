@@ -14,6 +14,7 @@ from groot_ros.hardware.ur5e.ipc import (
     END_FREEDRIVE,
     FREEDRIVE,
     HALT,
+    HOLD,
     RECOVER,
     START_SERVO,
     TAKE_CONTROL,
@@ -98,6 +99,10 @@ class Ur5e:
     def move(self, waypoint: Waypoint) -> None:
         """Sends an accepted waypoint to the servo loop."""
         self._control.send(order(WAYPOINT, 0, waypoint.start_s, waypoint.end_s, waypoint.pose))
+
+    def hold(self) -> None:
+        """Slows the arm down along its path and goes on to servo there. A beat then tells where."""
+        self._control.send(order(HOLD))
 
     def brake(self) -> None:
         """Slows the arm down along its path, then lets the script idle. Ends freedrive."""

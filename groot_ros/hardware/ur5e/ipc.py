@@ -27,14 +27,19 @@ BEAT = np.dtype(
         ('servoing', '?'),
         ('freedriving', '?'),
         ('setpoint', 'f8', 7),
+        ('holds', 'u4'),
+        ('rest', 'f8', 7),
         ('cycles', 'u8'),
         ('cycle_ms_p99', 'f8'),
         ('cycle_ms_max', 'f8'),
     ]
 )
-"""From servo_process, 25 times a second; the cycle times are of the last second."""
+"""From servo_process, 25 times a second and after each HOLD; the cycle times are of the last second.
 
-TAKE_CONTROL, START_SERVO, WAYPOINT, BRAKE, HALT, FREEDRIVE, END_FREEDRIVE, RECOVER = range(1, 9)
+`holds` counts the HOLD orders since START_SERVO; `rest` is the pose at which the last of them ends.
+"""
+
+TAKE_CONTROL, START_SERVO, WAYPOINT, HOLD, BRAKE, HALT, FREEDRIVE, END_FREEDRIVE, RECOVER = range(1, 10)
 ORDER = np.dtype([('kind', 'u1'), ('number', 'u4'), ('start_s', 'f8'), ('end_s', 'f8'), ('pose', 'f8', 7)])
 """To servo_process; times are in s of the monotonic clock, which all processes of one machine share."""
 

@@ -12,6 +12,7 @@ _MAX_ABS = {
     'tcp_pose': 10.0,
     'target_pose': 10.0,
     'setpoint': 10.0,
+    'rest': 10.0,
     'speed_scaling': 2.0,
 }
 

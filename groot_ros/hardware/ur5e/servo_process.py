@@ -24,6 +24,7 @@ from groot_ros.hardware.ur5e.ipc import (
     END_FREEDRIVE,
     FREEDRIVE,
     HALT,
+    HOLD,
     ORDER,
     RECOVER,
     START_SERVO,
@@ -63,12 +64,16 @@ class Arm:
         self._setpoints: SetpointGenerator | None = None
         self._braking = False
         self._resting_s = 0.0
+        self._beat_due = False
         self.setpoint = _HOLDING
+        self.rest = _HOLDING
+        self.holds = 0
         self.freedriving = False
         self._handlers: dict[int, Callable[[np.void], None]] = {
             TAKE_CONTROL: self._take_control,
             START_SERVO: self._start_servo,
             WAYPOINT: self._add_waypoint,
+            HOLD: self._hold,
             BRAKE: self._brake,
             HALT: self._halt,
             FREEDRIVE: self._freedrive,
@@ -94,6 +99,11 @@ class Arm:
             if order['number']:
                 self._end.answer(int(order['number']), problem)
 
+    def beat(self, cycles: 'CycleTimes') -> bytes:
+        """The bytes of a BEAT record."""
+        what = (self.servoing, self.freedriving, self.setpoint, self.holds, self.rest)
+        return np.array([(*what, cycles.count, *cycles.summary())], BEAT).tobytes()
+
     def check_connection(self) -> None:
         """Raises ConnectionLostError if the robot hung up: from then on the library may not be called."""
         if self._watch.lost():
@@ -111,6 +121,12 @@ class Arm:
             self._end_program()
         elif self._braking:
             self._end_braking()
+
+    def beat_due(self) -> bool:
+        """Whether the driver waits for a beat; True once after each HOLD."""
+        due = self._beat_due
+        self._beat_due = False
+        return due
 
     def keep_alive(self) -> None:
         """Feeds the watchdog while no set-points flow. A program that was paused in freedrive is ended."""
@@ -186,6 +202,7 @@ class Arm:
         if self._control is None:
             raise RuntimeError('the control script does not run')
         self._braking = False
+        self.holds = 0
         self.setpoint = np.array(order['pose'])
         self._setpoints = SetpointGenerator(
             time.monotonic(),
@@ -198,6 +215,13 @@ class Arm:
     def _add_waypoint(self, order: np.void) -> None:
         if self.servoing and self._setpoints is not None:
             self._setpoints.append(float(order['start_s']), float(order['end_s']), order['pose'])
+
+    def _hold(self, order: np.void) -> None:
+        """Slows down along the path and goes on to servo where it ends. The next beat tells that pose."""
+        if self.servoing and self._setpoints is not None:
+            self.rest = self._setpoints.brake()
+            self.holds += 1
+            self._beat_due = True
 
     def _brake(self, order: np.void) -> None:
         """Slows down along the path; the script idles once the arm has come to rest. Ends freedrive."""
@@ -313,9 +337,8 @@ def work(end: WorkerConnection) -> None:
             arm.obey()
             arm.servo(time.monotonic())
             cycles.add(time.monotonic())
-            if cycles.count % round(rate_hz / _BEAT_HZ) == 0:
-                beat = (arm.servoing, arm.freedriving, arm.setpoint, cycles.count, *cycles.summary())
-                end.send(np.array([beat], BEAT).tobytes())
+            if arm.beat_due() or cycles.count % round(rate_hz / _BEAT_HZ) == 0:
+                end.send(arm.beat(cycles))
             if cycles.count % round(rate_hz / _KICK_HZ) == 0:
                 arm.keep_alive()
             due_s = max(due_s + 1.0 / rate_hz, time.monotonic() - 5.0 / rate_hz)

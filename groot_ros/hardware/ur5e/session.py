@@ -11,7 +11,7 @@ import numpy as np
 from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateState, Waypoint
 from groot_ros.control.limits import RefusedError
 from groot_ros.control.tracking_monitor import TrackingMonitor
-from groot_ros.geometry import angle_between, pose_from_rotvec
+from groot_ros.geometry import Array, angle_between, pose_from_rotvec
 from groot_ros.hardware.ur5e.arm import Ur5e
 from groot_ros.hardware.ur5e.modes import stop_reason
 from groot_ros.settings import setting
@@ -69,6 +69,7 @@ class ArmSession:
         self._news = threading.Condition(self.lock)
         self._switching = threading.Lock()
         self._states = 0
+        self._holds = 0
         self._interruptions = 0
         self._last_state_s = -np.inf
         self._last_command_s = -np.inf
@@ -98,8 +99,12 @@ class ArmSession:
             elif self.gate.state is GateState.ENABLED and (fault := self._tracking_fault()):
                 self._leave_motion(fault, halt=True)
 
-    def take_beat(self, beat: np.void) -> None:
-        """Takes a BEAT record: what runs on the robot must be what the gate says."""
+    def take_beat(self, beat: np.void) -> Array | None:
+        """Takes a BEAT record: what runs on the robot must be what the gate says.
+
+        Returns, once after a release, the pose (7,) at which the arm comes to rest: it is the new target.
+        """
+        rest = None
         with self.lock:
             self.beat = beat.copy()
             if beat['servoing']:
@@ -111,7 +116,10 @@ class ArmSession:
                 self._leave_motion('freedrive ended on the robot')
             elif not self._switching.locked():
                 self._end_what_nobody_wants(beat)
+            if self.gate.braking and beat['holds'] == self._holds:
+                rest = self._come_to_rest(beat)
         self.check()
+        return rest
 
     def lose_state(self, reason: str) -> None:
         """Stops the arm, since nobody sees it."""
@@ -152,10 +160,15 @@ class ArmSession:
                 self.arm.move(waypoint)
             return waypoint
 
-    def release(self, source: str) -> None:
-        """A source lets go of the arm."""
+    def release(self, source: str) -> bool:
+        """A source lets go of the arm. Returns True if the arm brakes; the rest comes with a beat."""
         with self.lock:
-            self.gate.release(source)
+            if not self.gate.release(source, self._clock()):
+                return False
+            self._holds += 1
+            if self.arm is not None:
+                self.arm.hold()
+            return True
 
     def stop(self, reason: str) -> None:
         """Slows the arm down and refuses commands, because of something that the caller has seen."""
@@ -223,6 +236,7 @@ class ArmSession:
                 self.arm.brake()
                 return problem
             self._tracking.reset()
+            self._holds = 0
             self._last_command_s = self._clock()
             self.gate.enable(pose, joints)
         return ''
@@ -323,6 +337,16 @@ class ArmSession:
             self.arm.request_end_of_freedrive()
         if beat['servoing'] and self.gate.state is not GateState.ENABLED:
             self.arm.brake()
+
+    def _come_to_rest(self, beat: np.void) -> Array | None:
+        """Takes over where the arm comes to rest after a release; needs the lock."""
+        rest = beat['rest'].copy()
+        try:
+            self.gate.come_to_rest(rest)
+        except RefusedError as error:
+            self._leave_motion(str(error))
+            return None
+        return rest
 
     def _leave_motion(self, reason: str, halt: bool = False) -> None:
         """Stops what moves the arm, because of a fault; needs the lock."""
