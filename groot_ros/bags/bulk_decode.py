@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rosbags.interfaces import Nodetype
 
-from groot_ros.bags.message_types import serialized, typestore
+from groot_ros.bags.message_types import deserialized, serialized, typestore
 from groot_ros.embodiment import TopicField
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
@@ -58,7 +58,7 @@ def decode_columns(cdrs: list[bytes], msgtype: str, topic_field: TopicField) -> 
             stamps_ns[indices[alike]] = _read_stamps(table[alike])
             values[indices[alike]] = apply_scale(_read_doubles(table[alike], layout), topic_field)
         for index in indices[~alike]:
-            message = typestore().deserialize_cdr(cdrs[index], msgtype)
+            message = deserialized(cdrs[index], msgtype, topic_field.topic)
             matches[index] = matches_source(message, topic_field)
             if matches[index]:
                 stamps_ns[index] = header_stamp_ns(message)
@@ -73,7 +73,7 @@ def _find_layout(cdr: bytes, msgtype: str, topic_field: TopicField) -> _Layout |
     joints. Offsets are found by writing markers into the field and searching for their bytes; the structure
     by filling all numbers with one byte and then with another: bytes that stay the same are not numbers.
     """
-    message = typestore().deserialize_cdr(cdr, msgtype)
+    message = deserialized(cdr, msgtype, topic_field.topic)
     if cdr[1] != _LITTLE_ENDIAN or not matches_source(message, topic_field):
         return None
     low = serialized(_filled(message, msgtype, _LOW_FILL), msgtype)

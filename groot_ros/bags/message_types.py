@@ -8,6 +8,7 @@ import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from groot_ros.errors import GrootRosError
 from groot_ros.resources import interface_files
 
 if TYPE_CHECKING:
@@ -63,6 +64,15 @@ def definition(msgtype: str) -> tuple[str, str]:
 def serialized(message: Any, msgtype: str) -> bytes:
     """The CDR bytes of a message of the type `msgtype`, with the four bytes of encapsulation."""
     return bytes(typestore().serialize_cdr(message, msgtype))
+
+
+def deserialized(cdr: bytes, msgtype: str, what: str) -> Any:
+    """The message of CDR bytes. Raises GrootRosError, which begins with `what`, for damaged bytes."""
+    try:
+        return typestore().deserialize_cdr(cdr, msgtype)
+    except Exception as error:  # rosbags raises errors of many types
+        reason = str(error).rstrip('.') or type(error).__name__
+        raise GrootRosError(f'{what} is no {msgtype} ({reason}).') from error
 
 
 def time_message(stamp_ns: int) -> Any:

@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads bags of our recorder and of others: messages, rows, video and what is known of the episode."""
 
-import json
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.errors import ReaderError
 
+from groot_ros.bags import decompress
+from groot_ros.bags.episode_info import parse_info
+from groot_ros.bags.mcap_file import check_file
 from groot_ros.bags.message_types import (
     COMPRESSED_TOPIC,
     EPISODE_EVENT_TOPIC,
     EPISODE_INFO_TOPIC,
     ROW_TOPIC,
-    typestore,
+    deserialized,
 )
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
@@ -25,6 +28,8 @@ from groot_ros.errors import GrootRosError
 # A CDR message begins with 4 bytes of encapsulation; alignment counts from their end.
 _CDR_BODY = 4
 _STAMP_BYTES = 8
+_MAX_REASON_LENGTH = 200
+decompress.limit_library()
 
 
 @dataclass
@@ -37,8 +42,11 @@ class BagMessage:
     msgtype: str
 
     def decode(self) -> Any:
-        """Returns the message deserialized with the types of `typestore`."""
-        return typestore().deserialize_cdr(self.cdr, self.msgtype)
+        """Returns the message deserialized with the types of `typestore`.
+
+        Raises GrootRosError, which names topic and time, for damaged bytes.
+        """
+        return deserialized(self.cdr, self.msgtype, f'{self.topic} at {self.log_ns / 1e9:.3f} s')
 
 
 class EpisodeBag:
@@ -51,10 +59,14 @@ class EpisodeBag:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._reader = _open(path)
-        if self._reader.message_count == 0:
+        self._unpack = _message_decompression(self._reader)
+        try:
+            if self._reader.message_count == 0:
+                raise GrootRosError(f'The bag {path} is empty: nothing was recorded, delete the folder.')
+            self.info = self._read_info()
+        except GrootRosError:
             self.close()
-            raise GrootRosError(f'The bag {path} is empty: nothing was recorded, delete the folder.')
-        self.info = self._read_info()
+            raise
 
     @property
     def message_count(self) -> int:
@@ -146,13 +158,22 @@ class EpisodeBag:
         Raises GrootRosError, when it gets there, for a damaged bag.
         """
         names = {connection.id: topic for topic, connection in connections.items()}
+        counts: Counter[int] = Counter()
+        log_ns = self.start_ns
         try:
             for connection, log_ns, cdr in self._reader.messages(list(connections.values())):
-                yield BagMessage(names[connection.id], log_ns, cdr, connection.msgtype)
-        except ReaderError as error:
-            raise GrootRosError(
-                f'The bag {self.path} is damaged ({error}): try `groot-ros recover {self.path}`.'
-            ) from error
+                counts[connection.id] += 1
+                yield BagMessage(names[connection.id], log_ns, self._unpack(cdr), connection.msgtype)
+        except Exception as error:  # of any library that reads the file
+            place = f'{(log_ns - self.start_ns) / 1e9:.2f} s after its beginning'
+            raise _refusal(self.path, place, error) from error
+        for connection in connections.values():
+            if counts[connection.id] != connection.msgcount:
+                raise GrootRosError(
+                    f'The bag {self.path} is damaged: it has {counts[connection.id]} messages of '
+                    f'{connection.topic}, and its index says {connection.msgcount}. '
+                    f'{_advice(self.path)}'
+                )
 
     def all_messages(self) -> Iterator[BagMessage]:
         """All messages in the order of their log times, with absolute topics.
@@ -165,10 +186,10 @@ class EpisodeBag:
         """What our recorder wrote of the episode at its start and end; empty for bags of other recorders."""
         info: dict[str, Any] = {}
         connection = self._find(EPISODE_INFO_TOPIC)
-        if connection is None:
-            return info
-        for message in self.messages({EPISODE_INFO_TOPIC: connection}):
-            info.update(json.loads(message.decode().data))
+        if connection is not None:
+            with naming_bag(self.path):
+                for message in self.messages({EPISODE_INFO_TOPIC: connection}):
+                    info.update(parse_info(message.decode().data))
         return info
 
     def _find(self, topic: str) -> Connection | None:
@@ -188,12 +209,41 @@ class EpisodeBag:
         )
 
 
+@contextmanager
+def naming_bag(path: Path) -> Iterator[None]:
+    """Raises every error within as a GrootRosError that names the bag.
+
+    What a bag holds reaches many libraries, and each raises errors of its own for damaged bytes.
+    """
+    try:
+        yield
+    except GrootRosError as error:
+        if str(path) in str(error):
+            raise
+        raise GrootRosError(f'The bag {path} cannot be read: {str(error).rstrip(".")}.') from error
+    except OSError:  # of a disk, perhaps of the one that is written to
+        raise
+    except Exception as error:
+        raise _refusal(path, '', error) from error
+
+
 def read_access_unit(message: BagMessage) -> bytes:
     """The H.264 access unit (Annex B) of a CompressedVideo message, read without decoding the message.
 
-    Raises GrootRosError for another video format.
+    Raises GrootRosError for another video format, and for damaged bytes.
     """
-    cdr = message.cdr
+    try:
+        name, access_unit = _split_video(message.cdr)
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        place = f'{message.topic} at {message.log_ns / 1e9:.3f} s'
+        raise GrootRosError(f'{place} is no {message.msgtype} ({error}).') from error
+    if name != 'h264':
+        raise GrootRosError(f'{message.topic} is {name}: only h264 video can be copied into datasets.')
+    return access_unit
+
+
+def _split_video(cdr: bytes) -> tuple[str, bytes]:
+    """Format and data of a serialized CompressedVideo."""
     order = '<I' if cdr[1] & 1 else '>I'
     # Time stamp, then frame_id, data and format, each after its length and at a multiple of four.
     frame_id = _CDR_BODY + _STAMP_BYTES
@@ -201,10 +251,9 @@ def read_access_unit(message: BagMessage) -> bytes:
     data_end = data + 4 + _length(cdr, data, order)
     video_format = _aligned(data_end)
     format_end = video_format + 4 + _length(cdr, video_format, order)
-    name = cdr[video_format + 4 : format_end].rstrip(b'\0').decode()
-    if name != 'h264':
-        raise GrootRosError(f'{message.topic} is {name}: only h264 video can be copied into datasets.')
-    return bytes(cdr[data + 4 : data_end])
+    if format_end > len(cdr):
+        raise IndexError(f'{format_end} bytes are declared and there are {len(cdr)}')
+    return cdr[video_format + 4 : format_end].rstrip(b'\0').decode(), bytes(cdr[data + 4 : data_end])
 
 
 def _length(cdr: bytes, at: int, order: str) -> int:
@@ -225,14 +274,48 @@ def _open(path: Path) -> Reader:
         )
     for database in path.glob('*.db3'):
         _check_closed(path, database)
-    reader = Reader(path)
     try:
+        _check_files(path)
+        reader = Reader(path)
         reader.open()
-    except (ReaderError, AssertionError, ValueError, OSError) as error:
-        raise GrootRosError(
-            f'The bag {path} cannot be read ({error}): try `groot-ros recover {path}`.'
-        ) from error
+    except Exception as error:  # of any library that reads the file
+        raise _refusal(path, '', error) from error
     return reader
+
+
+def _check_files(bag: Path) -> None:
+    """Raises ValueError for a file whose lengths or checksums are wrong, before a library reads it."""
+    for file in bag.iterdir():
+        if file.suffix in ('.mcap', '.db3', '.zstd') and not file.is_file():
+            raise ValueError(f'{file.name} is not a file')
+        if file.suffix == '.mcap':
+            check_file(file)
+        elif file.suffix == '.zstd':
+            with file.open('rb') as stream:
+                decompress.check_zstd_file(stream, file.stat().st_size)
+
+
+def _message_decompression(reader: Reader) -> Callable[[bytes], bytes]:
+    """What unpacks a message. The reader of rosbags would do it itself, without a limit."""
+    metadata = reader.storage.metadata
+    if metadata.compression_mode != 'message':
+        return bytes
+    reader.storage.metadata = metadata._replace(compression_mode=None)
+    return decompress.unpack_message
+
+
+def _refusal(path: Path, place: str, error: Exception) -> GrootRosError:
+    """The sentence for an error of a library: the bag, the place, the reason, and what to do."""
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        return GrootRosError(f'The bag {path} cannot be read ({reason}): check the disk and permissions.')
+    text = ' '.join(str(error).split())[:_MAX_REASON_LENGTH].rstrip('.') or type(error).__name__
+    where = f' {place}' if place else ''
+    return GrootRosError(f'The bag {path} is damaged{where} ({text}). {_advice(path)}')
+
+
+def _advice(path: Path) -> str:
+    return f'Copy it again if you have another copy, or save what is whole: `groot-ros recover {path}`.'
 
 
 def _check_closed(bag: Path, database: Path) -> None:

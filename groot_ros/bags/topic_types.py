@@ -43,6 +43,8 @@ def learn_type(msgtype: str) -> bool:
     """Whether the store knows a type; one of an installed ROS package is read from there first."""
     if msgtype in typestore().fielddefs:
         return True
+    if msgtype.count('/') != 2:
+        return False
     package, _, name = msgtype.split('/')
     for prefix in prefixes():
         file = prefix / 'share' / package / 'msg' / f'{name}.msg'

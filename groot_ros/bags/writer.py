@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import StoragePlugin
 
+from groot_ros.bags.mcap_writer import ChecksummedWriter
 from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, definition, serialized, typestore
 
 _FLUSH_S = 0.5
@@ -22,12 +23,15 @@ class EpisodeWriter:
 
     The first `info` is written at once, so that a crash does not lose the task. The custom data of
     metadata.yaml only repeat what `ros2 bag info` should show, because rosbags breaks long strings there.
+    `began_ns` and `ended_ns` are log times of an episode that is written later, as when it is recovered.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any], namespace: str = '/') -> None:
+    def __init__(
+        self, path: Path, info: dict[str, Any], namespace: str = '/', began_ns: int | None = None
+    ) -> None:
         self.path = path
         self.info: dict[str, Any] = {}
-        self._writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer = ChecksummedWriter(path, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         self._connections: dict[str, Connection] = {}
         self._flushed_s = time.monotonic()
@@ -36,7 +40,7 @@ class EpisodeWriter:
         self._syncing = threading.Thread(target=self._sync, name='sync', daemon=True)
         self._syncing.start()
         self._info_topic = f'{namespace}{EPISODE_INFO_TOPIC}'
-        self._write_info(info)
+        self._write_info(info, began_ns)
 
     def add_topic(self, topic: str, msgtype: str) -> None:
         """Declares a topic, so that it is in the bag even without messages."""
@@ -69,20 +73,21 @@ class EpisodeWriter:
             storage.close_chunk()
         storage.bio.flush()
 
-    def close(self, info: dict[str, Any]) -> None:
+    def close(self, info: dict[str, Any], ended_ns: int | None = None) -> None:
         """Writes index and metadata.yaml, with `info` added to what the episode began with."""
         self._closing.set()
         self._syncing.join()
-        self._write_info(info)
+        self._write_info(info, ended_ns)
         for key in ('task', 'outcome', 'operator'):
             text = ' '.join(str(self.info.get(key, '')).split())
             self._writer.set_custom_data(key, text[:_CUSTOM_DATA_LENGTH])
         self._writer.close()
 
-    def _write_info(self, info: dict[str, Any]) -> None:
+    def _write_info(self, info: dict[str, Any], log_ns: int | None) -> None:
         self.info.update(info)
         message = typestore().types[STRING_TYPE](json.dumps(info))
-        self.write(self._info_topic, STRING_TYPE, time.time_ns(), serialized(message, STRING_TYPE))
+        log_ns = time.time_ns() if log_ns is None else log_ns
+        self.write(self._info_topic, STRING_TYPE, log_ns, serialized(message, STRING_TYPE))
 
     def _sync(self) -> None:
         # A slow disk can take seconds for this, so the thread that writes must not wait for it.

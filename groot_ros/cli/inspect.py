@@ -75,7 +75,7 @@ def _inspect_checkpoint(options: argparse.Namespace) -> int:
 
 
 def _inspect_bag(options: argparse.Namespace) -> int:
-    from groot_ros.bags.reader import EpisodeBag
+    from groot_ros.bags.reader import EpisodeBag, naming_bag
     from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
     from groot_ros.quality.verdict import judge, load_thresholds
 
@@ -83,7 +83,9 @@ def _inspect_bag(options: argparse.Namespace) -> int:
         require_report_libraries('groot-ros inspect --report')
     thresholds = load_thresholds(options.quality_thresholds)
     with EpisodeBag(options.path) as bag:
-        trace = load_trace(bag, load_bag_embodiment(bag, options.embodiment))
+        embodiment = load_bag_embodiment(bag, options.embodiment)
+        with naming_bag(options.path):
+            trace = load_trace(bag, embodiment)
         failure = str(bag.info.get('failure', ''))
         verdict = judge(trace, thresholds, bag.info, options.path.resolve().name, failure)
         if options.report:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groot_ros.bags.reader import EpisodeBag
+from groot_ros.bags.reader import EpisodeBag, naming_bag
 from groot_ros.bags.recover import LEFT_BY_RECOVERY
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.bag_recorded import recorded_segments
@@ -54,7 +54,9 @@ class BagFormat(RecordingFormat):
         """Reads the bag once; `folder` takes the videos of its segments."""
         with EpisodeBag(path) as bag:
             ranges = [entry.in_bag(bag) for entry in options.ranges if entry.bag == recording.name]
-            yield bag_segments(bag, embodiment, folder, options.codec, ranges)
+            with naming_bag(path):
+                segments = bag_segments(bag, embodiment, folder, options.codec, ranges)
+            yield segments
 
 
 def bag_segments(

@@ -32,11 +32,6 @@ def resampled_segments(
     segments = ResampledSegments(bag, embodiment, folder, codec, ranges)
     try:
         builder = _read_rows(bag, embodiment, segments)
-    except GrootRosError as error:
-        reason = str(error)
-        if str(bag.path) not in reason:
-            reason = f'The bag {bag.path} cannot be converted: {reason.rstrip(".")}.'
-        raise GrootRosError(reason) from error
     finally:
         segments.close()
     if not segments.samples:
