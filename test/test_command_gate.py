@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateState
+from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateSettings, GateState
 from groot_ros.control.limits import Limits, RefusedError, check_clearance, max_share, solve_joints
 from groot_ros.control.setpoints import SetpointGenerator
 from groot_ros.errors import GrootRosError
@@ -75,8 +75,39 @@ def test_teleop_overrides_the_policy_until_it_lets_go():
     made.submit(command(source='policy', sequence=1), 10.0)
     made.submit(command(source='teleop', sequence=1), 10.05)
     refused(made, command(source='policy', sequence=2, start_s=10.1), 'overrides', 10.1)
+    made.release('teleop', 10.2)
+    made.come_to_rest(made.target)
     made.submit(command(source='policy', sequence=3, start_s=10.5), 10.5)
     assert made.source == 'policy'
+
+
+@pytest.mark.parametrize('command_timeout_s', [0.05, 0.25, 2.0])
+def test_an_operator_whose_node_dies_while_it_overrides_stops_the_arm(command_timeout_s):
+    """The policy goes on to command at 20 Hz, and gets nothing at any time."""
+    made = CommandGate(Limits(), TCP, GateSettings(command_timeout_s=command_timeout_s))
+    made.enable(forward(JOINTS, TCP), JOINTS)
+    made.submit(command(source='policy', sequence=1), 10.0)
+    made.submit(command(source='teleop', sequence=1), 10.0)
+    at = made.target.copy()
+    for sequence in range(2, 62):
+        now_s = 10.0 + 0.05 * sequence
+        with pytest.raises(RefusedError):
+            made.submit(command(source='policy', sequence=sequence, start_s=now_s), now_s)
+        made.check_timeout(now_s)
+    assert made.state is GateState.STOPPED
+    assert made.reason.startswith('teleop has been silent')
+    np.testing.assert_array_equal(made.target, at)
+
+
+def test_teleop_takes_over_even_if_the_limits_refuse_what_it_commands():
+    made = gate()
+    made.submit(command(source='policy', sequence=1), 10.0)
+    with pytest.raises(RefusedError, match='finite'):
+        made.submit(command((np.nan, 0, 0, 0, 0, 0)), 10.05)
+    assert made.source == 'teleop'
+    with pytest.raises(RefusedError, match='overrides'):
+        made.submit(command(source='policy', sequence=2, start_s=10.1), 10.1)
+    assert made.check_timeout(10.31)
 
 
 def test_silence_stops_and_needs_a_new_enable():

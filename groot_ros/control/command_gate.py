@@ -82,7 +82,7 @@ class Counters:
 
 @dataclass
 class GateSettings:
-    """Times in s. They are parameters of ur5e_driver, except `teleop_override_s`."""
+    """Times in s: parameters of ur5e_driver."""
 
     command_timeout_s: float = setting(
         0.25, 'the arm stops if the commanding source is silent for this time, s', 0.05, 2.0
@@ -91,7 +91,6 @@ class GateSettings:
     command_delay_s: float = setting(
         0.002, 'delay of every command, so that arrival jitter does not show in the motion, s', 0.0, 0.2
     )
-    teleop_override_s: float = 0.3  # after a command of teleop, the policy is refused for this time
 
 
 @dataclass
@@ -187,6 +186,7 @@ class CommandGate:
         """
         try:
             self._check(command, now_s)
+            self._claim(command.source, now_s)
             if self.state is GateState.FREEDRIVE:
                 waypoint, clipped = self._hold_position(now_s), False
             else:
@@ -194,7 +194,6 @@ class CommandGate:
         except RefusedError:
             self.counters.refused += 1
             raise
-        self.source = command.source
         self._last_s[command.source] = now_s
         self._last_sequence[command.source] = command.sequence
         self.counters.accepted += 1
@@ -267,10 +266,14 @@ class CommandGate:
             raise RefusedError(f'sequence {command.sequence} of {command.source} came twice or late')
         if not (np.isnan(command.opening) or 0.0 <= command.opening <= 1.0):
             raise RefusedError(f'the opening {command.opening:g} is not within 0 (closed) to 1 (open)')
-        if command.source == POLICY:
-            teleop_s = now_s - self._last_s.get(TELEOP, -np.inf)
-            if teleop_s < self.settings.teleop_override_s:
-                raise RefusedError('teleop overrides the policy')
+        if command.source == POLICY and self.source == TELEOP:
+            raise RefusedError('teleop overrides the policy until it lets go')
+
+    def _claim(self, source: str, now_s: float) -> None:
+        """The source commands from now on, even if its command is refused, and may not fall silent."""
+        if self.source != source:
+            self.source = source
+            self._last_s[source] = now_s
 
     def _hold_position(self, now_s: float) -> Waypoint:
         return Waypoint(now_s, now_s, self.target, np.zeros(6))
