@@ -134,6 +134,37 @@ def test_a_checkpoint_of_n1_5_says_that_its_data_config_is_needed(tmp_path):
     assert any('--data-config' in note for note in checkpoint.notes)
 
 
+@pytest.mark.parametrize(
+    ('file', 'content', 'key'),
+    [
+        ('processor_config.json', {'processor_kwargs': None}, 'processor_kwargs'),
+        ('processor_config.json', {'processor_kwargs': {'modality_configs': []}}, 'modality_configs'),
+        (
+            'processor_config.json',
+            {
+                'processor_kwargs': {
+                    'modality_configs': {'new_embodiment': {'state': {'delta_indices': ['0']}}}
+                }
+            },
+            'delta_indices.0',
+        ),
+        (
+            'processor_config.json',
+            {'processor_kwargs': {'modality_configs': {'new_embodiment': {'state': {'modality_keys': [1]}}}}},
+            'modality_keys.0',
+        ),
+        ('statistics.json', {'new_embodiment': {'state': {'arm': {'min': 3}}}}, 'state.arm.min'),
+        ('config.json', {'type': 'act', 'input_features': {'x': {'shape': []}}}, 'input_features.x.shape'),
+        ('config.json', {'type': 'act', 'input_features': {}, 'n_action_steps': 10**9}, 'n_action_steps'),
+        ('config.json', '[' * 100_000, 'nested too deeply'),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_key(n1_7, file, content, key):
+    write(n1_7 / file, content)
+    with pytest.raises(GrootRosError, match=key):
+        read_checkpoint(n1_7)
+
+
 def test_a_checkpoint_of_lerobot_is_shown_and_compared(act, capsys):
     assert main(['inspect', str(act)]) == 0
     text = capsys.readouterr().out

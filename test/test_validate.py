@@ -130,7 +130,7 @@ FAULTS = {
     'blank line': (lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t + '\n'), 'line 3 is blank'),
     'record without length': (
         lambda r: edit_lines(r, 'episodes.jsonl', lambda t: t.replace('"length"', '"size"')),
-        'length missing',
+        'length is missing',
     ),
     'no chunks_size': (
         lambda r: edit_json(r, 'info.json', lambda i: i.pop('chunks_size')),

@@ -4,21 +4,37 @@
 Replay, evaluation, reports, validation, --append and LeRobot datasets as a source all use it.
 """
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
+from groot_ros.config_files import parse_json, read_text
+from groot_ros.dataset.meta_models import (
+    Conversion,
+    EpisodeRecord,
+    EpisodeStatistics,
+    Info,
+    ModalityFile,
+    Statistics,
+    TaskRecord,
+    problem_of,
+)
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 
+# Far more than datasets of years have, and less than the memory of a laptop.
+_MAX_JSON_BYTES = 256 << 20
+_MAX_VALUES = 100_000_000
+
 
 class DatasetMeta:
-    """What meta/ says; files are read when they are first needed.
+    """What meta/ says; files are read and checked when they are first needed.
 
     Each property and method raises GrootRosError naming the file that is missing or damaged.
     """
@@ -29,43 +45,43 @@ class DatasetMeta:
     @cached_property
     def info(self) -> dict[str, Any]:
         """info.json: version, rate, features, paths."""
-        return self._json('info.json')
+        return self._json('info.json', Info)
 
     @cached_property
     def modality(self) -> dict[str, Any]:
         """modality.json: which slices of the columns GR00T takes under which names."""
-        return self._json('modality.json')
+        return self._json('modality.json', ModalityFile)
 
     @cached_property
     def stats(self) -> dict[str, Any]:
         """stats.json: min, max, mean, std and quantiles of each feature."""
-        return self._json('stats.json')
+        return self._json('stats.json', Statistics)
 
     @cached_property
     def conversion(self) -> dict[str, Any]:
         """conversion.json, which only our converter writes: the embodiment and the source of each episode."""
-        return self._json('conversion.json')
+        return self._json('conversion.json', Conversion)
 
     @cached_property
     def episodes(self) -> list[dict[str, Any]]:
         """A record for each episode: episode_index, tasks, length; in v3.0 also the places of its files."""
         if self.is_v3:
-            return self._parquet('episodes')
-        return self._lines('episodes.jsonl')
+            return self._parquet('episodes', EpisodeRecord)
+        return self._lines('episodes.jsonl', EpisodeRecord)
 
     @cached_property
     def episode_stats(self) -> list[dict[str, Any]]:
         """episodes_stats.jsonl of v2.1: a record of statistics for each episode."""
-        return self._lines('episodes_stats.jsonl')
+        return self._lines('episodes_stats.jsonl', EpisodeStatistics)
 
     @cached_property
     def tasks(self) -> dict[int, str]:
         """The text of each task by its index."""
-        records = self._parquet('tasks.parquet') if self.is_v3 else self._lines('tasks.jsonl')
-        try:
-            return {record['task_index']: record['task'] for record in records}
-        except (KeyError, TypeError) as error:
-            raise GrootRosError(f'The tasks of the dataset {self.root} have no {error}.') from error
+        if self.is_v3:
+            records = self._parquet('tasks.parquet', TaskRecord)
+        else:
+            records = self._lines('tasks.jsonl', TaskRecord)
+        return {record['task_index']: record['task'] for record in records}
 
     @property
     def is_v3(self) -> bool:
@@ -98,7 +114,11 @@ class DatasetMeta:
         """Returns the position of an episode's first frame in its video; in v3.0 episodes share videos."""
         if not self.is_v3:
             return 0
-        return round(self.episode(index)[f'videos/{feature}/from_timestamp'] * self.fps)
+        key = f'videos/{feature}/from_timestamp'
+        began_s = self.episode(index).get(key)
+        if not isinstance(began_s, float) or not 0 <= began_s <= _MAX_VALUES:
+            raise GrootRosError(f'Episode {index} of {self.root} has no usable {key} in meta/episodes.')
+        return round(began_s * self.fps)
 
     def rows(self, index: int, columns: list[str] | None = None) -> pa.Table:
         """Returns the rows of an episode as its file has them, all columns or those named.
@@ -109,9 +129,9 @@ class DatasetMeta:
         file = self.data_file(index)
         filters = [('episode_index', '=', index)] if self.is_v3 else None
         try:
-            return pq.read_table(file, columns=columns, filters=filters)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
+            return read_parquet(file, columns, filters)
+        except ValueError as error:
+            reason = str(error)
             raise GrootRosError(
                 f'Episode {index} of {self.root} cannot be read from {file.name} ({reason}).'
             ) from error
@@ -130,69 +150,96 @@ class DatasetMeta:
                 f'{key} in {self.root}/meta/info.json cannot be used for episode {index} ({error}).'
             ) from error
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, model: type[BaseModel]) -> dict[str, Any]:
         path = self.root / 'meta' / name
         try:
-            return read_json(path)
+            content = read_json(path)
         except (OSError, ValueError) as error:
             raise GrootRosError(
                 f'{self.root} is not a dataset, or is damaged: its meta/{name} cannot be read ({error}).'
             ) from error
+        if problem := problem_of(model, content):
+            raise GrootRosError(f'The dataset {self.root} is damaged: in its meta/{name}, {problem}.')
+        return content
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def _lines(self, name: str, model: type[BaseModel]) -> list[dict[str, Any]]:
         try:
-            records, problems = read_records(self.root / 'meta' / name)
-        except OSError as error:
+            records, problems = read_records(self.root / 'meta' / name, model)
+        except (OSError, ValueError) as error:
             problems = [str(error)]
         if problems:
             raise GrootRosError(f'meta/{name} of the dataset {self.root} cannot be read: {problems[0]}.')
         return records
 
-    def _parquet(self, name: str) -> list[dict[str, Any]]:
+    def _parquet(self, name: str, model: type[BaseModel]) -> list[dict[str, Any]]:
+        place = self.root / 'meta' / name
+        files = sorted(place.rglob('*.parquet')) if place.is_dir() else [place]
         try:
-            return pq.read_table(self.root / 'meta' / name).to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise GrootRosError(
-                f'meta/{name} of the dataset {self.root} cannot be read: {reason}.'
-            ) from error
+            records = [record for file in files for record in read_parquet(file).to_pylist()]
+            problems = (problem_of(model, record) for record in records)
+            if problem := next(filter(None, problems), ''):
+                raise ValueError(problem)
+        except ValueError as error:
+            raise GrootRosError(f'meta/{name} of the dataset {self.root} cannot be read: {error}.') from error
+        return records
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file. Raises OSError, or ValueError if it is something else."""
-    content = json.loads(path.read_text())
+    content = parse_json(read_text(path, _MAX_JSON_BYTES))
     if not isinstance(content, dict):
         raise ValueError('it is not a JSON object')
     return content
 
 
-def read_records(path: Path, keys: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], list[str]]:
-    """Returns the records of a JSON lines file that have some keys, and the problem of each other line.
+def read_records(path: Path, model: type[BaseModel]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Returns the records of a JSON lines file that fit a model, and the problem of each other line.
 
-    Raises OSError if there is no such file.
+    Raises OSError if there is no such file, ValueError if it is no text.
     """
     records: list[dict[str, Any]] = []
     problems: list[str] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_text(path, _MAX_JSON_BYTES).splitlines(), 1):
         if not line.strip():
             problems.append(f'line {number} is blank, at which the loader stops')
             continue
         try:
-            record = json.loads(line)
-            missing = [key for key in keys if key not in record]
-        except (ValueError, TypeError) as error:
-            problems.append(f'line {number} is not a record ({error})')
-            continue
-        if missing:
-            problems.append(f'line {number} is not a record ({", ".join(missing)} missing)')
+            record = parse_json(line)
+            problem = problem_of(model, record)
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            problems.append(f'line {number} is not a record ({problem})')
         else:
             records.append(record)
     return records, problems
 
 
+def read_parquet(file: Path, columns: list[str] | None = None, filters: Any = None) -> pa.Table:
+    """Returns the table of a parquet file. Raises ValueError for one that is damaged, missing or huge."""
+    try:
+        with pq.ParquetFile(file) as opened:
+            _check_size(opened.metadata)
+        return pq.read_table(file, columns=columns, filters=filters, partitioning=None)
+    except Exception as error:  # Arrow raises many kinds of exceptions for a damaged file
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(reason[:300].rstrip('.')) from error
+
+
+def _check_size(metadata: pq.FileMetaData) -> None:
+    """Raises ValueError for more values than memory takes: a column of one repeated value has few bytes."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
+    if values > _MAX_VALUES or any(group.total_byte_size > _MAX_VALUES * 8 for group in groups):
+        raise ValueError(f'it says that it has {values} values, and {_MAX_VALUES} can be read')
+
+
 def path_inside(root: Path, file: str) -> Path:
     """Returns the path of a file that a dataset names. Raises ValueError if it is outside of the dataset."""
-    path = (root / file).resolve()
+    try:
+        path = (root / file).resolve()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+        raise ValueError(f'{file[:100]} is not a path ({error})') from error
     if not path.is_relative_to(root.resolve()):
         raise ValueError(f'{file} is outside of the dataset')
     return path
@@ -201,13 +248,26 @@ def path_inside(root: Path, file: str) -> Path:
 def column_to_array(table: pa.Table, name: str) -> Array:
     """Returns a column of numbers (n,), or of vectors of one length (n, size).
 
-    Raises ValueError for vectors of different lengths.
+    Raises ValueError for vectors of different lengths, nulls, text, and a column that is not there.
     """
+    if name not in table.column_names:
+        raise ValueError(f'there is no column {name}')
     column = table[name].combine_chunks()
-    if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type):
-        numbers = column.flatten().to_numpy(zero_copy_only=False)
-        lengths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))
-        if len(lengths) > 1:
-            raise ValueError(f'the vectors of {name} differ in length')
-        return numbers.reshape(len(column), -1)
+    if not pa.types.is_list(column.type) and not pa.types.is_fixed_size_list(column.type):
+        return _numbers(column, name)
+    if column.null_count:
+        raise ValueError(f'{name} has rows without a vector')
+    lengths = np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False))
+    if len(lengths) > 1:
+        raise ValueError(f'the vectors of {name} differ in length')
+    size = int(lengths[0]) if len(lengths) else 0
+    return _numbers(column.flatten(), name).reshape(len(column), size)
+
+
+def _numbers(column: pa.Array, name: str) -> Array:
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise ValueError(f'{name} holds {kind} instead of numbers')
+    if column.null_count:
+        raise ValueError(f'{name} has rows without a number')
     return column.to_numpy(zero_copy_only=False)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads what a checkpoint folder says about its model, without the libraries that made it."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
+
+from groot_ros.config_files import Model, checked, parse_json, read_text
 from groot_ros.embodiment import ACTION_COLUMN, EEF_6D, EEF_9D, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.backends import BACKENDS, GR00T, LEROBOT
@@ -23,6 +25,13 @@ _NOTED_SETTINGS = (
     'crop_fraction',
     'max_action_horizon',
 )
+_MAX_JSON_BYTES = 64 << 20
+_MAX_NOTE = 200
+# One line, since it is printed.
+_Key = Annotated[str, StringConstraints(pattern=r'^[^\x00-\x1f]*$', max_length=300)]
+_Step = Annotated[int, Field(ge=-1000, le=1000)]
+_Steps = Annotated[int, Field(ge=1, le=1000)]
+_Size = Annotated[int, Field(ge=0, le=100_000)]
 
 
 @dataclass
@@ -89,7 +98,7 @@ def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
     config_file = find_file(folder, 'config.json')
     config = _read_json(config_file) if config_file else {}
     if config_file and isinstance(config.get('type'), str) and 'input_features' in config:
-        return _read_lerobot(config_file.parent, config)
+        return _read_lerobot(config_file)
     if processor := find_file(folder, 'processor_config.json'):
         return _read_gr00t(folder, processor, config, tag)
     if metadata := find_file(folder, 'experiment_cfg/metadata.json'):
@@ -108,9 +117,83 @@ def read_matching_checkpoint(folder: Path, tag: str, embodiment: Embodiment) -> 
     return checkpoint
 
 
+class _Content(BaseModel):
+    """What is read of a file of a checkpoint; its other keys are of no concern here."""
+
+    model_config = ConfigDict(extra='ignore', strict=True)
+
+
+class _ModalityConfig(_Content):
+    delta_indices: list[_Step] = Field(default=[0], min_length=1, max_length=1000)
+    modality_keys: list[_Key] = Field(default=[], max_length=1000)
+    action_configs: list[dict[str, Any]] | None = None
+
+
+class _ProcessorKwargs(_Content):
+    model_config = ConfigDict(extra='allow')
+    modality_configs: dict[_Key, dict[str, _ModalityConfig | None]] = {}
+
+
+class _Processor(_Content):
+    processor_class: str = ''
+    processor_kwargs: _ProcessorKwargs
+
+
+class _KeyStatistics(_Content):
+    min: list[Any]
+
+
+_Statistics = dict[_Key, _KeyStatistics]
+
+
+class _TagStatistics(_Content):
+    state: _Statistics = {}
+    action: _Statistics = {}
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        return {
+            'state': {key: len(values.min) for key, values in self.state.items()},
+            'action': {key: len(values.min) for key, values in self.action.items()},
+        }
+
+
+class _StatisticsFile(RootModel[dict[_Key, _TagStatistics]]):
+    pass
+
+
+class _TagMetadata(_Content):
+    statistics: _TagStatistics = _TagStatistics()
+
+
+class _Metadata(RootModel[dict[_Key, _TagMetadata]]):
+    pass
+
+
+class _LeRobotFeature(_Content):
+    shape: list[_Size] = Field(min_length=1, max_length=10)
+
+
+class _LeRobotConfig(_Content):
+    type: _Key
+    input_features: dict[_Key, _LeRobotFeature] | None
+    output_features: dict[_Key, _LeRobotFeature] | None = None
+    n_obs_steps: _Steps | None = None
+    n_action_steps: _Steps | None = None
+    chunk_size: _Steps | None = None
+    horizon: _Steps | None = None
+
+
+class _TrainDataset(_Content):
+    repo_id: Any = None
+
+
+class _TrainConfig(_Content):
+    dataset: _TrainDataset | None = None
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(read_text(path, _MAX_JSON_BYTES))
     except (OSError, ValueError) as error:
         raise GrootRosError(f'{path} cannot be read ({error}).') from error
     if not isinstance(content, dict):
@@ -118,7 +201,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _select_tag(tags: dict[str, Any], tag: str, path: Path) -> dict[str, Any]:
+def _read(model: type[Model], path: Path) -> Model:
+    return checked(model, _read_json(path), str(path))
+
+
+def _select_tag(tags: dict[str, Any], tag: str, path: Path) -> Any:
     for name, content in tags.items():
         if name.lower() == tag.lower():
             return content
@@ -130,38 +217,33 @@ def _select_tag(tags: dict[str, Any], tag: str, path: Path) -> dict[str, Any]:
 
 def _read_gr00t(folder: Path, processor: Path, config: dict[str, Any], tag: str) -> Checkpoint:
     """Reads a checkpoint of N1.6 or N1.7."""
-    content = _read_json(processor)
-    kwargs = content.get('processor_kwargs', {})
-    configs = _select_tag(kwargs.get('modality_configs', {}), tag, processor)
-    modalities = {name: _make_modality(configs.get(name) or {}) for name in _MODALITIES}
+    content = _read(_Processor, processor)
+    kwargs = content.processor_kwargs
+    configs = _select_tag(kwargs.modality_configs, tag, processor)
+    modalities = {name: _make_modality(configs.get(name) or _ModalityConfig()) for name in _MODALITIES}
     statistics = processor.parent / 'statistics.json'
     sizes = {}
     if statistics.is_file():
-        sizes = _sizes_of_statistics(_select_tag(_read_json(statistics), tag, statistics))
-    gr00t_version = _GR00T_VERSIONS.get(content.get('processor_class', ''), 'GR00T')
-    notes = [f'{name}: {kwargs[name]}' for name in _NOTED_SETTINGS if name in kwargs]
+        sizes = _select_tag(_read(_StatisticsFile, statistics).root, tag, statistics).sizes()
+    gr00t_version = _GR00T_VERSIONS.get(content.processor_class, 'GR00T')
+    settings = kwargs.model_extra or {}
+    notes = [f'{name}: {_short(settings[name])}' for name in _NOTED_SETTINGS if name in settings]
     if 'model_name' in config:
-        notes.append(f'model: {config["model_name"]}')
+        notes.append(f'model: {_short(config["model_name"])}')
     return Checkpoint(folder, GR00T, gr00t_version, tag, modalities, sizes, notes)
 
 
-def _sizes_of_statistics(statistics: dict[str, Any]) -> dict[str, dict[str, int]]:
-    return {
-        modality: {key: len(values['min']) for key, values in statistics.get(modality, {}).items()}
-        for modality in ('state', 'action')
-    }
+def _short(value: Any) -> str:
+    """A value of a file in at most some words, on one line."""
+    return ' '.join(str(value)[:_MAX_NOTE].split())
 
 
-def _make_modality(content: dict[str, Any]) -> Modality:
-    return Modality(
-        list(content.get('delta_indices', [0])),
-        list(content.get('modality_keys', [])),
-        list(content.get('action_configs') or []),
-    )
+def _make_modality(content: _ModalityConfig) -> Modality:
+    return Modality(content.delta_indices, content.modality_keys, content.action_configs or [])
 
 
 def _read_gr00t_n1_5(folder: Path, metadata: Path, tag: str) -> Checkpoint:
-    sizes = _sizes_of_statistics(_select_tag(_read_json(metadata), tag, metadata).get('statistics', {}))
+    sizes = _select_tag(_read(_Metadata, metadata).root, tag, metadata).statistics.sizes()
     notes = [f'{modality}: {", ".join(keys)}' for modality, keys in sizes.items()]
     notes.append(
         'the checkpoint does not hold its data config, which has its keys and steps: '
@@ -170,13 +252,14 @@ def _read_gr00t_n1_5(folder: Path, metadata: Path, tag: str) -> Checkpoint:
     return Checkpoint(folder, GR00T, 'GR00T N1.5', tag, {}, sizes, notes)
 
 
-def _read_lerobot(folder: Path, config: dict[str, Any]) -> Checkpoint:
-    inputs = config['input_features'] or {}
-    outputs = config.get('output_features') or {}
-    observation_indices = list(range(1 - int(config.get('n_obs_steps') or 1), 1))
-    steps = int(config.get('n_action_steps') or config.get('chunk_size') or config.get('horizon') or 1)
+def _read_lerobot(path: Path) -> Checkpoint:
+    config = _read(_LeRobotConfig, path)
+    inputs = config.input_features or {}
+    outputs = config.output_features or {}
+    observation_indices = list(range(1 - (config.n_obs_steps or 1), 1))
+    steps = config.n_action_steps or config.chunk_size or config.horizon or 1
     cameras = {
-        name: feature['shape'] for name, feature in inputs.items() if name.startswith('observation.images.')
+        name: feature.shape for name, feature in inputs.items() if name.startswith('observation.images.')
     }
     modalities = {
         'video': Modality(observation_indices, list(cameras)),
@@ -184,16 +267,15 @@ def _read_lerobot(folder: Path, config: dict[str, Any]) -> Checkpoint:
         'action': Modality(list(range(steps)), list(outputs)),
     }
     sizes = {
-        'state': {name: inputs[name]['shape'][0] for name in modalities['state'].keys},
-        'action': {name: outputs[name]['shape'][0] for name in outputs},
+        'state': {name: inputs[name].shape[0] for name in modalities['state'].keys},
+        'action': {name: feature.shape[0] for name, feature in outputs.items()},
     }
-    notes = [f'{name}: {shape[2]}x{shape[1]}' for name, shape in cameras.items()]
-    train = folder / 'train_config.json'
-    if train.is_file():
-        dataset = _read_json(train).get('dataset') or {}
-        notes.append(f'trained on: {dataset.get("repo_id")}')
-    label = f'{BACKENDS[LEROBOT].label} {config["type"]}'
-    return Checkpoint(folder, LEROBOT, label, '', modalities, sizes, notes)
+    notes = [f'{name}: {"x".join(map(str, shape[:0:-1]))}' for name, shape in cameras.items()]
+    train = path.parent / 'train_config.json'
+    if train.is_file() and (dataset := _read(_TrainConfig, train).dataset):
+        notes.append(f'trained on: {_short(dataset.repo_id)}')
+    label = f'{BACKENDS[LEROBOT].label} {config.type}'
+    return Checkpoint(path.parent, LEROBOT, label, '', modalities, sizes, notes)
 
 
 def _lerobot_mismatches(checkpoint: Checkpoint, embodiment: Embodiment) -> list[str]:

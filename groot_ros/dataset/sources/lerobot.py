@@ -40,14 +40,7 @@ class LeRobotFormat(RecordingFormat):
             raise GrootRosError(
                 f'{place} is a LeRobot dataset of {version}, and only v2.0 and v2.1 can be converted.'
             )
-        try:
-            return [
-                Recording(self.name, str(place), str(record['episode_index'])) for record in meta.episodes
-            ]
-        except (KeyError, TypeError) as error:
-            raise GrootRosError(
-                f'The dataset {place} cannot be read: meta/episodes.jsonl has a line without {error}.'
-            ) from error
+        return [Recording(self.name, str(place), str(record['episode_index'])) for record in meta.episodes]
 
     def fingerprint(self, recording: Recording, path: Path, embodiment: Embodiment) -> str:
         """Returns the SHA-256 of an episode's files."""
@@ -127,7 +120,8 @@ class LeRobotTable(Table):
         """The task of the first row, or else of the episode; validities are no tasks."""
         texts = list(self._meta.episode(self._index).get('tasks', []))
         if 'task_index' in self._table.column_names and self._table.num_rows:
-            texts.insert(0, self._meta.tasks.get(self._table['task_index'][0].as_py(), ''))
+            index = self._table['task_index'][0].as_py()
+            texts.insert(0, self._meta.tasks.get(index, '') if isinstance(index, int) else '')
         return next((text for text in texts if text and text not in VALIDITIES), '')
 
 

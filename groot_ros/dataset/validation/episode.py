@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from groot_ros.dataset.meta import path_inside
+from groot_ros.dataset.meta import path_inside, read_parquet
 from groot_ros.dataset.validation.finding import ERROR, EpisodeColumns, ValidationFinding
 from groot_ros.dataset.validation.video import check_video
 from groot_ros.dataset.writers.features import VALIDITIES
@@ -25,8 +24,8 @@ def check_episode(
     size = info['chunks_size']
     file = info['data_path'].format(episode_chunk=index // size, episode_index=index)
     try:
-        table = pq.read_table(path_inside(root, file))
-    except (OSError, pa.ArrowException, ValueError) as error:
+        table = read_parquet(path_inside(root, file))
+    except ValueError as error:
         return None, [
             ValidationFinding(
                 ERROR, file, f'cannot be read ({str(error).splitlines()[0]})', 'convert the episode again'

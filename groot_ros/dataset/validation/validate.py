@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from groot_ros.dataset.meta import DatasetMeta, read_json, read_records
+from groot_ros.dataset.meta_models import (
+    EpisodeRecord,
+    Info,
+    ModalityFile,
+    Statistics,
+    TaskRecord,
+    problem_of,
+)
 from groot_ros.dataset.modality_config import GR00T_VERSIONS
 from groot_ros.dataset.validation.episode import check_episode
 from groot_ros.dataset.validation.finding import ERROR, WARNING, ValidationFinding
@@ -18,7 +28,8 @@ from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.errors import GrootRosError, choose
 
 _MAX_TEXT = 1000
-_TABLES = {'episodes.jsonl': ('episode_index', 'length'), 'tasks.jsonl': ('task_index', 'task')}
+_FILES = {'info.json': Info, 'modality.json': ModalityFile, 'stats.json': Statistics}
+_TABLES = {'episodes.jsonl': EpisodeRecord, 'tasks.jsonl': TaskRecord}
 
 
 @dataclass
@@ -109,10 +120,10 @@ def validate(root: Path, horizon: int = 16, gr00t_version: str = 'n1.7') -> Vali
 
 def _read_meta(root: Path, findings: list[ValidationFinding]) -> ParsedMeta | None:
     parsed: dict[str, Any] = {}
-    for name in ('info.json', 'modality.json', 'stats.json'):
-        parsed[name] = _read_json(root / 'meta' / name, findings)
-    for name, keys in _TABLES.items():
-        parsed[name] = _read_records(root / 'meta' / name, keys, findings)
+    for name, model in _FILES.items():
+        parsed[name] = _read_json(root / 'meta' / name, model, findings)
+    for name, model in _TABLES.items():
+        parsed[name] = _read_records(root / 'meta' / name, model, findings)
     if any(parsed[name] is None for name in ('info.json', 'modality.json', *_TABLES)):
         return None
     for key in ('data_path', 'chunks_size', 'features'):
@@ -146,9 +157,14 @@ def _noted_embodiment(root: Path) -> dict[str, Any]:
         return {}
 
 
-def _read_json(path: Path, findings: list[ValidationFinding]) -> dict[str, Any] | None:
+def _read_json(
+    path: Path, model: type[BaseModel], findings: list[ValidationFinding]
+) -> dict[str, Any] | None:
     try:
-        return read_json(path)
+        content = read_json(path)
+        problem = problem_of(model, content)
+        if not problem:
+            return content
     except FileNotFoundError:
         problem = 'is missing'
     except (OSError, ValueError) as error:
@@ -158,13 +174,13 @@ def _read_json(path: Path, findings: list[ValidationFinding]) -> dict[str, Any] 
 
 
 def _read_records(
-    path: Path, keys: tuple[str, ...], findings: list[ValidationFinding]
+    path: Path, model: type[BaseModel], findings: list[ValidationFinding]
 ) -> list[dict[str, Any]] | None:
     where = f'meta/{path.name}'
     try:
-        records, problems = read_records(path, keys)
-    except OSError as error:
-        problem = f'cannot be read ({error.strerror})'
+        records, problems = read_records(path, model)
+    except (OSError, ValueError) as error:
+        problem = f'cannot be read ({getattr(error, "strerror", None) or error})'
         findings.append(ValidationFinding(ERROR, where, problem, 'convert the dataset again'))
         return None
     for problem in problems:
