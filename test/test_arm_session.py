@@ -48,7 +48,7 @@ class Rig:
         limits = Limits(workspace_min_m=np.full(3, -1.5), workspace_max_m=np.full(3, 1.5))
         self.session = ArmSession(
             CommandGate(limits, DEFAULT_TCP_OFFSET, GateSettings()),
-            TrackingMonitor((0.5, 1.5), 0.1),
+            TrackingMonitor(0.1),
             SessionSettings(),
             self.warnings.append,
             lambda: self.now_s,
@@ -254,8 +254,21 @@ def test_a_robot_that_is_deaf_is_halted_before_its_lag_becomes_a_leap(rig, deaf)
         rig.beat(servoing=True, setpoint=moved(POSE, lag_m))
         follows = rotvec_from_pose(moved(POSE, max(lag_m - 0.05, 0.0)))
         rig.report(**{name: follows for name in ('target_pose', 'tcp_pose') if name != deaf})
-    assert lag_m == pytest.approx(0.5 * 0.2 + 0.01, abs=0.005)
+    assert lag_m == pytest.approx(0.5 * 0.2 + 0.01, abs=0.01)
     assert 'behind its set-point' in rig.gate.reason
+    assert rig.arm.calls[-1] == 'halt'
+
+
+def test_a_robot_that_is_deaf_at_a_low_speed_is_halted_before_it_is_far_behind(rig):
+    """At 0.1 m/s the ordinary lag is 10 mm, and the lag of the maximum speed would be noticed after 1 s."""
+    rig.enabled()
+    lag_m = 0.0
+    while rig.gate.state is GateState.ENABLED:
+        rig.now_s += 0.04
+        lag_m += 0.1 * 0.04
+        rig.beat(servoing=True, setpoint=moved(POSE, lag_m))
+        rig.report()
+    assert lag_m < 0.1 * 0.25 + 0.01 + 0.005
     assert rig.arm.calls[-1] == 'halt'
 
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notices a robot that does not follow its set-points. Used by hardware/ur5e/session.py."""
 
+from bisect import bisect_left
 from collections import deque
+from itertools import islice, pairwise
+from operator import itemgetter
 
 import numpy as np
 
@@ -18,33 +21,23 @@ class TrackingMonitor:
 
     servoL lags by its lookahead time, so the robot's target is somewhere on the recent path of set-points. If
     it is farther from all of that path than `tolerance_m`, the robot obeys something else. If it is farther
-    behind the newest set-point than `max_speeds` (m/s, rad/s) times the lookahead time and a margin allow,
-    the robot is deaf, and would leap if it followed again.
+    behind the newest set-point than the set-points went within the lookahead time and a margin, the robot is
+    deaf, and would leap if it followed again.
     """
 
-    def __init__(
-        self,
-        max_speeds: tuple[float, float] = (np.inf, np.inf),
-        lookahead_s: float = 0.1,
-        tolerance_m: float = 0.02,
-        memory_s: float = 1.0,
-    ) -> None:
-        self._max_lag_m = max_speeds[0] * (lookahead_s + _LAG_MARGIN_S) + _LAG_MARGIN_M
-        self._max_lag_rad = max_speeds[1] * (lookahead_s + _LAG_MARGIN_S) + _LAG_MARGIN_RAD
+    def __init__(self, lookahead_s: float = 0.1, tolerance_m: float = 0.02, memory_s: float = 1.0) -> None:
+        self._max_lag_s = lookahead_s + _LAG_MARGIN_S
         self._tolerance_m = tolerance_m
         self._memory_s = memory_s
         self._path: deque[tuple[float, Array]] = deque()
-        self._newest: Array | None = None
 
     def reset(self) -> None:
         """Forgets the path, for a new start of servoing."""
         self._path.clear()
-        self._newest = None
 
     def add_setpoint(self, time_s: float, pose: Array) -> None:
         """Adds a set-point (7,) to the path and drops those older than `memory_s`."""
-        self._newest = np.asarray(pose, float)
-        self._path.append((time_s, self._newest[:3]))
+        self._path.append((time_s, np.asarray(pose, float)))
         while self._path[0][0] < time_s - self._memory_s:
             self._path.popleft()
 
@@ -55,19 +48,32 @@ class TrackingMonitor:
         return self._lag_problem('target', target) or self._lag_problem('measured pose', measured)
 
     def _lag_problem(self, name: str, pose: Array) -> str:
-        if self._newest is None:
+        if not self._path:
             return ''
-        lag_m = float(np.linalg.norm(self._newest[:3] - pose[:3]))
-        lag_rad = angle_between(self._newest, pose)
-        if lag_m <= self._max_lag_m and lag_rad <= self._max_lag_rad:
+        newest = self._path[-1][1]
+        lag_m = float(np.linalg.norm(newest[:3] - pose[:3]))
+        lag_rad = angle_between(newest, pose)
+        if lag_m <= _LAG_MARGIN_M and lag_rad <= _LAG_MARGIN_RAD:
+            return ''
+        max_lag_m, max_lag_rad = self._recent_lengths()
+        if lag_m <= max_lag_m + _LAG_MARGIN_M and lag_rad <= max_lag_rad + _LAG_MARGIN_RAD:
             return ''
         return f"the robot's {name} is {1e3 * lag_m:.0f} mm and {lag_rad:.2f} rad behind its set-point"
+
+    def _recent_lengths(self) -> tuple[float, float]:
+        """How far the set-points went and turned within the longest lag that is ordinary, in m and rad."""
+        from_s = self._path[-1][0] - self._max_lag_s
+        # And the one before: beats are 40 ms apart.
+        first = max(bisect_left(self._path, from_s, key=itemgetter(0)) - 1, 0)
+        poses = [pose for _, pose in islice(self._path, first, None)]
+        length_m = sum(float(np.linalg.norm(b[:3] - a[:3])) for a, b in pairwise(poses))
+        return length_m, sum(angle_between(a, b) for a, b in pairwise(poses))
 
     def distance_m(self, target_m: Array) -> float:
         """Distance in m of the robot's target (3,) from the path; 0 while the path is empty."""
         if not self._path:
             return 0.0
-        points = np.array([position for _, position in self._path])
+        points = np.array([pose[:3] for _, pose in self._path])
         if len(points) == 1:
             return float(np.linalg.norm(target_m - points[0]))
         starts = points[:-1]

@@ -84,7 +84,7 @@ class Ur5eDriver(GrootNode):
         limits = self.settings(Limits)
         tcp_offset = np.array(self.parameter('tcp_offset'))
         gate = CommandGate(limits, tcp_offset, self.settings(GateSettings))
-        tracking = TrackingMonitor(_max_speeds(limits), self.parameter('lookahead_s'))
+        tracking = TrackingMonitor(self.parameter('lookahead_s'))
         return ArmSession(gate, tracking, self.settings(SessionSettings), self.warn)
 
     def configure(self) -> None:
