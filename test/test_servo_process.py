@@ -192,6 +192,8 @@ def test_freedrive_that_the_robot_does_not_end_ends_with_its_program(process):
 @pytest.mark.parametrize('kind', [FREEDRIVE, TAKE_CONTROL])
 def test_a_braking_arm_is_stopped_before_it_is_freed_or_taken_again(process, kind):
     process.servoing()
+    process.obey(WAYPOINT, start_s=process.now_s, end_s=process.now_s + 0.25, pose=POSE + FAR)
+    process.servo(0.1)
     process.obey(BRAKE)
     process.servo(0.02)
     process.robot.calls.clear()
@@ -199,6 +201,19 @@ def test_a_braking_arm_is_stopped_before_it_is_freed_or_taken_again(process, kin
     assert process.robot.calls[0] == 'servoStop'
     process.servo(1.0)
     assert process.robot.told('servoL') == []
+
+
+def test_braking_ends_in_servo_stop_as_soon_as_the_set_points_rest(process):
+    """The arm lags behind them, and would creep for half a second more."""
+    process.servoing()
+    process.obey(WAYPOINT, start_s=process.now_s, end_s=process.now_s + 0.25, pose=POSE + FAR)
+    process.servo(0.1)
+    process.robot.calls.clear()
+    process.obey(BRAKE)
+    process.servo(1.0)
+    cycles = round(SETTINGS['smoothing_s'] * SETTINGS['servo_rate_hz'])
+    assert len(process.robot.told('servoL')) <= cycles + 1
+    assert process.robot.told('servoL', 'servoStop')[-1] == 'servoStop'
 
 
 def test_a_hold_brakes_tells_at_once_where_it_ends_and_goes_on_to_servo(process):

@@ -43,8 +43,7 @@ _RECOVER_S = 45.0
 _WATCHDOG_HZ = 4.0
 _KICK_HZ = 20.0
 _BEAT_HZ = 25.0
-_STOP_DECELERATION = 5.0
-_SETTLE_TIMES = 5.0
+_STOP_DECELERATION = 10.0
 _HOLDING = np.array([0, 0, 0, 0, 0, 0, 1.0])
 
 
@@ -63,7 +62,6 @@ class Arm:
         self._watch = ConnectionMonitor(_RTDE_PORT)
         self._setpoints: SetpointGenerator | None = None
         self._braking = False
-        self._resting_s = 0.0
         self._beat_due = False
         self.setpoint = _HOLDING
         self.rest = _HOLDING
@@ -119,8 +117,8 @@ class Arm:
         obeyed = self._control.servoL(pose, 0.0, 0.0, self._period_s, lookahead_s, self._settings['gain'])
         if not obeyed:
             self._end_program()
-        elif self._braking:
-            self._end_braking()
+        elif self._braking and self._setpoints.resting:
+            self._stop_servo()
 
     def beat_due(self) -> bool:
         """Whether the driver waits for a beat; True once after each HOLD."""
@@ -224,27 +222,20 @@ class Arm:
             self._beat_due = True
 
     def _brake(self, order: np.void) -> None:
-        """Slows down along the path; the script idles once the arm has come to rest. Ends freedrive."""
+        """Slows down along the path. Ends freedrive.
+
+        When the set-points rest, servoing ends: it would take half a second more until the arm, which lags
+        behind them, has come to rest by itself.
+        """
         self._end_freedrive(order)
         if self._setpoints is not None:
             self._setpoints.brake()
             self._braking = True
-            self._resting_s = 0.0
 
     def _halt(self, order: np.void) -> None:
         """Stops the arm where it is: the set-points are too far from it. Ends freedrive."""
         self._end_freedrive(order)
         self._stop_servo()
-
-    def _end_braking(self) -> None:
-        """Stops servoing 5 lookahead times after the set-points came to rest: the robot lags by one."""
-        assert self._setpoints is not None
-        if self._setpoints.resting:
-            self._resting_s += self._period_s
-        else:
-            self._resting_s = 0.0
-        if self._resting_s > _SETTLE_TIMES * self._settings['lookahead_s']:
-            self._stop_servo()
 
     def _stop_servo(self) -> None:
         """Drops the set-points and lets the robot slow down by itself."""
