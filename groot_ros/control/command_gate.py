@@ -85,7 +85,7 @@ class GateSettings:
     """Times in s: parameters of ur5e_driver."""
 
     command_timeout_s: float = setting(
-        0.25, 'the arm stops if the commanding source is silent for this time, s', 0.05, 2.0
+        0.2, 'the arm stops if the commanding source is silent for this time, s', 0.05, 2.0
     )
     max_command_age_s: float = setting(0.2, 'a command older than this is refused, s', 0.02, 2.0)
     command_delay_s: float = setting(
