@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever happens in whatever order: the arm moves only by accepted commands, and within its limits.
+
+hypothesis drives the real session, gate and servo loop, with the robot of benchmark/made_up_cell.py.
+GROOT_ROS_LONG_TESTS=1 looks for longer: some minutes.
+"""
+
+import os
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from benchmark.made_up_cell import TICK_S, MadeUpCell, Source
+from groot_ros.control.command_gate import POLICY, TELEOP, GateSettings, GateState
+from groot_ros.control.setpoints import MAX_CATCH_UP
+from groot_ros.geometry import deltas_between
+from groot_ros.hardware.ur5e.modes import EMERGENCY_STOP, NORMAL, PROTECTIVE_STOP
+from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET, inverse
+
+LONG = bool(os.environ.get('GROOT_ROS_LONG_TESTS'))
+STILL_M_S = 1e-3
+# Time from the end of a session to standstill: the robot's watchdog, the smoothing, and the lag of servoL.
+STANDSTILL_S = 1.0
+# Until a robot that nobody wants to be free holds again: its watchdog, where the servo process is dead.
+FREE_S = 0.3
+PATH_SHARE = 1.0 + 1e-6
+JOINT_CHECK_TICKS = 5
+
+components = st.sampled_from([0.0, 0.0, 0.05, -0.05, 0.25, -0.25, 0.6, -0.6])
+turns = st.sampled_from([0.0, 0.0, 0.0, 0.5, -0.5, 2.0])
+velocities = st.tuples(components, components, components, turns, turns, turns)
+durations_s = st.sampled_from([0.05, 0.15, 0.3])
+sources = st.sampled_from([TELEOP, POLICY])
+
+
+class Watch:
+    """What the robot heard and did, tick by tick, and what the commands allowed."""
+
+    def __init__(self, cell: MadeUpCell) -> None:
+        self.cell = cell
+        self.accepted_m = 0.0
+        self.accepted_rad = 0.0
+        self.holder = ''
+        self.enabling = False
+        self._was_enabled = False
+        self._after_stop = 0
+        self._free_s = 0.0
+        self._stopped_s = -np.inf
+        self._stopped_at = cell.robot.pose
+        self._checked = (0, 0)
+        self._window = int(np.ceil(cell.limits.smoothing_s / TICK_S - 1e-9))
+        self._joints = cell.robot.joints
+        cell.after_tick = self.look
+
+    def send(self, source: Source, velocity, age_s: float = 0.0) -> bool:
+        """Sends one command, and notes what was accepted of it."""
+        waypoint = self.cell.send(source.command(np.array(velocity) * source.period_s, age_s))
+        if waypoint is None:
+            return False
+        if source.name == POLICY:
+            assert self.holder != TELEOP, 'the policy took over, and nobody had let go'
+        self.holder = source.name
+        self.accepted_m += float(np.linalg.norm(waypoint.delta[:3]))
+        self.accepted_rad += float(np.linalg.norm(waypoint.delta[3:]))
+        return True
+
+    def look(self) -> None:
+        """After each tick: motion of a session that is not enabled ends in time and distance."""
+        cell = self.cell
+        is_enabled = cell.gate.state is GateState.ENABLED
+        if is_enabled and not self._was_enabled:
+            assert self.enabling, 'the session was enabled and nobody asked for it'
+            self.holder = ''
+            self.accepted_m = self.accepted_rad = 0.0
+        if cell.gate.state in (GateState.ENABLED, GateState.FREEDRIVE):
+            self._stopped_s = cell.now_s
+            self._stopped_at = cell.robot.pose
+        self._was_enabled = is_enabled
+        if cell.now_s - self._stopped_s > STANDSTILL_S:
+            speed_m_s = float(np.linalg.norm(cell.robot.velocity_m_s))
+            assert speed_m_s < STILL_M_S, f'the robot moves at {speed_m_s:.3f} m/s: {cell.gate.reason}'
+        unasked = cell.robot.freedriving and cell.gate.state is not GateState.FREEDRIVE
+        self._free_s = self._free_s + TICK_S if unasked else 0.0
+        assert self._free_s <= FREE_S, f'the robot is free: {cell.gate.reason}'
+        self._look_at_set_points(is_enabled)
+
+    def _look_at_set_points(self, is_enabled: bool) -> None:
+        """A set-point that moves while nothing is enabled belongs to the braking, within the smoothing."""
+        run = len(self.cell.robot.heard)
+        count = len(self.cell.robot.heard[-1]) if run else 0
+        if (run, count) == self._checked:
+            return
+        if is_enabled or run != self._checked[0]:
+            self._after_stop = 0
+        if not is_enabled and count > 1:
+            last, newest = self.cell.robot.heard[-1][-2:]
+            self._after_stop += not np.allclose(last, newest, rtol=0.0, atol=1e-9)
+            assert self._after_stop <= self._window + 1, 'set-points move though nothing is enabled'
+        self._checked = (run, count)
+
+    def check_run(self) -> None:
+        """The newest run of set-points keeps every limit, and is no longer than what was accepted."""
+        robot = self.cell.robot
+        assert not robot.broken_rules
+        if not robot.heard or len(robot.heard[-1]) < 3:
+            return
+        path = np.array(robot.heard[-1])
+        limits = self.cell.limits
+        deltas = deltas_between(path)
+        lengths_m = np.linalg.norm(deltas[:, :3], axis=1)
+        lengths_rad = np.linalg.norm(deltas[:, 3:], axis=1)
+        assert lengths_m.sum() <= self.accepted_m * PATH_SHARE + 1e-6
+        assert lengths_rad.sum() <= self.accepted_rad * 1.01 + 1e-4
+        assert lengths_m.max() / TICK_S <= limits.max_linear_speed_m_s * 1.001
+        assert lengths_rad.max() / TICK_S <= limits.max_angular_speed_rad_s * 1.02
+        changes = np.diff(deltas, axis=0) / TICK_S**2
+        assert np.linalg.norm(changes[:, :3], axis=1).max() <= limits.max_linear_acceleration_m_s2 * 1.01
+        assert np.linalg.norm(changes[:, 3:], axis=1).max() <= limits.max_angular_acceleration_rad_s2 * 1.02
+        # An arm that stands up to 2 mm outside may be enabled; it can only come back.
+        assert np.all(path[:, :3] >= limits.workspace_min_m - 0.0021)
+        assert np.all(path[:, :3] <= limits.workspace_max_m + 0.0021)
+        self._check_joints(path[::JOINT_CHECK_TICKS])
+
+    def _check_joints(self, path) -> None:
+        joints = self._joints_at_start = self.cell.robot.joints
+        solved = []
+        for pose in path[::-1]:  # from where the robot is now, backwards
+            joints = inverse(pose, joints, DEFAULT_TCP_OFFSET)
+            assert joints is not None, 'a set-point is out of reach'
+            solved.append(joints)
+        speeds = np.abs(np.diff(np.array(solved), axis=0)) / (JOINT_CHECK_TICKS * TICK_S)
+        assert speeds.max(initial=0.0) <= MAX_CATCH_UP * self.cell.limits.max_joint_speed_rad_s * 1.02
+
+
+class ArmMachine(RuleBasedStateMachine):
+    """People, nodes, processes and the robot do what they like."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig: MadeUpCell | None = None
+
+    @initialize(command_timeout_s=st.sampled_from([0.25, 1.0]))
+    def begin(self, command_timeout_s):
+        self.rig = MadeUpCell(settings=GateSettings(command_timeout_s=command_timeout_s))
+        self.watch = Watch(self.rig)
+        self.sources = {TELEOP: Source(self.rig, TELEOP, 40.0), POLICY: Source(self.rig, POLICY, 20.0)}
+        self.wish_to_enable()
+
+    def teardown(self):
+        if self.rig is None:
+            return
+        self.rig.robot.push_m_s = np.zeros(3)
+        try:
+            self.rig.session.disable()
+            self.rig.go_on(STANDSTILL_S + 0.3)
+        finally:
+            self.rig.close()
+
+    @property
+    def robot(self):
+        return self.rig.robot
+
+    def move(self, name, velocity, seconds):
+        """Commands a velocity at the rate of the source."""
+        source = self.sources[name]
+        end_s = self.rig.now_s + seconds
+        while self.rig.now_s < end_s:
+            self.watch.send(source, velocity)
+            self.rig.go_on(source.period_s)
+
+    # People.
+
+    @rule()
+    def wish_to_enable(self):
+        self.watch.enabling = True
+        before = len(self.robot.heard)
+        self.rig.session.enable()
+        self.rig.tick()
+        self.watch.enabling = False
+        self.rig.go_on(0.02)
+        for run in self.robot.heard[before:]:
+            assert np.linalg.norm(run[0][:3] - self.robot.pose[:3]) < 1e-3, 'servoing began elsewhere'
+
+    @rule()
+    def disable(self):
+        self.rig.session.disable()
+        assert self.rig.gate.state is GateState.DISABLED
+
+    @rule()
+    def enter_freedrive(self):
+        self.rig.session.enter_freedrive()
+
+    @rule(push=st.sampled_from([0.0, 0.1, -0.2]))
+    def push_by_hand(self, push):
+        self.robot.push_m_s = np.array([push, 0.0, 0.0])
+        self.rig.go_on(0.1)
+        self.robot.push_m_s = np.zeros(3)
+
+    @rule()
+    def recover(self):
+        self.rig.session.recover()
+
+    @rule(velocity=velocities, seconds=durations_s)
+    def operator_moves(self, velocity, seconds):
+        self.move(TELEOP, velocity, seconds)
+
+    @rule(velocity=velocities, seconds=durations_s)
+    def policy_moves(self, velocity, seconds):
+        self.move(POLICY, velocity, seconds)
+
+    @rule(velocity=velocities)
+    def operator_overrides_the_policy(self, velocity):
+        for _ in range(4):
+            self.watch.send(self.sources[TELEOP], velocity)
+            self.watch.send(self.sources[POLICY], velocity)
+            self.rig.go_on(0.05)
+
+    @rule(name=sources)
+    def release(self, name):
+        self.sources[name].release()
+        if self.watch.holder == name:
+            self.watch.holder = ''
+
+    @rule(speed_scaling=st.sampled_from([1.0, 1.0, 0.5, 0.0]))
+    def turn_the_speed_slider(self, speed_scaling):
+        self.robot.speed_scaling = speed_scaling
+        self.rig.go_on(0.05)
+
+    @rule()
+    def pause_and_play_on_the_pendant(self):
+        self.robot.pause()
+        self.rig.go_on(0.1)
+        self.robot.play()
+        self.rig.go_on(0.1)
+
+    # The robot.
+
+    @rule(safety_mode=st.sampled_from([PROTECTIVE_STOP, EMERGENCY_STOP]))
+    def the_robot_stops(self, safety_mode):
+        self.robot.stop(safety_mode)
+        self.rig.go_on(0.1)
+        assert self.rig.gate.state is not GateState.ENABLED
+
+    @precondition(lambda self: self.robot.safety_mode != NORMAL)
+    @rule()
+    def release_the_button(self):
+        self.robot.release_button()
+        self.rig.go_on(0.1)
+
+    @rule(seconds=durations_s, velocity=velocities)
+    def the_robot_is_deaf(self, seconds, velocity):
+        self.robot.deaf = True
+        self.move(TELEOP, velocity, seconds)
+        self.robot.deaf = False
+
+    @rule(name=st.sampled_from(['joint_positions', 'joint_velocities', 'target_pose', 'speed_scaling']))
+    def a_number_of_the_state_is_not_finite(self, name):
+        self.rig.spoil_state[name] = np.nan
+        self.rig.go_on(0.02)
+        assert self.rig.gate.state not in (GateState.ENABLED, GateState.FREEDRIVE)
+
+    # Nodes and processes.
+
+    @rule(seconds=st.sampled_from([0.1, 0.3, 0.9]), velocity=velocities)
+    def no_state_arrives(self, seconds, velocity):
+        self.rig.silence_state(seconds)
+        self.move(TELEOP, velocity, seconds)
+        assert seconds < 0.25 or self.rig.gate.state is not GateState.ENABLED
+
+    @rule(seconds=st.sampled_from([0.03, 0.15, 0.4, 0.8]), velocity=velocities)
+    def the_servo_process_stalls(self, seconds, velocity):
+        self.rig.stall_servo(seconds)
+        self.move(TELEOP, velocity, seconds)
+
+    @rule()
+    def the_servo_process_dies(self):
+        self.rig.kill_servo()
+        assert self.rig.gate.state not in (GateState.ENABLED, GateState.FREEDRIVE)
+        self.rig.go_on(0.6)
+
+    @rule()
+    def the_connection_drops(self):
+        self.robot.dropped = True
+        self.rig.go_on(0.1)
+        assert self.rig.gate.state is not GateState.ENABLED
+
+    @rule(name=sources)
+    def a_node_starts_again(self, name):
+        self.sources[name].restart()
+
+    @rule(
+        name=sources, velocity=velocities, count=st.integers(2, 8), late_s=st.sampled_from([0.03, 0.15, 0.3])
+    )
+    def commands_arrive_late_and_together(self, name, velocity, count, late_s):
+        source = self.sources[name]
+        for number in range(count):
+            self.watch.send(source, velocity, late_s - number * source.period_s)
+        self.rig.go_on(0.1)
+
+    @rule(name=sources, velocity=velocities, back=st.integers(1, 5))
+    def an_old_sequence_comes_again(self, name, velocity, back):
+        source = self.sources[name]
+        self.watch.send(source, velocity)
+        newest = source.sequence
+        source.sequence = max(newest - back, 0)
+        if newest > 1:
+            assert not self.watch.send(source, velocity) or source.sequence > newest
+        source.sequence = newest
+
+    @rule(seconds=st.sampled_from([0.02, 0.2, 0.6]))
+    def nothing_happens(self, seconds):
+        self.rig.go_on(seconds)
+
+    @invariant()
+    def the_set_points_keep_their_limits(self):
+        if self.rig is not None:
+            self.watch.check_run()
+
+
+TestArm = ArmMachine.TestCase
+TestArm.settings = settings(
+    max_examples=600 if LONG else 12,
+    stateful_step_count=40 if LONG else 20,
+    deadline=None,
+    derandomize=not LONG,
+)
