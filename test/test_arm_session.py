@@ -82,6 +82,10 @@ class Rig:
         self.sequence += 1
         self.session.submit(DeltaCommand('policy', self.sequence, self.now_s, 0.05, np.full(6, 1e-4), np.nan))
 
+    def release(self) -> bool:
+        self.sequence += 1
+        return self.session.release('policy', self.sequence)
+
     def enabled(self) -> 'Rig':
         assert self.session.enable() == ''
         assert self.gate.state is GateState.ENABLED
@@ -123,7 +127,7 @@ def test_freedrive_ends_when_the_state_is_silent(rig):
 def test_a_release_brakes_and_the_target_follows_to_where_the_arm_rests(rig):
     rig.enabled()
     rig.command()
-    assert rig.session.release('policy')
+    assert rig.release()
     assert rig.arm.calls == ['move', 'hold']
     assert rig.beat(servoing=True) is None  # a beat from before the order
     with pytest.raises(RefusedError, match='brakes'):
@@ -133,8 +137,8 @@ def test_a_release_brakes_and_the_target_follows_to_where_the_arm_rests(rig):
     np.testing.assert_array_equal(rig.gate.target, rest)
     assert rig.beat(servoing=True, holds=1, rest=rest) is None
     rig.command()
-    assert not rig.session.release('teleop')
-    assert rig.session.release('policy')
+    assert not rig.session.release('teleop', 1)
+    assert rig.release()
     assert rig.beat(servoing=True, holds=1, rest=rest) is None
     assert rig.beat(servoing=True, holds=2, rest=POSE) is not None
 
@@ -142,7 +146,7 @@ def test_a_release_brakes_and_the_target_follows_to_where_the_arm_rests(rig):
 def test_an_arm_that_stops_while_it_brakes_does_not_take_over_where_it_would_have_rested(rig):
     rig.enabled()
     rig.command()
-    rig.session.release('policy')
+    rig.release()
     rig.session.stop('the test stops it')
     assert rig.beat(holds=1, rest=moved(POSE, 0.1)) is None
     assert rig.gate.state is GateState.STOPPED
@@ -156,7 +160,7 @@ def test_an_arm_that_nobody_commands_for_ten_minutes_is_disabled(rig):
         rig.session.check()
         assert rig.gate.state is GateState.ENABLED
         rig.command()
-        rig.session.release('policy')
+        rig.release()
         rig.beat(servoing=True, holds=rig.session._holds)
     rig.now_s += 601.0
     rig.report()

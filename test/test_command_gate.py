@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateSettings, GateState
 from groot_ros.control.limits import Limits, RefusedError, check_clearance, max_share, solve_joints
+from groot_ros.control.publisher_binding import PublisherBinding, RivalError, first_sequence
 from groot_ros.control.setpoints import SetpointGenerator
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import angle_between, deltas_between
@@ -75,7 +76,7 @@ def test_teleop_overrides_the_policy_until_it_lets_go():
     made.submit(command(source='policy', sequence=1), 10.0)
     made.submit(command(source='teleop', sequence=1), 10.05)
     refused(made, command(source='policy', sequence=2, start_s=10.1), 'overrides', 10.1)
-    made.release('teleop', 10.2)
+    made.release('teleop', 2, 10.2)
     made.come_to_rest(made.target)
     made.submit(command(source='policy', sequence=3, start_s=10.5), 10.5)
     assert made.source == 'policy'
@@ -141,7 +142,7 @@ def test_an_open_deadman_brakes_without_a_stop_and_then_lets_the_policy_in():
     made = gate()
     rest = made.target.copy()
     made.submit(command(), 10.0)
-    assert made.release('teleop', 10.01)
+    assert made.release('teleop', 2, 10.01)
     assert made.source == ''
     refused(made, command(source='policy', start_s=10.02), 'brakes', 10.02)
     made.come_to_rest(rest)
@@ -217,22 +218,85 @@ vectors = st.tuples(*[st.floats(-0.5, 0.5)] * 6).map(
 )
 
 
-def test_a_source_that_let_go_may_count_from_one_again():
-    """Its node was started again; a number that comes twice without that is refused."""
-    made = gate()
-    made.submit(command(sequence=7, source='policy'), 10.0)
-    with pytest.raises(RefusedError, match='came twice or late'):
-        made.submit(command(sequence=1, source='policy'), 10.0)
-    made.release('policy', 10.0)
+def rest(made, sequence, now_s, source='teleop'):
+    """The source lets go, and the arm has come to rest."""
+    made.release(source, sequence, now_s)
     made.come_to_rest(made.target)
-    made.submit(command(sequence=1, source='policy'), 10.0)
+
+
+def test_a_second_publisher_of_a_source_is_refused_and_cannot_release_it():
+    made = gate()
+    made.submit(command(sequence=100), 10.0)
+    for alone in (True, False):
+        rival = command(sequence=90_000)
+        rival.alone = alone
+        with pytest.raises(RivalError, match='second publisher'):
+            made.submit(rival, 10.0)
+        with pytest.raises(RivalError, match='second publisher'):
+            made.release('teleop', 90_001, 10.0, alone)
+    assert made.source == 'teleop'
+    assert made.counters.refused == 4
+    made.submit(command(sequence=101, start_s=10.05), 10.05)
+
+
+def test_a_publisher_that_is_still_seen_stays_bound_while_the_arm_is_enabled():
+    made = gate()
+    made.submit(command(sequence=100), 10.0)
+    rest(made, 101, 10.1)
+    rival = command(sequence=90_000, start_s=30.0)
+    rival.alone = False
+    with pytest.raises(RivalError):
+        made.submit(rival, 30.0)
+    made.disable()
+    made.enable(forward(JOINTS, TCP), JOINTS)
+    made.submit(rival, 30.0)
+    with pytest.raises(RivalError):
+        made.submit(command(sequence=102, start_s=30.0), 30.0)
+
+
+def test_a_node_that_was_started_again_commands_at_once_if_the_old_one_is_not_seen_any_more():
+    made = gate()
+    made.submit(command(sequence=100, source='policy'), 10.0)
+    rest(made, 101, 10.1, 'policy')
+    with pytest.raises(RivalError):
+        made.submit(command(sequence=7, source='policy', start_s=11.0), 11.0)
+    made.submit(command(sequence=7, source='policy', start_s=11.2), 11.2)
+
+
+def test_the_successor_of_a_killed_node_commands_after_the_next_enable():
+    """The middleware still shows the dead one for up to 20 s, so that it never is alone."""
+    made = gate()
+    made.submit(command(sequence=100), 10.0)
+    assert made.check_timeout(10.3)
+    made.enable(forward(JOINTS, TCP), JOINTS)
+    successor = command(sequence=7, start_s=11.1)
+    successor.alone = False
+    made.submit(successor, 11.1)
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 50), max_size=20))
+def test_a_publisher_that_loses_some_messages_stays_the_same_also_where_the_number_wraps(first, gaps):
+    binding = PublisherBinding()
+    sequence = first
+    binding.take(sequence, 0.0, True, False)
+    for gap in gaps:
+        sequence = (sequence + gap) % 2**32
+        binding.take(sequence, 0.1, True, False)
+    with pytest.raises(RefusedError, match='twice'):
+        binding.take(sequence, 0.1, True, False)
+
+
+def test_nodes_count_from_random_numbers():
+    numbers = {first_sequence() for _ in range(100)}
+    assert len(numbers) > 95
+    assert max(numbers) < 2**31
 
 
 def test_a_source_that_does_not_command_cannot_stop_the_arm_with_a_release():
     made = gate()
     made.submit(command(source='policy'), 10.0)
     made.submit(command(source='teleop'), 10.0)
-    assert not made.release('policy', 10.01)
+    assert not made.release('policy', 2, 10.01)
     assert made.source == 'teleop'
     made.submit(command(sequence=2, start_s=10.05), 10.05)
 
@@ -253,8 +317,8 @@ class Servo:
         waypoint = self.gate.submit(command(delta, sequence, source, start_s, duration_s), self.now_s)
         self.setpoints.append(waypoint.start_s, waypoint.end_s, waypoint.pose)
 
-    def release(self):
-        if self.gate.release('teleop', self.now_s):
+    def release(self, sequence):
+        if self.gate.release('teleop', sequence, self.now_s):
             self.gate.come_to_rest(self.setpoints.brake())
 
     def run(self, seconds):
@@ -292,7 +356,7 @@ def test_a_release_stops_along_the_path_within_the_smoothing_time(backlog):
     servo.run(0.02)
     at = servo.path[-1]
     scheduled_m = np.linalg.norm(servo.gate.target[:3] - at[:3])
-    servo.release()
+    servo.release(3 + backlog)
     began = len(servo.path)
     servo.run(0.5)
     resting = next(n for n in range(began, len(servo.path)) if np.ptp(servo.path[n:], axis=0).max() < 1e-12)
@@ -309,9 +373,9 @@ def test_a_command_right_after_a_release_goes_on_from_where_the_arm_rests():
     servo = Servo()
     servo.send((0.0, 0.0, 0.1, 0, 0, 0), 1, servo.now_s, 0.25)
     servo.run(0.1)
-    servo.release()
+    servo.release(2)
     before = servo.gate.target.copy()
-    servo.send((0.0, 0.0, -0.1, 0, 0, 0), 2, servo.now_s, 0.25)
+    servo.send((0.0, 0.0, -0.1, 0, 0, 0), 3, servo.now_s, 0.25)
     servo.run(0.5)
     assert servo.path[-1][2] < before[2]
     np.testing.assert_allclose(servo.path[-1], servo.gate.target, atol=1e-12)

@@ -100,7 +100,7 @@ def test_a_release_in_the_name_of_another_source_is_not_obeyed(arm):
     receive(arm, 'teleop/tcp_delta', delta('teleop'))
     receive(arm, 'policy/tcp_delta', delta('teleop', released=True))
     assert arm._session.gate.source == 'teleop'
-    receive(arm, 'teleop/tcp_delta', delta('teleop', released=True))
+    receive(arm, 'teleop/tcp_delta', delta('teleop', sequence=2, released=True))
     assert arm._session.gate.source == ''
 
 
@@ -130,19 +130,27 @@ def test_commands_in_another_frame_than_base_are_refused(arm, frame_id, moves):
     assert arm._session.gate.counters.refused == 1 - moves
 
 
-def test_a_second_publisher_of_commands_stops_the_arm_and_is_named(arm, ros, eventually):
+def test_a_second_publisher_of_commands_is_refused_and_named_in_the_status(arm, ros, monkeypatch, eventually):
     for name in ('first', 'second'):
         ros.append(rclpy.create_node(name))
         ros[-1].create_publisher(TcpDelta, 'policy/tcp_delta', COMMAND_QOS)
     assert eventually(lambda: arm.count_publishers('policy/tcp_delta') == 2)
-    arm._watch()
-    assert arm._session.gate.state is GateState.STOPPED
-    assert '/first' in arm._session.gate.reason
-    assert '/second' in arm._session.gate.reason
-    answer = arm._on_enable(SetBool.Request(data=True), SetBool.Response())
-    assert not answer.success
-    assert '/second' in answer.message
-    assert arm._on_enable(SetBool.Request(data=False), SetBool.Response()).success
+    published = []
+    monkeypatch.setattr(arm, 'publish', lambda publisher, message: published.append(message))
+    receive(arm, 'policy/tcp_delta', delta('policy', sequence=1))
+    receive(arm, 'policy/tcp_delta', delta('policy', sequence=90_000))
+    receive(arm, 'policy/tcp_delta', delta('policy', sequence=90_001, released=True))
+    receive(arm, 'policy/tcp_delta', delta('policy', sequence=2))
+    assert arm._session.arm.names() == ['move', 'move']
+    assert arm._session.gate.state is GateState.ENABLED
+    status = [message for message in published if isinstance(message, RobotStatus)][-1]
+    assert status.state == RobotStatus.ENABLED
+    assert status.source == 'policy'
+    assert '/first' in status.reason
+    assert '/second' in status.reason
+    commands = next(health for health in arm.diagnose() if health.part == 'commands')
+    assert commands.level == 1
+    assert '/second' in commands.text
 
 
 def test_a_second_driver_of_the_same_name_does_not_start(ros, monkeypatch, eventually):

@@ -118,7 +118,8 @@ def test_commands_are_on_the_time_grid_whenever_it_is_polled():
     run = Run(ScriptedPolicy(EMBODIMENT)).go_on(2.0)
     ticks = np.array([command.tick_ns for command in run.commands])
     np.testing.assert_array_equal(np.diff(ticks), ROW_NS)
-    assert [command.sequence for command in run.commands] == list(range(1, len(ticks) + 1))
+    first = run.commands[0].sequence
+    assert [command.sequence for command in run.commands] == list(range(first, first + len(ticks)))
     # 2 mm a row, from the first chunk on.
     assert run.pose[0] - START[0] == pytest.approx(0.002 * (2.0 - 0.06) / (ROW_NS / 1e9), abs=0.004)
 
@@ -265,17 +266,16 @@ class GatedRun(Run):
 
     def override(self, velocity_m_s, seconds):
         """An operator moves the arm at a velocity (3,) and releases it."""
-        self.runner.halt()
-        self.release('policy')
+        self.release('policy', self.runner.halt())
         for number in range(round(seconds * 1e9 / ROW_NS)):
             delta = np.array([*velocity_m_s, 0, 0, 0]) * ROW_NS / 1e9
             assert self.submit('teleop', number + 1, self.now_ns, delta)
             self.wait(ROW_NS // 2_000_000)
-        self.release('teleop')
+        self.release('teleop', number + 2)
 
-    def release(self, source):
+    def release(self, source, sequence):
         """The arm brakes 0.03 s along its way before the end of what was commanded."""
-        if self.gate.release(source, self.now_ns / 1e9):
+        if self.gate.release(source, sequence, self.now_ns / 1e9):
             before = self.targets[-15][1] if self.targets else self.gate.target
             self.gate.come_to_rest(interpolate_pose(before, self.gate.target, 0.4))
             self.arm.add_echo(self.gate.target)

@@ -19,6 +19,7 @@ from groot_ros.control.limits import (
     min_duration_s,
     solve_path,
 )
+from groot_ros.control.publisher_binding import PublisherBinding
 from groot_ros.control.setpoints import MAX_CATCH_UP
 from groot_ros.geometry import Array, angle_between, deltas_between
 from groot_ros.settings import setting
@@ -48,6 +49,7 @@ class DeltaCommand:
     """One TcpDelta. Times are in s of the monotonic clock; `start_s` is when the motion begins.
 
     `delta` (6,) is translation in m and rotation in rad; `opening` is 1 open to 0 closed, NaN for no change.
+    `alone` says whether the topic of the source has only one publisher.
     """
 
     source: str
@@ -56,6 +58,7 @@ class DeltaCommand:
     duration_s: float
     delta: Array
     opening: float
+    alone: bool = True
 
 
 @dataclass
@@ -109,7 +112,9 @@ class CommandGate:
     joints: Array = field(default_factory=lambda: np.zeros(6))
     _end_s: float = 0.0
     _last_s: dict[str, float] = field(default_factory=dict)
-    _last_sequence: dict[str, int] = field(default_factory=dict)
+    _bindings: dict[str, PublisherBinding] = field(
+        default_factory=lambda: {TELEOP: PublisherBinding(), POLICY: PublisherBinding()}
+    )
     _recent: deque[tuple[float, Array]] = field(default_factory=deque)
 
     def enable(self, target: Array, joints: Array) -> None:
@@ -147,14 +152,14 @@ class CommandGate:
         if self.state is GateState.STOPPED:
             self.reason = reason
 
-    def release(self, source: str, now_s: float) -> bool:
+    def release(self, source: str, sequence: int, now_s: float, alone: bool = True) -> bool:
         """A source stops commanding, as with an open deadman. Returns True if the arm must brake for it.
 
-        Then no command passes until `come_to_rest`. The last sequence number of the source is forgotten,
-        since a node that is started again counts from 1.
+        Then no command passes until `come_to_rest`. Raises RefusedError, and counts it, if the release comes
+        from another publisher than the commands.
         """
+        self._take(source, sequence, now_s, alone)
         self._last_s.pop(source, None)
-        self._last_sequence.pop(source, None)
         if self.source != source:
             return False
         self.source = ''
@@ -182,8 +187,10 @@ class CommandGate:
         """The waypoint of an accepted command; `now_s` is the time on the monotonic clock.
 
         Raises RefusedError, and counts it, for a command that comes while nothing may pass, is late, repeated
-        or not finite, or leads out of reach. A delta beyond the limits is clipped, and counted.
+        or not finite, or leads out of reach, and RivalError for one of a second publisher. A delta beyond the
+        limits is clipped, and counted.
         """
+        self._take(command.source, command.sequence, now_s, command.alone)
         try:
             self._check(command, now_s)
             self._claim(command.source, now_s)
@@ -195,7 +202,6 @@ class CommandGate:
             self.counters.refused += 1
             raise
         self._last_s[command.source] = now_s
-        self._last_sequence[command.source] = command.sequence
         self.counters.accepted += 1
         self.counters.clipped += clipped
         return waypoint
@@ -215,7 +221,8 @@ class CommandGate:
         self.reason = reason
         self.source = ''
         self._last_s.clear()
-        self._last_sequence.clear()
+        for binding in self._bindings.values():
+            binding.loosen()
         self._recent.clear()
         self.braking = False
         self._end_s = 0.0
@@ -251,19 +258,25 @@ class CommandGate:
                 'the kinematics of a UR5e has it: check that it is a UR5e, and that tcp_offset is its tool'
             )
 
+    def _take(self, source: str, sequence: int, now_s: float, alone: bool) -> None:
+        """Raises RefusedError, and counts it, for a message of an unknown source or a second publisher."""
+        try:
+            if source not in self._bindings:
+                raise RefusedError(f'the source {source!r} is neither {TELEOP!r} nor {POLICY!r}')
+            self._bindings[source].take(sequence, now_s, self.source == source, alone)
+        except RefusedError:
+            self.counters.refused += 1
+            raise
+
     def _check(self, command: DeltaCommand, now_s: float) -> None:
         """Raises RefusedError for a command that may not pass, whatever its delta."""
         if self.state not in (GateState.ENABLED, GateState.FREEDRIVE):
             raise RefusedError(f'the arm is not enabled: {self.reason}')
         if self.braking:
             raise RefusedError('the arm brakes, since its source let go')
-        if command.source not in (TELEOP, POLICY):
-            raise RefusedError(f'the source {command.source!r} is neither {TELEOP!r} nor {POLICY!r}')
         age_s = now_s - command.start_s
         if not np.isfinite(age_s) or abs(age_s) > self.settings.max_command_age_s:
             raise RefusedError(f'the command is {age_s:.2f} s old')
-        if command.sequence <= self._last_sequence.get(command.source, -1):
-            raise RefusedError(f'sequence {command.sequence} of {command.source} came twice or late')
         if not (np.isnan(command.opening) or 0.0 <= command.opening <= 1.0):
             raise RefusedError(f'the opening {command.opening:g} is not within 0 (closed) to 1 (open)')
         if command.source == POLICY and self.source == TELEOP:

@@ -96,8 +96,9 @@ def servo_health(beat: np.void, rate_hz: float) -> Health:
     return Health('servo loop', int(late), 'late' if late else 'on time', values)
 
 
-def gate_health(gate: CommandGate) -> Health:
-    """Who commands, and how many commands passed."""
+def gate_health(gate: CommandGate, reason: str) -> Health:
+    """Who commands, or the reason why nobody does or a publisher is refused; how many commands passed."""
     counts = {key: str(value) for key, value in vars(gate.counters).items()}
-    text = gate.reason or f'{gate.state.name.lower()}, {gate.source or "nobody"} commands'
-    return Health('commands', int(gate.state is GateState.STOPPED), text, counts)
+    troubled = gate.state is GateState.STOPPED or (gate.state is GateState.ENABLED and reason)
+    text = reason or f'{gate.state.name.lower()}, {gate.source or "nobody"} commands'
+    return Health('commands', int(bool(troubled)), text, counts)

@@ -6,6 +6,7 @@ import time
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 
+from groot_ros.control.publisher_binding import first_sequence
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.message_fields import pose_from_msg
@@ -68,7 +69,7 @@ class Teleop(GrootNode):
         self._episode_state = EpisodeStatus.IDLE
         self._target: Array | None = None
         self._target_subscription = None
-        self._sequence = 0
+        self._sequence = first_sequence()
         self._stamp_ns = 0
         self._held = False
         self._deltas = self.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)

@@ -17,6 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 from groot_ros.control.command_gate import POLICY, TELEOP, CommandGate, DeltaCommand, GateSettings, GateState
 from groot_ros.control.device_clock import DeviceClock
 from groot_ros.control.limits import Limits, RefusedError
+from groot_ros.control.publisher_binding import RivalError
 from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
@@ -46,6 +47,7 @@ from groot_ros.sampling.stream_monitor import Health, StreamMeter
 _FRESH_S = 0.5
 _WATCH_S = 0.05
 _DISCOVERY_S = 0.5
+_RIVAL_S = 3.0
 _NOT_ACTIVE = 'the driver is not active'
 _SOURCES = {'teleop/tcp_delta': TELEOP, 'policy/tcp_delta': POLICY}
 
@@ -73,6 +75,8 @@ class Ur5eDriver(GrootNode):
         self._began_s = time.monotonic()
         self._published: tuple = ()
         self._last_release = TcpDelta()
+        self._rival = ''
+        self._rival_s = -math.inf
         for topic, source in _SOURCES.items():
             self.create_subscription(TcpDelta, topic, partial(self._on_delta, source), COMMAND_QOS)
         create_waiting_service(self, SetBool, '~/enable', self._on_enable)
@@ -128,7 +132,7 @@ class Ur5eDriver(GrootNode):
             found.append(robot_health(state))
         if beat is not None:
             found.append(servo_health(beat, self.parameter('servo_rate_hz')))
-        found.append(gate_health(self._session.gate))
+        found.append(gate_health(self._session.gate, self._reason()))
         return found
 
     def _on_state(self, state: np.void) -> None:
@@ -194,7 +198,7 @@ class Ur5eDriver(GrootNode):
         """Why nothing may be enabled, apart from the arm itself; or ''."""
         if not self.active:
             return _NOT_ACTIVE
-        return self._twin() or self._rival()
+        return self._twin()
 
     def _twin(self) -> str:
         """Names another driver of this name, which obeys the same services; or ''."""
@@ -206,25 +210,36 @@ class Ur5eDriver(GrootNode):
             'its own. A driver that was killed is seen for up to 20 s.'
         )
 
-    def _rival(self) -> str:
-        """Names the publishers of a topic of commands that has more than one; or ''."""
-        for topic in _SOURCES:
-            if self.count_publishers(topic) > 1:
-                found = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
-                names = ', '.join(f'{info.node_namespace.rstrip("/")}/{info.node_name}' for info in found)
-                return f'{len(found)} publishers of {topic} ({names}): stop all but one'
-        return ''
+    def _note_rival(self, source: str) -> None:
+        """Shows in the status for some seconds that a second publisher commands in vain."""
+        topic = f'{source}/tcp_delta'
+        found = self.get_publishers_info_by_topic(self.resolve_topic_name(topic))
+        names = ', '.join(f'{info.node_namespace.rstrip("/")}/{info.node_name}' for info in found)
+        self._rival = (
+            f'a second publisher of {topic} is refused (seen: {names}): stop all but one, or disable and '
+            'enable the arm if the first one has died'
+        )
+        self._rival_s = time.monotonic()
+        self._publish_status()
+
+    def _reason(self) -> str:
+        """Why the arm is not enabled, or which publishers compete."""
+        recent = time.monotonic() - self._rival_s < _RIVAL_S
+        return '; '.join(filter(None, [self._session.reason, self._rival if recent else '']))
 
     def _on_delta(self, source: str, message: TcpDelta) -> None:
         gate = self._session.gate
         before = gate.source
         try:
             self._check_origin(source, message)
+            alone = self.count_publishers(f'{source}/tcp_delta') < 2
             if message.released:
-                self._release(source, message)
+                self._release(message, alone)
             else:
-                self._pass_on(message)
+                self._pass_on(message, alone)
         except RefusedError as error:
+            if isinstance(error, RivalError):
+                self._note_rival(source)
             self.get_logger().warning(f'Refused a command of {source}: {error}.', throttle_duration_sec=2.0)
             return
         if gate.source != before:
@@ -243,7 +258,7 @@ class Ur5eDriver(GrootNode):
         self._session.gate.counters.refused += 1
         raise RefusedError(problem)
 
-    def _pass_on(self, message: TcpDelta) -> None:
+    def _pass_on(self, message: TcpDelta, alone: bool) -> None:
         """Sends an accepted command to the arm and publishes it; raises RefusedError for another one."""
         age_s = (self.now_ns() - stamp_to_ns(message.header.stamp)) / 1e9
         command = DeltaCommand(
@@ -253,6 +268,7 @@ class Ur5eDriver(GrootNode):
             message.duration,
             np.concatenate([message.translation, message.rotation]),
             message.opening,
+            alone,
         )
         waypoint = self._session.submit(command)
         message.translation = waypoint.delta[:3]
@@ -260,9 +276,9 @@ class Ur5eDriver(GrootNode):
         message.target = waypoint.pose
         self.publish(self._accepted, message)
 
-    def _release(self, source: str, message: TcpDelta) -> None:
+    def _release(self, message: TcpDelta, alone: bool) -> None:
         with self._session.lock:
-            if self._session.release(source):
+            if self._session.release(message.source, message.sequence, alone):
                 self._last_release = message
 
     def _publish_rest(self, rest: Array) -> None:
@@ -276,7 +292,7 @@ class Ur5eDriver(GrootNode):
 
     def _watch(self) -> None:
         moving = self._session.gate.state in (GateState.ENABLED, GateState.FREEDRIVE)
-        if moving and (problem := self._twin() or self._rival()):
+        if moving and (problem := self._twin()):
             self._session.stop(problem)
         self._session.check()
         self._publish_status()
@@ -287,7 +303,7 @@ class Ur5eDriver(GrootNode):
         with session.lock:
             gate = session.gate
             connected = session.state_age_s < _FRESH_S
-            reason = session.reason
+            reason = self._reason()
             modes = modes_of(session.state)
             key = (gate.state, gate.source, reason, connected, round(time.monotonic()), *modes)
             if key == self._published:

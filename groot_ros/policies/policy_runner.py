@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
+from groot_ros.control.publisher_binding import first_sequence
 from groot_ros.embodiment import Embodiment
 from groot_ros.geometry import Array, angle_between
 from groot_ros.policies.action_decoder import DecodedActions, InvalidActionError, decode_actions, gripper_key
@@ -73,7 +74,7 @@ class PolicyRunner:
         self._row_ns = round(schedule.period_s * 1e9)
         self._gripper = GripperHysteresis()
         self._commanded = CommandedPose()
-        self._sequence = 0
+        self._sequence = first_sequence()
         self._origin_ns = 0
         self._next_ns = 0
         self._request_from_ns = 0

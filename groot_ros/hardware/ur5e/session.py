@@ -160,10 +160,10 @@ class ArmSession:
                 self.arm.move(waypoint)
             return waypoint
 
-    def release(self, source: str) -> bool:
+    def release(self, source: str, sequence: int, alone: bool = True) -> bool:
         """A source lets go of the arm. Returns True if the arm brakes; the rest comes with a beat."""
         with self.lock:
-            if not self.gate.release(source, self._clock()):
+            if not self.gate.release(source, sequence, self._clock(), alone):
                 return False
             self._holds += 1
             if self.arm is not None:
