@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -108,6 +108,18 @@ def checked(model: type[Model], values: Any, what: str) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = '.'.join(map(str, first['loc'])) or 'file'
-        raise GrootRosError(f'{what} is wrong at {key}: {first["msg"]}.') from error
+        raise GrootRosError(f'{what} is wrong{_describe_error(error.errors())}.') from error
+
+
+def _describe_error(errors: list[Any]) -> str:
+    """The key that is wrong, and why: first one that is not known, since it explains one that is missing."""
+    unknown = [error for error in errors if error['type'] == 'extra_forbidden']
+    missing = [str(error['loc'][-1]) for error in errors if error['type'] == 'missing']
+    first = [*unknown, *errors][0]
+    key = '.'.join(map(str, first['loc']))
+    place = f' at {key}' if key else ''
+    if unknown:
+        return f'{place}: this key is not known{nearest(str(first["loc"][-1]), missing)}'
+    if first['type'] == 'missing':
+        return f'{place}: this key is missing'
+    return f'{place}: {first["msg"].removeprefix("Value error, ")}'

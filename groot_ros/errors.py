@@ -2,6 +2,7 @@
 """Errors that a person can act on: one sentence that names the thing and says what to do."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class GrootRosError(Exception):
@@ -25,4 +26,15 @@ def choose(what: str, value: str, known: Iterable[str], otherwise: str = '') -> 
     if value in names:
         return value
     alternative = f', {otherwise}' if otherwise else ''
-    raise GrootRosError(f'The {what} {value!r} is not known: use one of {", ".join(names)}{alternative}.')
+    hint = nearest(value, names)
+    raise GrootRosError(
+        f'The {what} {value!r} is not known: use one of {", ".join(names)}{alternative}{hint}.'
+    )
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """The end of a sentence with the known name that is most like `value`; empty if none is like it."""
+    names = [*known]
+    longer = [name for name in names if name.startswith(value)]
+    found = longer or get_close_matches(value, names, 1, cutoff=0.6)
+    return f'; the nearest is {found[0]}' if value and found else ''

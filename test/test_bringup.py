@@ -297,16 +297,6 @@ def test_each_profile_has_a_launch_file_of_its_name(profile):
     assert f"describe('{profile}'" in (share_directory() / f'launch/{profile}.launch.py').read_text()
 
 
-def test_an_output_file_in_a_missing_folder_is_named_and_the_dataset_stays(bags, tmp_path, capsys):
-    summary = tmp_path / 'nowhere' / 'x.json'
-    assert main(['convert', str(bags), '--output', str(tmp_path / 'set'), '--json', str(summary)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        f'error: {summary}: no such file or folder. '
-        'Check the path; an output file needs a folder that exists.'
-    )
-    assert main(['validate', str(tmp_path / 'set')]) == 0
-
-
 @pytest.mark.parametrize(
     ('error', 'text'),
     [

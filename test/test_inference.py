@@ -556,7 +556,7 @@ def test_a_bag_is_evaluated_as_the_dataset_made_of_it(bags, serve, embodiment, t
         (['nowhere'], 'nowhere does not exist'),
         (['DATASET', '--episodes', '7'], 'has no episode 7'),
         (['DATASET', '--embodiment', 'so101_dualcam'], 'has other rows than the embodiment so101_dualcam'),
-        (['DATASET', '--policy', 'gpu'], 'gpu is neither the folder of a checkpoint nor HOST:PORT'),
+        (['DATASET', '--policy', 'gpu'], 'gpu is neither the folder of a checkpoint'),
     ],
 )
 def test_what_cannot_be_evaluated_is_reported_before_the_policy_runs(converted, capsys, arguments, text):

@@ -324,7 +324,7 @@ def test_inspect_prints_draws_and_returns_its_verdict(judged, tmp_path, capsys):
         ('nonsense: {warn: 1}', 'unknown checks: nonsense'),
         ('gap_s: {worn: 1}', 'gap_s'),
         ('a: [', 'not YAML'),
-        ('- 3', 'wrong at'),
+        ('- 3', 'is wrong'),
     ],
 )
 def test_thresholds_that_are_wrong_are_named(tmp_path, text, message):

@@ -350,7 +350,7 @@ def test_an_episode_shorter_than_the_horizon_is_found(dataset):
 
 
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path):
-    with pytest.raises(GrootRosError, match='is not a dataset'):
+    with pytest.raises(GrootRosError, match='is an empty folder: give the folder of a dataset'):
         validate(tmp_path)
 
 

@@ -24,6 +24,7 @@ from groot_ros.bags.message_types import (
 )
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.path_kind import describe_path, is_bag, is_torn_bag
 
 # A CDR message begins with 4 bytes of encapsulation; alignment counts from their end.
 _CDR_BODY = 4
@@ -266,12 +267,14 @@ def _aligned(at: int) -> int:
 
 def _open(path: Path) -> Reader:
     if not path.is_dir():
-        raise GrootRosError(f'{path} is not a folder: give the folder of a bag.')
-    if not (path / 'metadata.yaml').is_file():
+        raise GrootRosError(f'{path} {describe_path(path)}: give the folder of a bag.')
+    if is_torn_bag(path):
         raise GrootRosError(
             f'The bag {path} has no metadata.yaml, because its recording was cut off: '
             f'run `groot-ros recover {path}`.'
         )
+    if not is_bag(path):
+        raise GrootRosError(f'{path} {describe_path(path)}: give the folder of one bag.')
     for database in path.glob('*.db3'):
         _check_closed(path, database)
     try:

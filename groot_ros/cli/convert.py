@@ -5,10 +5,13 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groot_ros.cli.options import ParagraphHelp, write_json
+from groot_ros.argument_types import output_file
+from groot_ros.cli.options import ParagraphHelp
+from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_report_libraries
 from groot_ros.dataset.options import add_conversion_options, conversion_from_args
 
@@ -45,10 +48,10 @@ def add_parser(commands) -> None:
     )
     command.add_argument('--output', required=True, type=Path, help='folder of the dataset')
     add_conversion_options(command)
-    command.add_argument('--json', type=Path, metavar='FILE', help='write a summary of the conversion')
+    add_output_options(command, 'a summary of the conversion')
     command.add_argument(
         '--report',
-        type=Path,
+        type=output_file('.html'),
         metavar='FILE',
         help='validate the dataset afterwards and write an HTML report (as groot-ros validate --report)',
     )
@@ -63,24 +66,25 @@ def run(options: argparse.Namespace) -> int:
         require_report_libraries('groot-ros convert --report')
     embodiment, settings = conversion_from_args(options)
     try:
-        report = convert(options.sources, options.output, embodiment, settings, _progress_bar)
+        progress = partial(_progress_bar, quiet=options.quiet)
+        report = convert(options.sources, options.output, embodiment, settings, progress)
     except KeyboardInterrupt:
         print('Interrupted. Run the same command again to continue the conversion.', file=sys.stderr)
         return _INTERRUPTED
-    for line in report.summary_lines():
-        print(line)
-    if options.json:
-        write_json(options.json, {**vars(report), 'output': str(report.output)})
+    say(options, *report.summary_lines())
+    write_json(options, {**vars(report), 'output': str(report.output)})
     return _validate(options) if options.report else 0
 
 
-def _progress_bar(results: 'Iterable[ConversionResult]', count: int) -> 'Iterator[ConversionResult]':
+def _progress_bar(
+    results: 'Iterable[ConversionResult]', count: int, quiet: bool
+) -> 'Iterator[ConversionResult]':
     """Passes the results on and shows how many are done, with the rate in rows/s."""
     from tqdm import tqdm
 
     rows = 0
     started_s = time.monotonic()
-    with tqdm(results, desc='convert', total=count, unit='episode', disable=None) as bar:
+    with tqdm(results, desc='convert', total=count, unit='episode', disable=quiet or None) as bar:
         for result in bar:
             rows += result.rows
             elapsed_s = max(time.monotonic() - started_s, 1e-9)
@@ -94,5 +98,5 @@ def _validate(options: argparse.Namespace) -> int:
 
     report = validate(options.output, options.horizon, options.gr00t_version or 'n1.7')
     write_report(options.output, report, options.report)
-    print(f'{report.errors} errors, {report.warnings} warnings: see {options.report}')
+    say(options, f'{report.errors} errors, {report.warnings} warnings: see {options.report}')
     return 1 if report.errors else 0

@@ -2,8 +2,10 @@
 """`groot-ros demo`: record, convert, validate and replay in the simulated cell."""
 
 import argparse
+import ipaddress
 from pathlib import Path
 
+from groot_ros.argument_types import whole_number
 from groot_ros.cli.requirements import require_ros
 
 _DESCRIPTION = (
@@ -21,9 +23,14 @@ def add_parser(commands) -> None:
     command.add_argument(
         '--output', type=Path, default=Path('demo_output'), help='output folder (default demo_output)'
     )
-    command.add_argument('--episodes', type=int, default=3, help='how many episodes to record (default 3)')
     command.add_argument(
-        '--host', default='127.0.0.1', help='loopback address of the simulated cell (default 127.0.0.1)'
+        '--episodes', type=whole_number(1), default=3, help='how many episodes to record (default 3)'
+    )
+    command.add_argument(
+        '--host',
+        type=_loopback,
+        default='127.0.0.1',
+        help='loopback address of the simulated cell (default 127.0.0.1)',
     )
     command.set_defaults(run=run)
 
@@ -34,3 +41,14 @@ def run(options: argparse.Namespace) -> int:
     from groot_ros.sim.nodes.demo import run_demo
 
     return run_demo(options.output, options.episodes, options.host)
+
+
+def _loopback(text: str) -> str:
+    """A type of loopback addresses: the simulated cell is only for this machine."""
+    try:
+        is_loopback = ipaddress.IPv4Address(text).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise argparse.ArgumentTypeError(f'{text!r} is not an address of this machine, such as 127.0.0.2')
+    return text

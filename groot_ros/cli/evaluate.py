@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groot_ros.argument_types import output_file, positive_number, whole_number
 from groot_ros.cli.options import (
     ParagraphHelp,
     add_embodiment_option,
     add_gr00t_version_option,
     add_model_options,
-    write_json,
 )
+from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_policy_libraries, require_report_libraries
 from groot_ros.errors import GrootRosError
+from groot_ros.path_kind import describe_path
 
 if TYPE_CHECKING:
     from groot_ros.embodiment import Embodiment
@@ -58,15 +60,28 @@ def add_parser(commands) -> None:
     add_embodiment_option(command)
     add_gr00t_version_option(command, 'the GR00T version of the model servers')
     command.add_argument(
-        '--timeout', type=float, default=15.0, metavar='S', help='maximum time for a reply (default 15 s)'
+        '--timeout',
+        type=positive_number,
+        default=15.0,
+        metavar='S',
+        help='maximum time for a reply (default 15 s)',
     )
     command.add_argument(
-        '--episodes', type=int, nargs='+', default=[0], help='episodes, counted from 0 (default 0)'
+        '--episodes',
+        type=whole_number(0),
+        nargs='+',
+        default=[0],
+        help='episodes, counted from 0 (default 0)',
     )
-    command.add_argument('--stride', type=int, default=8, help='rows between two requests (default 8)')
-    command.add_argument('--json', type=Path, metavar='FILE', help='write the errors, also by step, as JSON')
     command.add_argument(
-        '--plot', type=Path, metavar='FILE', help='plot the errors over the steps (.png, .pdf, .svg)'
+        '--stride', type=whole_number(1), default=8, help='rows between two requests (default 8)'
+    )
+    add_output_options(command, 'the errors, also by step,')
+    command.add_argument(
+        '--plot',
+        type=output_file('.png', '.pdf', '.svg'),
+        metavar='FILE',
+        help='plot the errors over the steps (.png, .pdf, .svg)',
     )
     add_model_options(command)
     command.set_defaults(run=run)
@@ -85,10 +100,8 @@ def run(options: argparse.Namespace) -> int:
         check_dataset(dataset, embodiment, options.episodes)
         results = [_evaluate(model, dataset, embodiment, options) for model in options.policy]
     for result in results:
-        for line in result.summary_lines():
-            print(line)
-    if options.json:
-        write_json(options.json, [result.as_dict() for result in results])
+        say(options, *result.summary_lines())
+    write_json(options, [result.as_dict() for result in results])
     if options.plot:
         from groot_ros.reports.plots import write_error_plot
 
@@ -110,7 +123,7 @@ def _evaluate(
     )
     with contextlib.closing(policy):
         total = count_chunks(dataset, options.episodes, policy.spec.horizon, options.stride)
-        with tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=None) as bar:
+        with tqdm(desc=policy.spec.name, total=total, unit='chunk', disable=options.quiet or None) as bar:
             return evaluate(policy, dataset, embodiment, options.episodes, options.stride, bar.update)
 
 
@@ -122,9 +135,10 @@ def _policy_choice(model: str, embodiment: 'Embodiment', options: argparse.Names
     if folder.is_dir():
         return _checkpoint_choice(folder, embodiment, options)
     host, _, port = model.rpartition(':')
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise GrootRosError(
-            f'{model} is neither the folder of a checkpoint nor HOST:PORT of a model server: check --policy.'
+            f'--policy {model} is neither the folder of a checkpoint ({model} {describe_path(folder)}) '
+            'nor HOST:PORT of a model server, such as 127.0.0.1:5555.'
         )
     return PolicyChoice(
         'remote',
@@ -155,7 +169,7 @@ def _checkpoint_choice(folder: Path, embodiment: 'Embodiment', options: argparse
 def _open_as_dataset(source: Path, embodiment: 'Embodiment') -> Iterator[Path]:
     """The dataset itself, or a temporary dataset that a bag is converted to."""
     if not source.exists():
-        raise GrootRosError(f'{source} does not exist: give the folder of a dataset or of a bag.')
+        raise GrootRosError(f'{source} {describe_path(source)}: give the folder of a dataset or of a bag.')
     if (source / 'meta' / 'info.json').is_file():
         yield source
         return

@@ -4,7 +4,9 @@
 import argparse
 from pathlib import Path
 
-from groot_ros.cli.options import ParagraphHelp, add_embodiment_tag_option, write_json
+from groot_ros.argument_types import output_file
+from groot_ros.cli.options import ParagraphHelp, add_embodiment_tag_option
+from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_report_libraries
 from groot_ros.resources import DEFAULT_EMBODIMENT
 
@@ -42,9 +44,12 @@ def add_parser(commands) -> None:
         help='YAML file with thresholds that replace those of config/quality_thresholds.yaml (bags)',
     )
     add_embodiment_tag_option(command)
-    command.add_argument('--json', type=Path, metavar='FILE', help='write the result as JSON')
+    add_output_options(command, 'the result')
     command.add_argument(
-        '--report', type=Path, metavar='FILE', help='write an HTML report with plots and images (bags)'
+        '--report',
+        type=output_file('.html'),
+        metavar='FILE',
+        help='write an HTML report with plots and images (bags)',
     )
     command.set_defaults(run=run)
 
@@ -63,14 +68,10 @@ def _inspect_checkpoint(options: argparse.Namespace) -> int:
     embodiment = load_embodiment(options.embodiment or DEFAULT_EMBODIMENT)
     checkpoint = read_checkpoint(options.path, options.embodiment_tag)
     problems = checkpoint.mismatches(embodiment)
-    for line in checkpoint.summary_lines(embodiment):
-        print(line)
-    for problem in problems:
-        print(f'  does not fit: {problem}')
-    print(f'{"does not fit" if problems else "fits"} the embodiment {embodiment.name}')
-    if options.json:
-        content = {**checkpoint.as_dict(), 'embodiment': embodiment.name, 'mismatches': problems}
-        write_json(options.json, content)
+    say(options, *checkpoint.summary_lines(embodiment))
+    say(options, *(f'  does not fit: {problem}' for problem in problems))
+    say(options, f'{"does not fit" if problems else "fits"} the embodiment {embodiment.name}')
+    write_json(options, {**checkpoint.as_dict(), 'embodiment': embodiment.name, 'mismatches': problems})
     return 1 if problems else 0
 
 
@@ -92,12 +93,11 @@ def _inspect_bag(options: argparse.Namespace) -> int:
             from groot_ros.quality.report import write_report
 
             write_report(bag, trace, verdict, options.report)
-    for reason in verdict.reasons:
-        print(f'  {reason}')
-    print(
+    say(options, *(f'  {reason}' for reason in verdict.reasons))
+    say(
+        options,
         f'{verdict.episode}: {verdict.verdict}, {verdict.rows} rows, {verdict.filled} filled, '
-        f'{verdict.lost} messages lost'
+        f'{verdict.lost} messages lost',
     )
-    if options.json:
-        write_json(options.json, verdict.as_dict())
+    write_json(options, verdict.as_dict())
     return 1 if verdict.verdict == 'fail' else 0

@@ -2,9 +2,10 @@
 """`groot-ros modality-config`: writes the Python file that GR00T's training reads."""
 
 import argparse
-from pathlib import Path
 
+from groot_ros.argument_types import output_file, whole_number
 from groot_ros.cli.options import ParagraphHelp, add_embodiment_option, add_gr00t_version_option
+from groot_ros.cli.output import add_quiet_option, say
 
 _DESCRIPTION = 'Writes the Python file that GR00T N1.5, N1.6 or N1.7 needs to read a converted dataset.'
 _EXAMPLES = """example:
@@ -24,15 +25,18 @@ def add_parser(commands) -> None:
     )
     add_embodiment_option(command)
     add_gr00t_version_option(command, 'the GR00T version that will read the file')
-    command.add_argument('--horizon', type=int, default=16, help='steps of an action chunk (default 16)')
+    command.add_argument(
+        '--horizon', type=whole_number(1), default=16, help='steps of an action chunk (default 16)'
+    )
     command.add_argument(
         '--relative',
         action='store_true',
         help='predict poses relative to the state instead of deltas; the embodiment needs eef_9d',
     )
     command.add_argument(
-        '--output', type=Path, metavar='FILE', help='file to write (default: print the text)'
+        '--output', type=output_file('.py'), metavar='FILE', help='file to write (default: print the text)'
     )
+    add_quiet_option(command)
     command.set_defaults(run=run)
 
 
@@ -47,5 +51,5 @@ def run(options: argparse.Namespace) -> int:
         print(text, end='')
         return 0
     options.output.write_text(text)
-    print(f'Written to {options.output}')
+    say(options, f'Written to {options.output}')
     return 0

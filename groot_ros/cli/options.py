@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share, the form of help texts, and --json files."""
+"""Options that several commands share, the form of help texts."""
 
 import argparse
-import json
-from pathlib import Path
-from typing import Any
 
 from groot_ros.resources import DEFAULT_EMBODIMENT
 
@@ -62,8 +59,3 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
         metavar='MODULE:CLASS',
         help='data config, which GR00T N1.5 checkpoints need',
     )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file of --json."""
-    path.write_text(json.dumps(content, indent=2) + '\n')

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groot_ros.argument_types import port, whole_number
 from groot_ros.cli.options import (
     ParagraphHelp,
     add_embodiment_option,
@@ -16,7 +17,8 @@ from groot_ros.cli.options import (
     add_model_options,
 )
 from groot_ros.cli.requirements import require_policy_libraries
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, nearest
+from groot_ros.path_kind import describe_path
 
 if TYPE_CHECKING:
     from groot_ros.embodiment import Embodiment
@@ -54,7 +56,10 @@ def add_parser(commands) -> None:
     )
     add_embodiment_option(command)
     command.add_argument(
-        '--episode', type=int, default=0, help='episode of the dataset, counted from 0 (default 0)'
+        '--episode',
+        type=whole_number(0),
+        default=0,
+        help='episode of the dataset, counted from 0 (default 0)',
     )
     command.add_argument(
         '--host', default='127.0.0.1', help='address to listen on (default 127.0.0.1: this machine only)'
@@ -64,7 +69,7 @@ def add_parser(commands) -> None:
         action='store_true',
         help='serve other machines without a token: whoever reaches the port commands the robot',
     )
-    command.add_argument('--port', type=int, default=5555, help='port (default 5555; 0 for any free port)')
+    command.add_argument('--port', type=port, default=5555, help='port (default 5555; 0 for any free port)')
     add_gr00t_version_option(command, 'the GR00T version whose reply format is used')
     add_model_options(command)
     command.set_defaults(run=run)
@@ -76,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     _check_token(options.host, options.insecure)
     from groot_ros.embodiment import load_embodiment
     from groot_ros.policies.builtin_policies import HoldPolicy
+    from groot_ros.policies.checkpoint_files import is_checkpoint
     from groot_ros.policies.replay_policy import ReplayPolicy
 
     embodiment = load_embodiment(options.embodiment)
@@ -84,10 +90,16 @@ def run(options: argparse.Namespace) -> int:
     folder = Path(options.model).expanduser()
     if not folder.is_dir():
         raise GrootRosError(
-            f'{folder} is not a folder: give the folder of a checkpoint or of a dataset, or the word hold.'
+            f'{folder} {describe_path(folder)}: give the folder of a checkpoint or of a dataset, or the word '
+            f'{_HOLD}{nearest(options.model, [_HOLD])}.'
         )
     if (folder / 'meta' / 'info.json').is_file():
         return _serve_policy(ReplayPolicy(folder, options.episode, embodiment), embodiment, options)
+    if not is_checkpoint(folder):
+        raise GrootRosError(
+            f'{folder} {describe_path(folder)}: give the folder of a checkpoint of GR00T or LeRobot, '
+            'which has a config.json, or the folder of a dataset.'
+        )
     return _serve_checkpoint(folder, embodiment, options)
 
 

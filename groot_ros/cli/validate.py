@@ -4,7 +4,9 @@
 import argparse
 from pathlib import Path
 
-from groot_ros.cli.options import add_gr00t_version_option, write_json
+from groot_ros.argument_types import output_file, whole_number
+from groot_ros.cli.options import add_gr00t_version_option
+from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_report_libraries
 
 _DESCRIPTION = (
@@ -19,12 +21,14 @@ def add_parser(commands) -> None:
         'validate', help='check a dataset before training', description=_DESCRIPTION
     )
     command.add_argument('dataset', type=Path, help='folder of the dataset')
-    command.add_argument('--horizon', type=int, default=16, help='action horizon of the model (default 16)')
+    command.add_argument(
+        '--horizon', type=whole_number(1), default=16, help='action horizon of the model (default 16)'
+    )
     add_gr00t_version_option(command, 'the GR00T version whose limits are checked')
-    command.add_argument('--json', type=Path, metavar='FILE', help='write the findings as JSON')
+    add_output_options(command, 'the findings')
     command.add_argument(
         '--report',
-        type=Path,
+        type=output_file('.html'),
         metavar='FILE',
         help='write an HTML report: episodes, frames, distribution and range of every dimension',
     )
@@ -43,11 +47,11 @@ def run(options: argparse.Namespace) -> int:
 
         write_report(options.dataset, report, options.report)
     for finding, more in report.grouped():
-        print(finding, f'(and {more} more like it)' if more else '')
-    print(
+        say(options, f'{finding} (and {more} more like it)' if more else str(finding))
+    say(
+        options,
         f'{options.dataset}: {report.errors} errors, {report.warnings} warnings '
-        f'in {report.episodes} episodes, {report.rows} rows'
+        f'in {report.episodes} episodes, {report.rows} rows',
     )
-    if options.json:
-        write_json(options.json, report.as_dict())
+    write_json(options, report.as_dict())
     return 1 if report.errors else 0

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groot_ros.argument_types import positive_number, whole_number
 from groot_ros.errors import GrootRosError
 from groot_ros.resources import DEFAULT_EMBODIMENT
 
@@ -90,7 +91,7 @@ def _add_row_options(command: ArgumentParser) -> None:
     )
     command.add_argument(
         '--fps',
-        type=float,
+        type=positive_number,
         default=0.0,
         help="rows a second, if not the embodiment's; at another rate than recorded, video is encoded again",
     )
@@ -101,7 +102,7 @@ def _add_row_options(command: ArgumentParser) -> None:
     )
     command.add_argument(
         '--horizon',
-        type=int,
+        type=whole_number(1),
         default=16,
         help='minimum length of an episode in rows: the action horizon (default 16)',
     )
@@ -158,7 +159,7 @@ def _add_output_options(command: ArgumentParser) -> None:
     )
     command.add_argument(
         '--workers',
-        type=int,
+        type=whole_number(1),
         default=1,
         help='episodes to convert at the same time (default 1); the dataset does not depend on it',
     )

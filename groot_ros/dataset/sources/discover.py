@@ -11,6 +11,7 @@ from groot_ros.dataset.sources.lerobot import LeRobotFormat
 from groot_ros.dataset.sources.recording import Recording, RecordingFormat
 from groot_ros.dataset.sources.storage import is_remote, list_files
 from groot_ros.errors import GrootRosError
+from groot_ros.path_kind import describe_path
 
 # The one table of sources; arrays in memory are converted by arrays.convert_arrays.
 FORMATS: dict[str, RecordingFormat] = {
@@ -44,7 +45,7 @@ def find_bags(folder: Path) -> list[Path]:
 def _local_recordings(path: Path) -> list[Recording]:
     if not path.exists():
         raise GrootRosError(
-            f'{path} does not exist: give a bag, an HDF5 file, a LeRobot dataset, or a folder of them.'
+            f'{path} {describe_path(path)}: give a bag, an HDF5 file, a LeRobot dataset, or a folder of them.'
         )
     places = _places(path)
     owned = [place for place, format in places.items() if format.owns_folder]

@@ -26,6 +26,7 @@ from groot_ros.dataset.validation.values import check_dataset_values
 from groot_ros.dataset.writers.features import VALIDITIES
 from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
 from groot_ros.errors import GrootRosError, choose
+from groot_ros.path_kind import dataset_version, describe_path
 
 _MAX_TEXT = 1000
 _FILES = {'info.json': Info, 'modality.json': ModalityFile, 'stats.json': Statistics}
@@ -90,7 +91,8 @@ def validate(root: Path, horizon: int = 16, gr00t_version: str = 'n1.7') -> Vali
     """
     choose('GR00T version', gr00t_version, GR00T_VERSIONS)
     if not (root / 'meta').is_dir():
-        raise GrootRosError(f'{root} is not a dataset, it has no folder meta: give the folder of a dataset.')
+        raise GrootRosError(f'{root} {describe_path(root)}: give the folder of a dataset, which has meta/.')
+    _refuse_v3(root)
     report = ValidationReport()
     meta = _read_meta(root, report.findings)
     if meta is None:
@@ -116,6 +118,15 @@ def validate(root: Path, horizon: int = 16, gr00t_version: str = 'n1.7') -> Vali
     report.episodes = len(episodes)
     report.rows = sum(episode.rows for episode in episodes)
     return report
+
+
+def _refuse_v3(root: Path) -> None:
+    """Raises GrootRosError for a dataset that only LeRobot's own training reads."""
+    if dataset_version(root).startswith('v3'):
+        raise GrootRosError(
+            f'{root} {describe_path(root)}, and GR00T reads v2.1: convert the recordings with --format v2.1. '
+            "v3.0 is for LeRobot's own training."
+        )
 
 
 def _read_meta(root: Path, findings: list[ValidationFinding]) -> ParsedMeta | None:
