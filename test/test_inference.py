@@ -492,7 +492,7 @@ def test_other_machines_are_not_served_without_a_token(monkeypatch, capsys, host
     for arguments, token in ((['--insecure'], ''), ([], 'secret')):
         monkeypatch.setenv('GROOT_ROS_API_TOKEN', token)
         assert main(['serve', 'nowhere', '--host', host, *arguments]) == 1
-        assert 'nowhere is not a folder' in capsys.readouterr().err
+        assert 'nowhere does not exist' in capsys.readouterr().err
 
 
 def test_an_address_in_use_is_reported(serve, embodiment):
