@@ -18,6 +18,7 @@ from groot_ros.hardware.robotiq.gripper import GripperSettings
 from groot_ros.hardware.ur5e.ipc import BEAT, STATE
 from groot_ros.hardware.ur5e.modes import PROTECTIVE_STOP, RUNNING
 from groot_ros.nodes import robotiq_driver, ur5e_driver
+from groot_ros.ros.guarded_node import GuardedNode
 from groot_ros.ros.qos import COMMAND_QOS
 from groot_ros.ros.services import create_waiting_service
 from groot_ros.ros.time import to_time_msg
@@ -181,7 +182,7 @@ def fail(*arguments):
 
 
 def test_a_service_that_waits_lets_the_executor_go_on(ros):
-    node = rclpy.create_node('server')
+    node = GuardedNode('server')
     caller = rclpy.create_node('caller')
     ros += [node, caller]
     released = threading.Event()

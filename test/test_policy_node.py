@@ -82,7 +82,7 @@ class Goal:
 
 def begin(node, goal):
     """Executes a goal up to its end or its first wait; returns the result, or None while it runs."""
-    coroutine = node._run_action._execute(goal)
+    coroutine = node._run_action._server._execute_callback(goal)
     try:
         coroutine.send(None)
     except StopIteration as stop:
@@ -116,7 +116,7 @@ def test_a_goal_that_fails_stops_its_policy(server, monkeypatch):
     monkeypatch.setattr(node, '_publish_status', failing_once(node._publish_status))
     goal = Goal()
     result = begin(node, goal)
-    assert (goal.ended, result.message) == ('abort', 'the middleware is gone')
+    assert (goal.ended, result.message) == ('abort', '~/run failed: RuntimeError: the middleware is gone')
     assert node._state == PolicyStatus.STOPPED
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from groot_ros.errors import GrootRosError
 from groot_ros.hardware.cameras import open_camera
 from groot_ros.hardware.cameras.base import EYES, Camera, CameraSettings, Frame, Intrinsics
+from groot_ros.ros.guarded_node import describe_error
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec, specs_from
 from groot_ros.ros.qos import IMAGE_QOS
@@ -57,9 +57,10 @@ class CameraDriver(GrootNode):
 
     def configure(self) -> None:
         """Starts the thread that opens the camera."""
-        self._closing.clear()
+        self._closing = threading.Event()  # a new one: a thread that hangs in a library keeps its own
+        self._has_published = False
         self._began_s = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name='camera', daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(self._closing,), name='camera', daemon=True)
         self._thread.start()
 
     def cleanup(self) -> None:
@@ -79,18 +80,18 @@ class CameraDriver(GrootNode):
             return {eyes[0]: self._name}
         return {eye: f'{self._name}/{eye}' for eye in eyes}
 
-    def _run(self) -> None:
-        while not self._closing.is_set():
+    def _run(self, closing: threading.Event) -> None:
+        while not closing.is_set():
             try:
-                self._publish_frames(open_camera(self._settings))
-            except GrootRosError as error:
-                self._on_loss(str(error))
-                self._closing.wait(_REOPEN_S)
+                self._publish_frames(open_camera(self._settings), closing)
+            except Exception as error:  # the libraries of cameras may raise anything: it is opened again
+                self._on_loss(describe_error(error))
+                closing.wait(_REOPEN_S)
 
-    def _publish_frames(self, camera: Camera) -> None:
+    def _publish_frames(self, camera: Camera, closing: threading.Event) -> None:
         try:
             for frame in camera.frames():
-                if self._closing.is_set() or not self.context.ok():
+                if closing.is_set() or not self.context.ok():
                     return
                 self._publish(frame, camera.intrinsics)
         finally:

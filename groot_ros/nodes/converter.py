@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 
@@ -29,6 +28,7 @@ from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.recording.episode_folder import finished_bags
 from groot_ros.resources import DEFAULT_EMBODIMENT
+from groot_ros.ros.guarded_node import describe_error
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.run import run_node
@@ -85,8 +85,8 @@ class _ConversionThread:
     def _run(self) -> None:
         try:
             self.report = convert(self.sources, self.output, self.embodiment, self.options, self._progress)
-        except (GrootRosError, OSError) as error:
-            self.problem = str(error)
+        except Exception as error:  # the thread ends here, and whoever waits for it gets the reason
+            self.problem = describe_error(error)
 
     def _progress(self, parts: Iterable[ConversionResult], count: int) -> Iterator[ConversionResult]:
         self.total = count
@@ -109,13 +109,8 @@ class ConverterNode(GrootNode):
         self._thread: threading.Thread | None = None
         self._ended: Future | None = None
         self._goal_handle: ServerGoalHandle | None = None
-        self._convert_action = ActionServer(
-            self,
-            ConvertEpisodes,
-            '~/convert',
-            self._on_convert,
-            goal_callback=self._on_goal,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        self._convert_action = self.create_action_server(
+            ConvertEpisodes, '~/convert', self._on_convert, self._goal_refusal
         )
         self.create_timer(_FEEDBACK_S, self._follow)
         if watching is not None:
@@ -136,46 +131,33 @@ class ConverterNode(GrootNode):
         text = f'{work.done} of {work.total} converted' if work else 'waits'
         return [Health('conversion', 0, text, {'rows': str(work.rows if work else 0)})]
 
-    def _on_goal(self, goal: ConvertEpisodes.Goal) -> GoalResponse:
+    def _goal_refusal(self) -> str:
         if not self.active:
-            self.warn('A goal was refused: the node is not active.')
-            return GoalResponse.REJECT
-        if self._work is not None:
-            self.warn('A goal was refused: a conversion is already running.')
-            return GoalResponse.REJECT
-        return GoalResponse.ACCEPT
+            return 'the node is not active'
+        return 'a conversion is already running' if self._work is not None else ''
 
     async def _on_convert(self, handle: ServerGoalHandle) -> ConvertEpisodes.Result:
-        result = ConvertEpisodes.Result()
-        try:
-            work = self._conversion_of_goal(handle.request)
-        except GrootRosError as error:
-            handle.abort()
-            result.message = str(error)
-            return result
+        work = self._conversion_of_goal(handle.request)
         self._ended = Future()
         self._goal_handle = handle
-        self._begin(work)
-        await self._ended
-        self._ended = None
-        self._goal_handle = None
-        result.success = work.report is not None
-        result.message = work.message()
+        try:
+            self._begin(work)
+            await self._ended
+        finally:
+            self._ended = None
+            self._goal_handle = None
+        result = ConvertEpisodes.Result(success=work.report is not None, message=work.message())
         if work.report is not None:
             result.episodes = work.report.episodes
             result.rows = work.report.rows
-        if handle.is_cancel_requested:
-            handle.canceled()
-        elif result.success:
-            handle.succeed()
-        else:
-            handle.abort()
         return result
 
     def _conversion_of_goal(self, goal: ConvertEpisodes.Goal) -> _ConversionThread:
         """The conversion that a goal asks for. Raises GrootRosError if it cannot be started."""
         if self._work is not None:
             raise GrootRosError('A conversion is already running: wait for it or cancel it.')
+        if not goal.sources or not goal.output:
+            raise GrootRosError('The goal needs sources (bags, folders or datasets) and output (a folder).')
         embodiment = load_embodiment(goal.embodiment or self.parameter('embodiment'))
         if goal.fps and goal.fps != embodiment.fps:
             embodiment = embodiment.at_fps(goal.fps)

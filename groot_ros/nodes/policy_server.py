@@ -4,7 +4,6 @@
 import threading
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
@@ -21,7 +20,7 @@ from groot_ros.policies.pause import Pause
 from groot_ros.policies.policy import Policy
 from groot_ros.policies.policy_runner import ChunkResult, PolicyRunner
 from groot_ros.policies.runner_settings import RunnerSettings
-from groot_ros.policies.shadow import Shadow, write_shadow_report
+from groot_ros.policies.shadow import Shadow, report_shadow
 from groot_ros.ros.arm_feedback import ArmFeedback
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.messages import chunk_message, delta_message, format_state, format_status, stats_message
@@ -70,7 +69,7 @@ class PolicyServer(GrootNode):
         self.create_service(SetTask, '~/set_task', self._on_set_task)
         self.create_service(LoadPolicy, '~/load', self._on_load)
         self._run_action = RunPolicyAction(
-            self, self._begin_task, lambda: self._state in _AT_WORK, self._on_success, self._stop
+            self, self._begin_task, lambda: self._state in _AT_WORK, self._on_success
         )
         self.create_timer(_POLL_LOADER_S, self._poll_loader)
         self.create_timer(_STATUS_S, self._publish_status)
@@ -100,7 +99,12 @@ class PolicyServer(GrootNode):
         if worker is not None:
             worker.close()
         if shadow is not None:
-            self._report(shadow)
+            path = self.parameter('shadow_report')
+            report_shadow(shadow.evaluation, path, self.get_logger().info, self.warn)
+
+    def on_fault(self, reason: str) -> None:
+        """Stops the policy; the arm holds."""
+        self._stop(reason)
 
     def _stop(self, reason: str) -> None:
         """Ends a run, if there is one; the arm holds."""
@@ -343,17 +347,6 @@ class PolicyServer(GrootNode):
             return
         period_s = self._runner.scheduler.settings.period_s
         self.publish(self._chunks, chunk_message(chunk.result, chunk.decoded, period_s, chunk.taken))
-
-    def _report(self, shadow: Shadow) -> None:
-        if not shadow.evaluation.chunks:
-            return
-        for line in shadow.evaluation.summary_lines():
-            self.get_logger().info(line)
-        if path := self.parameter('shadow_report'):
-            try:
-                write_shadow_report(shadow.evaluation, Path(path).expanduser())
-            except OSError as error:
-                self.warn(f'{path} could not be written ({error.strerror}): the errors are in the log above.')
 
     def _policy_name(self) -> str:
         return self._worker.policy.spec.name if self._worker else self.parameter('backend')

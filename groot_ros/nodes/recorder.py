@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
@@ -38,6 +37,7 @@ from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import Preflight, StartEpisode, StopEpisode
 from groot_ros.video.h264 import fastest_codec
 
+_NOT_ACTIVE = 'The recorder is not active: activate it first.'
 _DISCOVERY_S = 0.5
 _WATCH_S = 0.2
 _STATUS_S = 1.0
@@ -106,8 +106,17 @@ class Recorder(GrootNode):
 
     def deactivate(self) -> None:
         """Saves an episode that is being recorded, so that nothing is lost."""
+        self._interrupt('the recorder was stopped')
+
+    def on_fault(self, reason: str) -> None:
+        """Saves an episode that is being recorded, as interrupted, and ends the goal that waits for it."""
+        self._interrupt(reason)
+        if self._episode_ended is not None and not self._episode_ended.done():
+            self._episode_ended.set_exception(GrootRosError(reason))
+
+    def _interrupt(self, reason: str) -> None:
         if self._session.recording is not None:
-            self._session.finish('interrupted', 'the recorder was stopped')
+            self._session.finish('interrupted', reason)
 
     def cleanup(self) -> None:
         """Ends report processes and unlocks the folder."""
@@ -143,13 +152,8 @@ class Recorder(GrootNode):
         self.create_service(Trigger, '~/redo', self._on_redo)
         self.create_service(SetBool, '~/pause', self._on_pause)
         self.create_service(Preflight, '~/preflight', self._on_preflight)
-        self._record_action = ActionServer(
-            self,
-            RecordEpisode,
-            '~/record',
-            self._on_record,
-            goal_callback=self._on_goal,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        self._record_action = self.create_action_server(
+            RecordEpisode, '~/record', self._on_record, self._goal_refusal
         )
 
     def _make_settings(self) -> SessionSettings:
@@ -200,6 +204,8 @@ class Recorder(GrootNode):
         return self._session.folder.path / verdict.episode
 
     def _on_preflight(self, request: Preflight.Request, response: Preflight.Response) -> Preflight.Response:
+        if not self.active:
+            return Preflight.Response(success=False, message=_NOT_ACTIVE)
         problems = []
         if self._session.recording is None:
             self._session.measure_write_speed()
@@ -227,7 +233,7 @@ class Recorder(GrootNode):
     def _start(self, request: StartEpisode.Request | RecordEpisode.Goal) -> str:
         """Starts an episode and returns its name. Raises GrootRosError with the reason if it cannot start."""
         if not self.active:
-            raise GrootRosError('The recorder is not active: activate it first.')
+            raise GrootRosError(_NOT_ACTIVE)
         return self._session.start(request.task.strip(), request.operator_name, request.force)
 
     def _on_stop(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
@@ -265,33 +271,26 @@ class Recorder(GrootNode):
         self._publish_status()
         return response
 
-    def _on_goal(self, goal: RecordEpisode.Goal) -> GoalResponse:
-        if self._session.recording is not None:
-            self.warn('A goal was rejected, because an episode is being recorded already.')
-            return GoalResponse.REJECT
-        return GoalResponse.ACCEPT
+    def _goal_refusal(self) -> str:
+        return 'an episode is being recorded already' if self._session.recording is not None else ''
 
     async def _on_record(self, handle: ServerGoalHandle) -> RecordEpisode.Result:
         """Records one episode from start to end; every status is also the feedback."""
         result = RecordEpisode.Result()
         try:
             result.episode = self._start(handle.request)
-        except (GrootRosError, OSError) as error:
-            handle.abort()
-            result.message = str(error)
-            return result
+        except OSError as error:
+            raise GrootRosError(str(error)) from error
         self._goal_handle = handle
         self._episode_ended = Future()
-        verdict = await self._episode_ended
-        self._episode_ended = None
-        self._goal_handle = None
+        try:
+            verdict = await self._episode_ended
+        finally:
+            self._episode_ended = None
+            self._goal_handle = None
         result.success = verdict.outcome == 'success' and not verdict.failure
         result.message = verdict.failure or f'{verdict.outcome}, {verdict.summary()}'
         result.verdict = verdict.verdict
-        if handle.is_cancel_requested:
-            handle.canceled()
-        else:
-            handle.succeed()
         return result
 
     def _watch_episode(self) -> None:

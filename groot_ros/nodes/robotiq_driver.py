@@ -51,6 +51,7 @@ class RobotiqDriver(GrootNode):
     def configure(self) -> None:
         """Starts the thread that connects. The fingers do not move."""
         self._began_s = time.monotonic()
+        self._reading = None
         self._gripper = Robotiq(replace(self._settings), self._on_reading, self._on_loss)
 
     def activate(self) -> None:
@@ -67,6 +68,11 @@ class RobotiqDriver(GrootNode):
         """Closes the connection; the gripper keeps its last target."""
         if self._gripper is not None:
             self._gripper.close()
+            self._gripper = None
+
+    def on_fault(self, reason: str) -> None:
+        """Sends no target any more, as `deactivate`."""
+        self.deactivate()
 
     def diagnose(self) -> list[Health]:
         """The stream of readings, and the gripper's fault register."""

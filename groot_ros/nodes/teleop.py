@@ -93,6 +93,11 @@ class Teleop(GrootNode):
         """Closes the input device of the operator."""
         if self._operator is not None:
             self._operator.close()
+            self._operator = None
+
+    def on_fault(self, reason: str) -> None:
+        """Gives up control of the arm, as `deactivate`."""
+        self._release()
 
     def diagnose(self) -> list[Health]:
         """Reports whether the operator commands the arm, and from which device."""

@@ -102,6 +102,7 @@ class Ur5eDriver(GrootNode):
         if twin:
             raise GrootRosError(twin)
         self._began_s = time.monotonic()
+        self._session = self._make_session()  # nothing of an earlier connection is taken for the present
         limits = self._session.gate.limits
         settings = self.settings(Ur5eSettings, smoothing_s=limits.smoothing_s, max_speeds=_max_speeds(limits))
         self._session.arm = Ur5e(
@@ -121,6 +122,11 @@ class Ur5eDriver(GrootNode):
         """Stops the script, which leaves the arm holding its position."""
         if self._session.arm is not None:
             self._session.arm.close()
+            self._session.arm = None
+
+    def on_fault(self, reason: str) -> None:
+        """Slows the arm down and refuses commands until it is enabled again."""
+        self._session.stop(reason)
 
     def diagnose(self) -> list[Health]:
         """The stream of states, the robot, the servo loop and the gate."""

@@ -6,7 +6,9 @@ Its action chunks are compared with the actions of the operator.
 
 import json
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,11 +107,25 @@ class Shadow:
             self.problem = str(error)
 
 
-def write_shadow_report(evaluation: Evaluation, path: Path) -> None:
-    """Writes the errors as JSON to `path`, and a plot next to it as PNG. Raises OSError if that fails."""
+def report_shadow(
+    evaluation: Evaluation, file: str, info: Callable[[str], None], warn: Callable[[str], None]
+) -> None:
+    """Logs the errors; writes them as JSON to `file`, if that is not empty, and a plot next to it as PNG."""
+    if not evaluation.chunks:
+        return
+    for line in evaluation.summary_lines():
+        info(line)
+    if not file:
+        return
+    try:
+        _write_report(evaluation.as_dict(), Path(file).expanduser())
+    except OSError as error:
+        warn(f'{file} could not be written ({error.strerror}): the errors are in the log above.')
+
+
+def _write_report(content: dict[str, Any], path: Path) -> None:
     from groot_ros.reports.plots import write_error_plot
 
-    content = evaluation.as_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + '\n')
     write_error_plot([content], path.with_suffix('.png'))

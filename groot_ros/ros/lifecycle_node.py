@@ -2,14 +2,16 @@
 """GrootNode, the base class of our nodes: lifecycle, read-only parameters and /diagnostics."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 
 from groot_ros.errors import GrootRosError
+from groot_ros.ros.guarded_node import GuardedNode, describe_error
 from groot_ros.ros.parameters import ParameterSpec, settings_from
 from groot_ros.sampling.stream_monitor import Health
 
@@ -21,9 +23,10 @@ AUTOSTART = ParameterSpec(
 )
 
 
-class GrootNode(LifecycleNode):
+class GrootNode(GuardedNode):
     """A lifecycle node. Subclasses override `configure`, `activate`, `deactivate` and `cleanup`.
 
+    Where `configure` or `activate` raises, `cleanup` or `deactivate` undoes what it began.
     A non-empty `failure` ends the process with that sentence and exit code 1; `finished` ends it with 0.
     """
 
@@ -33,7 +36,8 @@ class GrootNode(LifecycleNode):
         self.finished = False
         self.active = False
         self._configured = False
-        self._problem: str = ''
+        self._last_refusal = ''
+        self._guard_transitions()
         specs = {**parameters, 'autostart': AUTOSTART}
         self._values = {
             key: self.declare_parameter(key, spec.default, spec.descriptor()).value
@@ -98,56 +102,100 @@ class GrootNode(LifecycleNode):
         """Configures and activates the node. Raises GrootRosError if one of the two fails."""
         for transition in (self.trigger_configure, self.trigger_activate):
             if transition() != TransitionCallbackReturn.SUCCESS:
-                raise GrootRosError(self._problem or f'{self.get_name()} could not be started.')
+                raise GrootRosError(self._last_refusal)
 
     def shutdown(self) -> None:
-        """Deactivates and cleans up, as far as that is still to be done."""
-        if self.active:
+        """Deactivates and cleans up, as far as that is still to be done; one even if the other fails."""
+        try:
+            if self.active:
+                self.deactivate()
+        finally:
             self.active = False
-            self.deactivate()
-        if self._configured:
-            self._configured = False
-            self.cleanup()
+            self._clean_up()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Runs `configure`; the transition fails if that raises GrootRosError."""
+        """Runs `configure`, and `cleanup` if that raises: then the node stays unconfigured."""
+        self.problem = ''
         self._configured = True
-        return self._try(self.configure, TransitionCallbackReturn.FAILURE)
+        if self._try(self.configure):
+            return TransitionCallbackReturn.SUCCESS
+        self.guarded('cleanup', self._clean_up)()
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Runs `activate`; the transition fails if that raises GrootRosError."""
+        """Runs `activate`, and `deactivate` if that raises: then the node stays inactive."""
         self.active = True
-        return self._try(self.activate, TransitionCallbackReturn.FAILURE)
+        if self._try(self.activate):
+            return TransitionCallbackReturn.SUCCESS
+        self.guarded('deactivate', self.deactivate)()
+        self.active = False
+        return TransitionCallbackReturn.FAILURE
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Runs `deactivate`, and makes the node inactive even if that raises GrootRosError."""
-        result = self._try(self.deactivate, TransitionCallbackReturn.ERROR)
+        """Runs `deactivate`; if that raises, the node is cleaned up and unconfigured."""
+        succeeded = self._try(self.deactivate)
         self.active = False
-        return result
+        return TransitionCallbackReturn.SUCCESS if succeeded else TransitionCallbackReturn.ERROR
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Runs `cleanup`, after `deactivate` if the node is still active."""
-        return self._try(self.shutdown, TransitionCallbackReturn.ERROR)
+        """Runs `cleanup`. The node is unconfigured afterwards, even if that raises."""
+        succeeded = self._try(self.shutdown)
+        return TransitionCallbackReturn.SUCCESS if succeeded else TransitionCallbackReturn.ERROR
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle transition: deactivates, cleans up and ends the process."""
         self.finished = True
-        return self._try(self.shutdown, TransitionCallbackReturn.ERROR)
+        succeeded = self._try(self.shutdown)
+        return TransitionCallbackReturn.SUCCESS if succeeded else TransitionCallbackReturn.ERROR
 
-    def _try(self, work: Callable[[], None], on_error: TransitionCallbackReturn) -> TransitionCallbackReturn:
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a transition that failed: cleans up what is left. The node can be configured again."""
+        self.guarded('cleanup', self.shutdown)()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _clean_up(self) -> None:
+        if self._configured:
+            self._configured = False
+            self.cleanup()
+
+    def _try(self, work: Callable[[], None]) -> bool:
+        """Runs a part of a transition; an exception is logged, kept for `start`, and gives False."""
         try:
             work()
-        except GrootRosError as error:
-            self._problem = str(error)
+        except Exception as error:
+            self._last_refusal = describe_error(error)
+            if not isinstance(error, GrootRosError):
+                self._last_refusal = f'{work.__name__} of {self.get_name()} failed: {self._last_refusal}'
             if not self.parameter('autostart'):
-                self.get_logger().error(self._problem)
-            return on_error
-        return TransitionCallbackReturn.SUCCESS
+                self.get_logger().error(self._last_refusal)
+            return False
+        return True
+
+    def _guard_transitions(self) -> None:
+        """Refuses impossible transitions, which rclpy answers with an exception out of its executor."""
+        service = next(s for s in self.services if s.srv_name.endswith('/change_state'))
+        service.callback = partial(self._change_state, service.callback)
+
+    def _change_state(self, change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        wanted = request.transition
+        possible = [(number, label) for number, label, *_ in self._state_machine.available_transitions]
+        if any(label == wanted.label if wanted.label else number == wanted.id for number, label in possible):
+            return self.answer('change_state', change, request, response)
+        state = self._state_machine.current_state[1]
+        names = ', '.join(sorted({label for _, label in possible if not label.startswith('transition_')}))
+        self.warn(
+            f'The transition {wanted.label or wanted.id} is not possible in the state {state}: '
+            f'use one of {names or "none"}.'
+        )
+        response.success = False
+        return response
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         parts = self.diagnose() if self.active else [Health('lifecycle', 1, 'not active', {})]
+        if self.problem:
+            parts = [*parts, Health('fault', 2, self.problem, {})]
         message.status = [self._diagnostic_status(health) for health in parts]
         if message.status:
             self._diagnostics.publish(message)

@@ -4,9 +4,7 @@
 import time
 from collections.abc import Callable
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.node import Node
 from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_msgs.msg import Bool
@@ -14,6 +12,7 @@ from std_msgs.msg import Bool
 from groot_ros.action import RunPolicy
 from groot_ros.errors import GrootRosError
 from groot_ros.msg import PolicyStatus
+from groot_ros.ros.guarded_node import GuardedNode
 from groot_ros.ros.qos import COMMAND_QOS
 
 _SUCCESSFUL = (PolicyStatus.DONE, PolicyStatus.READY)
@@ -23,34 +22,24 @@ class RunPolicyAction:
     """Serves one goal at a time.
 
     `begin(task)` starts a run, and returns why it cannot (empty if it runs). `is_running` says whether one
-    runs. `on_success` is called when the goal's success topic reports success. `stop(reason)` stops the run
-    of a goal that failed.
+    runs. `on_success` is called when the goal's success topic reports success.
     """
 
     def __init__(
         self,
-        node: Node,
+        node: GuardedNode,
         begin: Callable[[str], str],
         is_running: Callable[[], bool],
         on_success: Callable[[], None],
-        stop: Callable[[str], None],
     ) -> None:
         self._node = node
         self._begin = begin
         self._is_running = is_running
         self._on_success = on_success
-        self._stop = stop
         self._handle: ServerGoalHandle | None = None
         self._ended: Future | None = None
         self._until_s = float('inf')
-        self._server = ActionServer(
-            node,
-            RunPolicy,
-            '~/run',
-            self._execute,
-            goal_callback=self._on_goal,
-            cancel_callback=lambda _: CancelResponse.ACCEPT,
-        )
+        self._server = node.create_action_server(RunPolicy, '~/run', self._execute, self._refusal)
 
     def end_reason(self) -> str:
         """Why the goal must end now; empty if it may go on or there is none."""
@@ -70,35 +59,14 @@ class RunPolicyAction:
         if self._handle is not None:
             self._handle.publish_feedback(RunPolicy.Feedback(status=status))
 
-    def _on_goal(self, goal: RunPolicy.Goal) -> GoalResponse:
-        if not self._is_running():
-            return GoalResponse.ACCEPT
-        self._node.get_logger().warning('A goal of ~/run was rejected: a policy runs already.')
-        return GoalResponse.REJECT
+    def _refusal(self) -> str:
+        return 'a policy runs already' if self._is_running() else ''
 
     async def _execute(self, handle: ServerGoalHandle) -> RunPolicy.Result:
-        """Runs the policy for a goal. Whatever raises here, the policy is stopped when the goal has ended."""
-        try:
-            result = await self._run(handle)
-        except Exception as error:
-            self._stop(f'the goal of ~/run failed: {error}')
-            self._node.get_logger().error(f'A goal of ~/run failed: {type(error).__name__}: {error}')
-            result = RunPolicy.Result(message=str(error) or type(error).__name__)
-        finally:
-            self._handle = None
-            self._ended = None
-        if handle.is_cancel_requested:
-            handle.canceled()
-        elif result.success:
-            handle.succeed()
-        else:
-            handle.abort()
-        return result
-
-    async def _run(self, handle: ServerGoalHandle) -> RunPolicy.Result:
+        """Runs the policy for a goal, once nothing is wrong with the goal itself."""
         goal = handle.request
         if not goal.time_limit >= 0.0:
-            return RunPolicy.Result(message=f'time_limit is {goal.time_limit:g} s: give 0 (no limit) or more')
+            raise GrootRosError(f'time_limit is {goal.time_limit:g} s: give 0 (no limit) or more')
         subscription = self._subscribe(goal.success_topic)
         try:
             if reason := self._begin(goal.task.strip()):
@@ -108,6 +76,8 @@ class RunPolicyAction:
             self._handle = handle
             state, message = await self._ended
         finally:
+            self._handle = None
+            self._ended = None
             if subscription is not None:
                 self._node.destroy_subscription(subscription)
         return RunPolicy.Result(success=state in _SUCCESSFUL, message=message)

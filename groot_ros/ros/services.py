@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.node import Node
 from rclpy.service import Service
+
+from groot_ros.ros.guarded_node import GuardedNode
 
 _RCLError = rclpy_implementation.RCLError
 
 
 def create_waiting_service(
-    node: Node, service_type: Any, name: str, callback: Callable[[Any, Any], Any]
+    node: GuardedNode, service_type: Any, name: str, callback: Callable[[Any, Any], Any]
 ) -> Service:
     """A service whose callback fills its response in a thread of its own, so that the executor goes on.
 
@@ -26,15 +27,9 @@ def create_waiting_service(
     send = service.send_response
 
     def answer(call: tuple[Any, Any], header: Any) -> None:
-        request, response = call
+        answered = node.answer(name, callback, *call)
         try:
-            callback(request, response)
-        except Exception as error:  # the caller waits for an answer
-            node.get_logger().error(f'{name} failed: {error!r}')
-            response.success = False
-            response.message = f'an internal error: {error!r}'
-        try:
-            send(response, header)
+            send(answered, header)
         except _RCLError:  # ROS was shut down meanwhile
             if node.context.ok():
                 raise

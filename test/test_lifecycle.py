@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every node walks through random transitions, services, goals and messages, with made-up devices."""
+
+import multiprocessing
+import random
+import time
+
+import pytest
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from groot_ros.action import ConvertEpisodes, RecordEpisode, RunPolicy
+from groot_ros.msg import EpisodeStatus, PolicyStatus, RobotStatus, TcpDelta
+from groot_ros.srv import LoadPolicy, Preflight, SetTask, StartEpisode, StopEpisode
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.action import GoalResponse
+from rclpy.experimental.events_executor import EventsExecutor
+from std_srvs.srv import SetBool, Trigger
+
+from groot_ros.errors import GrootRosError
+from groot_ros.hardware.robotiq.gripper import GripperSettings
+from groot_ros.nodes import (
+    camera_driver,
+    converter,
+    policy_server,
+    recorder,
+    robotiq_driver,
+    teleop,
+    ur5e_driver,
+)
+from groot_ros.nodes.sim_cell import SimCellNode
+from groot_ros.recording.episode_folder import EpisodeFolder
+from groot_ros.ros import arm_feedback
+from groot_ros.ros.qos import COMMAND_QOS
+from groot_ros.ros.time import to_time_msg
+
+from .conftest import TOPIC_TYPES
+
+STEPS = 200
+ANSWERED_S = 30.0
+UNCONFIGURED = State.PRIMARY_STATE_UNCONFIGURED
+INACTIVE = State.PRIMARY_STATE_INACTIVE
+ACTIVE = State.PRIMARY_STATE_ACTIVE
+# state, transition -> next state. Shutdown is tried at the end of the walk.
+TRANSITIONS = {
+    (UNCONFIGURED, Transition.TRANSITION_CONFIGURE): INACTIVE,
+    (INACTIVE, Transition.TRANSITION_CLEANUP): UNCONFIGURED,
+    (INACTIVE, Transition.TRANSITION_ACTIVATE): ACTIVE,
+    (ACTIVE, Transition.TRANSITION_DEACTIVATE): INACTIVE,
+}
+
+
+class Device:
+    """A made-up device: answers each call with a refusal, and counts how many are open."""
+
+    open_count = 0
+    description = ''
+    needs_target = True
+
+    def __init__(self, *arguments, **options) -> None:
+        Device.open_count += 1
+        self._is_open = True
+        self.settings = GripperSettings()
+        self.intrinsics = {}
+
+    def __getattr__(self, name):
+        assert self._is_open, f'{name} of a closed device was called'
+        return lambda *arguments, **options: 'it is made up'
+
+    def frames(self):
+        while self._is_open:
+            time.sleep(0.002)
+            yield camera_driver.Frame(time.time_ns(), {})
+
+    def step(self, *arguments):
+        assert self._is_open
+        return teleop.OperatorStep(teleop.np.zeros(6), 0.5, held=True)
+
+    def close(self) -> None:
+        assert self._is_open, 'a closed device was closed again'
+        self._is_open = False
+        Device.open_count -= 1
+
+
+def make_recorder():
+    """A recorder that believes that every topic of its embodiment is published."""
+    node = recorder.Recorder()
+    node._watch.types.update(TOPIC_TYPES)
+    return node
+
+
+def target(age_s):
+    """Where the arm is, `age_s` ago."""
+    message = PoseStamped()
+    message.header.stamp = to_time_msg(time.time_ns() - round(age_s * 1e9))
+    message.pose.orientation.w = 1.0
+    return message
+
+
+def find_run_server(node):
+    return node._run_action._server
+
+
+def find_record_server(node):
+    return node._record_action
+
+
+def find_convert_server(node):
+    return node._convert_action
+
+
+def make_sim_cell():
+    return SimCellNode(multiprocessing.Pipe(duplex=False)[0])
+
+
+# The node, its parameters, its services, its actions, and messages that it listens to.
+ENABLE = SetBool.Request(data=True)
+DISABLE = SetBool.Request()
+TRIGGER = Trigger.Request()
+ENABLED = RobotStatus(state=RobotStatus.ENABLED, connected=True, speed_scaling=1.0)
+NODES = {
+    'ur5e_driver': (
+        lambda: ur5e_driver.Ur5eDriver(),
+        [('enable', ENABLE), ('enable', DISABLE), ('freedrive', ENABLE), ('recover', TRIGGER)],
+        [],
+        [('teleop/tcp_delta', lambda: TcpDelta(source='teleop', duration=0.05))],
+    ),
+    'robotiq_driver': (
+        lambda: robotiq_driver.RobotiqDriver(),
+        [('activate', TRIGGER), ('calibrate', TRIGGER)],
+        [],
+        [('robot_status', lambda: ENABLED), ('command/tcp_delta', lambda: TcpDelta(opening=0.5))],
+    ),
+    'camera_driver': (lambda: camera_driver.CameraDriver(), [], [], []),
+    'teleop': (
+        lambda: teleop.Teleop(),
+        [],
+        [],
+        [
+            ('robot_status', lambda: ENABLED), ('robot_status', RobotStatus),
+            ('episode_status', EpisodeStatus),
+        ],
+    ),
+    'recorder': (
+        make_recorder,
+        [
+            ('start', StartEpisode.Request(task='move the cube', force=True)),
+            ('stop', StopEpisode.Request(succeeded=True)),
+            ('discard', TRIGGER), ('redo', TRIGGER), ('pause', ENABLE), ('pause', DISABLE),
+            ('preflight', Preflight.Request()),
+        ],
+        [(find_record_server, RecordEpisode.Goal(task='move the cube', force=True, time_limit=0.01))],
+        [],
+    ),
+    'policy_server': (
+        lambda: policy_server.PolicyServer(),
+        [
+            ('enable', ENABLE), ('enable', DISABLE), ('set_task', SetTask.Request(task='wave')),
+            ('load', LoadPolicy.Request(backend='scripted')),
+            ('load', LoadPolicy.Request(backend='replay', path='/nowhere')),
+        ],
+        [
+            (find_run_server, RunPolicy.Goal(success_topic='a b')),
+            (find_run_server, RunPolicy.Goal(time_limit=0.01)),
+        ],
+        [
+            ('robot_status', lambda: ENABLED), ('robot_status', RobotStatus),
+            ('tcp_target', lambda: target(0.4)), ('tcp_target', lambda: target(0.0)),
+        ],
+    ),
+    'converter': (
+        lambda: converter.ConverterNode(),
+        [],
+        [
+            (find_convert_server, ConvertEpisodes.Goal()),
+            (find_convert_server, ConvertEpisodes.Goal(sources=['/nowhere'], output='/nowhere/set')),
+        ],
+        [],
+    ),
+    'sim_cell': (make_sim_cell, [], [], []),
+}  # fmt: skip
+PARAMETERS = {
+    'recorder': {'hardware_encoder': False, 'report': False, 'video': 'raw', 'min_free_gb': 0.0},
+    'policy_server': {'backend': 'hold'},
+}
+
+
+def what_runs(node):
+    """What a node does now: a walk during which it does nothing shows nothing."""
+    if isinstance(node, recorder.Recorder):
+        return 'records' if node._session.recording is not None else ''
+    if isinstance(node, policy_server.PolicyServer):
+        return 'commands' if node._state == PolicyStatus.RUNNING else ''
+    return ''
+
+
+MUST_RUN = {'recorder': {'records', ''}, 'policy_server': {'commands', ''}}
+
+
+class Handle:
+    """A goal of an action, as rclpy gives it to the server."""
+
+    is_cancel_requested = False
+
+    def __init__(self, request) -> None:
+        self.request = request
+        self.ended = ''
+
+    def publish_feedback(self, feedback) -> None:
+        pass
+
+    def succeed(self) -> None:
+        self.ended = 'succeeded'
+
+    def abort(self) -> None:
+        self.ended = 'aborted'
+
+
+class Walker:
+    """Drives one node by the callbacks of its services, actions and topics, and compares its state.
+
+    The middleware is left out: a reply that it loses would hang a test. Timers run in the executor.
+    """
+
+    def __init__(self, name, node) -> None:
+        self.name = name
+        self.node = node
+        self.state = UNCONFIGURED
+        self._executor = EventsExecutor()
+        self._executor.add_node(node)
+
+    def spin_until(self, condition) -> None:
+        deadline_s = time.monotonic() + ANSWERED_S
+        while not condition():
+            assert time.monotonic() < deadline_s, f'{self.name} does not answer'
+            self._executor.spin_once(0.01)
+
+    def call(self, name, request):
+        service = next(s for s in self.node.services if s.srv_name.endswith(f'/{name}'))
+        answer = service.callback(request, service.srv_type.Response())
+        if isinstance(answer, tuple):  # a service that waits: its thread calls this
+            answer = self.node.answer(name, getattr(self.node, f'_on_{name}'), *answer)
+        self._run_timers()
+        return answer
+
+    def change(self, transition, label=''):
+        request = ChangeState.Request(transition=Transition(id=transition, label=label))
+        return self.call('change_state', request).success
+
+    def state_of_node(self):
+        return self.call('get_state', GetState.Request()).current_state.id
+
+    def transition(self, transition) -> None:
+        expected = TRANSITIONS.get((self.state, transition))
+        assert self.change(transition) == (expected is not None)
+        self.state = self.state if expected is None else expected
+        assert self.state_of_node() == self.state
+
+    def goal(self, find_server, goal) -> None:
+        server = find_server(self.node)
+        if server._goal_callback(goal) == GoalResponse.REJECT:
+            return
+        handle = Handle(goal)
+        coroutine = server._execute_callback(handle)
+        results = []
+
+        def ended():
+            try:
+                coroutine.send(None)
+            except StopIteration as stop:
+                results.append(stop.value)
+            return results
+
+        self.spin_until(ended)
+        assert (handle.ended, results[0].success) == ('aborted', False)
+        assert results[0].message
+
+    def receive(self, topic, make_message) -> None:
+        subscription = next(s for s in self.node.subscriptions if s.topic_name == f'/{topic}')
+        subscription.callback(make_message())
+        self._run_timers()
+
+    def _run_timers(self) -> None:
+        for _ in range(3):
+            self._executor.spin_once(0.001)
+
+
+@pytest.fixture
+def walk(monkeypatch, tmp_path):
+    """Makes a node by its name, with made-up devices, and its walker."""
+    for module, device in (
+        (ur5e_driver, 'Ur5e'),
+        (robotiq_driver, 'Robotiq'),
+        (camera_driver, 'open_camera'),
+        (teleop, 'open_operator'),
+    ):
+        monkeypatch.setattr(module, device, Device)
+    monkeypatch.setattr(ur5e_driver, '_DISCOVERY_S', 0.0)
+    monkeypatch.setattr(ur5e_driver.Ur5eDriver, '_twin', lambda self: '')  # the node of the test before
+    monkeypatch.setattr(arm_feedback, '_MAX_TARGET_AGE_NS', 10**12)  # whatever this machine does meanwhile
+    monkeypatch.setattr(EpisodeFolder, 'write_speed', lambda self: 1e9)
+    monkeypatch.chdir(tmp_path)
+    Device.open_count = 0
+    walkers = []
+
+    def make(name, **parameters) -> Walker:
+        chosen = {'autostart': False, **PARAMETERS.get(name, {}), **parameters}
+        words = [word for key, value in chosen.items() for word in ('-p', f'{key}:={value}')]
+        rclpy.init(args=['--ros-args', *words])
+        walkers.append(Walker(name, NODES[name][0]()))
+        return walkers[-1]
+
+    yield make
+    for walker in walkers:
+        walker.node.shutdown()
+        walker.node.destroy_node()
+    rclpy.try_shutdown()
+
+
+@pytest.mark.parametrize('name', NODES)
+def test_a_node_survives_every_order_of_transitions_and_calls(walk, name):
+    walker = walk(name)
+    _, services, goals, messages = NODES[name]
+    rng = random.Random(name)
+    transitions = [transition for _, transition in TRANSITIONS]
+    work = [(walker.call, service) for service in services]
+    work += [(walker.goal, goal) for goal in goals]
+    work += [(walker.receive, message) for message in messages]
+    seen = set()
+    for _ in range(STEPS):
+        if not work or rng.random() < 0.4:
+            walker.transition(rng.choice(transitions))
+        else:
+            do, what = rng.choice(work)
+            do(*what)
+        assert (walker.node.problem, walker.node.failure) == ('', '')
+        assert walker.node.active == (walker.state == ACTIVE)
+        seen.add(what_runs(walker.node))
+    assert seen >= MUST_RUN.get(name, set())
+    assert walker.change(0, 'shutdown')
+    assert walker.node.finished
+    assert walker.node.failure == ''
+    assert Device.open_count == 0
+
+
+@pytest.mark.parametrize('name', NODES)
+@pytest.mark.parametrize('part', ['configure', 'activate', 'deactivate', 'cleanup'])
+@pytest.mark.parametrize('error', [GrootRosError('the cable is broken.'), KeyError('x')])
+def test_a_node_survives_a_transition_that_fails(walk, monkeypatch, name, part, error):
+    """What fails is undone, and the node can be configured and activated again."""
+    walker = walk(name)
+    work = getattr(walker.node, part)
+
+    def fail():
+        monkeypatch.setattr(walker.node, part, work)
+        work()
+        raise error
+
+    fail.__name__ = part
+    monkeypatch.setattr(walker.node, part, fail)
+    steps = [Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE]
+    steps += [Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP]
+    succeeded = [walker.change(step) for step in steps]
+    assert False in succeeded
+    if walker.state_of_node() == INACTIVE:
+        assert walker.change(Transition.TRANSITION_CLEANUP)
+    assert Device.open_count == 0
+    walker.state = UNCONFIGURED
+    for step in steps:
+        walker.transition(step)
+    assert Device.open_count == 0
+
+
+@pytest.mark.parametrize('name', ['recorder', 'policy_server', 'ur5e_driver', 'teleop'])
+def test_an_exception_in_a_timer_a_topic_or_a_service_does_not_end_a_node(walk, monkeypatch, name):
+    walker = walk(name)
+    node = walker.node
+    node.start()
+
+    def fail(*arguments):
+        raise ZeroDivisionError('made up')
+
+    stopped = []
+    monkeypatch.setattr(node, 'on_fault', stopped.append)
+    timer = node.create_timer(0.001, fail)
+    walker.spin_until(lambda: len(stopped) > 3)
+    node.destroy_timer(timer)
+    assert node.problem == "the timer 'fail' failed: ZeroDivisionError: made up"
+    node.create_service(Trigger, '~/failing', fail)
+    answer = walker.call('failing', TRIGGER)
+    assert (answer.success, answer.message) == (False, '~/failing failed: ZeroDivisionError: made up')
+    node.create_subscription(TcpDelta, 'failing', fail, COMMAND_QOS)
+    count = len(stopped)
+    walker.receive('failing', TcpDelta)
+    assert len(stopped) == count + 1
+    assert node.failure == ''
