@@ -309,7 +309,7 @@ def _one_sentence_a_line(text: str) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or value == '':
+    if value in (None, '', sys.executable):  # the path of this Python differs on each machine
         return ''
     if isinstance(value, bool):
         return f'`{str(value).lower()}`'

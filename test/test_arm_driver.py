@@ -49,7 +49,7 @@ def test_commands_beyond_a_limit_are_clipped_or_refused_and_counted(driver, oper
     assert counted('refused', (float('nan'), 0.0, 0.0))
     assert counted('clipped', (0.3, 0.0, 0.0))
     assert operator.until(lambda: operator.status.state == RobotStatus.STOPPED)
-    assert 0.01 < np.linalg.norm(operator.position - start) <= 0.5 * 0.05 * operator.status.accepted + 1e-3
+    assert 0.01 < np.linalg.norm(operator.position - start) <= 0.25 * 0.05 * operator.status.accepted + 1e-3
 
 
 def move(operator, steps=10, step=(0.0, 0.0, -0.005)):

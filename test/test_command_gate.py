@@ -207,14 +207,14 @@ def test_commands_that_come_faster_than_real_time_are_refused_in_the_end():
 
 def test_a_reversal_at_full_speed_first_comes_to_rest():
     made = gate()
-    made.submit(command((0.025, 0, 0, 0, 0, 0), 1), 10.0)
-    back = made.submit(command((-0.025, 0, 0, 0, 0, 0), 2, start_s=10.05), 10.05)
+    made.submit(command((0.0125, 0, 0, 0, 0, 0), 1), 10.0)
+    back = made.submit(command((-0.0125, 0, 0, 0, 0, 0), 2, start_s=10.05), 10.05)
     np.testing.assert_allclose(back.delta[:3], np.zeros(3), atol=1e-12)
     assert made.counters.clipped == 1
 
 
 vectors = st.tuples(*[st.floats(-0.5, 0.5)] * 6).map(
-    lambda v: np.array(v) / max(np.linalg.norm(v[:3]) / 0.5, np.linalg.norm(v[3:]) / 1.5, 1.0)
+    lambda v: np.array(v) / max(np.linalg.norm(v[:3]) / 0.25, np.linalg.norm(v[3:]) / 1.0, 1.0)
 )
 
 
@@ -371,11 +371,11 @@ def test_a_release_stops_along_the_path_within_the_smoothing_time(backlog):
 
 def test_a_command_right_after_a_release_goes_on_from_where_the_arm_rests():
     servo = Servo()
-    servo.send((0.0, 0.0, 0.1, 0, 0, 0), 1, servo.now_s, 0.25)
+    servo.send((0.0, 0.0, 0.05, 0, 0, 0), 1, servo.now_s, 0.25)
     servo.run(0.1)
     servo.release(2)
     before = servo.gate.target.copy()
-    servo.send((0.0, 0.0, -0.1, 0, 0, 0), 3, servo.now_s, 0.25)
+    servo.send((0.0, 0.0, -0.05, 0, 0, 0), 3, servo.now_s, 0.25)
     servo.run(0.5)
     assert servo.path[-1][2] < before[2]
     np.testing.assert_allclose(servo.path[-1], servo.gate.target, atol=1e-12)

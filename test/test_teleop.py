@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import Joy
 
+from groot_ros.control.limits import Limits
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import apply_delta
 from groot_ros.resources import share_directory
@@ -39,6 +40,26 @@ def test_every_map_is_good_and_explains_itself(name):
     assert loaded.name == name
     assert len(loaded.description) > 20
     assert TeleopMapper(loaded).update(pad(), 10.0).held is False
+
+
+@pytest.mark.parametrize('name', MAPS)
+def test_no_map_commands_faster_than_people_nearby_and_the_driver_allow(name):
+    """Also with every axis at its end, of which the driver would clip the diagonal."""
+    loaded = load_map(name)
+    ends = {axis.axis: 1.0 if axis.scale > 0 else -1.0 for terms in loaded.axes.values() for axis in terms}
+    velocity = TeleopMapper(loaded).update(pad(ends, {loaded.enable_button}), 10.0).velocity
+    limits = Limits()
+    assert np.linalg.norm(velocity[:3]) <= min(loaded.linear_speed_m_s, limits.max_linear_speed_m_s) + 1e-9
+    assert (
+        np.linalg.norm(velocity[3:]) <= min(loaded.angular_speed_rad_s, limits.max_angular_speed_rad_s) + 1e-9
+    )
+    assert limits.max_linear_speed_m_s <= 0.25
+
+
+def test_a_diagonal_is_as_fast_as_one_axis_and_keeps_its_direction():
+    mapper = TeleopMapper(load_map('joy'))
+    velocity = mapper.update(pad({'0': -1.0, '1': 1.0}, '4'), 10.0).velocity
+    np.testing.assert_allclose(velocity[:3], [0.2 / np.sqrt(2), 0.2 / np.sqrt(2), 0.0], atol=1e-12)
 
 
 def test_a_map_that_is_not_good_names_the_key(tmp_path):
@@ -70,7 +91,7 @@ def test_nothing_moves_without_the_deadman_or_with_a_stale_input():
     pushed = {'0': 1.0, '1': 1.0, '5': 1.0}
     assert not np.any(mapper.update(pad(pushed), 10.0).velocity)
     command = mapper.update(pad(pushed, ['9']), 10.1)
-    np.testing.assert_allclose(command.velocity, [-0.2, 0.2, 0.2, 0, 0, 0])
+    np.testing.assert_allclose(np.sqrt(3) * command.velocity, [-0.2, 0.2, 0.2, 0, 0, 0])
     stale = mapper.update(pad(pushed, ['9']), 10.16)
     assert not stale.held
     assert not np.any(stale.velocity)
@@ -87,7 +108,7 @@ def test_the_tool_frame_turns_with_the_tool():
     chosen = load_map('spacemouse').model_copy(update={'frame': 'tool'})
     turned = apply_delta(HOME, np.array([0, 0, 0, 0, 0, np.pi / 2]))
     velocity = TeleopMapper(chosen).update(pad({'z': 1.0, 'x': 1.0}, ['0']), 10.0, turned).velocity
-    np.testing.assert_allclose(velocity[:3], [0, -0.15, -0.15], atol=1e-12)
+    np.testing.assert_allclose(velocity[:3] * np.sqrt(2), [0, -0.15, -0.15], atol=1e-12)
 
 
 class Device:

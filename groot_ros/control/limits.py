@@ -53,13 +53,15 @@ class Limits:
     link_walls_max_m: Array = setting(
         np.full(3, 10.0), 'walls that all links and the tool keep inside, upper x y z in `base`, m'
     )
-    max_linear_speed_m_s: float = setting(0.5, 'maximum TCP speed, m/s', 0.01, 1.0)
-    max_linear_acceleration_m_s2: float = setting(
-        10.0, 'maximum TCP acceleration of the set-points, m/s^2: lower is smoother and adds delay', 0.5, 50.0
+    max_linear_speed_m_s: float = setting(
+        0.25, 'maximum TCP speed, m/s; more only where nobody can be near the arm', 0.01, 1.0
     )
-    max_angular_speed_rad_s: float = setting(1.5, 'maximum rotation speed of the TCP, rad/s', 0.01, 3.0)
+    max_linear_acceleration_m_s2: float = setting(
+        5.0, 'maximum TCP acceleration of the set-points, m/s^2: lower is smoother and adds delay', 0.5, 50.0
+    )
+    max_angular_speed_rad_s: float = setting(1.0, 'maximum rotation speed of the TCP, rad/s', 0.01, 3.0)
     max_angular_acceleration_rad_s2: float = setting(
-        30.0, 'maximum rotation acceleration of the set-points, rad/s^2', 1.0, 150.0
+        20.0, 'maximum rotation acceleration of the set-points, rad/s^2', 1.0, 150.0
     )
     joint_lower_rad: Array = setting(
         np.full(6, -JOINT_LIMIT_RAD), 'lower ends of the joint ranges that commands may use, rad'

@@ -10,8 +10,9 @@ import numpy as np
 
 from groot_ros.geometry import Array, angle_between, deltas_between, interpolate_pose
 
-_PEAK_SPEED_M_S = 0.3
-_PEAK_ROTATION_SPEED_RAD_S = 1.3
+# Slow, since these motions begin by themselves: a person nearby does not see where they lead.
+_PEAK_SPEED_M_S = 0.15
+_PEAK_ROTATION_SPEED_RAD_S = 0.6
 _MIN_DURATION_S = 0.05
 _PEAK_OF_MEAN = 1.875  # peak over mean speed of a minimum-jerk motion (Flash and Hogan, 1985)
 
@@ -26,12 +27,23 @@ class MinJerkMove:
 
 
 class MinJerkTrajectory:
-    """Turns moves into deltas at a fixed period. `pose` (7,) is where the motion is now."""
+    """Turns moves into deltas at a fixed period. `pose` (7,) is where the motion is now.
 
-    def __init__(self, pose: Array, period_s: float) -> None:
+    A move is at most as fast as the two peak speeds, in m/s and rad/s.
+    """
+
+    def __init__(
+        self,
+        pose: Array,
+        period_s: float,
+        peak_speed_m_s: float = _PEAK_SPEED_M_S,
+        peak_rotation_speed_rad_s: float = _PEAK_ROTATION_SPEED_RAD_S,
+    ) -> None:
         self.pose = np.asarray(pose, float)
         self.opening = 1.0
         self._period_s = period_s
+        self._peak_speed_m_s = peak_speed_m_s
+        self._peak_rotation_speed_rad_s = peak_rotation_speed_rad_s
         self._moves: list[MinJerkMove] = []
         self._start = self.pose
         self._elapsed_s = 0.0
@@ -60,7 +72,7 @@ class MinJerkTrajectory:
     def _advance(self, move: MinJerkMove) -> None:
         self._elapsed_s += self._period_s
         self.opening = move.opening
-        duration_s = _duration_s(self._start, move.pose)
+        duration_s = self._duration_s(move.pose)
         share = min(self._elapsed_s / duration_s, 1.0)
         smooth_share = share**3 * (10 - 15 * share + 6 * share**2)
         self.pose = interpolate_pose(self._start, move.pose, smooth_share)
@@ -69,8 +81,7 @@ class MinJerkTrajectory:
             self._start = self.pose
             self._elapsed_s = 0.0
 
-
-def _duration_s(start: Array, end: Array) -> float:
-    linear_s = float(np.linalg.norm(end[:3] - start[:3])) / _PEAK_SPEED_M_S
-    angular_s = angle_between(start, end) / _PEAK_ROTATION_SPEED_RAD_S
-    return max(max(linear_s, angular_s) * _PEAK_OF_MEAN, _MIN_DURATION_S)
+    def _duration_s(self, end: Array) -> float:
+        linear_s = float(np.linalg.norm(end[:3] - self._start[:3])) / self._peak_speed_m_s
+        angular_s = angle_between(self._start, end) / self._peak_rotation_speed_rad_s
+        return max(max(linear_s, angular_s) * _PEAK_OF_MEAN, _MIN_DURATION_S)

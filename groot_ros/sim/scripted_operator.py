@@ -8,6 +8,9 @@ from groot_ros.geometry import Array, apply_delta
 from groot_ros.sim.scene import BIN_CENTRE_M, BIN_SIZE_M, CUBE_AREA_M, CUBE_SIZE_M
 
 TASK = 'pick up the red cube and place it in the green bin'
+# A little below the default limits of ur5e_driver, so that no step is clipped.
+PEAK_SPEED_M_S = 0.24
+PEAK_ROTATION_SPEED_RAD_S = 0.95
 _DOWN = np.array([0.0, 1.0, 0.0, 0.0])
 # Heights of the TCP above the table.
 _HOVER_M = 0.12

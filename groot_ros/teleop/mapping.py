@@ -57,8 +57,9 @@ class AxisMapping(_Strict):
 class TeleopMap(_Strict):
     """A map file of config/teleop.
 
-    Speeds are reached at full deflection; `precision_scale` multiplies them while `precision_button` is held.
-    `expo` mixes a linear (0) and a cubic (1) response. Without `enable_button` any motion is the deadman.
+    Speeds are reached at full deflection in any direction; `precision_scale` multiplies them while
+    `precision_button` is held. `expo` mixes a linear (0) and a cubic (1) response. Without `enable_button`
+    any motion is the deadman.
     """
 
     name: str
@@ -120,16 +121,12 @@ class TeleopMapper:
         return bool(np.any(velocity))
 
     def _velocity(self, state: DeviceState, attitude: Array) -> Array:
-        deflection = np.array(
-            [
-                sum(self._deflection(state, term) for term in self.map.axes.get(name, []))
-                for name in DIRECTIONS
-            ]
-        )
+        deflection = np.array([self._sum_axes(state, direction) for direction in DIRECTIONS])
+        shares = np.concatenate([_shorten(deflection[:3]), _shorten(deflection[3:])])
         precise = self.map.precision_button in state.buttons
         scale = self.map.precision_scale if precise else 1.0
         speeds = np.repeat([self.map.linear_speed_m_s, self.map.angular_speed_rad_s], 3)
-        velocity = np.clip(deflection, -1, 1) * speeds * scale
+        velocity = shares * speeds * scale
         if self.map.frame == 'base':
             return velocity
         return Rotation.from_quat(attitude[3:]).apply(velocity.reshape(2, 3)).ravel()
@@ -142,6 +139,11 @@ class TeleopMapper:
             return 0.0
         value = state.axes[term.axis] * term.scale + term.offset
         return response(value, self.map.deadzone, self.map.expo)
+
+
+def _shorten(deflection: Array) -> Array:
+    """The deflection (3,), at most 1 long, so that a diagonal is not faster than one axis."""
+    return deflection / max(float(np.linalg.norm(deflection)), 1.0)
 
 
 def response(value: float, deadzone: float, expo: float) -> float:

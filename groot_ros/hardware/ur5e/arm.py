@@ -50,7 +50,7 @@ class Ur5eSettings:
     payload_kg: float = setting(0.94, 'mass behind the flange, kg', 0.0, 5.0)
     payload_centre_m: list[float] = setting([0.0, 0.0, 0.06], 'centre of that mass in the flange frame, m')
     smoothing_s: float = 0.0625
-    max_speeds: tuple[float, float] = (0.5, 1.5)
+    max_speeds: tuple[float, float] = (0.25, 1.0)
 
 
 class Ur5e:

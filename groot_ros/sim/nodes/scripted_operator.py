@@ -11,7 +11,15 @@ from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.ros.service_clients import ServiceClients
-from groot_ros.sim.scripted_operator import TASK, cube_in_bin, pick_and_place, random_cube, random_start
+from groot_ros.sim.scripted_operator import (
+    PEAK_ROTATION_SPEED_RAD_S,
+    PEAK_SPEED_M_S,
+    TASK,
+    cube_in_bin,
+    pick_and_place,
+    random_cube,
+    random_start,
+)
 from groot_ros.sim.test_interface import CellHooks
 from groot_ros.teleop.operator import Operator, OperatorContext, OperatorStep
 
@@ -86,7 +94,9 @@ class ScriptedOperator(Operator):
             self.reset()
             return OperatorStep(np.zeros(6), float('nan'), held=False)
         if self._trajectory is None:
-            self._trajectory = MinJerkTrajectory(target, self._period_s)
+            self._trajectory = MinJerkTrajectory(
+                target, self._period_s, PEAK_SPEED_M_S, PEAK_ROTATION_SPEED_RAD_S
+            )
         self._decide(self._trajectory)
         return OperatorStep(self._trajectory.step(), self._trajectory.opening, held=True)
 
