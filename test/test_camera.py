@@ -2,8 +2,10 @@
 """Cameras: the SDK's calls on a stand-in, V4L2 and files through PyAV, rectification with a known truth."""
 
 import importlib
+import socket
 import sys
 import types
+from pathlib import Path
 from types import SimpleNamespace
 
 import av
@@ -15,7 +17,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.cameras import CAMERA_SOURCES, open_camera, uvc
 from groot_ros.hardware.cameras.base import CameraSettings, FrozenImageMonitor, check_mode
+from groot_ros.hardware.cameras.uvc import UvcCamera
 from groot_ros.hardware.cameras.zed_rectification import StereoRectifier
+from groot_ros.sim.camera_client import SimCamera
+from groot_ros.sim.ports import FRAME_HEADER, FRAME_MAGIC
 
 CONF = """
 [LEFT_CAM_VGA]
@@ -316,3 +321,49 @@ def test_each_source_of_the_table_can_be_loaded_and_an_unknown_one_is_named():
         open_camera(CameraSettings(source='webcam'))
     with pytest.raises(GrootRosError, match="eye 'middle' is not known"):
         open_camera(CameraSettings(eye='middle'))
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        (FRAME_HEADER.pack(FRAME_MAGIC, 2**32 - 1, 2**32 - 1, 0), 'does not send frames'),
+        (FRAME_HEADER.pack(FRAME_MAGIC, 0, 10, 0), 'does not send frames'),
+        (b'HTTP/1.1 400 Bad Request, and so on', 'does not send frames'),
+        (b'HTTP', 'closed the connection'),
+        (FRAME_HEADER.pack(FRAME_MAGIC, 640, 480, 0) + b'half', 'closed the connection'),
+    ],
+)
+def test_what_is_no_simulated_camera_is_refused(loopback, data, reason):
+    with socket.create_server((loopback, 0)) as listener:
+        camera = SimCamera(CameraSettings(host=loopback), listener.getsockname()[1])
+        with listener.accept()[0] as connection:
+            connection.sendall(data)
+        with pytest.raises(GrootRosError, match=reason):
+            next(camera.frames())
+        camera.close()
+
+
+def test_a_damaged_video_is_named(video, tmp_path):
+    data = bytearray(Path(video).read_bytes())
+    first = data.index(b'mdat') + 4
+    end = data.index(b'moov') - 4
+    data[(first + end) // 2 : end] = bytes(end - (first + end) // 2)
+    (tmp_path / 'damaged.mp4').write_bytes(data)
+    camera = open_camera(CameraSettings(source='file', file=str(tmp_path / 'damaged.mp4')))
+    with pytest.raises(GrootRosError, match='damaged'):
+        take(camera, 100)
+
+
+def test_a_frame_without_a_stamp_is_a_lost_camera():
+    camera = UvcCamera.__new__(UvcCamera)
+    camera._device = '/dev/video9'
+    camera._container = types.SimpleNamespace(decode=lambda video: [types.SimpleNamespace(pts=None)])
+    with pytest.raises(GrootRosError, match=r'/dev/video9 was lost \(a frame has no stamp'):
+        next(camera.frames())
+
+
+@pytest.mark.parametrize('number', ['nan', 'inf', '1e400', 'x'])
+def test_a_calibration_whose_numbers_give_no_image_is_refused(tmp_path, number):
+    (tmp_path / 'SN1.conf').write_text(CONF.replace('fx=350.5', f'fx={number}'))
+    with pytest.raises(GrootRosError, match='has no calibration'):
+        StereoRectifier(str(tmp_path / 'SN1.conf'), 'VGA')

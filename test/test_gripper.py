@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gripper through both connections: the simulated URCap, and a Modbus slave on a pseudo-terminal."""
 
+import contextlib
 import math
 import os
 import pty
 import select
+import socket
 import struct
 import threading
 import tty
 
 import pytest
 
+from groot_ros.hardware.loss_notice import LossNotice
 from groot_ros.hardware.robotiq.gripper import GripperSettings, Robotiq
 from groot_ros.hardware.robotiq.registers import GripperRegisters
 from groot_ros.hardware.robotiq.urcap import UrcapSocket
@@ -273,3 +276,80 @@ def test_the_fingers_do_not_move_before_the_start_and_a_failed_activation_is_not
         assert calls == ['activate']
     finally:
         gripper.close()
+
+
+class Stranger:
+    """Something on the gripper's port that answers each request with the next of some bytes."""
+
+    def __init__(self, host, *answers) -> None:
+        self.listener = socket.create_server((host, 0))
+        self.port = self.listener.getsockname()[1]
+        self.answers = answers
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        connection, _ = self.listener.accept()
+        with connection, contextlib.suppress(OSError):
+            for answer in self.answers:
+                connection.recv(1024)
+                connection.sendall(answer)
+            connection.recv(1024)
+
+
+@pytest.mark.parametrize(
+    ('answer', 'reason'),
+    [
+        (b'POS ' + b'9' * 5000 + b'\n', 'a line without an end'),
+        (b'x' * 10_000, 'a line without an end|more than it was asked'),
+        (b'POS 3\n' * 2000, 'answered .* to GET PRE|more than it was asked'),
+        (bytes(range(256)), 'answered|without an end'),
+        (b'POS \xb2\n', 'answered'),
+        (b'POS -3\n', 'answered'),
+        (b'POS 3 4\n', 'answered'),
+        (b'POS ?\n', 'answered'),
+        (b'POS 3\nPRE 999\nOBJ 3\nFLT 0\nSTA 3\n', 'requested 999'),
+        (b'', 'timed out|not answered'),
+    ],
+)
+def test_garbage_of_a_gripper_is_one_error(loopback, monkeypatch, answer, reason):
+    monkeypatch.setattr('groot_ros.hardware.robotiq.urcap._REPLY_S', 0.3)
+    stranger = Stranger(loopback, answer)
+    gripper = UrcapSocket(loopback, stranger.port)
+    with pytest.raises(OSError, match=reason):
+        gripper.read()
+    gripper.close()
+    stranger.thread.join()
+
+
+def test_bytes_that_nobody_asked_for_are_an_error_at_the_next_request(loopback):
+    stranger = Stranger(loopback, b'POS 3\nPOS 4\n')
+    gripper = UrcapSocket(loopback, stranger.port)
+    assert gripper.get('POS') == [3]
+    with pytest.raises(OSError, match='nobody asked for'):
+        gripper.get('POS')
+    gripper.close()
+    stranger.thread.join()
+
+
+def test_no_error_ends_the_thread_of_the_gripper(lossy, eventually):
+    _, connection, _, readings, losses = lossy
+    assert eventually(lambda: bool(readings))
+    connection.registers = None
+    assert eventually(lambda: len(losses) > 1)
+    assert 'AttributeError' in losses[0]
+    connection.registers = GripperRegisters(3, 3, 3, 0, 3, 0.0)
+    count = len(readings)
+    assert eventually(lambda: len(readings) > count + 2)
+
+
+def test_a_loss_is_told_once_however_often_the_device_comes_back():
+    notice = LossNotice(quiet_s=10.0)
+    assert notice.lost(0.0)
+    assert not notice.lost(1.0)
+    notice.works(2.0)
+    notice.works(3.0)
+    assert not notice.lost(4.0)
+    notice.works(5.0)
+    assert notice.lost(15.0)
+    assert not notice.lost(100.0)

@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from groot_ros.hardware.cameras import open_camera
 from groot_ros.hardware.cameras.base import EYES, Camera, CameraSettings, Frame, Intrinsics
+from groot_ros.hardware.loss_notice import LossNotice
 from groot_ros.ros.guarded_node import describe_error
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec, specs_from
@@ -54,6 +55,7 @@ class CameraDriver(GrootNode):
         self._thread: threading.Thread | None = None
         self._has_published = False
         self._problem_text = ''
+        self._loss_notice = LossNotice()
 
     def configure(self) -> None:
         """Starts the thread that opens the camera."""
@@ -108,6 +110,7 @@ class CameraDriver(GrootNode):
             self.publish(self._depth_publisher, _image_message(header, frame.depth, '32FC1'))
         self._has_published = True
         self._problem_text = ''
+        self._loss_notice.works(time.monotonic())
 
     def _header(self, stamp_ns: int, eye: str) -> Header:
         return Header(stamp=to_time_msg(stamp_ns), frame_id=f'{self._name}_{eye}_optical_frame')
@@ -117,7 +120,8 @@ class CameraDriver(GrootNode):
         waited_s = time.monotonic() - self._began_s
         if not self._has_published and waited_s > self.parameter('connect_timeout_s'):
             self.fail(reason)
-        self.warn(f'{reason} Trying again.')
+        if self._loss_notice.lost(time.monotonic()):
+            self.warn(f'{reason} Trying again.')
 
 
 def _image_message(header: Header, image: np.ndarray, encoding: str) -> Image:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from std_srvs.srv import Trigger
 
+from groot_ros.hardware.loss_notice import LossNotice
 from groot_ros.hardware.robotiq.gripper import FAULTS, GripperReading, GripperSettings, Robotiq
 from groot_ros.msg import GripperState, RobotStatus, TcpDelta
 from groot_ros.ros.lifecycle_node import GrootNode
@@ -41,6 +42,8 @@ class RobotiqDriver(GrootNode):
         self._reading: GripperReading | None = None
         self._gripper: Robotiq | None = None
         self._began_s = time.monotonic()
+        self._loss_notice = LossNotice()
+        self._problem_text = ''
         self._arm_moves = False
         self._status_s = -math.inf
         self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
@@ -76,7 +79,8 @@ class RobotiqDriver(GrootNode):
 
     def diagnose(self) -> list[Health]:
         """The stream of readings, and the gripper's fault register."""
-        found = [self._meter.health(self.now_ns())]
+        health = self._meter.health(self.now_ns())
+        found = [Health(health.part, health.level, self._problem_text or health.text, health.values)]
         if self._reading is not None:
             text = _fault_text(self._reading.fault)
             level = 2 if text else 0
@@ -139,6 +143,8 @@ class RobotiqDriver(GrootNode):
         if self._reading is not None and reading.fault != self._reading.fault and reading.fault:
             self.warn(f'The gripper reports: {_fault_text(reading.fault)}.')
         self._reading = reading
+        self._problem_text = ''
+        self._loss_notice.works(time.monotonic())
         self._meter.add(reading.stamp_ns, reading.stamp_ns)
         message = GripperState(
             opening=reading.opening,
@@ -154,10 +160,12 @@ class RobotiqDriver(GrootNode):
         self.publish(self._publisher, message)
 
     def _on_loss(self, reason: str) -> None:
+        self._problem_text = reason
         waited_s = time.monotonic() - self._began_s
         if self._reading is None and waited_s > self.parameter('connect_timeout_s'):
             self.fail(reason)
-        self.warn(f'{reason} Connecting again.')
+        if self._loss_notice.lost(time.monotonic()):
+            self.warn(f'{reason.rstrip(".")}. Connecting again.')
 
 
 def _fault_text(fault: int) -> str:

@@ -2,6 +2,7 @@
 """A camera source that receives the frames of sim_cell over TCP."""
 
 import socket
+import time
 from collections.abc import Iterator
 from math import radians, tan
 
@@ -12,6 +13,7 @@ from groot_ros.hardware.cameras.base import CameraSettings, Frame, Intrinsics
 from groot_ros.sim.ports import CAMERA_FOVY_DEG, CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
 
 _SILENT_S = 2.0
+_MAX_PIXELS = 8192
 
 
 class SimCamera:
@@ -33,7 +35,7 @@ class SimCamera:
         """Yields frames until the cell ends; then raises GrootRosError."""
         while True:
             magic, width, height, stamp_ns = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size))
-            if magic != FRAME_MAGIC:
+            if magic != FRAME_MAGIC or not (0 < width <= _MAX_PIXELS and 0 < height <= _MAX_PIXELS):
                 raise GrootRosError(
                     f'{self._where} does not send frames of sim_cell: check host and port of the camera.'
                 )
@@ -50,8 +52,10 @@ class SimCamera:
         data = bytearray(count)
         view = memoryview(data)
         filled = 0
+        deadline_s = time.monotonic() + _SILENT_S
         while filled < count:
             try:
+                self._socket.settimeout(max(deadline_s - time.monotonic(), 1e-3))
                 received = self._socket.recv_into(view[filled:])
             except OSError as error:
                 raise GrootRosError(

@@ -42,7 +42,7 @@ class UvcCamera:
         try:
             for frame in self._container.decode(video=0):
                 yield self._convert(frame)
-        except (av.FFmpegError, OSError) as error:
+        except (av.FFmpegError, OSError, TypeError, ValueError) as error:
             raise GrootRosError(f'The camera {self._device} was lost ({error}): check its cable.') from error
         raise GrootRosError(f'The camera {self._device} ended its stream: check its cable.')
 
@@ -51,6 +51,8 @@ class UvcCamera:
         self._container.close()
 
     def _convert(self, frame: av.VideoFrame) -> Frame:
+        if frame.pts is None or frame.time_base is None:
+            raise ValueError('a frame has no stamp')
         images = split_eyes(frame.to_ndarray(format='rgb24'), self._eyes)
         stamp_us = round(float(frame.pts * frame.time_base) * 1e6)
         stamp_ns = stamp_us * 1000

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 import av
+import numpy as np
 
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.cameras.base import EYES, CameraSettings, Frame, Intrinsics, split_eyes
@@ -27,17 +28,28 @@ class VideoFileCamera:
         began_ns = time.time_ns()
         count = 0
         while not self._closed:
-            with self._open() as container:
-                period_ns = 1e9 / float(container.streams.video[0].average_rate or _DEFAULT_FPS)
-                for frame in container.decode(video=0):
-                    stamp_ns = began_ns + round(count * period_ns)
-                    time.sleep(max((stamp_ns - time.time_ns()) / 1e9, 0.0))
-                    yield Frame(stamp_ns, split_eyes(frame.to_ndarray(format='rgb24'), self._eyes))
-                    count += 1
+            played = count
+            for period_ns, image in self._images():
+                stamp_ns = began_ns + round(count * period_ns)
+                time.sleep(max((stamp_ns - time.time_ns()) / 1e9, 0.0))
+                yield Frame(stamp_ns, split_eyes(image, self._eyes))
+                count += 1
+            if count == played:
+                raise GrootRosError(f'{self._path} has no frame: set the parameter file to another video.')
 
     def close(self) -> None:
         """Ends the loop of `frames`."""
         self._closed = True
+
+    def _images(self) -> Iterator[tuple[float, np.ndarray]]:
+        """The images of the file once, each with the frame period in ns."""
+        try:
+            with self._open() as container:
+                period_ns = 1e9 / float(container.streams.video[0].average_rate or _DEFAULT_FPS)
+                for frame in container.decode(video=0):
+                    yield period_ns, frame.to_ndarray(format='rgb24')
+        except (av.FFmpegError, ValueError) as error:
+            raise GrootRosError(f'The video {self._path!r} is damaged ({error}).') from error
 
     def _open(self) -> av.container.InputContainer:
         try:

@@ -30,15 +30,17 @@ class StereoRectifier:
             left = _read_lens(config[f'LEFT_CAM_{suffix}'])
             right = _read_lens(config[f'RIGHT_CAM_{suffix}'])
             rotation, translation = _read_stereo(config['STEREO'], suffix)
-        except (OSError, KeyError, TypeError, ValueError, configparser.Error) as error:
+            if not all(np.isfinite(numbers).all() for numbers in (*left, *right, rotation, translation)):
+                raise ValueError('a number is not finite')
+            size = MODES[resolution][:2]
+            turn_left, turn_right, projection_left, projection_right, *_ = cv2.stereoRectify(
+                *left, *right, size, rotation, translation, flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
+            )
+        except (OSError, KeyError, TypeError, ValueError, configparser.Error, cv2.error) as error:
             raise GrootRosError(
                 f'The calibration file {path!r} has no calibration of a ZED at {resolution} ({error}): '
                 'get SN<serial>.conf from calib.stereolabs.com or from /usr/local/zed/settings.'
             ) from error
-        size = MODES[resolution][:2]
-        turn_left, turn_right, projection_left, projection_right, *_ = cv2.stereoRectify(
-            *left, *right, size, rotation, translation, flags=cv2.CALIB_ZERO_DISPARITY, alpha=0
-        )
         self._projections = {'left': projection_left, 'right': projection_right}
         self._maps = {
             'left': _rectification_maps(left, turn_left, projection_left, size),

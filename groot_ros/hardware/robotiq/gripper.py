@@ -170,8 +170,8 @@ class Robotiq:
             try:
                 gripper = self._connect()
                 self._serve(gripper)
-            except (OSError, GrootRosError) as error:
-                self._on_loss(str(error))
+            except Exception as error:  # nothing that a gripper sends may end this thread
+                self._on_loss(_reason(error))
                 self._closing.wait(_RETRY_S)
             finally:
                 if gripper is not None:
@@ -208,8 +208,8 @@ class Robotiq:
         self._request = None
         try:
             done.set_result(request(gripper))
-        except (OSError, GrootRosError) as error:
-            done.set_result(str(error))
+        except Exception as error:
+            done.set_result(_reason(error))
             raise
 
     def _activate(self, gripper: GripperConnection) -> str:
@@ -284,3 +284,8 @@ class Robotiq:
     def _to_opening(self, count: int) -> float:
         travel = self.settings.open_count - self.settings.closed_count
         return min(max((count - self.settings.closed_count) / travel, 0.0), 1.0)
+
+
+def _reason(error: Exception) -> str:
+    known = isinstance(error, OSError | GrootRosError)
+    return str(error) if known else f'the driver of the gripper failed: {type(error).__name__}: {error}'

@@ -18,7 +18,9 @@ class ModbusGripper:
             raise GrootRosError(
                 'The connection modbus needs a Python package: pip install pyrobotiqgripper.'
             ) from error
-        self._errors = (pyrobotiqgripper.RobotiqGripperError, ModbusException, AttributeError)
+        # What the library raises for noise on the line: it takes answers apart without a check.
+        noise = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+        self._errors = (pyrobotiqgripper.RobotiqGripperError, ModbusException, *noise)
         try:
             self._gripper = pyrobotiqgripper.RobotiqGripper(com_port=device)
         except (*self._errors, OSError) as error:
@@ -32,14 +34,14 @@ class ModbusGripper:
         with self._as_os_error():
             self._gripper.readStatus(raiseOnFault=False)
             status = {name: int(value) for name, value in self._gripper.status(refreshStatus=False).items()}
-        return GripperRegisters(
-            position=status['gPO'],
-            requested=status['gPR'],
-            object_status=status['gOBJ'],
-            fault=status['gFLT'],
-            activation=status['gSTA'],
-            current_a=0.01 * status['gCU'],
-        )
+            return GripperRegisters(
+                position=status['gPO'],
+                requested=status['gPR'],
+                object_status=status['gOBJ'],
+                fault=status['gFLT'],
+                activation=status['gSTA'],
+                current_a=0.01 * status['gCU'],
+            )
 
     def go_to(self, count: int, speed: int, force: int) -> None:
         """Moves toward a position, without waiting for it."""

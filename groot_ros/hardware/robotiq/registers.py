@@ -11,7 +11,7 @@ ACTIVE = 3  # the value of `activation` in a gripper that is ready to move
 class GripperRegisters:
     """The registers of the gripper. Positions are in counts, 0 open to 255 closed.
 
-    `current_a` is in A, NaN if the connection does not report it.
+    `current_a` is in A, NaN if the connection does not report it. Raises OSError for numbers beyond 0 to 255.
     """
 
     position: int
@@ -20,6 +20,13 @@ class GripperRegisters:
     fault: int
     activation: int
     current_a: float
+
+    def __post_init__(self) -> None:
+        names = ('position', 'requested', 'object_status', 'fault', 'activation')
+        if wrong := [
+            f'{name} {getattr(self, name)}' for name in names if not 0 <= getattr(self, name) <= 255
+        ]:
+            raise OSError(f'the gripper reports {", ".join(wrong)}, and registers are 0 to 255')
 
 
 class GripperConnection(Protocol):

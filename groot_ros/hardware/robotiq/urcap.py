@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gripper on the robot's wrist connector: the socket of Robotiq's URCap."""
 
+import re
 import socket
 import time
 
@@ -10,6 +11,10 @@ from groot_ros.hardware.robotiq.registers import ACTIVE, GripperRegisters
 PORT = 63352
 _REPLY_S = 1.0
 _ACTIVATION_S = 8.0
+# The longest line of the protocol is `GTO 255`; five of them are one answer.
+_MAX_LINE_BYTES = 32
+_LINE = re.compile(rb'([A-Z]{3}) +([0-9]{1,5}) *\r?')
+_MAX_INBOX_BYTES = 4096
 
 
 class UrcapSocket:
@@ -29,11 +34,12 @@ class UrcapSocket:
             ) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._inbox = b''
+        self._deadline_s = 0.0
 
     def set(self, **registers: int) -> None:
         """Writes registers in one request."""
         words = ' '.join(f'{name} {value}' for name, value in registers.items())
-        self._socket.sendall(f'SET {words}\n'.encode())
+        self._send(f'SET {words}\n')
         if (reply := self._receive(3)) != b'ack':
             raise OSError(f'the gripper answered {reply!r} to SET')
 
@@ -42,7 +48,7 @@ class UrcapSocket:
 
         Raises OSError if one is answered with '?', as in an emergency stop.
         """
-        self._socket.sendall(''.join(f'GET {name}\n' for name in names).encode())
+        self._send(''.join(f'GET {name}\n' for name in names))
         return [self._value(name) for name in names]
 
     def read(self) -> GripperRegisters:
@@ -69,14 +75,24 @@ class UrcapSocket:
         """Closes the socket; the gripper keeps its last target."""
         self._socket.close()
 
+    def _send(self, request: str) -> None:
+        """Sends a request, whose answers must come within a second."""
+        if self._inbox:
+            raise OSError(f'the gripper sent {self._inbox[:_MAX_LINE_BYTES]!r}, which nobody asked for')
+        self._deadline_s = time.monotonic() + _REPLY_S
+        self._socket.settimeout(_REPLY_S)
+        self._socket.sendall(request.encode())
+
     def _value(self, name: str) -> int:
         while b'\n' not in self._inbox:
+            if len(self._inbox) > _MAX_LINE_BYTES:
+                raise OSError(f'the gripper sends a line without an end to GET {name}')
             self._fill()
         line, _, self._inbox = self._inbox.partition(b'\n')
-        words = line.decode('ascii', 'replace').split()
-        if len(words) != 2 or words[0] != name or not words[1].isdigit():
-            raise OSError(f'the gripper answered {line!r} to GET {name}')
-        return int(words[1])
+        found = _LINE.fullmatch(line)
+        if found is None or found[1].decode() != name:
+            raise OSError(f'the gripper answered {line[:_MAX_LINE_BYTES]!r} to GET {name}')
+        return int(found[2])
 
     def _receive(self, count: int) -> bytes:
         while len(self._inbox) < count:
@@ -86,7 +102,13 @@ class UrcapSocket:
         return data
 
     def _fill(self) -> None:
+        remaining_s = self._deadline_s - time.monotonic()
+        if remaining_s <= 0:
+            raise OSError(f'the gripper has not answered for {_REPLY_S:g} s')
+        self._socket.settimeout(remaining_s)
         data = self._socket.recv(1024)
         if not data:
             raise OSError('the gripper closed the connection')
         self._inbox += data
+        if len(self._inbox) > _MAX_INBOX_BYTES:
+            raise OSError('the gripper sends more than it was asked for')
