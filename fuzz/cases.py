@@ -111,6 +111,7 @@ def _start(target: Target, number: int, seed: int, seeds: Path, temporary: Path)
     random = np.random.default_rng([seed, zlib.crc32(target.name.encode()), number])
 
     def run() -> int:
+        os.environ['GROOT_ROS_DEBUG'] = '1'  # an error that the command line does not foresee is a finding
         resource.setrlimit(resource.RLIMIT_AS, (_MAX_ADDRESS_BYTES, _MAX_ADDRESS_BYTES))
         return target.run_case(random, seeds, folder)
 

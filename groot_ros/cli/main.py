@@ -10,8 +10,10 @@ from pathlib import Path
 
 from groot_ros import __version__
 from groot_ros.cli import (
+    completion,
     convert,
     demo,
+    doctor,
     embodiment,
     evaluate,
     finetune,
@@ -39,10 +41,13 @@ COMMANDS = (
     evaluate,
     recover,
     demo,
+    doctor,
+    completion,
 )
 _INTERRUPTED = 130
 # Shows the whole traceback of an error, for whoever mends it.
 _DEBUG_VARIABLE = 'GROOT_ROS_DEBUG'
+_FORESEEN = (GrootRosError, ModuleNotFoundError, OSError)
 _OS_ERRORS = {
     errno.ENOSPC: 'the disk is full. Free some space and run the command again',
     errno.EDQUOT: 'your disk quota is used up. Free some space and run the command again',
@@ -69,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return _stop_printing()
     except Exception as error:
-        if os.environ.get(_DEBUG_VARIABLE):
+        if os.environ.get(_DEBUG_VARIABLE) and not isinstance(error, _FORESEEN):
             raise
         print_error(explain(error, f'groot-ros {options.command}'))
         return 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The main function of our nodes: signals, exit codes, and failures in one sentence."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from groot_ros.ros.lifecycle_node import GrootNode
 
 _RCLError = rclpy_implementation.RCLError
 _POLL_S = 0.5
+# Times of day, where ROS writes seconds since 1970.
+_LOG_FORMAT = ('RCUTILS_CONSOLE_OUTPUT_FORMAT', '[{severity}] [{date_time_with_ms}] [{name}]: {message}')
 
 
 def run_node(make_node: Callable[[], GrootNode]) -> int:
@@ -25,6 +28,7 @@ def run_node(make_node: Callable[[], GrootNode]) -> int:
     Prints a failure as one sentence on stderr. Returns the exit code: 1 after a failure, otherwise 0.
     """
     configure_fastdds_profile()
+    os.environ.setdefault(*_LOG_FORMAT)
     node = None
     interrupt = _Interrupt()
     # Installed before rclpy installs its own handler, which calls ours too.
