@@ -14,8 +14,8 @@ import pytest
 
 from groot_ros.bringup.profiles import PROFILES, Options, Process, build_processes, discovery_environment
 from groot_ros.bringup.supervisor import ProcessGroup, make_command
-from groot_ros.cli.main import COMMANDS, explain_os_error, main
-from groot_ros.errors import GrootRosError
+from groot_ros.cli.main import COMMANDS, main
+from groot_ros.errors import GrootRosError, explain_error
 from groot_ros.inference.protocol import TOKEN_VARIABLE
 from groot_ros.resources import share_directory
 
@@ -308,7 +308,7 @@ def test_each_profile_has_a_launch_file_of_its_name(profile):
     ],
 )
 def test_an_error_of_the_system_is_explained_by_its_number(error, text):
-    assert explain_os_error(error).startswith(text)
+    assert explain_error(error).startswith(text)
 
 
 def test_the_help_of_serve_names_the_variable_of_the_token(capsys):

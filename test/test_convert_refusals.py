@@ -5,9 +5,11 @@ import errno
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from groot_ros.bags.writer import EpisodeWriter
+from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.writers.lerobot_v2 import video_file
@@ -42,7 +44,7 @@ def test_an_output_that_exists_is_left_alone(tmp_path, embodiment, synthetic):
 
 def test_a_bag_without_a_needed_topic_is_named_with_what_it_has(tmp_path, embodiment, synthetic):
     writer = EpisodeWriter(tmp_path / 'bag', {'task': 'x'})
-    writer.close({})
+    writer.close({'outcome': 'success'})
     refused([tmp_path / 'bag'], tmp_path / 'set', embodiment, r'has no joint_states.*it has /episode_info')
 
 
@@ -168,6 +170,65 @@ def test_an_episode_whose_verdict_is_fail_is_left_out_by_default(tmp_path, embod
         embodiment,
         'the image is frozen.*--keep-failed',
     )
+
+
+UNREADABLE = {
+    'empty': '',
+    'cut': '{"verdict": "fa',
+    'odd': '{"verdict": "fine"}',
+    'without': '{"findings": []}',
+    'brackets': '[' * 100_000,
+}
+
+
+def bright(entries):
+    random = np.random.default_rng(0)
+    for entry in entries:
+        if entry[1] == 'zed/image':
+            entry[2].data = random.integers(100, 200, len(entry[2].data), np.uint8)
+    return entries
+
+
+@pytest.mark.parametrize('text', UNREADABLE.values(), ids=UNREADABLE)
+def test_an_unreadable_verdict_is_made_again_from_the_bag(tmp_path, embodiment, synthetic, text):
+    """A failed episode whose verdict was cut off by a power cut is no training data."""
+    synthetic(seconds=2.0, missing_frames=range(10, 30)).record(tmp_path / 'bags' / 'frozen')
+    good = synthetic(seconds=1.5)
+    good.record(tmp_path / 'bags' / 'good', entries=bright(good.entries()))
+    for name in ('frozen', 'good'):
+        (tmp_path / 'bags' / name / 'verdict.json').write_text(text)
+    report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment)
+    assert report.episodes == 1
+    assert list(report.failed) == [str(tmp_path / 'bags' / 'frozen')]
+    lines = '\n'.join(report.summary_lines())
+    assert 'good: verdict.json cannot be read, so the bag was judged again' in lines
+
+
+def test_an_unreadable_verdict_of_an_unreadable_bag_keeps_it_out(tmp_path, embodiment, synthetic):
+    for name in ('bad', 'good'):
+        synthetic().record(tmp_path / 'bags' / name)
+    (tmp_path / 'bags' / 'bad' / 'verdict.json').write_text('')
+    (tmp_path / 'bags' / 'bad' / 'metadata.yaml').write_text('')
+    report = convert([tmp_path / 'bags'], tmp_path / 'set', embodiment)
+    (reason,) = report.failed.values()
+    assert 'cannot be made again' in reason
+
+
+def test_only_successes_are_converted_unless_others_are_asked_for(tmp_path, embodiment, synthetic, capsys):
+    outcomes = ['success', 'failure', 'interrupted', 'failure']
+    for index, outcome in enumerate(outcomes):
+        synthetic(place_m=index / 100).record(tmp_path / 'bags' / f'{index}', outcome=outcome)
+    arguments = ['convert', str(tmp_path / 'bags'), '--output']
+    assert main([*arguments, str(tmp_path / 'set')]) == 0
+    assert 'left out: 2 failure, 1 interrupted\n' in capsys.readouterr().out
+    assert len((tmp_path / 'set/meta/episodes.jsonl').read_text().splitlines()) == 1
+    assert main([*arguments, str(tmp_path / 'all'), '--outcomes', 'success,failure']) == 0
+    assert 'left out: 1 interrupted\n' in capsys.readouterr().out
+    assert len((tmp_path / 'all/meta/episodes.jsonl').read_text().splitlines()) == 3
+    assert main([*arguments, str(tmp_path / 'some'), '--outcomes', 'success,good']) == 1
+    assert "The outcome 'good' is not known" in capsys.readouterr().err
+    assert main(['convert', str(tmp_path / 'bags/1'), '--output', str(tmp_path / 'none')]) == 1
+    assert '1 failure): --outcomes success,failure takes them too' in capsys.readouterr().err
 
 
 def test_a_disk_without_hard_links_takes_copies(tmp_path, embodiment, synthetic, monkeypatch):

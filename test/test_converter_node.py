@@ -50,6 +50,7 @@ def test_a_goal_converts_and_reports_its_progress(tmp_path, synthetic, operator,
     refused = result_of(operator, handle)
     assert not refused.success
     assert 'exists already' in refused.message
+    assert 'needs sources' in result_of(operator, send()[0]).message
 
 
 def test_a_cancelled_goal_keeps_what_is_done(tmp_path, synthetic, operator, start_node, send):

@@ -17,6 +17,7 @@ from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
 from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
+from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.bag_recorded import read_samples
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import angle_between
@@ -112,7 +113,7 @@ def test_missing_frames_are_filled_and_counted(tmp_path, synthetic, embodiment):
 
 def test_the_outcome_becomes_the_validity(tmp_path, synthetic, embodiment):
     synthetic().record(tmp_path / 'bag', outcome='failure')
-    convert([tmp_path / 'bag'], tmp_path / 'set', embodiment)
+    convert([tmp_path / 'bag'], tmp_path / 'set', embodiment, ConversionOptions(outcomes=('failure',)))
     assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == [
         'move the cube',
         'invalid',
@@ -170,7 +171,8 @@ def test_a_killed_recorder_leaves_rows_up_to_the_last_second(tmp_path, embodimen
     assert rows >= a_second_before > 0
     assert (tmp_path / 'bag.torn').is_dir()
     assert (
-        convert([tmp_path], tmp_path / 'set', embodiment).rows == rows - 1
+        convert([tmp_path], tmp_path / 'set', embodiment, ConversionOptions(outcomes=('interrupted',))).rows
+        == rows - 1
     )  # what is left of the torn bag is passed over
     assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == ['killed', 'invalid']
 

@@ -188,3 +188,22 @@ def test_lost_messages_are_counted_for_the_episode_and_reported(recorder):
     one.session.add_lost('tcp_pose', 3)
     assert one.session.recording.trace.lost == 3
     assert one.warnings[-1] == 'The middleware lost 3 messages of tcp_pose.'
+
+
+@pytest.mark.parametrize(
+    ('outcome', 'words'),
+    [
+        ('success', 'saved as a success'),
+        ('failure', 'saved as a failure'),
+        ('interrupted', 'saved as interrupted'),
+    ],
+)
+def test_the_operator_hears_how_an_episode_was_saved(recorder, synthetic, monkeypatch, outcome, words):
+    heard = []
+    one = recorder()
+    monkeypatch.setattr(OperatorFeedback, 'give', lambda _, text: heard.append(text))
+    one.play(synthetic)
+    one.start()
+    one.play(synthetic)
+    one.session.announce_verdict(one.session.finish(outcome))
+    assert any(text.startswith(words) for text in heard)

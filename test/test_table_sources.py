@@ -74,7 +74,7 @@ def test_demonstrations_of_isaac_lab(tmp_path):
         [file],
         tmp_path / 'set',
         load_embodiment('franka_mcx'),
-        ConversionOptions(task='insert the card', workers=2),
+        ConversionOptions(task='insert the card', workers=2, outcomes=('success', 'failure')),
     )
     assert (report.episodes, report.rows) == (3, 65)
     found = decode_columns(tmp_path / 'set')

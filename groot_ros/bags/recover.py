@@ -154,7 +154,7 @@ def _rewrite(file: Path, target: Path) -> Recovered:
         last_ns = max(last_ns, message.log_time)
     if writer is None:
         raise GrootRosError(f'{file} has no complete chunk, so nothing can be recovered: delete the folder.')
-    writer.close({'outcome': 'unknown', 'recovered': True}, ended_ns=last_ns)
+    writer.close({'outcome': 'interrupted', 'recovered': True}, ended_ns=last_ns)
     return Recovered(target, count, last_ns)
 
 

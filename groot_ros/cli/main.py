@@ -2,7 +2,6 @@
 """Entry of `groot-ros`: builds the parser from the command modules, and reports errors in one sentence."""
 
 import argparse
-import errno
 import os
 import sys
 import traceback
@@ -27,7 +26,7 @@ from groot_ros.cli import (
 from groot_ros.cli.output import print_error
 from groot_ros.cli.parsing import Parser
 from groot_ros.cli.requirements import explain_missing
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, explain_error
 
 COMMANDS = (
     up,
@@ -48,17 +47,6 @@ _INTERRUPTED = 130
 # Shows the whole traceback of an error, for whoever mends it.
 _DEBUG_VARIABLE = 'GROOT_ROS_DEBUG'
 _FORESEEN = (GrootRosError, ModuleNotFoundError, OSError)
-_OS_ERRORS = {
-    errno.ENOSPC: 'the disk is full. Free some space and run the command again',
-    errno.EDQUOT: 'your disk quota is used up. Free some space and run the command again',
-    errno.EFBIG: 'the file is larger than this file system or your `ulimit -f` allows',
-    errno.EACCES: 'permission denied. Change the permissions or choose another path',
-    errno.EPERM: 'the operation is not permitted. Check the owner of the file or choose another path',
-    errno.EROFS: 'the file system is read-only. Choose another path',
-    errno.ENOENT: 'no such file or folder. Check the path; an output file needs a folder that exists',
-    errno.ENOTDIR: 'a part of this path is a file, not a folder. Check the path',
-    errno.EISDIR: 'this is a folder, and a file is needed. Check the path',
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -104,18 +92,12 @@ def explain(error: Exception, what: str) -> str:
     if isinstance(error, ModuleNotFoundError):
         return explain_missing(what, error.name or str(error))
     if isinstance(error, OSError):
-        return explain_os_error(error)
+        return explain_error(error)
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f'{what} met an error that it does not know ({type(error).__name__}: {error}, in '
         f'{Path(place.filename).name}:{place.lineno}). Please report it, with what {_DEBUG_VARIABLE}=1 shows.'
     )
-
-
-def explain_os_error(error: OSError) -> str:
-    """One sentence that names the file, if the system reported which, the reason, and what to do."""
-    reason = _OS_ERRORS.get(error.errno or 0, error.strerror or str(error))
-    return f'{error.filename}: {reason}.' if error.filename else f'{reason[:1].upper()}{reason[1:]}.'
 
 
 def _stop_printing() -> int:

@@ -4,19 +4,16 @@
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from groot_ros.dataset.convert_recording import (
-    ConversionJob,
-    ConversionResult,
-    convert_recording,
-    verdict_failures,
-)
+from groot_ros.dataset.convert_recording import ConversionJob, ConversionResult, convert_recording
 from groot_ros.dataset.executors import ConversionInterrupted, run_jobs
 from groot_ros.dataset.modality_config import GR00T_VERSIONS
 from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.selection import find_verdict
 from groot_ros.dataset.sources.discover import FORMATS, find_recordings
 from groot_ros.dataset.sources.recording import Recording
 from groot_ros.dataset.sources.storage import local_copy
@@ -37,7 +34,8 @@ class ConversionReport:
     """What a conversion has done; times in s.
 
     `skipped` maps recordings to why they cannot be converted, `failed` to the reasons of their verdicts,
-    `trimmed` to the number of idle rows left out; `known` are those that the dataset had already.
+    `trimmed` to the number of idle rows left out; `known` are those that the dataset had already. `left_out`
+    counts recordings by an outcome that was not wanted; `judged_again` says whose verdict was unreadable.
     """
 
     output: Path
@@ -50,6 +48,8 @@ class ConversionReport:
     failed: dict[str, str] = field(default_factory=dict)
     trimmed: dict[str, int] = field(default_factory=dict)
     known: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    judged_again: list[str] = field(default_factory=list)
 
     def summary_lines(self) -> list[str]:
         """Returns the report as lines for people."""
@@ -57,6 +57,9 @@ class ConversionReport:
         lines = [f'{self.episodes} episodes, {self.rows} rows, {rate:.0f} rows/s -> {self.output}']
         if self.known:
             lines.append(f'{len(self.known)} are in the dataset already')
+        lines += self.judged_again
+        if self.left_out:
+            lines.append(f'left out: {self.outcomes_left_out()}')
         for recording, reason in self.failed.items():
             lines.append(f'left out, its verdict is fail: {recording}: {reason}')
         lines += [f'left out: {reason}' for reason in self.skipped.values()]
@@ -64,6 +67,10 @@ class ConversionReport:
             rows = sum(self.trimmed.values())
             lines.append(f'{rows} idle rows left out of {len(self.trimmed)} episodes')
         return lines
+
+    def outcomes_left_out(self) -> str:
+        """Returns how many recordings were left out by their outcome, such as "2 failure, 1 interrupted"."""
+        return ', '.join(f'{count} {outcome}' for outcome, count in sorted(self.left_out.items()))
 
 
 def convert(
@@ -135,14 +142,17 @@ def _make_jobs(
     """The recordings to convert; those with a failed verdict and those in the dataset are only noted."""
     jobs = []
     for recording in recordings:
-        reasons = [] if options.keep_failed else verdict_failures(recording)
-        if reasons:
-            report.failed[str(recording)] = '; '.join(reasons)
+        verdict, judged_again = find_verdict(recording)
+        if judged_again:
+            report.judged_again.append(judged_again)
+        if verdict is not None and verdict.failures and not options.keep_failed:
+            report.failed[str(recording)] = '; '.join(verdict.failures)
         elif writer.known and _fingerprint(recording, writer.embodiment) in writer.known:
             report.known.append(str(recording))
         else:
             folder = writer.parts / _folder_name(recording)
-            jobs.append(ConversionJob(recording, folder, writer.embodiment, options))
+            level = verdict.verdict if verdict is not None else ''
+            jobs.append(ConversionJob(recording, folder, writer.embodiment, options, level))
     return jobs
 
 
@@ -156,7 +166,7 @@ def _fingerprint(recording: Recording, embodiment: Embodiment) -> str:
     try:
         with local_copy(recording) as path:
             return FORMATS[recording.format].fingerprint(recording, path, embodiment)
-    except GrootRosError:
+    except Exception:  # each library has its own for a damaged file
         return ''
 
 
@@ -166,6 +176,8 @@ def _add_result(
     if result.problem:
         report.skipped[str(job.recording)] = result.problem
         return
+    if result.left_out:
+        report.left_out[result.left_out] += 1
     for episode in result.episodes:
         writer.add_episode(episode)
     if result.trimmed:
@@ -179,6 +191,11 @@ def _add_result(
 def _check_result(writer: DatasetWriter, report: ConversionReport, skip_bad: bool) -> None:
     if report.skipped and not (skip_bad and writer.episodes):
         raise GrootRosError(_refusal(report.skipped, skip_bad))
+    if report.left_out and not writer.episodes:
+        raise GrootRosError(
+            f'No episode is left (left out by outcome: {report.outcomes_left_out()}): '
+            f'--outcomes {",".join(["success", *sorted(report.left_out)])} takes them too.'
+        )
     if report.failed and not writer.episodes:
         reason = next(iter(report.failed.values()))
         raise GrootRosError(

@@ -5,6 +5,7 @@ A folder whose recording is done has a last file that says so; it is used as it 
 conversion runs again.
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -12,34 +13,35 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from groot_ros import __version__
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.discover import FORMATS
-from groot_ros.dataset.sources.recording import Recording
+from groot_ros.dataset.sources.recording import OutcomeLeftOutError, Recording
 from groot_ros.dataset.sources.segment import Segment
-from groot_ros.dataset.sources.storage import local_copy, read_sidecar
+from groot_ros.dataset.sources.storage import local_copy
 from groot_ros.dataset.trimming import non_idle_range
 from groot_ros.dataset.writers.converted_episode import ConvertedEpisode
 from groot_ros.dataset.writers.statistics import image_stats
 from groot_ros.embodiment import OUTCOME, REWARD, Embodiment
-from groot_ros.errors import GrootRosError
-from groot_ros.resources import VERDICT_FILE
+from groot_ros.errors import GrootRosError, explain_error
 
 _DONE = 'done.json'
+# Of the disk that is written to, and so no fault of the recording.
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True)
 class ConversionJob:
-    """A recording to convert into `folder`, which only this job writes to."""
+    """A recording to convert into `folder`, which only this job writes to; `verdict` is noted."""
 
     recording: Recording
     folder: Path
     embodiment: Embodiment
     options: ConversionOptions
+    verdict: str = ''
 
     @property
     def settings_key(self) -> str:
@@ -52,13 +54,17 @@ class ConversionJob:
 
 @dataclass
 class ConversionResult:
-    """The episodes of a recording, or the `problem` why there are none; times in s, `trimmed` counts rows."""
+    """The episodes of a recording, or why there are none: a `problem`, or its outcome in `left_out`.
+
+    Times are in s, `trimmed` counts rows.
+    """
 
     episodes: list[ConvertedEpisode] = field(default_factory=list)
     trimmed: int = 0
     rows_s: float = 0.0
     video_s: float = 0.0
     problem: str = ''
+    left_out: str = ''
 
     @property
     def rows(self) -> int:
@@ -69,37 +75,38 @@ class ConversionResult:
 def convert_recording(job: ConversionJob) -> ConversionResult:
     """Converts one recording, or finds that this is done already.
 
-    A recording that cannot be converted is reported in `problem`; no other error is caught.
+    Whatever is wrong with the recording is reported in `problem`. Raises only the errors of the disk that is
+    written to.
     """
-    format = FORMATS[job.recording.format]
     try:
-        with local_copy(job.recording) as path, ThreadPoolExecutor(1) as hasher:
-            # Hashing takes as long as reading, so it runs in parallel.
-            sha256 = hasher.submit(format.fingerprint, job.recording, path, job.embodiment)
-            done = _read_done(job, sha256)
-            if done is not None:
-                return done
-            shutil.rmtree(job.folder, ignore_errors=True)
-            job.folder.mkdir(parents=True)
-            started_s = time.perf_counter()
-            with format.segments(job.recording, path, job.embodiment, job.options, job.folder) as segments:
-                rows_s = time.perf_counter() - started_s
-                result = write_episodes(job, segments, sha256.result())
+        return _convert(job)
+    except OutcomeLeftOutError as error:
+        return ConversionResult(left_out=error.outcome)
     except GrootRosError as error:
         return ConversionResult(problem=str(error))
+    except Exception as error:  # each library has its own for a damaged file
+        if getattr(error, 'errno', None) in _OUTPUT_ERRORS:
+            raise
+        return ConversionResult(problem=f'{job.recording} cannot be converted: {explain_error(error)}')
+
+
+def _convert(job: ConversionJob) -> ConversionResult:
+    format = FORMATS[job.recording.format]
+    with local_copy(job.recording) as path, ThreadPoolExecutor(1) as hasher:
+        # Hashing takes as long as reading, so it runs in parallel.
+        sha256 = hasher.submit(format.fingerprint, job.recording, path, job.embodiment)
+        done = _read_done(job, sha256)
+        if done is not None:
+            return done
+        shutil.rmtree(job.folder, ignore_errors=True)
+        job.folder.mkdir(parents=True)
+        started_s = time.perf_counter()
+        with format.segments(job.recording, path, job.embodiment, job.options, job.folder) as segments:
+            rows_s = time.perf_counter() - started_s
+            result = write_episodes(job, segments, sha256.result())
     result.rows_s = rows_s
     _write_done(job, result, sha256.result())
     return result
-
-
-def verdict_failures(recording: Recording) -> list[str]:
-    """Returns why the verdict in a bag's folder is fail; empty if it is not, or if there is none."""
-    verdict = _verdict(recording)
-    if verdict.get('verdict') != 'fail':
-        return []
-    failed = [finding['text'] for finding in verdict.get('findings', []) if finding['level'] == 'fail']
-    reasons = [verdict['failure'], *failed] if verdict.get('failure') else failed
-    return reasons or ['its verdict is fail']
 
 
 def write_episodes(job: ConversionJob, segments: list[Segment], sha256: str) -> ConversionResult:
@@ -116,13 +123,12 @@ def write_episodes(job: ConversionJob, segments: list[Segment], sha256: str) -> 
             'so GR00T would take no sample from it: record it longer, or leave it out with --skip-bad.'
         )
     result = ConversionResult()
-    verdict = _verdict(job.recording).get('verdict', '')
     started_s = time.perf_counter()
     for number, segment in enumerate(segments):
         kept = _kept_rows(segment, job)
         if kept.stop - kept.start >= horizon:
             source = name if len(segments) == 1 else f'{name} segment {number}'
-            notes = {**segment.notes, 'verdict': verdict}
+            notes = {**segment.notes, 'verdict': job.verdict}
             episode = ConvertedEpisode(
                 folder=job.folder,
                 number=len(result.episodes),
@@ -187,10 +193,3 @@ def _read_done(job: ConversionJob, sha256: Future[str]) -> ConversionResult | No
         return ConversionResult(episodes, **content)
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def _verdict(recording: Recording) -> dict[str, Any]:
-    try:
-        return json.loads(read_sidecar(recording, VERDICT_FILE)) if recording.format == 'bag' else {}
-    except (OSError, ValueError):
-        return {}

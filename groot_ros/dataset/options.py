@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groot_ros.argument_types import positive_number, whole_number
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 from groot_ros.resources import DEFAULT_EMBODIMENT
 
 if TYPE_CHECKING:
@@ -24,19 +24,25 @@ class OutputMode(StrEnum):
     OVERWRITE = 'overwrite'
 
 
+# Of an episode: what the operator said at its end, or that it had no end; unknown for bags without one.
+OUTCOMES = ('success', 'failure', 'interrupted', 'unknown')
+
+
 @dataclass(frozen=True)
 class ConversionOptions:
     """What to take, and how.
 
     `horizon` is the minimum length of an episode in rows; `skip_bad` leaves out what cannot be converted;
-    `keep_failed` takes bags whose verdict is fail; `task` is for recordings that name none; `idle_s` is how
-    much of idle beginnings and ends is kept, None for all; `gr00t_version` is the GR00T version whose extra
-    statistics are written. The dataset does not depend on `workers`.
+    `keep_failed` takes bags whose verdict is fail; `outcomes` are those of OUTCOMES to take; `task` is for
+    recordings that name none; `idle_s` is how much of idle beginnings and ends is kept, None for all;
+    `gr00t_version` is the GR00T version whose extra statistics are written. The dataset does not depend on
+    `workers`.
     """
 
     horizon: int = 16
     skip_bad: bool = False
     keep_failed: bool = False
+    outcomes: tuple[str, ...] = ('success',)
     task: str = ''
     workers: int = 1
     executor: str = 'processes'
@@ -72,7 +78,18 @@ def conversion_from_args(options: Namespace) -> 'tuple[Embodiment, ConversionOpt
         embodiment = embodiment.at_fps(options.fps)
     ranges = tuple(load_ranges(options.ranges)) if options.ranges else ()
     same = {name: getattr(options, name) for name in _SAME_NAME}
-    return embodiment, ConversionOptions(**same, idle_s=options.keep_idle_s, existing=existing, ranges=ranges)
+    return embodiment, ConversionOptions(
+        **same,
+        outcomes=parse_outcomes(options.outcomes),
+        idle_s=options.keep_idle_s,
+        existing=existing,
+        ranges=ranges,
+    )
+
+
+def parse_outcomes(text: str) -> tuple[str, ...]:
+    """Outcomes with commas between them. Raises GrootRosError for one that is not in OUTCOMES."""
+    return tuple(choose('outcome', name.strip(), OUTCOMES) for name in text.split(','))
 
 
 def _output_mode(options: Namespace) -> OutputMode:
@@ -125,6 +142,12 @@ def _add_choice_options(command: ArgumentParser) -> None:
         '--keep-failed',
         action='store_true',
         help='take episodes whose verdict is fail (see groot-ros inspect)',
+    )
+    command.add_argument(
+        '--outcomes',
+        default='success',
+        metavar='NAMES',
+        help=f'which episodes to take, of {", ".join(OUTCOMES)}, with commas between them (default success)',
     )
     command.add_argument(
         '--skip-bad', action='store_true', help='leave out what cannot be converted, and report which'

@@ -19,16 +19,17 @@ from groot_ros.dataset.convert import ConversionReport, convert
 from groot_ros.dataset.convert_recording import ConversionResult
 from groot_ros.dataset.executors import ConversionInterrupted
 from groot_ros.dataset.options import (
+    OUTCOMES,
     ConversionOptions,
     OutputMode,
     add_conversion_options,
     conversion_from_args,
+    parse_outcomes,
 )
 from groot_ros.embodiment import Embodiment, load_embodiment
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, explain_error
 from groot_ros.recording.episode_folder import finished_bags
 from groot_ros.resources import DEFAULT_EMBODIMENT
-from groot_ros.ros.guarded_node import describe_error
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.run import run_node
@@ -39,6 +40,9 @@ PARAMETERS = {
         DEFAULT_EMBODIMENT, 'embodiment of goals that name none: a name, or the path of a YAML file'
     ),
     'workers': ParameterSpec(1, 'episodes to convert at the same time'),
+    'outcomes': ParameterSpec(
+        'success', f'which episodes goals take, of {", ".join(OUTCOMES)}, with commas between them'
+    ),
 }
 _POLL_S = 2.0
 _FEEDBACK_S = 0.2
@@ -86,7 +90,7 @@ class _ConversionThread:
         try:
             self.report = convert(self.sources, self.output, self.embodiment, self.options, self._progress)
         except Exception as error:  # the thread ends here, and whoever waits for it gets the reason
-            self.problem = describe_error(error)
+            self.problem = explain_error(error)
 
     def _progress(self, parts: Iterable[ConversionResult], count: int) -> Iterator[ConversionResult]:
         self.total = count
@@ -164,6 +168,7 @@ class ConverterNode(GrootNode):
         options = ConversionOptions(
             skip_bad=goal.skip_bad,
             keep_failed=goal.keep_failed,
+            outcomes=parse_outcomes(self.parameter('outcomes')),
             task=goal.task,
             workers=self.parameter('workers'),
             existing=_output_mode(goal),

@@ -3,6 +3,7 @@
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,11 @@ class Verdict:
         """Writes verdict.json into a bag's folder; an existing file is replaced at once."""
         text = json.dumps(self.as_dict(), indent=1, allow_nan=False)
         new_file = folder / f'{VERDICT_FILE}.new'
-        new_file.write_text(text + '\n')
+        with new_file.open('w') as file:
+            file.write(text + '\n')
+            file.flush()
+            # A power cut must not leave an empty file under the name of the old one.
+            os.fsync(file.fileno())
         new_file.replace(folder / VERDICT_FILE)
 
 

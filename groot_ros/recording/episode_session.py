@@ -9,7 +9,7 @@ from pathlib import Path
 
 from groot_ros import __version__
 from groot_ros.embodiment import Embodiment
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, explain_error
 from groot_ros.quality.verdict import Thresholds, Verdict, judge
 from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
@@ -18,6 +18,7 @@ from groot_ros.recording.preflight import RecorderSnapshot, preflight, recording
 from groot_ros.recording.task_list import Task, TaskProgress, next_task
 from groot_ros.resources import VERDICT_FILE
 
+_NAMED_OUTCOMES = {'success': 'a success', 'failure': 'a failure'}
 _NOT_RECORDING = 'No episode is being recorded: start one first.'
 
 
@@ -185,9 +186,10 @@ class EpisodeSession:
         try:
             recording.finish({'outcome': outcome, 'notes': notes})
         except (GrootRosError, OSError) as error:
-            failure = f'{recording.path.name} holds what was recorded before a failure: {error}'
+            reason = explain_error(error).rstrip('.')
+            failure = f'{recording.path.name} holds what was recorded before a failure: {reason}'
             if not (recording.path / 'metadata.yaml').exists():
-                failure += f'; stop the recorder, make room, and run `groot-ros recover {recording.path}`'
+                failure += f'; stop the recorder, mend this, and run `groot-ros recover {recording.path}`'
         info = {'task': self.task, 'outcome': outcome}
         verdict = judge(recording.trace, self._settings.thresholds, info, recording.path.name, failure)
         if outcome != 'discarded':
@@ -205,15 +207,16 @@ class EpisodeSession:
 
     def announce_verdict(self, verdict: Verdict) -> None:
         """Reports a saved episode and the next task in the log and to the operator."""
+        named = _NAMED_OUTCOMES.get(verdict.outcome, verdict.outcome)
         text = (
-            f'{verdict.episode}: {verdict.outcome}, {verdict.rows} rows, {verdict.filled} filled, '
+            f'{verdict.episode}: saved as {named}, {verdict.rows} rows, {verdict.filled} filled, '
             f'{verdict.lost} lost, {verdict.summary()}'
         )
         if verdict.verdict == 'pass':
             self._info(text)
         else:
             self._warn(text)
-        self._feedback.give(f'{verdict.outcome}, {verdict.verdict}')
+        self._feedback.give(f'saved as {named}, {verdict.verdict}')
         self.announce_next_task()
 
     def announce_next_task(self) -> None:
@@ -285,4 +288,4 @@ class EpisodeSession:
             verdict.save(path)
             self.folder.add(entry)
         except OSError as error:
-            self._warn(f'{VERDICT_FILE} of {verdict.episode} could not be written: {error.strerror}.')
+            self._warn(f'{VERDICT_FILE} of {verdict.episode} could not be written: {explain_error(error)}')

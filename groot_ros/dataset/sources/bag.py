@@ -11,7 +11,8 @@ from groot_ros.bags.recover import LEFT_BY_RECOVERY
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.bag_recorded import recorded_segments
 from groot_ros.dataset.sources.bag_resampled import resampled_segments
-from groot_ros.dataset.sources.recording import Recording, RecordingFormat
+from groot_ros.dataset.sources.bag_segment import bag_outcome
+from groot_ros.dataset.sources.recording import Recording, RecordingFormat, check_outcome
 from groot_ros.dataset.sources.segment import Segment
 from groot_ros.dataset.sources.time_ranges import TimeRange, recorded_time_ranges
 from groot_ros.embodiment import Embodiment
@@ -53,6 +54,7 @@ class BagFormat(RecordingFormat):
     ) -> Iterator[list[Segment]]:
         """Reads the bag once; `folder` takes the videos of its segments."""
         with EpisodeBag(path) as bag:
+            check_outcome(bag_outcome(bag), options)
             ranges = [entry.in_bag(bag) for entry in options.ranges if entry.bag == recording.name]
             with naming_bag(path):
                 segments = bag_segments(bag, embodiment, folder, options.codec, ranges)

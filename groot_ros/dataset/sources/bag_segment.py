@@ -46,6 +46,11 @@ class BagSegment(Segment):
         return self.frames[camera.name]
 
 
+def bag_outcome(bag: EpisodeBag) -> str:
+    """The outcome of an episode; a bag of another recorder counts as a success, since somebody chose it."""
+    return str(bag.info.get('outcome', 'unknown')) if bag.info else 'success'
+
+
 def make_segment(
     bag: EpisodeBag,
     embodiment: Embodiment,
@@ -56,10 +61,9 @@ def make_segment(
 ) -> BagSegment:
     """Makes segment `number` of a bag from its samples and the sinks of its cameras by name.
 
-    `task` is that of a time range, if it has one. A bag of another recorder counts as a success, since
-    somebody chose it. Raises GrootRosError for rows at another rate than the embodiment's and for NaN.
+    `task` is that of a time range, if it has one. Raises GrootRosError for rows at another rate than the
+    embodiment's and for NaN.
     """
-    outcome = str(bag.info.get('outcome', 'unknown')) if bag.info else 'success'
     notes = {'filled': bag.info.get('counts', {}).get('filled'), 'operator': bag.info.get('operator', '')}
     _check_rate(bag, embodiment, samples)
     rows = build_rows(embodiment, samples)
@@ -68,7 +72,7 @@ def make_segment(
     return BagSegment(
         rows=rows,
         task=task or str(bag.info.get('task', '')),
-        outcome=outcome,
+        outcome=bag_outcome(bag),
         notes=notes,
         videos={name: sink.videos[number] for name, sink in sinks.items()},
         frames={name: sink.frames[number] for name, sink in sinks.items()},

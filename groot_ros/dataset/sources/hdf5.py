@@ -16,7 +16,7 @@ import numpy as np
 
 from groot_ros.config_files import parse_json
 from groot_ros.dataset.options import ConversionOptions
-from groot_ros.dataset.sources.recording import Recording, RecordingFormat
+from groot_ros.dataset.sources.recording import Recording, RecordingFormat, check_outcome
 from groot_ros.dataset.sources.segment import Segment
 from groot_ros.dataset.sources.table import Table, frames_from_array, table_segment
 from groot_ros.embodiment import CameraField, Embodiment
@@ -71,6 +71,7 @@ class Hdf5Format(RecordingFormat):
     ) -> Iterator[list[Segment]]:
         """Opens a demonstration, which is one segment."""
         with Hdf5Table(recording, path, embodiment) as table:
+            check_outcome(table.outcome, options)
             yield [table_segment(table, embodiment, options.codec)]
 
 

@@ -32,6 +32,20 @@ class Recording:
         return f'{self.location} {self.entry}'.rstrip()
 
 
+class OutcomeLeftOutError(Exception):
+    """A recording whose outcome is not wanted; it is counted, and no fault."""
+
+    def __init__(self, outcome: str) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+def check_outcome(outcome: str, options: ConversionOptions) -> None:
+    """Raises OutcomeLeftOutError for an outcome that the options do not name."""
+    if outcome not in options.outcomes:
+        raise OutcomeLeftOutError(outcome)
+
+
 class RecordingFormat(ABC):
     """One kind of source. A new one is a subclass in a file of its own and a line in discover.FORMATS."""
 
@@ -61,5 +75,6 @@ class RecordingFormat(ABC):
     ) -> AbstractContextManager[list[Segment]]:
         """Opens a recording at `path` and gives its segments, each an episode; `folder` takes their files.
 
-        Raises GrootRosError for a recording that cannot be converted.
+        Raises GrootRosError for a recording that cannot be converted, and OutcomeLeftOutError, before it
+        reads the rows, for one whose outcome is not wanted.
         """

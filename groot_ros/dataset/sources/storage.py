@@ -38,14 +38,14 @@ def local_copy(recording: Recording) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_sidecar(recording: Recording, name: str) -> str:
-    """Returns the text of a file in a bag's folder, empty if there is none."""
+def read_sidecar(recording: Recording, name: str) -> str | None:
+    """Returns the text of a file in a bag's folder, None if there is no such file."""
     if not is_remote(recording.location):
         file = Path(recording.location) / name
-        return file.read_text() if file.is_file() else ''
+        return file.read_text() if file.exists() else None
     files, place = _file_system(recording.location)
     path = f'{place}/{name}'
-    return files.cat_file(path).decode() if files.exists(path) else ''
+    return files.cat_file(path).decode() if files.exists(path) else None
 
 
 def _download(recording: Recording, folder: Path) -> Path:
