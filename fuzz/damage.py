@@ -71,6 +71,37 @@ def repeated_block(random: Random, data: bytes) -> bytes:
     return data[:end] + data[first:]
 
 
+_YAML_TOKEN = re.compile(r'[^\s:,\[\]{}]+')
+_ODD_YAML = (
+    *_ODD_TOKENS, '.inf', '.nan', '&a [*a]', '*a', '!!python/object/apply:os.system [true]', '2001-99-99',
+    '9' * 5000, "'", '"', '\t', '- -', '<<', '../../etc/passwd', '/dev/zero', '[[]]', '0x' + 'f' * 500,
+    '\x00',
+    '__import__("os")', '"""', '{}', '1e400', '-1', '1000000000', '\u2028', 'é', '~',
+)  # fmt: skip
+_BOMB = 'a: &a [x, x]\n' + ''.join(
+    f'{name}: &{name} [{", ".join(["*" + before] * 9)}]\n'
+    for before, name in zip('abcdefgh', 'bcdefghi', strict=True)
+)
+
+
+def damage_yaml(random: Random, text: str) -> str:
+    """Up to three words or values are odd ones, or the text is nested or repeated without end."""
+    choice = random.random()
+    if choice < 0.05:
+        return ('[' if random.random() < 0.5 else '{a: ') * 50_000
+    if choice < 0.1:
+        return f'{_BOMB}\n{text}'
+    if choice < 0.25:
+        return damage_bytes(random, text.encode()).decode(errors='replace')
+    for _ in range(random.integers(1, 4)):
+        tokens = list(_YAML_TOKEN.finditer(text))
+        if tokens:
+            token = tokens[random.integers(len(tokens))]
+            odd = _ODD_YAML[random.integers(len(_ODD_YAML))]
+            text = text[: token.start()] + odd + text[token.end() :]
+    return text
+
+
 BYTE_DAMAGES: tuple[Callable[[Random, bytes], bytes], ...] = (
     flip_bit,
     flip_bits,

@@ -151,9 +151,9 @@ def test_nesting_and_pipes_in_meta_are_refused(tmp_path):
     ],
 )
 def test_columns_that_are_no_numbers_are_refused(column, reason):
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(GrootRosError, match=reason):
         column_to_array(pa.table({'x': column}), 'x')
-    with pytest.raises(ValueError, match='no column y'):
+    with pytest.raises(GrootRosError, match='no column y'):
         column_to_array(pa.table({'x': column}), 'y')
 
 

@@ -248,18 +248,18 @@ def path_inside(root: Path, file: str) -> Path:
 def column_to_array(table: pa.Table, name: str) -> Array:
     """Returns a column of numbers (n,), or of vectors of one length (n, size).
 
-    Raises ValueError for vectors of different lengths, nulls, text, and a column that is not there.
+    Raises GrootRosError for vectors of different lengths, nulls, text, and a column that is not there.
     """
     if name not in table.column_names:
-        raise ValueError(f'there is no column {name}')
+        raise GrootRosError(f'The dataset is damaged: there is no column {name}.')
     column = table[name].combine_chunks()
     if not pa.types.is_list(column.type) and not pa.types.is_fixed_size_list(column.type):
         return _numbers(column, name)
     if column.null_count:
-        raise ValueError(f'{name} has rows without a vector')
+        raise GrootRosError(f'The dataset is damaged: {name} has rows without a vector.')
     lengths = np.unique(pc.list_value_length(column).to_numpy(zero_copy_only=False))
     if len(lengths) > 1:
-        raise ValueError(f'the vectors of {name} differ in length')
+        raise GrootRosError(f'The dataset is damaged: the vectors of {name} differ in length.')
     size = int(lengths[0]) if len(lengths) else 0
     return _numbers(column.flatten(), name).reshape(len(column), size)
 
@@ -267,7 +267,7 @@ def column_to_array(table: pa.Table, name: str) -> Array:
 def _numbers(column: pa.Array, name: str) -> Array:
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        raise ValueError(f'{name} holds {kind} instead of numbers')
+        raise GrootRosError(f'The dataset is damaged: {name} holds {kind} instead of numbers.')
     if column.null_count:
-        raise ValueError(f'{name} has rows without a number')
+        raise GrootRosError(f'The dataset is damaged: {name} has rows without a number.')
     return column.to_numpy(zero_copy_only=False)

@@ -58,10 +58,7 @@ class Client:
         try:
             socket.setsockopt(zmq.RCVTIMEO, timeout_ms)
             socket.send(request)
-            parts = socket.recv_multipart()
-            if len(parts) != 1:
-                raise ProtocolError(f'it answered with {len(parts)} message parts')
-            return unpack(parts[0])
+            return self._decode(socket.recv_multipart())
         except zmq.Again as error:
             self.close()  # a REQ socket that waits for a reply takes no other request
             waited = f'{timeout_ms / 1e3:g} s'
@@ -72,6 +69,13 @@ class Client:
         except zmq.ZMQError as error:
             self.close()
             raise PolicyError(f'The server at {self.address} cannot be reached ({error}).') from error
+
+    def _decode(self, parts: list[bytes]) -> Any:
+        """The reply that the parts of a message are. Raises PolicyError, and closes, if they are none."""
+        try:
+            if len(parts) != 1:
+                raise ProtocolError(f'it answered with {len(parts)} message parts')
+            return unpack(parts[0], MAX_REPLY_BYTES)
         except ProtocolError as error:
             self.close()
             raise PolicyError(

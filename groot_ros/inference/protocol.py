@@ -67,12 +67,12 @@ class Envelope:
     data: bytes = b''
 
 
-def unpack(data: bytes) -> Any:
+def unpack(data: bytes, max_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     """Decodes a message of any GR00T version. Raises ProtocolError if it is not one or has object arrays.
 
     It takes little more memory than the bytes, whatever they are.
     """
-    _check_length(data)
+    _check_length(data, max_bytes)
     items = _ItemCount()
     try:
         return msgpack.unpackb(
@@ -94,7 +94,7 @@ def open_envelope(request: bytes) -> Envelope:
 
     Raises ProtocolError if it is not a map with text for its endpoint and token.
     """
-    _check_length(request)
+    _check_length(request, MAX_MESSAGE_BYTES)
     unpacker = msgpack.Unpacker(
         max_buffer_size=MAX_MESSAGE_BYTES,
         max_str_len=_ENVELOPE_TEXT,
@@ -135,10 +135,10 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
-def _check_length(data: bytes) -> None:
-    if len(data) > MAX_MESSAGE_BYTES:
+def _check_length(data: bytes, max_bytes: int) -> None:
+    if len(data) > max_bytes:
         raise ProtocolError(
-            f'the message has {len(data) / 1e6:.0f} MB, the maximum is {MAX_MESSAGE_BYTES / 1e6:.0f} MB'
+            f'the message has {len(data) / 1e6:.0f} MB, the maximum is {max_bytes / 1e6:.0f} MB'
         )
 
 

@@ -151,8 +151,8 @@ def _start_rows(rows: int, horizon: int, stride: int) -> list[int]:
 
 def _read_table(dataset: Path, episode: int, embodiment: Embodiment):
     table = DatasetMeta(dataset).rows(episode)
-    sizes = {name: column_to_array(table, name).shape[1] for name in (STATE_COLUMN, ACTION_COLUMN)}
-    if sizes != {STATE_COLUMN: embodiment.state_size, ACTION_COLUMN: embodiment.action_size}:
+    sizes = {name: column_to_array(table, name).shape[1:] for name in (STATE_COLUMN, ACTION_COLUMN)}
+    if sizes != {STATE_COLUMN: (embodiment.state_size,), ACTION_COLUMN: (embodiment.action_size,)}:
         raise GrootRosError(
             f'{dataset} has other rows than the embodiment {embodiment.name}: '
             'give the embodiment that it was made with.'

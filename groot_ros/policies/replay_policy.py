@@ -21,13 +21,16 @@ class ReplayPolicy(Policy):
         table = meta.rows(episode, [STATE_COLUMN, ACTION_COLUMN])
         self.states = column_to_array(table, STATE_COLUMN).astype(float)
         self.actions = column_to_array(table, ACTION_COLUMN).astype(float)
-        if self.actions.shape[1] != embodiment.action_size or self.states.shape[1] != embodiment.state_size:
+        sizes = (self.states.shape[1:], self.actions.shape[1:])
+        if sizes != ((embodiment.state_size,), (embodiment.action_size,)):
             raise GrootRosError(
-                f'Episode {episode} of {dataset} has {self.states.shape[1]} state and '
-                f'{self.actions.shape[1]} action numbers, the embodiment {embodiment.name} has '
+                f'Episode {episode} of {dataset} has {_size(self.states)} state and '
+                f'{_size(self.actions)} action numbers, the embodiment {embodiment.name} has '
                 f'{embodiment.state_size} and {embodiment.action_size}: '
                 'give the embodiment that the dataset was made with.'
             )
+        if not len(self.states) or not meta.fps:
+            raise GrootRosError(f'Episode {episode} of {dataset} has no rows, or its info.json no fps.')
         self.spec = PolicySpec(
             f'replay of {dataset.name} episode {episode}', horizon, observes=False, ends=True
         )
@@ -55,3 +58,7 @@ class ReplayPolicy(Policy):
     def reset(self) -> None:
         """Starts again at the first action, at the time of the next observation."""
         self._began_ns = None
+
+
+def _size(rows: Array) -> int:
+    return rows.shape[1] if rows.ndim == 2 else 1
