@@ -2,6 +2,7 @@
 """The one table of fuzz targets, and how many of 100 cases each gets."""
 
 from fuzz.bags import ConvertBag, InspectBag, RecoverBag
+from fuzz.devices import Devices
 from fuzz.messages import WireClient, WireServer
 from fuzz.settings import CheckpointFiles, EmbodimentFile, SmallFiles
 from fuzz.tables import Hdf5, LeRobot
@@ -20,5 +21,6 @@ TARGETS: dict[str, tuple[Target, int]] = {
         (CheckpointFiles(), 6),
         (WireServer(), 4),
         (WireClient(), 8),
+        (Devices(), 4),
     )
 }

@@ -6,8 +6,12 @@ import os
 import pytest
 
 from groot_ros.config_files import parse_yaml, read_yaml
+from groot_ros.dataset.sources.time_ranges import load_ranges
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.quality.verdict import CHECKS, load_thresholds
+from groot_ros.recording.task_list import load_tasks
+from groot_ros.teleop.mapping import load_map
 
 BOMB = 'a: &a [x, x, x, x, x, x, x, x, x]\n' + ''.join(
     f'{name}: &{name} [{", ".join(["*" + before] * 9)}]\n'
@@ -62,3 +66,22 @@ def test_a_base_is_a_name(tmp_path, base):
     (tmp_path / 'x.yaml').write_text(f'base: {base}')
     with pytest.raises(GrootRosError, match='wrong at base'):
         load_embodiment(str(tmp_path / 'x.yaml'))
+
+
+@pytest.mark.parametrize(
+    ('load', 'text'),
+    [
+        (load_thresholds, f'{next(iter(CHECKS))}: {{{{warn: {{number}}}}}}'),
+        (load_ranges, 'ranges: [{{bag: x, start_s: 0, end_s: {number}}}]'),
+        (load_ranges, 'ranges: [{{bag: x, start_s: {number}, end_s: 3}}]'),
+        (load_map, 'name: x\ndescription: x\nbuttons: {{}}\naxes: {{x: [{{axis: y, scale: {number}}}]}}'),
+        (load_tasks, 'tasks: [{{text: x, count: {number}}}]'),
+    ],
+)
+@pytest.mark.parametrize('number', ['.nan', '.inf', '-.inf', '1e400', '9999999999999999999999999'])
+def test_numbers_that_measure_nothing_are_refused(tmp_path, load, text, number):
+    if load is load_thresholds and number.startswith('9'):
+        pytest.skip('a bound may be any finite number')
+    (tmp_path / 'x.yaml').write_text(text.format(number=number))
+    with pytest.raises(GrootRosError, match='is wrong at'):
+        load(tmp_path / 'x.yaml' if load in (load_ranges, load_tasks) else str(tmp_path / 'x.yaml'))

@@ -8,6 +8,7 @@ import pytest
 
 from fuzz.cases import run_cases
 from fuzz.target import Target, WrongAcceptError
+from fuzz.targets import TARGETS
 
 
 class Ends(Target):
@@ -61,3 +62,14 @@ def test_each_end_is_counted(jobs):
 def test_a_case_can_be_made_again():
     runs = [run_cases(Ends(), numbers, seed=7).findings[0].text for numbers in ([2], [2, 5])]
     assert runs[0].splitlines()[0] == runs[1].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['hdf5-convert', 'lerobot', 'embodiment-yaml', 'small-yaml', 'checkpoint-json', 'protocol-server',
+     'protocol-client', 'devices'],
+)  # fmt: skip
+def test_damaged_input_is_refused_in_a_sentence(name):
+    counts = run_cases(TARGETS[name][0], list(range(8)), seed=3, jobs=2)
+    assert [finding.text for finding in counts.findings] == []
+    assert sum(counts.outcomes.values()) == 8

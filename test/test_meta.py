@@ -84,6 +84,22 @@ def test_a_path_may_not_leave_the_dataset(tmp_path):
     assert path_inside(tmp_path, 'data/a.parquet') == tmp_path.resolve() / 'data/a.parquet'
     with pytest.raises(ValueError, match='outside'):
         path_inside(tmp_path, '../a.parquet')
+    (tmp_path / 'circle').symlink_to('circle')
+    with pytest.raises(ValueError, match='is not a path'):
+        path_inside(tmp_path, 'circle/a')
+
+
+def test_the_cache_of_hugging_face_is_a_dataset_of_links_to_blobs(tmp_path):
+    snapshot = tmp_path / 'datasets--lab--cube/snapshots/0123'
+    blobs = tmp_path / 'datasets--lab--cube/blobs'
+    (snapshot / 'data').mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / 'abc').write_text('x')
+    (snapshot / 'data/a.parquet').symlink_to('../../../blobs/abc')
+    (snapshot / 'data/b.parquet').symlink_to('../../../../secret')
+    assert path_inside(snapshot, 'data/a.parquet') == blobs.resolve() / 'abc'
+    with pytest.raises(ValueError, match='outside'):
+        path_inside(snapshot, 'data/b.parquet')
 
 
 def _info(**changes):

@@ -67,7 +67,7 @@ def add_parser(commands) -> None:
     command.add_argument(
         '--insecure',
         action='store_true',
-        help='serve other machines without a token: whoever reaches the port commands the robot',
+        help='serve other machines without a token: anybody who reaches the port may use it',
     )
     command.add_argument('--port', type=port, default=5555, help='port (default 5555; 0 for any free port)')
     add_gr00t_version_option(command, 'the GR00T version whose reply format is used')

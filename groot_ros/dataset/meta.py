@@ -235,12 +235,18 @@ def _check_size(metadata: pq.FileMetaData) -> None:
 
 
 def path_inside(root: Path, file: str) -> Path:
-    """Returns the path of a file that a dataset names. Raises ValueError if it is outside of the dataset."""
+    """Returns the path of a file that a dataset names. Raises ValueError if it is outside of the dataset.
+
+    A dataset in the cache of Hugging Face is a folder of links into the `blobs` next to it.
+    """
     try:
         path = (root / file).resolve()
-    except (OSError, RuntimeError) as error:  # a name that is too long, links in a circle
+    except (OSError, RuntimeError) as error:  # links in a circle
         raise ValueError(f'{file[:100]} is not a path ({error})') from error
-    if not path.is_relative_to(root.resolve()):
+    inside = [root.resolve()]
+    if inside[0].parent.name == 'snapshots':
+        inside.append(inside[0].parents[1] / 'blobs')
+    if not any(path.is_relative_to(folder) for folder in inside):
         raise ValueError(f'{file} is outside of the dataset')
     return path
 

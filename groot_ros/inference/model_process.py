@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError, choose
 from groot_ros.inference.backends import BACKENDS
+from groot_ros.inference.protocol import TOKEN_VARIABLE
 from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill
 
 SERVER_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'
@@ -45,17 +47,24 @@ class ModelSettings:
 class ModelProcess:
     """One model. `on_line` gets each line of its progress and of what its libraries print.
 
+    Requests must carry `token`, which is that of GROOT_ROS_API_TOKEN if none is given.
+
     Raises GrootRosError if the backend is not known or no checkpoint is given.
     """
 
     def __init__(
-        self, settings: ModelSettings, embodiment: Embodiment, on_line: Callable[[str], None]
+        self,
+        settings: ModelSettings,
+        embodiment: Embodiment,
+        on_line: Callable[[str], None],
+        token: str = '',
     ) -> None:
         choose('model backend', settings.backend, BACKENDS)
         if not settings.checkpoint:
             raise PolicyError(f'The backend {settings.backend} needs a checkpoint: give its folder.')
         self.settings = settings
         self.name = settings.checkpoint
+        self.token = token or os.environ.get(TOKEN_VARIABLE, '')
         self._rows = rows_for_backends(embodiment)
         self._on_line = on_line
         self._state = threading.Condition()
@@ -153,6 +162,7 @@ class ModelProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env={**os.environ, TOKEN_VARIABLE: self.token},
             text=True,
             errors='replace',
         )
@@ -168,7 +178,9 @@ class ModelProcess:
         for line in process.stdout:
             try:
                 progress = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
+                continue
+            if not isinstance(progress, dict):  # what a library prints may be JSON by accident
                 continue
             if 'ready' in progress:
                 ready = True

@@ -2,6 +2,7 @@
 """Makes the policy that a user chose, and loads models in a thread, because that takes long."""
 
 import os
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class ManagedModelPolicy(Policy):
         self._process = process
         process.wait()
         gr00t_version = process.settings.gr00t_version
-        client = Client(process.settings.host, process.port, gr00t_version, _token(), timeout_s)
+        client = Client(process.settings.host, process.port, gr00t_version, process.token, timeout_s)
         try:
             self._remote = RemotePolicy(client, embodiment, gr00t_version, process.name)
         except GrootRosError:
@@ -104,7 +105,8 @@ def make_policy(
     """
     choose('policy backend', choice.backend, POLICY_BACKENDS)
     if choice.backend in BACKENDS:
-        process = ModelProcess(_model_settings(choice), embodiment, on_line)
+        # Its port is open to every user of this machine.
+        process = ModelProcess(_model_settings(choice), embodiment, on_line, secrets.token_hex(16))
         return ManagedModelPolicy(process, embodiment, choice.timeout_s)
     if choice.backend == 'replay':
         return _make_replay(choice, embodiment)

@@ -25,7 +25,7 @@ _INFINITE = 1e9  # JSON has no infinity
 class Bounds(BaseModel):
     """The values at which a measurement becomes a warning or a failure; None for never."""
 
-    model_config = ConfigDict(extra='forbid', frozen=True)
+    model_config = ConfigDict(extra='forbid', frozen=True, allow_inf_nan=False)
 
     warn: float | None = None
     fail: float | None = None

@@ -15,7 +15,7 @@ class Task(BaseModel):
     model_config = ConfigDict(extra='forbid', frozen=True)
 
     text: str = Field(min_length=1, max_length=2000)
-    count: int = Field(default=1, ge=1)
+    count: int = Field(default=1, ge=1, le=1_000_000)
 
 
 class _File(BaseModel):

@@ -43,15 +43,15 @@ class OperatorCommand:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra='forbid')
+    model_config = ConfigDict(extra='forbid', allow_inf_nan=False)
 
 
 class AxisMapping(_Strict):
     """One axis of the device. For a trigger that rests at 1 and is -1 when pulled: scale -0.5, offset 0.5."""
 
     axis: str
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: float = Field(1.0, ge=-100, le=100)
+    offset: float = Field(0.0, ge=-100, le=100)
 
 
 class TeleopMap(_Strict):

@@ -11,6 +11,8 @@ from groot_ros.bags.reader import EpisodeBag
 from groot_ros.config_files import checked, read_yaml
 from groot_ros.message_fields import header_stamp_ns
 
+_MAX_S = 1e7  # four months in one bag
+
 
 @dataclass(frozen=True)
 class TimeRange:
@@ -22,12 +24,12 @@ class TimeRange:
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra='forbid')
+    model_config = ConfigDict(extra='forbid', allow_inf_nan=False)
 
     bag: str
-    start_s: float = Field(ge=0)
-    end_s: float
-    task: str = ''
+    start_s: float = Field(ge=0, le=_MAX_S)
+    end_s: float = Field(le=_MAX_S)
+    task: str = Field(default='', max_length=1000)
 
     @model_validator(mode='after')
     def _forward(self) -> '_Entry':
@@ -37,7 +39,7 @@ class _Entry(BaseModel):
 
 
 class _File(BaseModel):
-    model_config = ConfigDict(extra='forbid')
+    model_config = ConfigDict(extra='forbid', allow_inf_nan=False)
 
     ranges: list[_Entry] = Field(min_length=1)
 
