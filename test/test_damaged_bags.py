@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damaged recordings: an error that names the topic and what to do, and nothing half-written."""
 
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,10 @@ from rosbags.rosbag2 import StoragePlugin
 from groot_ros.bags.message_types import time_message, typestore
 from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
+from groot_ros.dataset.convert_recording import ConversionJob
+from groot_ros.dataset.executors import run_jobs
+from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.sources.recording import Recording
 from groot_ros.dataset.validation.validate import validate
 from groot_ros.errors import GrootRosError
 from groot_ros.message_fields import header_stamp_ns
@@ -191,3 +197,112 @@ def test_ctrl_c_with_workers_ends_everything_and_the_same_command_goes_on(tmp_pa
         assert not (tmp_path / 'set').exists()
         assert main(command[3:]) == 0
     assert (tmp_path / 'set/meta/info.json').exists()
+
+
+def session_of(process):
+    """The session of a process, 0 if it has ended."""
+    try:
+        state, _, _, session = Path(f'/proc/{process}/stat').read_text().rsplit(')')[-1].split()[:4]
+    except FileNotFoundError:
+        return 0
+    return 0 if state == 'Z' else int(session)
+
+
+def children_of(process):
+    """The living processes of the session that a process has begun."""
+    others = {int(path.name) for path in Path('/proc').glob('[0-9]*')} - {process}
+    return {other for other in others if session_of(other) == process}
+
+
+def test_workers_end_with_a_converter_that_is_killed(tmp_path, synthetic, eventually):
+    for index in range(8):
+        synthetic(seconds=3, place_m=index / 100).record(tmp_path / 'bags' / f'episode_{index:06d}')
+    convert_bags = [sys.executable, '-m', 'groot_ros.cli', 'convert', str(tmp_path / 'bags')]
+    running = subprocess.Popen(
+        [*convert_bags, '--output', str(tmp_path / 'set'), '--workers', '2'],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert eventually(lambda: list((tmp_path / '.set.partial/parts').glob('*/done.json')))
+    workers = children_of(running.pid)
+    running.kill()
+    running.wait()
+    assert len(workers) >= 2
+    assert eventually(lambda: not any(map(session_of, workers)))
+
+
+def test_a_second_conversion_to_an_output_is_refused(tmp_path, bags, embodiment):
+    def second(parts, count):
+        with pytest.raises(GrootRosError, match='Another conversion writes to'):
+            convert([bags], tmp_path / 'set', embodiment)
+        yield from parts
+
+    assert convert([bags], tmp_path / 'set', embodiment, progress=second).episodes == 3
+    assert validate(tmp_path / 'set').errors == 0
+    assert [path.name for path in tmp_path.iterdir()] == ['set']
+
+
+def test_a_lock_that_was_left_behind_is_taken(tmp_path, bags, embodiment):
+    (tmp_path / '.set.lock').write_text('')
+    assert convert([bags], tmp_path / 'set', embodiment).episodes == 3
+    (tmp_path / 'other').write_text('mine')
+    (tmp_path / '.again.lock').symlink_to(tmp_path / 'other')
+    with pytest.raises(GrootRosError, match='cannot be written'):
+        convert([bags], tmp_path / 'again', embodiment)
+    assert (tmp_path / 'other').read_text() == 'mine'
+
+
+DIES = """
+import os, signal
+from groot_ros.dataset.convert_recording import ConversionResult
+
+def dies(job):
+    if job.recording.name.endswith('1'):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ConversionResult()
+"""
+
+
+def test_a_worker_that_dies_costs_one_recording(tmp_path, monkeypatch, embodiment):
+    """As a library that crashes over one recording."""
+    (tmp_path / 'dying_converter.py').write_text(DIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    dies = importlib.import_module('dying_converter').dies
+    options = ConversionOptions(skip_bad=True)
+    names = ['episode_0', 'episode_1', 'episode_3', 'episode_4']
+    jobs = [ConversionJob(Recording('bag', name), tmp_path, embodiment, options) for name in names]
+    with run_jobs(dies, jobs, 2, 'processes') as results:
+        problems = [result.problem for result in results]
+    assert [bool(problem) for problem in problems] == [False, True, False, False]
+    assert 'episode_1 cannot be converted: its worker died' in problems[1]
+
+
+@pytest.mark.parametrize('error', [RecursionError(), MemoryError(), ZeroDivisionError(), TypeError('odd')])
+def test_whatever_goes_wrong_with_one_bag_stays_with_it(tmp_path, bags, embodiment, monkeypatch, error):
+    from groot_ros.dataset.sources.bag import BagFormat
+
+    segments = BagFormat.segments
+
+    def sometimes(self, recording, *arguments):
+        if recording.name == 'episode_000001':
+            raise error
+        return segments(self, recording, *arguments)
+
+    monkeypatch.setattr(BagFormat, 'segments', sometimes)
+    report = convert([bags], tmp_path / 'set', embodiment, ConversionOptions(skip_bad=True))
+    assert report.episodes == 2
+    ((name, reason),) = report.skipped.items()
+    assert name.endswith('episode_000001')
+    assert name in reason
+    assert type(error).__name__ in reason
+
+
+def test_an_unreadable_file_among_others_is_left_out(tmp_path, synthetic, embodiment):
+    synthetic().record(tmp_path / 'all' / 'bag')
+    (tmp_path / 'all' / 'demos.hdf5').write_text('no HDF5')
+    with pytest.raises(GrootRosError, match=r'demos\.hdf5'):
+        convert([tmp_path / 'all'], tmp_path / 'set', embodiment)
+    report = convert([tmp_path / 'all'], tmp_path / 'set', embodiment, ConversionOptions(skip_bad=True))
+    assert report.episodes == 1
+    assert list(report.skipped) == [str(tmp_path / 'all' / 'demos.hdf5')]

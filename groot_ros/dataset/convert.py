@@ -13,6 +13,7 @@ from groot_ros.dataset.convert_recording import ConversionJob, ConversionResult,
 from groot_ros.dataset.executors import ConversionInterrupted, run_jobs
 from groot_ros.dataset.modality_config import GR00T_VERSIONS
 from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.output_lock import lock_output
 from groot_ros.dataset.selection import find_verdict
 from groot_ros.dataset.sources.discover import FORMATS, find_recordings
 from groot_ros.dataset.sources.recording import Recording
@@ -85,14 +86,29 @@ def convert(
     Video of our recorder is copied, everything else is sampled and encoded. Raises GrootRosError, and leaves
     nothing half-written, for a recording that cannot be converted, unless such recordings are to be left out.
     An interrupted conversion keeps what is done in a hidden folder next to `output`; the same call continues
-    there. `progress` may wrap the results as they come.
+    there. Another conversion to the same `output` is refused meanwhile. `progress` may wrap the results as
+    they come.
     """
     options = options or ConversionOptions()
     started_s = time.perf_counter()
     check_options(embodiment, options)
-    recordings = find_recordings([str(source) for source in sources])
-    writer = make_writer(output, embodiment, options)
     report = ConversionReport(output)
+    unreadable = report.skipped if options.skip_bad else None
+    recordings = find_recordings([str(source) for source in sources], unreadable)
+    with lock_output(output):
+        _convert_recordings(recordings, report, embodiment, options, progress)
+    report.elapsed_s = time.perf_counter() - started_s
+    return report
+
+
+def _convert_recordings(
+    recordings: list[Recording],
+    report: ConversionReport,
+    embodiment: Embodiment,
+    options: ConversionOptions,
+    progress: Progress | None,
+) -> None:
+    writer = make_writer(report.output, embodiment, options)
     try:
         jobs = _make_jobs(recordings, writer, options, report)
         with run_jobs(convert_recording, jobs, options.workers, options.executor) as results:
@@ -106,8 +122,6 @@ def convert(
     except Exception:
         writer.abandon()
         raise
-    report.elapsed_s = time.perf_counter() - started_s
-    return report
 
 
 def check_options(embodiment: Embodiment, options: ConversionOptions) -> None:

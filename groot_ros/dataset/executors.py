@@ -4,10 +4,12 @@
 import contextlib
 import importlib.util
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import cv2
@@ -55,7 +57,10 @@ def _in_processes(
     threads = max((os.cpu_count() or 1) // workers, 1)
     pool = ProcessPoolExecutor(workers, context, _start_worker, (threads,))
     try:
-        yield pool.map(convert, jobs)
+        futures = [pool.submit(convert, job) for job in jobs]
+        yield _in_order(
+            convert, jobs, futures, lambda: ProcessPoolExecutor(1, context, _start_worker, (threads,))
+        )
         pool.shutdown()
     except BrokenProcessPool as error:
         raise ConversionInterrupted(
@@ -68,11 +73,54 @@ def _in_processes(
             process.join()
 
 
+def _in_order(
+    convert: Convert,
+    jobs: list[ConversionJob],
+    futures: list[Future[ConversionResult]],
+    make_pool: Callable[[], ProcessPoolExecutor],
+) -> Iterator[ConversionResult]:
+    """The results of all jobs in their order.
+
+    After a worker has died the jobs that are left get a worker each, if recordings that cannot be converted
+    are to be left out: one recording may crash a library, or need all memory.
+    """
+    for job, future in zip(jobs, futures, strict=True):
+        try:
+            yield future.result()
+        except BrokenProcessPool:
+            if not job.options.skip_bad:
+                raise
+            yield _alone(convert, job, make_pool)
+
+
+def _alone(
+    convert: Convert, job: ConversionJob, make_pool: Callable[[], ProcessPoolExecutor]
+) -> ConversionResult:
+    with make_pool() as pool:
+        try:
+            return pool.submit(convert, job).result()
+        except BrokenProcessPool:
+            reason = 'its worker died, perhaps because memory ran out'
+            return ConversionResult(problem=f'{job.recording} cannot be converted: {reason}.')
+
+
 def _start_worker(threads: int) -> None:
-    """Prepares a worker, which shares the cores with the others."""
+    """Prepares a worker, which shares the cores with the others, and ends with the first process."""
+    threading.Thread(target=_end_with_first_process, daemon=True).start()
     # Ctrl-C reaches all processes of a terminal: only the first one may answer it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(threads)
+
+
+def _end_with_first_process() -> None:
+    """Ends this worker when the process that started the conversion ends, by whatever signal.
+
+    Its parent is multiprocessing's server, which itself waits for the workers.
+    """
+    first = multiprocessing.parent_process()
+    if first is not None:
+        multiprocessing.connection.wait([first.sentinel])
+        os._exit(1)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 from groot_ros.dataset.convert import ConversionReport, check_options, make_writer
 from groot_ros.dataset.convert_recording import ConversionJob, write_episodes
 from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.output_lock import lock_output
 from groot_ros.dataset.sources.recording import Recording
 from groot_ros.dataset.sources.table import Table, frames_from_array, table_segment
 from groot_ros.embodiment import CameraField, Embodiment
@@ -51,23 +52,24 @@ def convert_arrays(
     options = options or ConversionOptions()
     check_options(embodiment, options)
     report = ConversionReport(output)
-    writer = make_writer(output, embodiment, options)
-    try:
-        for index, episode in enumerate(episodes):
-            table = ArrayTable(episode, episode.name or f'episode {index}')
-            folder = writer.parts / f'{index:06d}'
-            folder.mkdir(parents=True, exist_ok=True)
-            job = ConversionJob(Recording('arrays', table.where), folder, embodiment, options)
-            segment = table_segment(table, embodiment, options.codec)
-            result = write_episodes(job, [segment], table.fingerprint())
-            for converted in result.episodes:
-                writer.add_episode(converted)
-            report.episodes += len(result.episodes)
-            report.rows += result.rows
-        writer.finish()
-    except Exception:
-        writer.abandon()
-        raise
+    with lock_output(output):
+        writer = make_writer(output, embodiment, options)
+        try:
+            for index, episode in enumerate(episodes):
+                table = ArrayTable(episode, episode.name or f'episode {index}')
+                folder = writer.parts / f'{index:06d}'
+                folder.mkdir(parents=True, exist_ok=True)
+                job = ConversionJob(Recording('arrays', table.where), folder, embodiment, options)
+                segment = table_segment(table, embodiment, options.codec)
+                result = write_episodes(job, [segment], table.fingerprint())
+                for converted in result.episodes:
+                    writer.add_episode(converted)
+                report.episodes += len(result.episodes)
+                report.rows += result.rows
+            writer.finish()
+        except Exception:
+            writer.abandon()
+            raise
     return report
 
 

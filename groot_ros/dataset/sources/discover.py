@@ -10,7 +10,7 @@ from groot_ros.dataset.sources.hdf5 import Hdf5Format
 from groot_ros.dataset.sources.lerobot import LeRobotFormat
 from groot_ros.dataset.sources.recording import Recording, RecordingFormat
 from groot_ros.dataset.sources.storage import is_remote, list_files
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, explain_error
 from groot_ros.path_kind import describe_path
 
 # The one table of sources; arrays in memory are converted by arrays.convert_arrays.
@@ -19,15 +19,18 @@ FORMATS: dict[str, RecordingFormat] = {
 }
 
 
-def find_recordings(sources: list[str]) -> list[Recording]:
+def find_recordings(sources: list[str], unreadable: dict[str, str] | None = None) -> list[Recording]:
     """Returns everything to convert at and below some paths or addresses, in the order of their names.
 
-    Raises GrootRosError for a source that holds nothing.
+    Raises GrootRosError for a source that holds nothing, and for an unreadable file or dataset, unless
+    `unreadable` is given: it then takes the reason by the path.
     """
     found: list[Recording] = []
     for source in sources:
-        recordings = _remote_bags(source) if is_remote(source) else _local_recordings(Path(source))
-        if not recordings:
+        recordings = (
+            _remote_bags(source) if is_remote(source) else _local_recordings(Path(source), unreadable)
+        )
+        if not recordings and not unreadable:
             raise GrootRosError(
                 f'{source} holds no bag (no metadata.yaml or .mcap file), HDF5 file or LeRobot dataset: '
                 'give the folder with the data.'
@@ -42,7 +45,7 @@ def find_bags(folder: Path) -> list[Path]:
     return [Path(recording.location) for recording in recordings if recording.format == BagFormat.name]
 
 
-def _local_recordings(path: Path) -> list[Recording]:
+def _local_recordings(path: Path, unreadable: dict[str, str] | None) -> list[Recording]:
     if not path.exists():
         raise GrootRosError(
             f'{path} {describe_path(path)}: give a bag, an HDF5 file, a LeRobot dataset, or a folder of them.'
@@ -51,8 +54,14 @@ def _local_recordings(path: Path) -> list[Recording]:
     owned = [place for place, format in places.items() if format.owns_folder]
     recordings: list[Recording] = []
     for place in sorted(places):
-        if not any(folder in place.parents for folder in owned):
+        if any(folder in place.parents for folder in owned):
+            continue
+        try:
             recordings += places[place].recordings(place)
+        except Exception as error:  # each library has its own for a damaged file
+            if unreadable is None:
+                raise
+            unreadable[str(place)] = explain_error(error)
     return recordings
 
 
