@@ -144,7 +144,11 @@ class LeRobot(Target):
     """A damaged LeRobot dataset as a source, validated, extended, and read for replay, in v2.1 and v3.0."""
 
     name = 'lerobot'
-    modules = ('groot_ros.dataset.convert', 'groot_ros.dataset.validation.validate')
+    modules = (
+        'groot_ros.dataset.convert',
+        'groot_ros.dataset.validation.validate',
+        'groot_ros.dataset.report',
+    )
 
     def prepare(self, seeds: Path) -> None:
         """Converts an HDF5 file to both versions."""
@@ -164,8 +168,10 @@ class LeRobot(Target):
         if version == 'v3.0':
             return _read(dataset, seeds)
         way = random.random()
-        if way < 0.4:
+        if way < 0.3:
             return main(['validate', str(dataset), '--horizon', '4'])
+        if way < 0.4:
+            return main(['validate', str(dataset), '--horizon', '4', '--report', str(folder / 'report.html')])
         if way < 0.8:
             arguments = ['--embodiment', str(seeds / 'embodiment.yaml'), '--output', str(folder / 'new')]
             return main(['convert', str(dataset), *arguments])

@@ -84,6 +84,9 @@ def test_a_path_may_not_leave_the_dataset(tmp_path):
     assert path_inside(tmp_path, 'data/a.parquet') == tmp_path.resolve() / 'data/a.parquet'
     with pytest.raises(ValueError, match='outside'):
         path_inside(tmp_path, '../a.parquet')
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(ValueError, match='is not a file'):
+        path_inside(tmp_path, 'pipe')
     (tmp_path / 'circle').symlink_to('circle')
     with pytest.raises(ValueError, match='is not a path'):
         path_inside(tmp_path, 'circle/a')

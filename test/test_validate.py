@@ -377,3 +377,17 @@ def test_a_report_after_a_conversion_is_for_the_gr00t_version_that_was_asked_for
     asked = ['--gr00t-version', gr00t_version, '--horizon', '20', '--report', str(tmp_path / 'report.html')]
     assert main(['convert', str(bags), '--output', str(tmp_path / 'set'), *asked]) == errors
     assert f'{errors} errors' in capsys.readouterr().out
+
+
+def test_a_damaged_dataset_shows_its_findings_before_the_report_is_refused(dataset, tmp_path, capsys):
+    video = next((dataset / 'videos').rglob('*.mp4'))
+    video.write_bytes(video.read_bytes()[:2000])
+    assert main(['validate', str(dataset), '--report', str(tmp_path / 'report.html')]) == 1
+    shown = capsys.readouterr()
+    assert 'cannot be decoded' in shown.out
+    assert 'cannot be decoded' in shown.err
+    stats = json.loads((dataset / 'meta/stats.json').read_text())
+    stats['action']['q01'] = ['x'] * 7
+    (dataset / 'meta/stats.json').write_text(json.dumps(stats))
+    assert main(['validate', str(dataset), '--report', str(tmp_path / 'report.html')]) == 1
+    assert 'action.q01' in capsys.readouterr().out

@@ -42,10 +42,6 @@ def run(options: argparse.Namespace) -> int:
     if options.report:
         require_report_libraries('groot-ros validate --report')
     report = validate(options.dataset, options.horizon, options.gr00t_version)
-    if options.report:
-        from groot_ros.dataset.report import write_report
-
-        write_report(options.dataset, report, options.report)
     for finding, more in report.grouped():
         say(options, f'{finding} (and {more} more like it)' if more else str(finding))
     say(
@@ -54,4 +50,8 @@ def run(options: argparse.Namespace) -> int:
         f'in {report.episodes} episodes, {report.rows} rows',
     )
     write_json(options, report.as_dict())
+    if options.report:
+        from groot_ros.dataset.report import write_report
+
+        write_report(options.dataset, report, options.report)
     return 1 if report.errors else 0

@@ -248,6 +248,8 @@ def path_inside(root: Path, file: str) -> Path:
         inside.append(inside[0].parents[1] / 'blobs')
     if not any(path.is_relative_to(folder) for folder in inside):
         raise ValueError(f'{file} is outside of the dataset')
+    if path.exists() and not path.is_file():  # who opens a pipe waits for ever
+        raise ValueError(f'{file} is not a file')
     return path
 
 

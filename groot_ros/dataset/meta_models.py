@@ -25,6 +25,8 @@ def _path_template(text: str) -> str:
 
 _Count = Annotated[int, Field(ge=0, le=_MAX_COUNT)]
 _Size = Annotated[int, Field(ge=0, le=_MAX_SIZE)]
+# Of images there is a number for each channel, as (3, 1, 1).
+_Numbers = float | list[float] | list[list[list[float]]]
 _Template = Annotated[str, Field(max_length=1000), AfterValidator(_path_template)]
 
 
@@ -128,9 +130,11 @@ class Conversion(_Meta):
 
 
 class Statistics(_Meta):
-    """stats.json: lists of numbers by name, for each feature."""
+    """stats.json: lists of numbers by name, for each feature, and what GR00T notes to see changes."""
 
-    __pydantic_extra__: dict[str, dict[str, Any]]
+    __pydantic_extra__: dict[str, dict[str, _Numbers]]
+
+    fingerprints: Any = Field(default=None, alias='__fingerprints__')
 
 
 def problem_of(model: type[BaseModel], content: Any) -> str:

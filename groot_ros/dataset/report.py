@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from groot_ros.dataset.meta import DatasetMeta, column_to_array
 from groot_ros.dataset.validation.validate import ValidationReport
 from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN
+from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.reports.plots import frame_strip, plot
 from groot_ros.reports.render import render_report
@@ -23,14 +24,27 @@ _ORANGE = '#d1662a'
 
 
 def write_report(root: Path, report: ValidationReport, path: Path) -> None:
-    """Writes the report of a dataset that has been validated."""
-    meta = DatasetMeta(root)
+    """Writes the report of a dataset that has been validated.
+
+    Raises GrootRosError for a dataset with errors that leave nothing to draw.
+    """
+    try:
+        html = _render(DatasetMeta(root), report)
+    except (LookupError, TypeError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise GrootRosError(
+            f'The dataset {root} cannot be drawn ({reason}): correct the errors that were found first.'
+        ) from error
+    path.write_text(html)
+
+
+def _render(meta: DatasetMeta, report: ValidationReport) -> str:
     columns = _columns(meta)
     lengths_s = np.array([episode['length'] for episode in meta.episodes]) / meta.fps
     tasks = Counter(task for episode in meta.episodes for task in episode['tasks'])
-    html = render_report(
+    return render_report(
         'dataset/report.html.j2',
-        name=root.resolve().name,
+        name=meta.root.resolve().name,
         report=report,
         fps=f'{meta.fps:g}',
         minutes=f'{lengths_s.sum() / 60:.1f}',
@@ -48,7 +62,6 @@ def write_report(root: Path, report: ValidationReport, path: Path) -> None:
             *_ranges('action', meta.modality, meta.stats[ACTION_COLUMN]),
         ],
     )
-    path.write_text(html)
 
 
 def _columns(meta: DatasetMeta) -> dict[str, Array]:

@@ -184,15 +184,23 @@ def count_frames(path: Path) -> int:
 
 
 def read_frames(path: Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    """RGB images (height, width, 3) of the frames with the given indices, in rising order."""
+    """RGB images (height, width, 3) of the frames with the given indices, in rising order.
+
+    Raises GrootRosError for a video that is damaged, or that lacks one of them.
+    """
     wanted = sorted(set(indices))
-    with av.open(str(path)) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if wanted and index == wanted[0]:
-                wanted.pop(0)
-                yield frame.to_ndarray(format='rgb24')
-            if not wanted:
-                return
+    try:
+        with av.open(str(path)) as container:
+            for index, frame in enumerate(container.decode(video=0)):
+                if wanted and index == wanted[0]:
+                    wanted.pop(0)
+                    yield frame.to_ndarray(format='rgb24')
+                if not wanted:
+                    return
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise GrootRosError(f'The video {path} cannot be decoded ({error}).') from error
+    if wanted:
+        raise GrootRosError(f'The video {path} has no frame {wanted[0]}: convert its episode again.')
 
 
 def read_keyframes(path: Path, max_count: int) -> Iterator[np.ndarray]:
