@@ -276,7 +276,7 @@ class Walker:
         assert results[0].message
 
     def receive(self, topic, make_message) -> None:
-        subscription = next(s for s in self.node.subscriptions if s.topic_name == f'/{topic}')
+        subscription = next(s for s in self.node.subscriptions if s.topic_name == f'/walk/{topic}')
         subscription.callback(make_message())
         self._run_timers()
 
@@ -306,7 +306,7 @@ def walk(monkeypatch, tmp_path):
     def make(name, **parameters) -> Walker:
         chosen = {'autostart': False, **PARAMETERS.get(name, {}), **parameters}
         words = [word for key, value in chosen.items() for word in ('-p', f'{key}:={value}')]
-        rclpy.init(args=['--ros-args', *words])
+        rclpy.init(args=['--ros-args', '-r', '__ns:=/walk', *words])
         walkers.append(Walker(name, NODES[name][0]()))
         return walkers[-1]
 

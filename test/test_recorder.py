@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import PoseStamped
 from groot_ros.action import RecordEpisode
 from groot_ros.msg import EpisodeStatus, GripperState
@@ -236,6 +237,7 @@ def test_the_action_records_with_feedback_and_a_cancelled_goal_leaves_nothing(sm
     result = goal.get_result_async()
     assert operator.until(result.done)
     assert 'failure' in result.result().result.message
+    assert result.result().status == GoalStatus.STATUS_ABORTED
 
 
 def test_a_red_preflight_stops_the_start_unless_it_is_forced(small_cell, recorder, operator):

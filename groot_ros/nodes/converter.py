@@ -89,7 +89,7 @@ class _ConversionThread:
     def _run(self) -> None:
         try:
             self.report = convert(self.sources, self.output, self.embodiment, self.options, self._progress)
-        except Exception as error:  # the thread ends here, and whoever waits for it gets the reason
+        except Exception as error:  # the thread ends here, and its goal gets the reason
             self.problem = explain_error(error)
 
     def _progress(self, parts: Iterable[ConversionResult], count: int) -> Iterator[ConversionResult]:
