@@ -385,10 +385,10 @@ def test_an_exception_in_a_timer_a_topic_or_a_service_does_not_end_a_node(walk, 
     timer = node.create_timer(0.001, fail)
     walker.spin_until(lambda: len(stopped) > 3)
     node.destroy_timer(timer)
-    assert node.problem == "the timer 'fail' failed: ZeroDivisionError: made up"
+    assert node.problem == "the timer 'fail' failed: ZeroDivisionError: made up."
     node.create_service(Trigger, '~/failing', fail)
     answer = walker.call('failing', TRIGGER)
-    assert (answer.success, answer.message) == (False, '~/failing failed: ZeroDivisionError: made up')
+    assert (answer.success, answer.message) == (False, '~/failing failed: ZeroDivisionError: made up.')
     node.create_subscription(TcpDelta, 'failing', fail, COMMAND_QOS)
     count = len(stopped)
     walker.receive('failing', TcpDelta)

@@ -116,7 +116,7 @@ def test_a_goal_that_fails_stops_its_policy(server, monkeypatch):
     monkeypatch.setattr(node, '_publish_status', failing_once(node._publish_status))
     goal = Goal()
     result = begin(node, goal)
-    assert (goal.ended, result.message) == ('abort', '~/run failed: RuntimeError: the middleware is gone')
+    assert (goal.ended, result.message) == ('abort', '~/run failed: RuntimeError: the middleware is gone.')
     assert node._state == PolicyStatus.STOPPED
 
 

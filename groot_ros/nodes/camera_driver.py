@@ -9,10 +9,10 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from groot_ros.errors import explain_error
 from groot_ros.hardware.cameras import open_camera
 from groot_ros.hardware.cameras.base import EYES, Camera, CameraSettings, Frame, Intrinsics
 from groot_ros.hardware.loss_notice import LossNotice
-from groot_ros.ros.guarded_node import describe_error
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec, specs_from
 from groot_ros.ros.qos import IMAGE_QOS
@@ -87,7 +87,7 @@ class CameraDriver(GrootNode):
             try:
                 self._publish_frames(open_camera(self._settings), closing)
             except Exception as error:  # the libraries of cameras may raise anything: it is opened again
-                self._on_loss(describe_error(error))
+                self._on_loss(explain_error(error))
                 closing.wait(_REOPEN_S)
 
     def _publish_frames(self, camera: Camera, closing: threading.Event) -> None:

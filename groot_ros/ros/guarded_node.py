@@ -15,7 +15,7 @@ from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, explain_error
 
 
 class GuardedNode(LifecycleNode):
@@ -34,9 +34,9 @@ class GuardedNode(LifecycleNode):
     def on_fault(self, reason: str) -> None:
         """Called after an unforeseen exception, from the thread that raised it: stop what must not go on."""
 
-    def fault(self, where: str, error: BaseException) -> str:
+    def fault(self, where: str, error: Exception) -> str:
         """Reports an exception of `where`, and calls `on_fault`. Returns the sentence."""
-        text = f'{where} failed: {describe_error(error)}'
+        text = f'{where} failed: {explain_error(error)}'
         if not self.context.ok():  # Ctrl-C: what is called then may fail
             return text
         if text != self.problem:  # once, since a timer may fail hundreds of times a second
@@ -147,14 +147,6 @@ class GuardedNode(LifecycleNode):
             goal_callback=on_goal,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
-
-
-def describe_error(error: BaseException) -> str:
-    """An exception in one line: the sentence of a GrootRosError, otherwise its type and text."""
-    text = ' '.join(str(error).split())
-    if isinstance(error, GrootRosError):
-        return text
-    return f'{type(error).__name__}: {text}' if text else type(error).__name__
 
 
 def _name_of(callback: Callable[..., Any]) -> str:

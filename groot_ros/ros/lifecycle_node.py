@@ -10,8 +10,8 @@ from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 
-from groot_ros.errors import GrootRosError
-from groot_ros.ros.guarded_node import GuardedNode, describe_error
+from groot_ros.errors import GrootRosError, explain_error
+from groot_ros.ros.guarded_node import GuardedNode
 from groot_ros.ros.parameters import ParameterSpec, settings_from
 from groot_ros.sampling.stream_monitor import Health
 
@@ -163,7 +163,7 @@ class GrootNode(GuardedNode):
         try:
             work()
         except Exception as error:
-            self._last_refusal = describe_error(error)
+            self._last_refusal = explain_error(error)
             if not isinstance(error, GrootRosError):
                 self._last_refusal = f'{work.__name__} of {self.get_name()} failed: {self._last_refusal}'
             if not self.parameter('autostart'):

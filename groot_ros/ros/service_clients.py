@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The services of recorder and ur5e_driver, as the node teleop calls them: without waiting for the reply."""
 
-from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
+from groot_ros.ros.guarded_node import GuardedNode
 from groot_ros.srv import StartEpisode, StopEpisode
 
 
 class ServiceClients:
     """Calls return a Future. A reply is logged: as a warning if the service refused."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: GuardedNode) -> None:
         self._node = node
         self._start = node.create_client(StartEpisode, 'recorder/start')
         self._stop = node.create_client(StopEpisode, 'recorder/stop')
@@ -58,7 +58,8 @@ class ServiceClients:
         future = client.call_async(request)
         if not client.service_is_ready():
             self._node.get_logger().warning(f'{client.srv_name} is not available: is its node running?')
-        future.add_done_callback(self._log_reply)
+        # An exception in a task ends the process: the events executor of rclpy 7.1 has a segmentation fault.
+        future.add_done_callback(self._node.guarded(client.srv_name, self._log_reply))
         return future
 
     def _log_reply(self, future: Future) -> None:
