@@ -241,21 +241,39 @@ def launch_stubs():
     }
 
 
-@pytest.mark.parametrize(('chosen', 'expected'), [('', 'LOCALHOST'), ('subnet', 'SUBNET')])
-def test_launch_files_set_the_discovery_range_before_the_first_node(monkeypatch, chosen, expected):
+@pytest.fixture
+def describe(monkeypatch):
+    """The function that makes a launch description, with the stand-ins for the package launch."""
     for name, module in launch_stubs().items():
         monkeypatch.setitem(sys.modules, name, module)
     name = 'groot_ros.ros.launch_description'
     monkeypatch.setitem(sys.modules, name, None)  # so that the import with the stubs is forgotten again
     monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delenv(RANGE)
+    monkeypatch.delenv(RANGE, raising=False)
     from groot_ros.ros.launch_description import describe
 
+    return describe
+
+
+@pytest.mark.parametrize(('chosen', 'expected'), [('', 'LOCALHOST'), ('subnet', 'SUBNET')])
+def test_launch_files_set_the_discovery_range_before_the_first_node(describe, chosen, expected):
     *arguments, add_nodes = describe('drivers')
     texts = {argument.name: argument.default_value for argument in arguments}
     actions = add_nodes(texts | {'discovery_range': chosen})
     assert actions[0] == (RANGE, expected)
     assert [node.executable for node in actions[1:]] == ['ur5e_driver', 'robotiq_driver', 'camera_driver']
+
+
+def test_a_node_that_fails_ends_a_launch_with_an_error(describe):
+    """launch catches the exception, stops the other processes and returns 1."""
+    *arguments, add_nodes = describe('drivers')
+    node = add_nodes({argument.name: argument.default_value for argument in arguments})[-1]
+    running = SimpleNamespace(is_shutdown=False)
+    ends = SimpleNamespace(is_shutdown=True)
+    with pytest.raises(GrootRosError, match='camera_driver ended with exit code 1'):
+        node.on_exit(SimpleNamespace(returncode=1), running)
+    assert node.on_exit(SimpleNamespace(returncode=0), running).reason == 'camera_driver ended'
+    assert node.on_exit(SimpleNamespace(returncode=-9), ends).reason == 'camera_driver ended'
 
 
 @pytest.mark.parametrize('command', ['', *(module.__name__.split('.')[-1] for module in COMMANDS)])

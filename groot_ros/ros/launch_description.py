@@ -2,6 +2,7 @@
 """Launch descriptions of the profiles in bringup/profiles.py, for launch/*.launch.py."""
 
 from dataclasses import Field, fields
+from functools import partial
 from typing import Any
 
 from launch import Action, LaunchContext, LaunchDescription
@@ -16,6 +17,7 @@ from groot_ros.bringup.profiles import (
     discovery_environment,
     parameter_files,
 )
+from groot_ros.errors import GrootRosError
 
 
 def describe(profile: str, **defaults: object) -> LaunchDescription:
@@ -67,5 +69,15 @@ def _make_node(process: Process, options: Options) -> Node:
         parameters=parameters,
         arguments=process.arguments,
         output='screen',
-        on_exit=Shutdown(reason=f'{process.executable} ended'),
+        on_exit=partial(_end_launch, process.executable),
     )
+
+
+def _end_launch(executable: str, event: Any, context: LaunchContext) -> Shutdown:
+    """Ends all processes with one that has ended. Raises if it failed: then `ros2 launch` returns 1."""
+    if event.returncode and not context.is_shutdown:
+        raise GrootRosError(
+            f'{executable} ended with exit code {event.returncode}: see its messages above; '
+            'the other processes are stopped.'
+        )
+    return Shutdown(reason=f'{executable} ended')
