@@ -154,7 +154,8 @@ def _node_section(name: str, class_name: str, purpose: str, note: str) -> list[s
     lines += ['', '| parameter | default | range | meaning |', '|---|---|---|---|']
     for key, spec in module.PARAMETERS.items():
         bounds = '' if spec.minimum is None else f'{spec.minimum:g} to {spec.maximum:g}'
-        lines.append(f'| `{key}` | {_default(spec.default)} | {bounds} | {_cell(spec.description)} |')
+        meaning = spec.description + ('; can be set while the node runs' if spec.may_change else '')
+        lines.append(f'| `{key}` | {_default(spec.default)} | {bounds} | {_cell(meaning)} |')
     return lines
 
 

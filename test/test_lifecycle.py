@@ -13,8 +13,10 @@ from groot_ros.msg import EpisodeStatus, PolicyStatus, RobotStatus, TcpDelta
 from groot_ros.srv import LoadPolicy, Preflight, SetTask, StartEpisode, StopEpisode
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.action import GoalResponse
 from rclpy.experimental.events_executor import EventsExecutor
+from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.errors import GrootRosError
@@ -394,3 +396,70 @@ def test_an_exception_in_a_timer_a_topic_or_a_service_does_not_end_a_node(walk, 
     walker.receive('failing', TcpDelta)
     assert len(stopped) == count + 1
     assert node.failure == ''
+
+
+def set_parameters(walker, **values):
+    """What `ros2 param set` does: one result for each value."""
+    wanted = [Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+    return walker.call('set_parameters', SetParameters.Request(parameters=wanted)).results
+
+
+@pytest.mark.parametrize('name', NODES)
+def test_the_dump_of_a_node_can_be_loaded_again(walk, name):
+    walker = walk(name)
+    names = list(walker.node._parameters)
+    assert {'use_sim_time', 'start_type_description_service', 'autostart'} <= set(names)
+    dump = {item.name: item.value for item in walker.node.get_parameters(names)}
+    assert [result.reason for result in set_parameters(walker, **dump) if not result.successful] == []
+
+
+def test_a_parameter_that_is_read_at_the_start_is_refused_by_name(walk):
+    walker = walk('ur5e_driver')
+    corner = [-0.6, -0.85, 0.1]
+    speed, unknown, walls = set_parameters(
+        walker, max_linear_speed_m_s=0.2, use_sim_time=True, tcp_offset=corner
+    )
+    assert not any(result.successful for result in (speed, unknown, walls))
+    assert speed.reason.startswith('max_linear_speed_m_s is read when the node starts')
+    assert unknown.reason.startswith('use_sim_time is read when the node starts')
+
+
+def test_parameters_of_a_policy_change_while_it_runs(walk):
+    walker = walk('policy_server')
+    results = set_parameters(walker, task=' stack ', min_speed_scaling=0.5, resume_after_override=True)
+    assert all(result.successful for result in results)
+    node = walker.node
+    assert (node._task, node._arm.min_speed_scaling) == ('stack', 0.5)
+    assert node._pause.resume_after_override
+    assert node.parameter('min_speed_scaling') == 0.5
+    assert not set_parameters(walker, min_speed_scaling=2.0)[0].successful
+
+
+def test_parameters_of_a_recorder_change_or_keep_their_value(walk, tmp_path):
+    walker = walk('recorder')
+    (tmp_path / 'tasks.yaml').write_text('tasks: [{text: move the cube, count: 2}]')
+    results = set_parameters(walker, tasks_file=str(tmp_path / 'tasks.yaml'), min_free_gb=1.0)
+    assert all(result.successful for result in results)
+    assert walker.node._settings.tasks[0].text == 'move the cube'
+    assert walker.node._session._settings.min_free_bytes == 1e9
+    refused = set_parameters(walker, operator_feedback='whistle', quality_thresholds='/nowhere.yaml')
+    assert not any(result.successful for result in refused)
+    assert "'whistle' is not known" in refused[0].reason
+    assert '/nowhere.yaml' in refused[1].reason
+    assert walker.node.parameter('operator_feedback') == 'none'
+
+
+@pytest.mark.parametrize('name', NODES)
+def test_simulated_time_is_refused_where_it_makes_no_sense(walk, name):
+    if name == 'converter':
+        assert walk(name, use_sim_time=True).node.get_parameter('use_sim_time').value
+        return
+    with pytest.raises(GrootRosError, match=f'{name} stamps by the clock of this machine'):
+        walk(name, use_sim_time=True)
+
+
+def test_timers_run_while_simulated_time_stands_still(walk):
+    walker = walk('converter', use_sim_time=True)
+    ticks = []
+    walker.node.create_timer(0.01, lambda: ticks.append(True))
+    walker.spin_until(lambda: len(ticks) > 2)

@@ -105,6 +105,8 @@ class _ConversionThread:
 class ConverterNode(GrootNode):
     """Converts what goals of `~/convert` name, and each episode that is finished in a watched folder."""
 
+    uses_sim_time = True
+
     def __init__(self, watching: WatchSettings | None = None) -> None:
         super().__init__('converter', PARAMETERS)
         self._watching = watching

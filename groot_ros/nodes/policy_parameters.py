@@ -20,7 +20,7 @@ PARAMETERS = {
     'shadow_report': ParameterSpec(
         '', 'JSON file for the result of shadow mode; a plot is written next to it'
     ),
-    'task': ParameterSpec('', 'task of the policy, in words'),
+    'task': ParameterSpec('', 'task of the policy, in words', may_change=True),
     'command_hz': ParameterSpec(0.0, 'commands per second, Hz; 0 for one per row', 0.0, 125.0),
     **_SCHEDULE_SPECS,
     # A UR5e follows its servo target with this delay.
@@ -28,9 +28,11 @@ PARAMETERS = {
     **specs_from(RunnerSettings),
     'max_observation_age_s': ParameterSpec(0.3, 'a stream silent for longer stops the policy, s', 0.02, 5.0),
     'resume_after_override': ParameterSpec(
-        False, 'the policy continues by itself when an override ends, instead of waiting for ~/enable'
+        False,
+        'the policy continues by itself when an override ends, instead of waiting for ~/enable',
+        may_change=True,
     ),
     'min_speed_scaling': ParameterSpec(
-        0.05, 'the policy pauses below this share of the speed slider', 0.0, 1.0
+        0.05, 'the policy pauses below this share of the speed slider', 0.0, 1.0, may_change=True
     ),
 }

@@ -4,6 +4,7 @@
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
@@ -101,6 +102,15 @@ class PolicyServer(GrootNode):
         if shadow is not None:
             path = self.parameter('shadow_report')
             report_shadow(shadow.evaluation, path, self.get_logger().info, self.warn)
+
+    def change_parameter(self, name: str, value: Any) -> None:
+        """Takes over the task, and when the policy pauses."""
+        if name == 'task':
+            self._task = value.strip()
+        elif name == 'min_speed_scaling':
+            self._arm.min_speed_scaling = value
+        elif name == 'resume_after_override':
+            self._pause.resume_after_override = value
 
     def on_fault(self, reason: str) -> None:
         """Stops the policy; the arm holds."""

@@ -56,15 +56,21 @@ PARAMETERS = {
     'jpeg_quality': ParameterSpec(90, 'JPEG quality, 1 to 100'),
     'depth': ParameterSpec('png', "format of depth images in extra_topics: 'png' (16 bit, mm) or 'raw'"),
     'quality_thresholds': ParameterSpec(
-        '', 'YAML file with thresholds that replace those of config/quality_thresholds.yaml'
+        '', 'YAML file with thresholds that replace those of config/quality_thresholds.yaml', may_change=True
     ),
     'tasks_file': ParameterSpec(
-        '', 'YAML file with the tasks to show and how often (tasks: [{text: ..., count: 20}])'
+        '',
+        'YAML file with the tasks to show and how often (tasks: [{text: ..., count: 20}])',
+        may_change=True,
     ),
-    'min_free_gb': ParameterSpec(2.0, 'an episode does not start with less free disk space, GB', 0.0, 1e6),
-    'report': ParameterSpec(True, 'write report.html next to each bag, in a process of low priority'),
+    'min_free_gb': ParameterSpec(
+        2.0, 'an episode does not start with less free disk space, GB', 0.0, 1e6, may_change=True
+    ),
+    'report': ParameterSpec(
+        True, 'write report.html next to each bag, in a process of low priority', may_change=True
+    ),
     'operator_feedback': ParameterSpec(
-        'none', "how the operator hears what happens: 'none', 'bell' or 'speech'"
+        'none', "how the operator hears what happens: 'none', 'bell' or 'speech'", may_change=True
     ),
 }
 
@@ -75,9 +81,10 @@ class Recorder(GrootNode):
     def __init__(self) -> None:
         super().__init__('recorder', PARAMETERS)
         self._embodiment = load_embodiment(self.parameter('embodiment'))
+        self._settings = self._make_settings()
         self._session = EpisodeSession(
             self._embodiment,
-            self._make_settings(),
+            self._settings,
             OperatorFeedback(self.parameter('operator_feedback')),
             observe=self._observe,
             on_finish=self._on_finish,
@@ -107,6 +114,18 @@ class Recorder(GrootNode):
     def deactivate(self) -> None:
         """Saves an episode that is being recorded, so that nothing is lost."""
         self._interrupt('the recorder was stopped')
+
+    def change_parameter(self, name: str, value: Any) -> None:
+        """Takes over thresholds, tasks, cues and the free space that the next episode needs."""
+        if name == 'quality_thresholds':
+            self._settings.thresholds = load_thresholds(value)
+            self._reports.thresholds = value
+        elif name == 'tasks_file':
+            self._settings.tasks = _load_tasks(value)
+        elif name == 'min_free_gb':
+            self._settings.min_free_bytes = value * 1e9
+        elif name == 'operator_feedback':
+            self._session.feedback = OperatorFeedback(value)
 
     def on_fault(self, reason: str) -> None:
         """Saves an episode that is being recorded, as interrupted, and ends the goal that waits for it."""
@@ -160,7 +179,7 @@ class Recorder(GrootNode):
         return SessionSettings(
             thresholds=load_thresholds(self.parameter('quality_thresholds')),
             recording=self._make_recording_settings(),
-            tasks=self._load_tasks(),
+            tasks=_load_tasks(self.parameter('tasks_file')),
             namespace=self.get_namespace().rstrip('/') + '/',
             min_free_bytes=self.parameter('min_free_gb') * 1e9,
         )
@@ -174,10 +193,6 @@ class Recorder(GrootNode):
         return RecordingSettings(
             video, codec, self.parameter('keyframe_interval_s'), self.parameter('jpeg_quality'), depth
         )
-
-    def _load_tasks(self) -> list[Task]:
-        file = self.parameter('tasks_file')
-        return load_tasks(Path(file).expanduser()) if file else []
 
     def _observe(self) -> RecorderSnapshot:
         return RecorderSnapshot(
@@ -356,6 +371,10 @@ class Recorder(GrootNode):
                 health.lost = streams[topic].lost
             found.append(health)
         return found
+
+
+def _load_tasks(file: str) -> list[Task]:
+    return load_tasks(Path(file).expanduser()) if file else []
 
 
 def _fill_recording(status: EpisodeStatus, recording: EpisodeRecording) -> None:

@@ -63,7 +63,7 @@ class EpisodeSession:
         self.write_speed = float('inf')
         self._embodiment = embodiment
         self._settings = settings
-        self._feedback = feedback
+        self.feedback = feedback
         self._observe = observe
         self._on_finish = on_finish
         self._info = info
@@ -142,7 +142,7 @@ class EpisodeSession:
         self._began_s = time.monotonic()
         self._known_problems = set()
         self._info(f'Recording {self.episode}: {task}')
-        self._feedback.give('recording')
+        self.feedback.give('recording')
         return self.episode
 
     def pause(self, on: bool) -> str:
@@ -152,9 +152,9 @@ class EpisodeSession:
             raise GrootRosError('It is paused already.' if on else 'It is not paused.')
         recording.pause(on, time.time_ns())
         if on:
-            self._feedback.give('paused')
+            self.feedback.give('paused')
             return 'paused: nothing is recorded'
-        self._feedback.give('recording')
+        self.feedback.give('recording')
         return 'recording continues in a new segment'
 
     def discard(self) -> str:
@@ -216,7 +216,7 @@ class EpisodeSession:
             self._info(text)
         else:
             self._warn(text)
-        self._feedback.give(f'saved as {named}, {verdict.verdict}')
+        self.feedback.give(f'saved as {named}, {verdict.verdict}')
         self.announce_next_task()
 
     def announce_next_task(self) -> None:
@@ -225,17 +225,17 @@ class EpisodeSession:
         if progress:
             done = f'{progress.done} of {progress.task.count} done'
             self._info(f'Next: {progress.task.text} ({done})')
-            self._feedback.give(f'next: {progress.task.text}')
+            self.feedback.give(f'next: {progress.task.text}')
         elif self._settings.tasks:
             self._info('The task list is done.')
-            self._feedback.give('the task list is done')
+            self.feedback.give('the task list is done')
 
     def warn_new_problems(self, problems: list[str]) -> None:
         """Warns of each problem once, when it begins; changing numbers in its text do not make it new."""
         by_text = {re.sub(r'[\d.]+', '', problem): problem for problem in problems}
         for text in by_text.keys() - self._known_problems:
             self._warn(f'{self.episode}: {by_text[text]}.')
-            self._feedback.give('warning')
+            self.feedback.give('warning')
         self._known_problems = set(by_text)
 
     def _current(self) -> EpisodeRecording:

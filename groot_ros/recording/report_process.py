@@ -13,15 +13,15 @@ class ReportProcesses:
     """Runs `groot-ros inspect` for episodes, only while the CPU is idle: the next episode may be running."""
 
     def __init__(self, thresholds: str) -> None:
-        self._thresholds = thresholds
+        self.thresholds = thresholds
         self._running: list[subprocess.Popen] = []
 
     def start(self, bag: Path) -> None:
         """Starts to write report.html into the folder of a bag."""
         report = str(bag / REPORT_FILE)
         command = [sys.executable, '-m', 'groot_ros.cli', 'inspect', str(bag), '--report', report]
-        if self._thresholds:
-            command += ['--quality-thresholds', self._thresholds]
+        if self.thresholds:
+            command += ['--quality-thresholds', self.thresholds]
         self._running = [process for process in self._running if process.poll() is None]
         process = subprocess.Popen(
             command, preexec_fn=_set_idle_priority, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

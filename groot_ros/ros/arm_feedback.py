@@ -33,7 +33,7 @@ class ArmFeedback:
         self.target = ArmTarget()
         self.measured: Array | None = None
         self._target_ns = 0
-        self._min_speed_scaling = min_speed_scaling
+        self.min_speed_scaling = min_speed_scaling
         self._on_status = on_status
         self._on_echo = on_echo
         node.create_subscription(PoseStamped, 'tcp_target', self._take_target, STREAM_QOS)
@@ -66,7 +66,7 @@ class ArmFeedback:
 
     def slider_reason(self) -> str:
         """Why the speed slider stops the arm; empty if it does not."""
-        if self.status.connected and self.status.speed_scaling < self._min_speed_scaling:
+        if self.status.connected and self.status.speed_scaling < self.min_speed_scaling:
             return f'the speed slider is at {self.status.speed_scaling * 100:.0f} %'
         return ''
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GrootNode, the base class of our nodes: lifecycle, read-only parameters and /diagnostics."""
+"""GrootNode, the base class of our nodes: lifecycle, parameters and /diagnostics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
 from groot_ros.errors import GrootRosError, explain_error
@@ -30,6 +32,8 @@ class GrootNode(GuardedNode):
     A non-empty `failure` ends the process with that sentence and exit code 1; `finished` ends it with 0.
     """
 
+    uses_sim_time = False
+
     def __init__(self, name: str, parameters: dict[str, ParameterSpec]) -> None:
         super().__init__(name)
         self.failure: str = ''
@@ -39,10 +43,15 @@ class GrootNode(GuardedNode):
         self._last_refusal = ''
         self._guard_transitions()
         specs = {**parameters, 'autostart': AUTOSTART}
+        self._changing = {name for name, spec in specs.items() if spec.may_change}
         self._values = {
             key: self.declare_parameter(key, spec.default, spec.descriptor()).value
             for key, spec in specs.items()
         }
+        self._check_clock(self.get_parameter('use_sim_time').value)
+        # Read-only parameters refuse their own value too.
+        self.describe_parameter('start_type_description_service').read_only = False
+        self.add_on_set_parameters_callback(self._on_set_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self.create_timer(_DIAGNOSTICS_S, self._publish_diagnostics)
 
@@ -63,12 +72,15 @@ class GrootNode(GuardedNode):
         """Whether `configure` was called, and `cleanup` not yet."""
         return self._configured
 
+    def change_parameter(self, name: str, value: Any) -> None:
+        """Takes over a new value of a parameter that may change. Raises GrootRosError to refuse it."""
+
     def diagnose(self) -> list[Health]:
         """The state of each part of the node, for /diagnostics."""
         return []
 
     def parameter(self, name: str) -> Any:
-        """The value that a parameter had when the node started."""
+        """The value of a parameter."""
         return self._values[name]
 
     def settings(self, cls: type, **others: Any) -> Any:
@@ -189,6 +201,35 @@ class GrootNode(GuardedNode):
         )
         response.success = False
         return response
+
+    def _on_set_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        changed = [item for item in parameters if not self._has_value(item)]
+        for item in changed:
+            if item.name not in self._changing:
+                reason = (
+                    f'{item.name} is read when the node starts: set it in a parameter file or at the start.'
+                )
+                return SetParametersResult(successful=False, reason=reason)
+        try:
+            for item in changed:
+                self.change_parameter(item.name, item.value)
+                self._values[item.name] = item.value
+        except Exception as error:
+            return SetParametersResult(successful=False, reason=explain_error(error))
+        return SetParametersResult(successful=True)
+
+    def _has_value(self, wanted: Parameter) -> bool:
+        present = self.get_parameter(wanted.name)
+        if isinstance(present.value, Sequence) and isinstance(wanted.value, Sequence):
+            return list(present.value) == list(wanted.value)
+        return present.value == wanted.value
+
+    def _check_clock(self, simulated: bool) -> None:
+        if simulated and not self.uses_sim_time:
+            raise GrootRosError(
+                f'{self.get_name()} stamps by the clock of this machine: leave use_sim_time false. '
+                'Only the converter works with bags that are played.'
+            )
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray()

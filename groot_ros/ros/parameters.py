@@ -10,16 +10,21 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter: its default, what it means, and its inclusive range if it is a number."""
+    """One parameter: its default, what it means, and its inclusive range if it is a number.
+
+    A parameter that `may_change` can be set while the node runs; all others are read when it starts.
+    """
 
     default: Any
     description: str
     minimum: float | None = None
     maximum: float | None = None
+    may_change: bool = False
 
     def descriptor(self) -> ParameterDescriptor:
-        """What `ros2 param describe` shows. Read-only, since our nodes read parameters when they start."""
-        descriptor = ParameterDescriptor(description=self.description, read_only=True)
+        """What `ros2 param describe` shows. None is read-only: a node's own dump can be loaded again."""
+        when = 'can be set while the node runs' if self.may_change else 'is read when the node starts'
+        descriptor = ParameterDescriptor(description=self.description, additional_constraints=when)
         if self.minimum is None or self.maximum is None:
             return descriptor
         if isinstance(self.default, int):
