@@ -365,7 +365,9 @@ def test_the_page_of_a_dataset_shows_every_dimension(dataset, tmp_path, capsys):
     assert main(['validate', str(dataset), '--report', str(tmp_path / 'page.html')]) == 0
     page = (tmp_path / 'page.html').read_text()
     assert page.count('data:image/') == 5
-    assert 'action.gripper_command[0]' in page
+    assert 'action: gripper_command' in page
+    assert 'state: tcp_pose qw' in page
+    assert '<td>rad/s</td>' in page
     assert '0 errors' in page
 
 

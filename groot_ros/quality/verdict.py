@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, RootModel
 
 from groot_ros import __version__
 from groot_ros.config_files import checked, read_yaml
+from groot_ros.dimensions import three_digits
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.checks import CHECKS
 from groot_ros.quality.trace import EpisodeTrace
@@ -149,8 +150,8 @@ def judge(
 def format_value(value: float, unit: str) -> str:
     """A number with its unit, for people; a share is shown in percent."""
     if unit == 'share':
-        return f'{value:.2%}'
-    return f'{value:.4g} {unit}'.rstrip()
+        return f'{three_digits(100 * value)}%'
+    return f'{three_digits(value)} {unit}'.rstrip()
 
 
 def _make_finding(name: str, subject: str, value: float, bounds: Bounds) -> Finding:
