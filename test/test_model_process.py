@@ -326,6 +326,19 @@ def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, ac
         policy.close()
 
 
+def test_a_hosted_model_obeys_only_the_policy_that_started_it(lerobot, act):
+    policy = make_policy(PolicyChoice('lerobot', str(act), timeout_s=20.0), EMBODIMENT, lambda line: None)
+    stranger = Client('127.0.0.1', policy._process.port, 'n1.7', timeout_s=20.0)
+    try:
+        for endpoint in ('reset', 'kill', 'ping'):
+            with pytest.raises(PolicyError, match='Invalid API token'):
+                stranger.request(endpoint)
+        assert policy.infer(seen())['gripper_command'][0, 0] == 0
+    finally:
+        stranger.close()
+        policy.close()
+
+
 def test_a_policy_of_lerobot_with_other_rows_is_refused_by_name(lerobot, act):
     reason = r'it wants the image observation\.images\.zed_camera; its state has 20'
     with pytest.raises(PolicyError, match=f'does not fit the embodiment so101_dualcam: {reason}'):
