@@ -20,17 +20,27 @@ Model = TypeVar('Model', bound='BaseModel')
 
 # Files that people write have some hundred nodes; an alias bomb has more than memory can hold.
 _MAX_NODES = 200_000
+# JSON can write half of a character, such as \\ud800, which can be neither printed nor written to a file.
+_HALF_CHARACTER = '\\ud'
 _MAX_YAML_BYTES = 2 << 20
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """Refuses a text whose aliases repeat its content too often, before anything is built of it."""
+    """Refuses a text whose aliases repeat its content too often, before anything is built of it.
+
+    It also refuses half of a character, as parse_json does.
+    """
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _count_nodes(node, {}) > _MAX_NODES:
             raise yaml.YAMLError(f'its aliases make more than {_MAX_NODES} entries of it')
         return node
+
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        value = super().construct_scalar(node)
+        value.encode()
+        return value
 
 
 def _count_nodes(node: yaml.Node, counts: dict[int, int]) -> int:
@@ -94,7 +104,10 @@ def parse_yaml(text: str, what: str) -> Any:
 def parse_json(text: str | bytes) -> Any:
     """The content of a JSON text. Raises ValueError for everything that is none, deep nesting too."""
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if _HALF_CHARACTER in (text if isinstance(text, str) else text.decode()).lower():
+            json.dumps(content, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+        return content
     except RecursionError as error:
         raise ValueError('it is nested too deeply') from error
     except TypeError as error:

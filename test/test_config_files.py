@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from groot_ros.config_files import parse_yaml, read_yaml
+from groot_ros.config_files import parse_json, parse_yaml, read_yaml
 from groot_ros.dataset.sources.time_ranges import load_ranges
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
@@ -35,6 +35,7 @@ MERGES = 'a: &a {k: 1}\n' + ''.join(
         ('fps: ' + '9' * 5000, 'a value cannot be read'),
         ('a: 2001-99-99', 'a value cannot be read'),
         ('a: \0', 'is not YAML'),
+        ('a: "\\ud800"', 'a value cannot be read'),
         ('? [a]\n: b', 'is not YAML'),
         ('!!python/object/apply:os.system [true]', 'could not determine a constructor'),
     ],
@@ -42,6 +43,18 @@ MERGES = 'a: &a {k: 1}\n' + ''.join(
 def test_a_text_that_nobody_wrote_is_refused(text, reason):
     with pytest.raises(GrootRosError, match=f'^The file is not YAML.*{reason}|{reason}'):
         parse_yaml(text, 'The file')
+
+
+@pytest.mark.parametrize(
+    'text', ['"\\ud800"', '{"\\uDFFF": 1}', '[["a\\udC00"]]', '[' * 100_000, '9' * 5000, None, 3]
+)
+def test_json_that_cannot_be_written_again_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_json(text)
+
+
+def test_json_of_whole_characters_is_kept():
+    assert parse_json('["\\ud83e\\udd16", "\\\\ud800 is text"]') == ['\U0001f916', '\\ud800 is text']
 
 
 def test_anchors_that_people_write_are_kept():
