@@ -8,6 +8,8 @@ import pytest
 
 from groot_ros.cli.main import main
 from groot_ros.dimensions import dimensions, three_digits, with_unit
+from groot_ros.policies import evaluation_plot
+from groot_ros.policies.evaluate import Evaluation
 from groot_ros.quality import curves
 from groot_ros.quality.trace import EpisodeTrace
 
@@ -106,3 +108,28 @@ def test_a_curve_is_broken_at_a_pause(trace):
     drawn = axes.lines[0].get_xdata()
     assert np.flatnonzero(np.isnan(drawn)).tolist() == [8]
     curves.plt.close('all')
+
+
+def test_an_evaluation_is_drawn_with_units_every_policy_and_the_recorded_path(embodiment, tmp_path):
+    path = tmp_path / 'errors.svg'
+    rng = np.random.default_rng(0)
+    actions = rng.normal(0, 0.01, (40, embodiment.action_size))
+    results = []
+    for name, error in (('policy one', 0.001), ('policy two', 0.004)):
+        result = Evaluation(name)
+        for row in range(0, 33, 8):
+            chunk = {
+                key: actions[row : row + 8, part] + error for key, part in embodiment.action_slices.items()
+            }
+            result.add(chunk, actions[row:], embodiment.action_slices)
+            result.keep(row, chunk, actions, embodiment.action_slices)
+        results.append(result)
+    evaluation_plot.write_evaluation_plot(results, embodiment, path)
+    drawn = path.read_text()
+    for text in ('policy one', 'policy two', 'recorded', 'x, added up [m]', 'mean absolute error [rad]'):
+        assert text in drawn
+
+
+def test_the_same_policy_twice_has_two_names():
+    named = evaluation_plot.names([Evaluation('same'), Evaluation('same'), Evaluation('other')])
+    assert named == ['same (1)', 'same (2)', 'other']

@@ -81,7 +81,7 @@ def add_parser(commands) -> None:
         '--plot',
         type=output_file('.png', '.pdf', '.svg'),
         metavar='FILE',
-        help='plot the errors over the steps (.png, .pdf, .svg)',
+        help='plot the errors over the steps, and predicted over recorded actions (.png, .pdf, .svg)',
     )
     add_model_options(command)
     command.set_defaults(run=run)
@@ -103,9 +103,9 @@ def run(options: argparse.Namespace) -> int:
         say(options, *result.summary_lines())
     write_json(options, [result.as_dict() for result in results])
     if options.plot:
-        from groot_ros.reports.plots import write_error_plot
+        from groot_ros.policies.evaluation_plot import write_evaluation_plot
 
-        write_error_plot([result.as_dict() for result in results], options.plot)
+        write_evaluation_plot(results, embodiment, options.plot)
     return 0
 
 

@@ -47,11 +47,17 @@ def _mean_by_step(chunks: list[Array]) -> list[float]:
 
 @dataclass
 class Evaluation:
-    """The result of an evaluation: errors by action key, and the number of chunks that were compared."""
+    """The result of an evaluation: errors by action key, and the number of chunks that were compared.
+
+    Of the first episode it keeps, by action key, the recorded actions (n, size), and the predicted chunks
+    (H, size) with the row that each begins at.
+    """
 
     policy: str
     chunks: int = 0
     keys: dict[str, Errors] = field(default_factory=dict)
+    recorded: dict[str, Array] = field(default_factory=dict)
+    predicted: dict[str, list[tuple[int, Array]]] = field(default_factory=dict)
 
     def add(self, chunk: dict[str, Array], recorded: Array, slices: dict[str, slice]) -> None:
         """Adds the errors of one chunk, given the recorded actions (H or more, A) from its first step on.
@@ -66,6 +72,13 @@ class Evaluation:
         for name, (predicted, actual) in pairs.items():
             self.keys.setdefault(name, Errors()).add(predicted, actual)
         self.chunks += 1
+
+    def keep(self, row: int, chunk: dict[str, Array], actions: Array, slices: dict[str, slice]) -> None:
+        """Keeps a chunk that begins at `row`, and the actions (n, A) of its episode, to draw them."""
+        for name in self.keys:
+            self.recorded[name] = actions[:, slices[name]]
+            if name in chunk:
+                self.predicted.setdefault(name, []).append((row, np.asarray(chunk[name], float)))
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file of `--json`."""
@@ -115,7 +128,9 @@ def evaluate(
     embodiment, or if no episode is as long as a chunk.
     """
     result = Evaluation(policy.spec.name)
-    for episode in episodes:
+    chosen = list(episodes)
+    first = next(iter(chosen), None)
+    for episode in chosen:
         policy.reset()
         table = _read_table(dataset, episode, embodiment)
         actions = column_to_array(table, ACTION_COLUMN)
@@ -123,7 +138,10 @@ def evaluate(
         indices = policy.spec.observation_indices
         observations = _read_observations(dataset, episode, embodiment, table, starts, indices)
         for row, observation in zip(starts, observations, strict=True):
-            result.add(policy.infer(observation), actions[row:], embodiment.action_slices)
+            chunk = policy.infer(observation)
+            result.add(chunk, actions[row:], embodiment.action_slices)
+            if episode == first:
+                result.keep(row, chunk, actions, embodiment.action_slices)
             on_chunk()
     if not result.chunks:
         raise GrootRosError(
