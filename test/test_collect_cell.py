@@ -40,7 +40,7 @@ def test_working_through_a_list_reaches_every_count_and_keeps_shares_even(counts
     [
         ('tasks: []', 'tasks'),
         ('tasks: [{text: ""}]', 'tasks.0.text'),
-        ('- a', 'wrong at'),
+        ('- a', 'is wrong: Input should be'),
         ('tasks: [{text: x, cont: 3}]', 'cont'),
     ],
 )
