@@ -13,6 +13,7 @@ from groot_ros.argument_types import output_file
 from groot_ros.cli.options import ParagraphHelp
 from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_report_libraries
+from groot_ros.cli.validate import validate_and_tell
 from groot_ros.dataset.options import add_conversion_options, conversion_from_args
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ def run(options: argparse.Namespace) -> int:
         return _INTERRUPTED
     say(options, *report.summary_lines())
     write_json(options, {**vars(report), 'output': str(report.output)})
-    return _validate(options) if options.report else 0
+    if not options.report:
+        return 0
+    found = validate_and_tell(options, options.output, options.gr00t_version or 'n1.7')
+    return 1 if found.errors else 0
 
 
 def _progress_bar(
@@ -90,13 +94,3 @@ def _progress_bar(
             elapsed_s = max(time.monotonic() - started_s, 1e-9)
             bar.set_postfix_str(f'{rows / elapsed_s:.0f} rows/s')
             yield result
-
-
-def _validate(options: argparse.Namespace) -> int:
-    from groot_ros.dataset.report import write_report
-    from groot_ros.dataset.validation.validate import validate
-
-    report = validate(options.output, options.horizon, options.gr00t_version or 'n1.7')
-    write_report(options.output, report, options.report)
-    say(options, f'{report.errors} errors, {report.warnings} warnings: see {options.report}')
-    return 1 if report.errors else 0

@@ -3,11 +3,15 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from groot_ros.argument_types import output_file, whole_number
 from groot_ros.cli.options import add_gr00t_version_option
 from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_report_libraries
+
+if TYPE_CHECKING:
+    from groot_ros.dataset.validation.validate import ValidationReport
 
 _DESCRIPTION = (
     "Finds what makes GR00T's data loader fail, and what the loader accepts although training would suffer. "
@@ -37,21 +41,28 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Validates the dataset. Returns 1 if an error was found."""
+    report = validate_and_tell(options, options.dataset, options.gr00t_version)
+    write_json(options, report.as_dict())
+    return 1 if report.errors else 0
+
+
+def validate_and_tell(options: argparse.Namespace, dataset: Path, gr00t_version: str) -> 'ValidationReport':
+    """Validates a dataset, prints the findings, and writes the page of --report if it is asked for."""
+    if options.report:
+        require_report_libraries(f'groot-ros {options.command} --report')
     from groot_ros.dataset.validation.validate import validate
 
-    if options.report:
-        require_report_libraries('groot-ros validate --report')
-    report = validate(options.dataset, options.horizon, options.gr00t_version)
+    report = validate(dataset, options.horizon, gr00t_version)
     for finding, more in report.grouped():
         say(options, f'{finding} (and {more} more like it)' if more else str(finding))
     say(
         options,
-        f'{options.dataset}: {report.errors} errors, {report.warnings} warnings '
+        f'{dataset}: {report.errors} errors, {report.warnings} warnings '
         f'in {report.episodes} episodes, {report.rows} rows',
     )
-    write_json(options, report.as_dict())
     if options.report:
         from groot_ros.dataset.report import write_report
 
-        write_report(options.dataset, report, options.report)
-    return 1 if report.errors else 0
+        write_report(dataset, report, options.report)
+        say(options, f'Report: {options.report}')
+    return report
