@@ -463,3 +463,39 @@ def test_timers_run_while_simulated_time_stands_still(walk):
     ticks = []
     walker.node.create_timer(0.01, lambda: ticks.append(True))
     walker.spin_until(lambda: len(ticks) > 2)
+
+
+def test_bags_of_a_conversion_that_failed_are_tried_again(walk, monkeypatch, tmp_path, embodiment):
+    """With the next episode, and when the node is activated again."""
+    walker = walk('converter')
+    node = walker.node
+    node._watching = converter.WatchSettings(
+        tmp_path, tmp_path / 'set', embodiment, converter.ConversionOptions()
+    )
+    asked = []
+
+    def convert(sources, *arguments):
+        asked.append([source.name for source in sources])
+        raise OSError(28, 'No space left on device')
+
+    bags = [tmp_path / 'a']
+    monkeypatch.setattr(converter, 'convert', convert)
+    monkeypatch.setattr(converter, 'finished_bags', lambda folder: bags)
+
+    def poll():
+        node._poll_folder()
+        if node._thread is not None:
+            node._thread.join()
+        node._follow()
+
+    node.start()
+    poll()
+    poll()
+    assert asked == [['a']]
+    bags.append(tmp_path / 'b')
+    poll()
+    assert asked == [['a'], ['a', 'b']]
+    node.trigger_deactivate()
+    node.trigger_activate()
+    poll()
+    assert asked == [['a'], ['a', 'b'], ['a', 'b']]

@@ -111,6 +111,7 @@ class ConverterNode(GrootNode):
         super().__init__('converter', PARAMETERS)
         self._watching = watching
         self._seen: set[Path] = set()
+        self._failed: set[Path] = set()
         self._work: _ConversionThread | None = None
         self._thread: threading.Thread | None = None
         self._ended: Future | None = None
@@ -124,6 +125,11 @@ class ConverterNode(GrootNode):
             self.get_logger().info(
                 f'Every episode that is finished in {watching.folder} goes to {watching.output}.'
             )
+
+    def activate(self) -> None:
+        """Tries the bags of a watched folder again whose conversion was stopped or failed."""
+        self._seen -= self._failed
+        self._failed.clear()
 
     def deactivate(self) -> None:
         """Stops before the next episode; converted episodes are kept for the next run."""
@@ -200,6 +206,8 @@ class ConverterNode(GrootNode):
         self._work = None
         if work.problem:
             self.warn(work.problem)
+            if self._ended is None:  # of the watched folder: tried again with the next episode
+                self._failed.update(work.sources)
         else:
             self.get_logger().info(work.message())
         if self._ended is not None:
@@ -212,10 +220,12 @@ class ConverterNode(GrootNode):
         fresh = [bag for bag in finished_bags(watching.folder) if bag not in self._seen]
         if fresh:
             self._seen.update(fresh)
+            sources = sorted(self._failed.union(fresh))
+            self._failed.clear()
             existing = OutputMode.APPEND if watching.output.exists() else OutputMode.REFUSE
             self._begin(
                 _ConversionThread(
-                    fresh,
+                    sources,
                     watching.output,
                     watching.embodiment,
                     replace(watching.options, existing=existing, skip_bad=True),
