@@ -103,9 +103,9 @@ def _path_plot(match: ReplayMatch, fps: float) -> str:
             label='replayed, lag removed',
         )
         panel.set(ylabel=f'TCP {name} in base [m]', xlabel='time [s]')
-    axes[0, 0].legend(frameon=False)
+        panel.legend(frameon=False)
     axes[1, 1].plot(times_s, match.distances_m * 1e3, color=_REPLAYED_COLOUR)
-    axes[1, 1].set(ylabel='distance [mm]', xlabel='time [s]', ylim=(0, None))
+    axes[1, 1].set(ylabel='distance of replayed from recorded [mm]', xlabel='time [s]', ylim=(0, None))
     return plot(figure)
 
 
@@ -119,9 +119,10 @@ def _rate_plot(result: DemoResult) -> str:
         times_s = ticks_s - ticks_s[0]
         max_ages_s = np.max([row.ages for row in rows], axis=1)
         intervals.plot(times_s[1:], np.diff(ticks_s) * 1e3, label=path.name, linewidth=1)
-        ages.plot(times_s, max_ages_s * 1e3, linewidth=1)
+        ages.plot(times_s, max_ages_s * 1e3, label=path.name, linewidth=1)
     period_ms = 1e3 / result.embodiment.fps
     intervals.set(ylabel='interval between ticks [ms]', xlabel='time [s]', ylim=(0, 2.2 * period_ms))
     intervals.legend(frameon=False, fontsize=8)
+    ages.legend(frameon=False, fontsize=8)
     ages.set(ylabel='age of the oldest state sample [ms]', xlabel='time [s]', ylim=(0, None))
     return plot(figure)
