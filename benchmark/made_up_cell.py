@@ -141,7 +141,13 @@ class _MadeUpArm:
 class MadeUpCell:
     """Let it go on with `tick`; `after_tick` is called at the end of each. Times are of its own clock."""
 
-    def __init__(self, limits: Limits | None = None, settings: GateSettings | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        settings: GateSettings | None = None,
+        lookahead_s: float = Ur5eSettings.lookahead_s,
+    ) -> None:
+        self._lookahead_s = lookahead_s
         self.now_s = 100.0
         self.warnings: list[str] = []
         self.after_tick: Callable[[], None] = lambda: None
@@ -150,7 +156,7 @@ class MadeUpCell:
         self._speeds = (self.limits.max_linear_speed_m_s, self.limits.max_angular_speed_rad_s)
         gate = CommandGate(self.limits, DEFAULT_TCP_OFFSET, settings or GateSettings())
         session = SessionSettings()
-        tracking = TrackingMonitor(Ur5eSettings.lookahead_s)
+        tracking = TrackingMonitor(lookahead_s)
         self.session = _MadeUpSession(self, gate, tracking, session, self.warnings.append, self.clock)
         self.session.arm = _MadeUpArm(self)  # type: ignore[assignment]
         self._patches = contextlib.ExitStack()
@@ -245,8 +251,8 @@ class MadeUpCell:
         self._patches.enter_context(patch.multiple(servo_process, **replaced))
 
     def _start_servo_process(self) -> None:
-        settings = vars(Ur5eSettings(smoothing_s=self.limits.smoothing_s, max_speeds=self._speeds))
-        self.connection = _Connection(settings)
+        times = {'smoothing_s': self.limits.smoothing_s, 'lookahead_s': self._lookahead_s}
+        self.connection = _Connection(vars(Ur5eSettings(**times, max_speeds=self._speeds)))
         self.robot.dropped = False
         self.servo = servo_process.Arm(self.connection)  # type: ignore[arg-type]
         self._servo_restarts_s = np.inf
@@ -314,7 +320,7 @@ class Source:
         self._cell = cell
         self.name = name
         self.period_s = 1.0 / rate_hz
-        self.sequence = 0
+        self.sequence = 1000
 
     def command(self, delta: Array, age_s: float = 0.0) -> DeltaCommand:
         """The next command, whose motion began `age_s` ago."""
@@ -337,13 +343,18 @@ class Source:
             self._cell.tick()
         return accepted
 
-    def release(self) -> None:
-        """Opens the deadman."""
-        self._cell.session.release(self.name)
+    def release(self) -> bool:
+        """Opens the deadman; False if the release is refused."""
+        self.sequence += 1
+        try:
+            self._cell.session.release(self.name, self.sequence)
+        except RefusedError:
+            return False
+        return True
 
     def restart(self) -> None:
-        """The node is started again, and counts from 1."""
-        self.sequence = 0
+        """The node is started again, and counts from another number."""
+        self.sequence += 1_000_000
 
 
 @contextlib.contextmanager

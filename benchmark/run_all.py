@@ -16,6 +16,7 @@ BENCHMARKS = (
     'policy_ticks',
     'record',
     'record_truth',
+    'safety',
 )
 
 

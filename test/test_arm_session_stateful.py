@@ -43,6 +43,7 @@ class Watch:
         self.accepted_m = 0.0
         self.accepted_rad = 0.0
         self.holder = ''
+        self._held_in = cell.gate.state
         self.enabling = False
         self._was_enabled = False
         self._after_stop = 0
@@ -59,6 +60,9 @@ class Watch:
         waypoint = self.cell.send(source.command(np.array(velocity) * source.period_s, age_s))
         if waypoint is None:
             return False
+        if self.cell.gate.state is not self._held_in:
+            self.holder = ''
+            self._held_in = self.cell.gate.state
         if source.name == POLICY:
             assert self.holder != TELEOP, 'the policy took over, and nobody had let go'
         self.holder = source.name
@@ -219,8 +223,7 @@ class ArmMachine(RuleBasedStateMachine):
 
     @rule(name=sources)
     def release(self, name):
-        self.sources[name].release()
-        if self.watch.holder == name:
+        if self.sources[name].release() and self.watch.holder == name:
             self.watch.holder = ''
 
     @rule(speed_scaling=st.sampled_from([1.0, 1.0, 0.5, 0.0]))
@@ -304,9 +307,8 @@ class ArmMachine(RuleBasedStateMachine):
         source = self.sources[name]
         self.watch.send(source, velocity)
         newest = source.sequence
-        source.sequence = max(newest - back, 0)
-        if newest > 1:
-            assert not self.watch.send(source, velocity) or source.sequence > newest
+        source.sequence = newest - back
+        assert not self.watch.send(source, velocity)
         source.sequence = newest
 
     @rule(seconds=st.sampled_from([0.02, 0.2, 0.6]))
