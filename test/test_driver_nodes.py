@@ -14,9 +14,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.control.command_gate import GateState
 from groot_ros.errors import GrootRosError
+from groot_ros.geometry import rotvec_from_pose
 from groot_ros.hardware.robotiq.gripper import GripperSettings
 from groot_ros.hardware.ur5e.ipc import BEAT, STATE
-from groot_ros.hardware.ur5e.modes import PROTECTIVE_STOP, RUNNING
+from groot_ros.hardware.ur5e.modes import NORMAL, POWER_OFF, PROTECTIVE_STOP, RUNNING
 from groot_ros.nodes import robotiq_driver, ur5e_driver
 from groot_ros.ros.guarded_node import GuardedNode
 from groot_ros.ros.qos import COMMAND_QOS
@@ -175,6 +176,22 @@ def test_a_state_is_judged_before_it_is_published(arm, monkeypatch):
         arm._on_state(state)
     assert arm._session.gate.state is GateState.STOPPED
     assert arm._session.arm.names() == ['brake']
+
+
+def test_another_tool_on_the_robot_is_told_once_and_only_when_the_robot_has_power(arm, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(arm, 'warn', warnings.append)
+    state = np.zeros(1, STATE)[0]
+    state['robot_mode'], state['safety_mode'], state['speed_scaling'] = POWER_OFF, NORMAL, 1.0
+    state['tcp_pose'] = rotvec_from_pose(forward(np.zeros(6), np.zeros(6)))
+    state['payload_kg'] = 2.0
+    arm._on_state(state)
+    assert not [text for text in warnings if 'tcp_offset' in text]
+    state['robot_mode'] = RUNNING
+    for _ in range(3):
+        arm._on_state(state)
+    assert len([text for text in warnings if 'tcp_offset is [0.000, 0.000, 0.174' in text]) == 1
+    assert len([text for text in warnings if 'payload_kg is 0.94' in text]) == 1
 
 
 def fail(*arguments):

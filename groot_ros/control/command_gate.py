@@ -31,8 +31,8 @@ _UNIT_TOLERANCE = 1e-3
 # An arm that was clipped at a wall of the workspace reports a pose that is a little outside.
 _ENABLE_TOLERANCE_M = 0.002
 # A calibrated UR5e differs from the nominal formulas by a few mm; a CB3's UR5 by 61 mm.
-_MAX_MODEL_ERROR_M = 0.01
-_MAX_MODEL_ERROR_RAD = 0.03
+MAX_MODEL_ERROR_M = 0.01
+MAX_MODEL_ERROR_RAD = 0.03
 
 
 class GateState(IntEnum):
@@ -252,7 +252,7 @@ class CommandGate:
         expected = forward(joints, self.tcp_offset)
         distance_m = float(np.linalg.norm(expected[:3] - target[:3]))
         turn_rad = angle_between(expected, target)
-        if distance_m > _MAX_MODEL_ERROR_M or turn_rad > _MAX_MODEL_ERROR_RAD:
+        if distance_m > MAX_MODEL_ERROR_M or turn_rad > MAX_MODEL_ERROR_RAD:
             raise RefusedError(
                 f'the robot reports a TCP {1e3 * distance_m:.0f} mm and {turn_rad:.3f} rad away from where '
                 'the kinematics of a UR5e has it: check that it is a UR5e, and that tcp_offset is its tool'

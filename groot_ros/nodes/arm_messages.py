@@ -8,6 +8,7 @@ from sensor_msgs.msg import JointState
 
 from groot_ros.control.command_gate import CommandGate, GateState
 from groot_ros.geometry import pose_from_rotvec
+from groot_ros.hardware.ur5e import installation
 from groot_ros.hardware.ur5e.modes import (
     EMERGENCY_STOPS,
     PLAYING,
@@ -80,10 +81,11 @@ def status_message(
 
 
 def robot_health(state: np.void) -> Health:
-    """Whether the robot's modes allow motion."""
+    """Whether the robot's modes allow motion; and its speed slider, TCP offset and payload."""
     fault = stop_reason(int(state['robot_mode']), int(state['safety_mode']))
     level = 2 if fault else 0
-    return Health('robot', level, fault or 'ready', {'speed scaling': f'{state["speed_scaling"]:.2f}'})
+    values = {'speed scaling': f'{state["speed_scaling"]:.2f}', **installation.describe(state)}
+    return Health('robot', level, fault or 'ready', values)
 
 
 def servo_health(beat: np.void, rate_hz: float) -> Health:

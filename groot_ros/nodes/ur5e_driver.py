@@ -23,6 +23,8 @@ from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.hardware.realtime import raise_node_priority
 from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
+from groot_ros.hardware.ur5e.installation import differences
+from groot_ros.hardware.ur5e.modes import stop_reason
 from groot_ros.hardware.ur5e.session import ArmSession, SessionSettings
 from groot_ros.message_fields import stamp_to_ns
 from groot_ros.msg import RobotStatus, TcpDelta
@@ -74,6 +76,7 @@ class Ur5eDriver(GrootNode):
         self._session = self._make_session()
         self._began_s = time.monotonic()
         self._published: tuple = ()
+        self._compared = False
         self._last_release = TcpDelta()
         self._rival = ''
         self._rival_s = -math.inf
@@ -149,7 +152,16 @@ class Ur5eDriver(GrootNode):
         self.publish(self._pose, pose_message(stamp, state['tcp_pose']))
         self.publish(self._target, pose_message(stamp, state['target_pose']))
         self._meter.add(stamp_ns, time.time_ns())
+        self._compare_installation(state)
         self._publish_status()
+
+    def _compare_installation(self, state: np.void) -> None:
+        """Warns once, before the first enable can replace tool and payload; a robot without power waits."""
+        if self._compared or stop_reason(int(state['robot_mode']), int(state['safety_mode'])):
+            return
+        self._compared = True
+        for sentence in differences(state, self.parameter('tcp_offset'), self.parameter('payload_kg')):
+            self.warn(sentence)
 
     def _on_beat(self, beat: np.void) -> None:
         rest = self._session.take_beat(beat)

@@ -13,6 +13,7 @@ STATE = np.dtype(
         ('target_pose', 'f8', 6),
         ('target_joints', 'f8', 6),
         ('speed_scaling', 'f8'),
+        ('payload_kg', 'f8'),
         ('robot_mode', 'i4'),
         ('safety_mode', 'i4'),
         ('runtime_state', 'u4'),
@@ -20,7 +21,10 @@ STATE = np.dtype(
         ('status_bits', 'u4'),
     ]
 )
-"""From state_process, once for each RTDE package of the robot; poses are UR's x y z rx ry rz in m and rad."""
+"""From state_process, once for each RTDE package of the robot; poses are UR's x y z rx ry rz in m and rad.
+
+`payload_kg` is -1 where the controller is too old to report it.
+"""
 
 BEAT = np.dtype(
     [
