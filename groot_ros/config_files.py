@@ -135,4 +135,6 @@ def _describe_error(errors: list[Any]) -> str:
         return f'{place}: this key is not known{nearest(str(first["loc"][-1]), missing)}'
     if first['type'] == 'missing':
         return f'{place}: this key is missing'
+    if first['type'] == 'model_type':
+        return f'{place}: give keys with values, not {type(first["input"]).__name__} {first["input"]!r:.40}'
     return f'{place}: {first["msg"].removeprefix("Value error, ")}'

@@ -270,7 +270,7 @@ def test_chunks_that_overlap_in_time_are_not_all_held():
 INFOS = {
     'no JSON': ('{', 'is not JSON'),
     'brackets': ('[' * 100_000, 'is not JSON'),
-    'a list': ('[1]', 'is wrong at file'),
+    'a list': ('[1]', 'is wrong: give keys with values, not list'),
     'a task that is a number': ('{"task": 5}', 'wrong at task'),
     'no rate': ('{"fps": NaN}', 'wrong at fps'),
     'counts': ('{"counts": {"topics": {"tcp_pose": null}}}', 'wrong at counts.topics.tcp_pose'),

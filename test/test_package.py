@@ -32,6 +32,7 @@ ROSDEP_KEYS = {
 # Imports whose distribution has another name.
 DISTRIBUTIONS = {
     'PIL': 'pillow',
+    'backports': 'backports.zstd',
     'cv2': 'opencv-python-headless',
     'dashboard_client': 'ur_rtde',
     'rtde_control': 'ur_rtde',
@@ -42,6 +43,8 @@ DISTRIBUTIONS = {
 # gr00t, lerobot, torch and transformers are in the model's own Python. The ZED SDK installs pyzed. The last
 # two are for devices that not every robot has.
 INSTALLED_BY_THE_USER = {'gr00t', 'lerobot', 'torch', 'transformers', 'pyzed', 'teleop', 'pyspacemouse'}
+# Also that of later Pythons.
+STANDARD_LIBRARY = sys.stdlib_module_names | {'compression'}
 
 
 def imports() -> dict[str, Path]:
@@ -61,7 +64,7 @@ def imports() -> dict[str, Path]:
 IMPORTS = {
     name: path
     for name, path in imports().items()
-    if name != 'groot_ros' and name not in sys.stdlib_module_names and name not in INSTALLED_BY_THE_USER
+    if name != 'groot_ros' and name not in STANDARD_LIBRARY and name not in INSTALLED_BY_THE_USER
 }
 
 
