@@ -105,7 +105,7 @@ def test_a_message_that_the_index_counts_and_the_file_lacks_is_missed(bag):
 
 
 def saved(file):
-    return [(topic, message.log_time, message.data) for topic, _, message in whole_messages(file)]
+    return [(channel.topic, message.log_time, message.data) for channel, _, message in whole_messages(file)]
 
 
 @pytest.mark.parametrize(

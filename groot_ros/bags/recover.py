@@ -17,6 +17,7 @@ from groot_ros.bags.episode_info import parse_info
 from groot_ros.bags.folder_lock import is_being_recorded
 from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, deserialized
 from groot_ros.bags.reader import EpisodeBag
+from groot_ros.bags.rosbag2_metadata import parse_profiles
 from groot_ros.bags.topic_types import learn_type
 from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.errors import GrootRosError
@@ -94,8 +95,8 @@ def _move_bag(source: Path, target: Path) -> None:
     metadata.write_text(metadata.read_text().replace(f'{source.name}.mcap', f'{target.name}.mcap'))
 
 
-def whole_messages(file: Path) -> Iterator[tuple[str, str, Message]]:
-    """Topic, message type and record of each message of an MCAP file before the first damage.
+def whole_messages(file: Path) -> Iterator[tuple[Channel, str, Message]]:
+    """Channel, message type and record of each message of an MCAP file before the first damage.
 
     Reading ends without an error where the file was cut off, and at a chunk that is damaged.
     """
@@ -110,7 +111,7 @@ def whole_messages(file: Path) -> Iterator[tuple[str, str, Message]]:
             channel = channels.get(record.channel_id)
             if channel is None or channel.schema_id not in schemas:
                 return
-            yield channel.topic, schemas[channel.schema_id].name, record
+            yield channel, schemas[channel.schema_id].name, record
 
 
 def _whole_records(file: Path) -> Iterator[McapRecord]:
@@ -141,7 +142,8 @@ def _rewrite(file: Path, target: Path) -> Recovered:
     writer: EpisodeWriter | None = None
     count = 0
     last_ns = 0
-    for topic, msgtype, message in whole_messages(file):
+    for channel, msgtype, message in whole_messages(file):
+        topic = channel.topic
         if writer is None:
             namespace = topic.removesuffix(EPISODE_INFO_TOPIC)
             last_ns = message.log_time
@@ -149,6 +151,8 @@ def _rewrite(file: Path, target: Path) -> Recovered:
             continue
         if not learn_type(msgtype):
             break
+        if topic not in writer.topics:
+            writer.add_topic(topic, msgtype, parse_profiles(channel.metadata.get('offered_qos_profiles', '')))
         writer.write(topic, msgtype, message.log_time, message.data)
         count += 1
         last_ns = max(last_ns, message.log_time)

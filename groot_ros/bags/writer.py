@@ -5,14 +5,16 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from rosbags.interfaces import Connection
+from rosbags.interfaces import Connection, Qos
 from rosbags.rosbag2 import StoragePlugin
 
 from groot_ros.bags.mcap_writer import ChecksummedWriter
 from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, definition, serialized, typestore
+from groot_ros.bags.rosbag2_metadata import DEFAULT_QOS
 
 _FLUSH_S = 0.5
 _CUSTOM_DATA_LENGTH = 60
@@ -42,11 +44,21 @@ class EpisodeWriter:
         self._info_topic = f'{namespace}{EPISODE_INFO_TOPIC}'
         self._write_info(info, began_ns)
 
-    def add_topic(self, topic: str, msgtype: str) -> None:
-        """Declares a topic, so that it is in the bag even without messages."""
+    @property
+    def topics(self) -> Set[str]:
+        """The absolute topics that are declared."""
+        return self._connections.keys()
+
+    def add_topic(self, topic: str, msgtype: str, offered: Sequence[Qos] = (DEFAULT_QOS,)) -> None:
+        """Declares a topic, so that it is in the bag even without messages; does nothing if it is declared.
+
+        `offered` is the quality of service of each of its publishers, which `ros2 bag play` offers again.
+        """
         if topic not in self._connections:
             text, digest = definition(msgtype)
-            self._connections[topic] = self._writer.add_connection(topic, msgtype, msgdef=text, rihs01=digest)
+            self._connections[topic] = self._writer.add_connection(
+                topic, msgtype, msgdef=text, rihs01=digest, offered_qos_profiles=offered
+            )
 
     def write(self, topic: str, msgtype: str, stamp_ns: int, cdr: bytes) -> None:
         """Adds one serialized message of an absolute topic, with its log time `stamp_ns`.

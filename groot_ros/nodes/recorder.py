@@ -199,6 +199,7 @@ class Recorder(GrootNode):
             types=dict(self._watch.types),
             unknown=dict(self._watch.unknown),
             changed=dict(self._watch.changed),
+            offered=dict(self._watch.offered),
             publishers=self._watch.publishers(),
             stats=self._watch.stats(time.time_ns()),
         )

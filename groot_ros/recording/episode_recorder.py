@@ -7,10 +7,13 @@ Imports no ROS.
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rosbags.interfaces import Qos
 
 from groot_ros.bags.message_types import (
     COMPRESSED_IMAGE_TYPE,
@@ -34,6 +37,7 @@ from groot_ros.bags.message_types import (
     typestore,
     video_message,
 )
+from groot_ros.bags.rosbag2_metadata import DEFAULT_QOS
 from groot_ros.bags.topic_types import has_header
 from groot_ros.bags.writer import EpisodeWriter
 from groot_ros.embodiment import CameraField, Embodiment
@@ -72,7 +76,8 @@ class EpisodeRecording:
     """Records from construction to `finish`. `put` may be called from any thread and never blocks.
 
     An exception in the writer thread ends the recording. It is kept in `failure`, and `finish` raises it
-    after what was recorded before is closed. `trace` holds the numbers for the verdict.
+    after what was recorded before is closed. `trace` holds the numbers for the verdict. `offered` is the
+    quality of service of the publishers of each relative topic.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class EpisodeRecording:
         info: dict[str, Any],
         namespace: str = '/',
         settings: RecordingSettings | None = None,
+        offered: dict[str, list[Qos]] | None = None,
     ) -> None:
         self.path = path
         self.embodiment = embodiment
@@ -93,6 +99,7 @@ class EpisodeRecording:
         self.paused = False
         self.max_encoder_lag_s = 0.0
         self._types = topic_types
+        self._offered: dict[str, list[Qos]] = offered or {}
         self._stamped = {topic: has_header(msgtype) for topic, msgtype in topic_types.items()}
         self._row_builder = RowBuilder(embodiment, self._write_row)
         self._cameras = {camera.topic: camera for camera in embodiment.cameras}
@@ -108,7 +115,7 @@ class EpisodeRecording:
         self._writer = EpisodeWriter(path, info, namespace)
         for topic, msgtype in topic_types.items():
             if topic not in self._cameras and msgtype != IMAGE_TYPE:
-                self._writer.add_topic(namespace + topic, msgtype)
+                self._writer.add_topic(namespace + topic, msgtype, self._offered_of(topic))
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._queued_bytes = 0
         self._bytes_lock = threading.Lock()
@@ -252,7 +259,14 @@ class EpisodeRecording:
             self._row_builder.resolve(arrival_ns)
 
     def _write(self, topic: str, msgtype: str, log_ns: int, cdr: bytes) -> None:
-        self._writer.write(self.namespace + topic, msgtype, log_ns, cdr)
+        absolute = self.namespace + topic
+        if absolute not in self._writer.topics:
+            self._writer.add_topic(absolute, msgtype, self._offered_of(topic))
+        self._writer.write(absolute, msgtype, log_ns, cdr)
+
+    def _offered_of(self, topic: str) -> Sequence[Qos]:
+        """How a topic is offered; those that only the recorder writes are offered by nobody yet."""
+        return self._offered.get(topic, (DEFAULT_QOS,))
 
     def _write_event(self, now_ns: int, kind: str, text: str = '') -> None:
         self._write(EPISODE_EVENT_TOPIC, EPISODE_EVENT_TYPE, now_ns, event_message(now_ns, kind, text))

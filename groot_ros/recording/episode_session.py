@@ -135,7 +135,7 @@ class EpisodeSession:
         absent = [topic for topic in self._embodiment.required_topics if topic not in snapshot.types]
         if absent:
             raise GrootRosError(f'Nothing publishes {", ".join(absent)}: start its driver, rows need it.')
-        self.recording = self._make_recording(task, operator_name, snapshot.types, problems)
+        self.recording = self._make_recording(task, operator_name, snapshot, problems)
         self.episode = self.recording.path.name
         self.task = task
         self._operator_name = operator_name
@@ -260,7 +260,7 @@ class EpisodeSession:
         raise GrootRosError(f'{reason}: say in words what the demonstration shows.')
 
     def _make_recording(
-        self, task: str, operator_name: str, topic_types: dict[str, str], problems: list[str]
+        self, task: str, operator_name: str, snapshot: RecorderSnapshot, problems: list[str]
     ) -> EpisodeRecording:
         settings = self._settings
         info = {
@@ -275,7 +275,13 @@ class EpisodeSession:
         }
         path = self.folder.next_path()
         return EpisodeRecording(
-            path, self._embodiment, topic_types, info, settings.namespace, settings.recording
+            path,
+            self._embodiment,
+            snapshot.types,
+            info,
+            settings.namespace,
+            settings.recording,
+            snapshot.offered,
         )
 
     def _save(self, verdict: Verdict, path: Path) -> None:

@@ -3,6 +3,8 @@
 
 from dataclasses import dataclass, field
 
+from rosbags.interfaces import Qos
+
 from groot_ros.bags.topic_types import check_types
 from groot_ros.embodiment import Embodiment
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
@@ -20,13 +22,15 @@ class RecorderSnapshot:
     """What a recorder sees now.
 
     `types` are those of the topics that can be recorded, `unknown` those of topics whose message type is not
-    installed, `changed` those of topics that had another type before. Then the number of publishers of each
-    topic, statistics of each stream, free space of the disk in bytes, and its write speed in bytes/s.
+    installed, `changed` those of topics that had another type before. `offered` is the quality of service of
+    the publishers of each topic. Then the number of publishers of each topic, statistics of each stream,
+    free space of the disk in bytes, and its write speed in bytes/s.
     """
 
     types: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     changed: dict[str, str] = field(default_factory=dict)
+    offered: dict[str, list[Qos]] = field(default_factory=dict)
     publishers: dict[str, int] = field(default_factory=dict)
     stats: dict[str, StreamStats] = field(default_factory=dict)
     free_bytes: float = float('inf')

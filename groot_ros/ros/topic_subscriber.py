@@ -10,10 +10,12 @@ from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
+from rosbags.interfaces import Qos
 
 from groot_ros.bags.topic_types import has_header
 from groot_ros.embodiment import Embodiment
 from groot_ros.message_fields import cdr_stamp_ns
+from groot_ros.ros.qos import bag_qos
 from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
 
 _DEPTH = 200
@@ -25,6 +27,7 @@ class StreamWatch:
     `on_message` gets the topic, the arrival in ns and the serialized message. `on_lost` gets the topic and
     the number of messages that the middleware lost. `types` has the subscribed topics, `unknown` those whose
     message type is not installed, and `changed` those that are now published with another type than before.
+    `offered` is the quality of service of all publishers of a topic, as bags keep it.
     """
 
     def __init__(
@@ -42,7 +45,8 @@ class StreamWatch:
         self.types: dict[str, str] = {}
         self.unknown: dict[str, str] = {}
         self.changed: dict[str, str] = {}
-        self._offered: dict[str, tuple] = {}
+        self.offered: dict[str, list[Qos]] = {}
+        self._followed: dict[str, tuple] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._stamped: dict[str, bool] = {}
         self._meters = {topic: StreamMeter(topic, embodiment.expected_hz(topic)) for topic in self.wanted}
@@ -52,6 +56,7 @@ class StreamWatch:
         for topic in self.wanted:
             publishers = self._node.get_publishers_info_by_topic(topic)
             if publishers:
+                self.offered[topic] = [bag_qos(publisher.qos_profile) for publisher in publishers]
                 self._follow(topic, publishers[0].topic_type, publishers[0].qos_profile)
 
     def close(self) -> None:
@@ -59,7 +64,7 @@ class StreamWatch:
         for subscription in self._subscriptions.values():
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
-        self._offered.clear()
+        self._followed.clear()
 
     def publishers(self) -> dict[str, int]:
         """The number of publishers of each needed topic."""
@@ -80,8 +85,8 @@ class StreamWatch:
             return
         self.changed.pop(topic, None)
         policies = (offered.reliability, offered.durability)
-        if self._offered.get(topic) != policies:
-            self._offered[topic] = policies
+        if self._followed.get(topic) != policies:
+            self._followed[topic] = policies
             self._subscribe(topic, msgtype, offered)
 
     def _subscribe(self, topic: str, msgtype: str, offered: QoSProfile) -> None:
