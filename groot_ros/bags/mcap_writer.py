@@ -15,6 +15,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import Channel, McapWriter, write_channel, write_string
 
+from groot_ros.bags.message_types import schema_name
 from groot_ros.bags.rosbag2_metadata import ros_distribution
 
 # From the beginning of a chunk: opcode and length, then start time, end time and size, 8 bytes each.
@@ -30,8 +31,12 @@ _DISTRIBUTION_OF_ROSBAGS = re.compile(r'^( *ros_distro:) rosbags$', re.MULTILINE
 class ChecksummedMcap(McapWriter):
     """Writes the CRC of each chunk and of the summary; zero, which rosbags writes, means none.
 
-    Channels have the metadata that rosbag2 writes.
+    Channels have the metadata that rosbag2 writes, and video has the name of its schema that viewers know.
     """
+
+    def add_msgtype(self, connection: Connection) -> None:
+        """Writes the schema of a message type."""
+        super().add_msgtype(connection._replace(msgtype=schema_name(connection.msgtype)))
 
     def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
         """Writes the channel of a topic, with its quality of service (YAML) and the hash of its type."""
@@ -40,7 +45,8 @@ class ChecksummedMcap(McapWriter):
         for key, value in entries.items():
             write_string(metadata, key)
             write_string(metadata, value)
-        channel = Channel(connection.id, connection.msgtype, connection.topic, 'cdr', metadata.getvalue())
+        schema = schema_name(connection.msgtype)
+        channel = Channel(connection.id, schema, connection.topic, 'cdr', metadata.getvalue())
         self.channels.append(channel)
         self.channel_stats[connection.id] = 0
         write_channel(self.chunk.bio, channel, self.schemas)

@@ -37,7 +37,10 @@ EVENT_SOURCE = 'source'
 COMPRESSED_TOPIC = 'compressed'
 FRAME_STAMP_TOPIC = 'frame_stamp'
 
+# The schema of video in MCAP files. Foxglove knows both names, Rerun decodes this one only; its protobuf form
+# would be of another serialization, which makes rosbag2 refuse the whole bag.
 # https://docs.foxglove.dev/docs/visualization/message-schemas/compressed-video
+VIDEO_SCHEMA = 'foxglove.CompressedVideo'
 _VIDEO_DEFINITION = 'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n'
 
 
@@ -52,6 +55,16 @@ def typestore() -> Typestore:
     for name, text in interface_files().items():
         store.register(get_types_from_msg(text, name))
     return store
+
+
+def schema_name(msgtype: str) -> str:
+    """The name of a message type's schema in our MCAP files."""
+    return VIDEO_SCHEMA if msgtype == VIDEO_TYPE else msgtype
+
+
+def type_of_schema(name: str) -> str:
+    """The message type of a schema in an MCAP file."""
+    return VIDEO_TYPE if name == VIDEO_SCHEMA else name
 
 
 @cache
@@ -80,10 +93,10 @@ def time_message(stamp_ns: int) -> Any:
     return typestore().types[TIME_TYPE](stamp_ns // 1_000_000_000, stamp_ns % 1_000_000_000)
 
 
-def video_message(stamp_ns: int, camera: str, access_unit: bytes) -> bytes:
-    """CDR of one H.264 access unit; the stamp is that of its frame."""
+def video_message(stamp_ns: int, frame_id: str, access_unit: bytes) -> bytes:
+    """CDR of one H.264 access unit; the stamp is that of its image, and `frame_id` that of its camera."""
     data = np.frombuffer(access_unit, np.uint8)
-    message = typestore().types[VIDEO_TYPE](time_message(stamp_ns), camera, data, 'h264')
+    message = typestore().types[VIDEO_TYPE](time_message(stamp_ns), frame_id, data, 'h264')
     return serialized(message, VIDEO_TYPE)
 
 

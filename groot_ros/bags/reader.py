@@ -21,6 +21,7 @@ from groot_ros.bags.message_types import (
     EPISODE_INFO_TOPIC,
     ROW_TOPIC,
     deserialized,
+    type_of_schema,
 )
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
@@ -283,7 +284,16 @@ def _open(path: Path) -> Reader:
         reader.open()
     except Exception as error:  # of any library that reads the file
         raise _refusal(path, '', error) from error
+    _name_types(reader.storage.connections)
+    for storage in reader.storage.storages:
+        _name_types(storage.connections)
     return reader
+
+
+def _name_types(connections: list[Connection]) -> None:
+    """Gives connections the ROS types of their schemas, in place: rosbags matches them by name."""
+    for index, connection in enumerate(connections):
+        connections[index] = connection._replace(msgtype=type_of_schema(connection.msgtype))
 
 
 def _check_files(bag: Path) -> None:

@@ -15,7 +15,7 @@ from groot_ros.bags import mcap_file
 from groot_ros.bags.decompress import unpack_lz4, unpack_zstd
 from groot_ros.bags.episode_info import parse_info
 from groot_ros.bags.folder_lock import is_being_recorded
-from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, deserialized
+from groot_ros.bags.message_types import EPISODE_INFO_TOPIC, STRING_TYPE, deserialized, type_of_schema
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.rosbag2_metadata import parse_profiles
 from groot_ros.bags.topic_types import learn_type
@@ -111,7 +111,7 @@ def whole_messages(file: Path) -> Iterator[tuple[Channel, str, Message]]:
             channel = channels.get(record.channel_id)
             if channel is None or channel.schema_id not in schemas:
                 return
-            yield channel, schemas[channel.schema_id].name, record
+            yield channel, type_of_schema(schemas[channel.schema_id].name), record
 
 
 def _whole_records(file: Path) -> Iterator[McapRecord]:

@@ -104,6 +104,7 @@ class EpisodeRecording:
         self._row_builder = RowBuilder(embodiment, self._write_row)
         self._cameras = {camera.topic: camera for camera in embodiment.cameras}
         self._frame_stats = {camera.topic: FrameStats() for camera in embodiment.cameras}
+        self._frame_ids: dict[str, str] = {}
         self._encoders: dict[str, H264Encoder] = {}
         if self.settings.video == 'h264':
             self._encoders = {camera.topic: self._make_encoder(camera) for camera in embodiment.cameras}
@@ -278,6 +279,7 @@ class EpisodeRecording:
         if topic in self._cameras:
             message = typestore().deserialize_cdr(cdr, msgtype)
             frame = decode_frame(message)
+            self._frame_ids[topic] = message.header.frame_id
             self._write_camera(topic, arrival_ns, cdr, message, frame)
             self._row_builder.take_frame(topic, frame)
         elif msgtype == IMAGE_TYPE:
@@ -324,7 +326,7 @@ class EpisodeRecording:
         stamp_ns = row.tick.stamp_ns
         for topic, access_unit in self._encode(row).items():
             camera = self._cameras[topic]
-            video = video_message(row.frames[topic].stamp_ns, camera.name, access_unit)
+            video = video_message(row.frames[topic].stamp_ns, self._frame_ids[topic], access_unit)
             self._write(camera.video_topic, VIDEO_TYPE, stamp_ns, video)
         stats = [self._frame_stats[topic].add(frame.thumbnail()) for topic, frame in row.frames.items()]
         brightness, repeated = zip(*stats, strict=True)
