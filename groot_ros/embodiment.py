@@ -7,12 +7,14 @@ Everything that needs a layout reads it here.
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from groot_ros.config_files import checked, parse_yaml, read_yaml
 from groot_ros.embodiment_file import embodiment_path, with_bases
 from groot_ros.errors import GrootRosError
+from groot_ros.geometry import Array
 
 _FIELD_SIZES = {'pose': 7, 'quaternion': 4}
 OUTCOME = 'outcome'
@@ -26,6 +28,7 @@ EEF_6D = 'eef_6d'
 REWARD = 'next.reward'
 DONE = 'next.done'
 _MAX_SIZE = 10_000
+_UNIT_TOLERANCE = 1e-3
 
 
 def _printable(text: str) -> str:
@@ -124,11 +127,35 @@ class ActionField(TopicField):
         return TopicField.model_validate({**shared, 'sample': sample})
 
 
+class Mount(_Strict):
+    """Where a camera is: its optical frame (z forward, x right) in `frame`.
+
+    `frame` is `base`, or `tool0_controller` for a camera at the TCP. `position` is x y z in m,
+    `orientation` a unit quaternion x y z w.
+    """
+
+    frame: Literal['base', 'tool0_controller'] = 'base'
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float]
+
+    @model_validator(mode='after')
+    def _unit(self) -> 'Mount':
+        if abs(float(np.linalg.norm(self.orientation)) - 1.0) > _UNIT_TOLERANCE:
+            raise ValueError('orientation must be a unit quaternion x y z w')
+        return self
+
+    @property
+    def pose(self) -> Array:
+        """Position and orientation in one (7,)."""
+        return np.array([*self.position, *self.orientation])
+
+
 class CameraField(_Strict):
     """One video of the dataset. The first camera gives the ticks.
 
     `topic` is for bags, `column` for tables. `rate_hz` is the rate of the camera where it is not the
-    dataset's fps. Images of another size are letterboxed with black bars in the conversion.
+    dataset's fps. Images of another size are letterboxed with black bars in the conversion. `mount` is known
+    for a calibrated camera only.
     """
 
     name: Name
@@ -138,6 +165,7 @@ class CameraField(_Strict):
     height: Pixels
     rate_hz: float = Field(default=0.0, ge=0, le=1000)
     obs_latency_s: float = 0.0
+    mount: Mount | None = None
 
     @property
     def feature(self) -> str:

@@ -35,7 +35,7 @@ NODES = (
         'ur5e_driver',
         'Ur5eDriver',
         'Publishes the state of the arm, and decides which commands move it.',
-        '',
+        'The TCP is on `/tf` too: `tool0_controller` in `base`.',
     ),
     (
         'robotiq_driver',
@@ -48,7 +48,8 @@ NODES = (
         'CameraDriver',
         'Publishes the images of one camera, stamped with the time of exposure.',
         'The prefix `zed` is the parameter `camera_name`. With `eye:=both` the topics are `zed/left/image`\n'
-        'and `zed/right/image`; with `depth:=true` there is `zed/depth` too.',
+        'and `zed/right/image`; with `depth:=true` there is `zed/depth` too.\n'
+        'Where the embodiment says how the camera is mounted, `/tf_static` has it.',
     ),
     (
         'teleop',
@@ -110,7 +111,7 @@ MEANINGS = {
     'converter/~/convert': 'converts recordings, with progress as feedback',
 }
 _HIDDEN_TYPES = ('rcl_interfaces/', 'lifecycle_msgs/', 'type_description_interfaces/')
-_HIDDEN_TOPICS = ('/diagnostics', '/parameter_events', '/rosout', '/clock')
+_HIDDEN_TOPICS = ('/diagnostics', '/parameter_events', '/rosout', '/clock', '/tf', '/tf_static')
 
 
 def nodes_page() -> str:

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 venv="$PWD/.venv"
 stamp="$venv/.groot_ros_setup"
-inputs=$({ cat requirements*.txt CMakeLists.txt cmake/* package.xml msg/* srv/* action/*; ls groot_ros; echo "$PWD ${ROS_DISTRO:-wheels}"; } | sha256sum)
+inputs=$({ cat requirements*.txt CMakeLists.txt $(find cmake -type f | sort) package.xml msg/* srv/* action/*; ls groot_ros; echo "$PWD ${ROS_DISTRO:-wheels}"; } | sha256sum)
 if [ "$(cat "$stamp" 2>/dev/null)" = "$inputs" ]; then
   echo 'set-up: nothing to do'
   exit 0
@@ -67,10 +67,13 @@ fi
 
 say 'building the messages'
 log="$venv/build.log"
+build() {  # build SOURCE FOLDER [OPTION...]
+  PATH="$venv/bin:$PATH" cmake -S "$1" -B "$2" -DCMAKE_INSTALL_PREFIX="$venv" -DBUILD_TESTING=OFF \
+    -DPython3_EXECUTABLE="$venv/bin/python" "${@:3}" &&
+  PATH="$venv/bin:$PATH" cmake --build "$2" -j "$(nproc)" && cmake --install "$2"
+}
 if ! {
-  PATH="$venv/bin:$PATH" cmake -S . -B build/venv -DCMAKE_INSTALL_PREFIX="$venv" -DBUILD_TESTING=OFF -DGROOT_ROS_LINK_PYTHON=ON \
-    -DPython3_EXECUTABLE="$venv/bin/python" &&
-  PATH="$venv/bin:$PATH" cmake --build build/venv -j "$(nproc)" && cmake --install build/venv
+  { [ "$system_packages" = true ] || build cmake/tf2_msgs build/tf2_msgs; } && build . build/venv -DGROOT_ROS_LINK_PYTHON=ON
 } > "$log" 2>&1; then
   tail -n 30 "$log" >&2
   echo "error: the messages could not be built; the whole output is in $log." >&2

@@ -40,7 +40,7 @@ ALLOWED = {
 STARTS_THE_SIMULATOR = {'nodes/sim_cell.py', 'cli/demo.py'}
 ROS = {
     'rclpy', 'std_msgs', 'sensor_msgs', 'geometry_msgs', 'std_srvs', 'diagnostic_msgs', 'builtin_interfaces',
-    'rcl_interfaces', 'lifecycle_msgs', 'launch', 'launch_ros',
+    'rcl_interfaces', 'lifecycle_msgs', 'launch', 'launch_ros', 'tf2_msgs',
 }  # fmt: skip
 INTERFACES = ('groot_ros.msg', 'groot_ros.srv', 'groot_ros.action')
 MODULES = sorted(PACKAGE.rglob('*.py'))

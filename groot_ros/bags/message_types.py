@@ -57,6 +57,11 @@ def typestore() -> Typestore:
     return store
 
 
+def absolute_topic(namespace: str, topic: str) -> str:
+    """The absolute name of a topic; `namespace` ends with a slash. /tf and the like are absolute already."""
+    return topic if topic.startswith('/') else namespace + topic
+
+
 def schema_name(msgtype: str) -> str:
     """The name of a message type's schema in our MCAP files."""
     return VIDEO_SCHEMA if msgtype == VIDEO_TYPE else msgtype
@@ -121,7 +126,7 @@ def row_message(row: 'SampledRow', brightness: list[float], repeated: list[bool]
     `brightness` (0 to 255) and `repeated` (equal to the image of the row before) have one
     entry for each camera.
     """
-    header = typestore().types[HEADER_TYPE](time_message(row.tick.stamp_ns), 'base')
+    header = typestore().types[HEADER_TYPE](time_message(row.tick.stamp_ns), '')
     return typestore().types[ROW_TYPE](
         header,
         row.index,

@@ -29,6 +29,9 @@ class Options:
     sim: bool = setting(False, 'use the simulated cell instead of hardware')
     robot_ip: str = setting(DEFAULT_ROBOT_IP, 'address of the robot; with sim, of the simulated cell')
     namespace: str = setting('', 'ROS namespace of all nodes, for several cells')
+    tf_prefix: str = setting(
+        '', 'what all frame_ids begin with, such as left_; empty for the namespace and an underscore'
+    )
     discovery_range: str = setting(
         '',
         f'which computers find these nodes: {", ".join(DISCOVERY_RANGES)}; '
@@ -147,7 +150,8 @@ def _sim(options: Options) -> list[Process]:
 def _drivers(options: Options) -> list[Process]:
     robot = {'robot_ip': _host(options)}
     processes = _sim(options) if options.sim else []
-    processes += [Process('ur5e_driver', robot), Process('robotiq_driver', robot)]
+    processes.append(Process('ur5e_driver', {**robot, 'tf_prefix': _tf_prefix(options)}))
+    processes.append(Process('robotiq_driver', robot))
     return processes + _cameras(options)
 
 
@@ -160,7 +164,13 @@ def _cameras(options: Options) -> list[Process]:
     source = options.camera or ('sim' if options.sim else 'sdk')
     processes = []
     for name, sides in eyes.items():
-        parameters = {'camera_name': name, 'source': source, 'host': _host(options)}
+        parameters = {
+            'camera_name': name,
+            'source': source,
+            'host': _host(options),
+            'embodiment': options.embodiment,
+            'tf_prefix': _tf_prefix(options),
+        }
         if len(sides) > 1:
             parameters['eye'] = 'both'
         processes.append(Process('camera_driver', parameters, f'{name}_driver'))
@@ -181,7 +191,12 @@ def _collect(options: Options) -> list[Process]:
 
 def _teleop(options: Options) -> Process:
     source = options.teleop or ('scripted' if options.sim else 'joy')
-    parameters = {'source': source, 'map': options.teleop_map, 'task': options.task}
+    parameters = {
+        'source': source,
+        'map': options.teleop_map,
+        'task': options.task,
+        'tf_prefix': _tf_prefix(options),
+    }
     check_device(source)
     if needs_terminal(source):
         command = f'ros2 run groot_ros teleop --ros-args -p source:={source}'
@@ -218,6 +233,7 @@ def _policy(options: Options) -> Process:
         'backend': options.policy,
         'task': options.task,
         'shadow': options.shadow,
+        'tf_prefix': _tf_prefix(options),
     }
     if options.policy == 'replay':
         parameters |= {'dataset': options.dataset, 'episode': options.episode}
@@ -230,6 +246,12 @@ def _policy(options: Options) -> Process:
     elif options.policy in BACKENDS:
         parameters |= {'checkpoint': options.checkpoint, 'python': options.policy_python}
     return Process('policy_server', parameters)
+
+
+def _tf_prefix(options: Options) -> str:
+    """What frame_ids begin with: as chosen, else the namespace, so that two cells share no frame on /tf."""
+    namespace = options.namespace.strip('/').replace('/', '_')
+    return options.tf_prefix or (f'{namespace}_' if namespace else '')
 
 
 def _host(options: Options) -> str:

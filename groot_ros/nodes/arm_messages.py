@@ -7,7 +7,7 @@ from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from sensor_msgs.msg import JointState
 
 from groot_ros.control.command_gate import CommandGate, GateState
-from groot_ros.geometry import pose_from_rotvec
+from groot_ros.geometry import Array
 from groot_ros.hardware.ur5e import installation
 from groot_ros.hardware.ur5e.modes import (
     EMERGENCY_STOPS,
@@ -21,30 +21,29 @@ from groot_ros.msg import RobotStatus
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
-FRAME = 'base'
 _LATE_PERIODS = 2
 
 
-def joint_state_message(stamp: Time, state: np.void) -> JointState:
-    """The measured joint angles and velocities of a STATE record."""
+def joint_state_message(stamp: Time, frame: str, state: np.void) -> JointState:
+    """The measured joint angles and velocities of a STATE record; `frame` is that of the robot's base."""
     message = JointState(
         name=list(JOINT_NAMES),
         position=state['joint_positions'].tolist(),
         velocity=state['joint_velocities'].tolist(),
     )
     message.header.stamp = stamp
-    message.header.frame_id = FRAME
+    message.header.frame_id = frame
     return message
 
 
-def pose_message(stamp: Time, pose6: np.ndarray) -> PoseStamped:
-    """A pose x y z rx ry rz (6,) in `base`."""
-    x, y, z, qx, qy, qz, qw = pose_from_rotvec(pose6).tolist()
+def pose_message(stamp: Time, frame: str, pose: Array) -> PoseStamped:
+    """A pose x y z qx qy qz qw (7,) in a frame."""
+    x, y, z, qx, qy, qz, qw = pose.tolist()
     message = PoseStamped(
         pose=Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
     )
     message.header.stamp = stamp
-    message.header.frame_id = FRAME
+    message.header.frame_id = frame
     return message
 
 
@@ -56,7 +55,7 @@ def modes_of(state: np.void | None) -> tuple[int, ...]:
 
 
 def status_message(
-    stamp: Time, gate: CommandGate, reason: str, connected: bool, state: np.void | None
+    stamp: Time, frame: str, gate: CommandGate, reason: str, connected: bool, state: np.void | None
 ) -> RobotStatus:
     """The state of the gate, and the modes of the newest STATE record if there is one."""
     status = RobotStatus(
@@ -67,7 +66,7 @@ def status_message(
         **vars(gate.counters),
     )
     status.header.stamp = stamp
-    status.header.frame_id = FRAME
+    status.header.frame_id = frame
     if state is None:
         return status
     status.safety_mode, status.robot_mode, status.runtime_state = modes_of(state)

@@ -9,6 +9,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from groot_ros.embodiment import Mount, load_embodiment
 from groot_ros.errors import explain_error
 from groot_ros.hardware.cameras import open_camera
 from groot_ros.hardware.cameras.base import EYES, Camera, CameraSettings, Frame, Intrinsics
@@ -18,6 +19,7 @@ from groot_ros.ros.parameters import ParameterSpec, specs_from
 from groot_ros.ros.qos import IMAGE_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.time import to_time_msg
+from groot_ros.ros.transforms import FRAME_PARAMETERS, TransformPublisher, make_transform
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 _REOPEN_S = 1.0
@@ -30,6 +32,10 @@ PARAMETERS = {
     'connect_timeout_s': ParameterSpec(
         15.0, 'end with an error if no first frame arrives within this time, s', 1.0, 600.0
     ),
+    'embodiment': ParameterSpec(
+        '', "name or path of an embodiment, whose cameras' mounts are published on /tf_static; empty for none"
+    ),
+    **FRAME_PARAMETERS,
     **specs_from(CameraSettings),
 }
 
@@ -41,9 +47,13 @@ class CameraDriver(GrootNode):
         super().__init__('camera_driver', PARAMETERS)
         self._settings: CameraSettings = self.settings(CameraSettings)
         self._name = self.parameter('camera_name')
+        self._prefix = self.parameter('tf_prefix')
+        self._transforms = TransformPublisher(self, static=True)
         self._image_publishers = {}
         self._info_publishers = {}
-        for eye, prefix in self._topic_prefixes().items():
+        topics = self._topic_prefixes()
+        self._mounts = self._read_mounts({eye: f'{prefix}/image' for eye, prefix in topics.items()})
+        for eye, prefix in topics.items():
             self._image_publishers[eye] = self.create_publisher(Image, f'{prefix}/image', IMAGE_QOS)
             self._info_publishers[eye] = self.create_publisher(CameraInfo, f'{prefix}/camera_info', IMAGE_QOS)
         self._depth_publisher = None
@@ -54,6 +64,7 @@ class CameraDriver(GrootNode):
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._has_published = False
+        self._has_mounts = False
         self._problem_text = ''
         self._loss_notice = LossNotice()
 
@@ -82,6 +93,14 @@ class CameraDriver(GrootNode):
             return {eyes[0]: self._name}
         return {eye: f'{self._name}/{eye}' for eye in eyes}
 
+    def _read_mounts(self, topics: dict[str, str]) -> dict[str, Mount]:
+        """The mount of each eye whose topic is a camera of the embodiment with a mount."""
+        if not self.parameter('embodiment'):
+            return {}
+        cameras = load_embodiment(self.parameter('embodiment')).cameras
+        mounts = {camera.topic: camera.mount for camera in cameras if camera.mount is not None}
+        return {eye: mounts[topic] for eye, topic in topics.items() if topic in mounts}
+
     def _run(self, closing: threading.Event) -> None:
         while not closing.is_set():
             try:
@@ -108,12 +127,29 @@ class CameraDriver(GrootNode):
         if self._depth_publisher is not None and frame.depth is not None:
             header = self._header(frame.stamp_ns, 'left')
             self.publish(self._depth_publisher, _image_message(header, frame.depth, '32FC1'))
+        self._publish_mounts(frame.stamp_ns)
         self._has_published = True
         self._problem_text = ''
         self._loss_notice.works(time.monotonic())
 
     def _header(self, stamp_ns: int, eye: str) -> Header:
-        return Header(stamp=to_time_msg(stamp_ns), frame_id=f'{self._name}_{eye}_optical_frame')
+        return Header(stamp=to_time_msg(stamp_ns), frame_id=self._frame_of(eye))
+
+    def _frame_of(self, eye: str) -> str:
+        return f'{self._prefix}{self._name}_{eye}_optical_frame'
+
+    def _publish_mounts(self, stamp_ns: int) -> None:
+        """Publishes once, with the first frame of an active node, where the camera is mounted."""
+        if self._has_mounts or not self._mounts or not self.active:
+            return
+        self._has_mounts = True
+        stamp = to_time_msg(stamp_ns)
+        self._transforms.publish(
+            [
+                make_transform(stamp, self._prefix + mount.frame, self._frame_of(eye), mount.pose)
+                for eye, mount in self._mounts.items()
+            ]
+        )
 
     def _on_loss(self, reason: str) -> None:
         self._problem_text = reason

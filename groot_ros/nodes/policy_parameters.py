@@ -9,10 +9,12 @@ from groot_ros.policies.factory import PolicyChoice
 from groot_ros.policies.runner_settings import RunnerSettings
 from groot_ros.resources import DEFAULT_EMBODIMENT
 from groot_ros.ros.parameters import ParameterSpec, specs_from
+from groot_ros.ros.transforms import FRAME_PARAMETERS
 
 _SCHEDULE_SPECS = specs_from(ScheduleSettings)
 PARAMETERS = {
     'embodiment': ParameterSpec(DEFAULT_EMBODIMENT, 'name of an embodiment, or path of its YAML file'),
+    **FRAME_PARAMETERS,
     **specs_from(PolicyChoice),
     'dataset': ParameterSpec('', 'folder of the dataset, for replay'),
     'checkpoint': ParameterSpec('', f'folder of the checkpoint, for {BACKEND_NAMES}'),

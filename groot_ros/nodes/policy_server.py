@@ -30,6 +30,7 @@ from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.run_policy_action import RunPolicyAction
 from groot_ros.ros.time import to_time_msg
+from groot_ros.ros.transforms import BASE_FRAME
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.srv import LoadPolicy, SetTask
 
@@ -49,6 +50,7 @@ class PolicyServer(GrootNode):
 
     def __init__(self) -> None:
         super().__init__('policy_server', PARAMETERS)
+        self._base = self.parameter('tf_prefix') + BASE_FRAME
         self._embodiment = load_embodiment(self.parameter('embodiment'))
         self._state = PolicyStatus.IDLE
         self._reason = ''
@@ -339,7 +341,7 @@ class PolicyServer(GrootNode):
             return
         now_ns = self.now_ns()
         for command in runner.tick(now_ns, self._arm.measured):
-            self._deltas.publish(delta_message(command, runner.period_s))
+            self._deltas.publish(delta_message(command, runner.period_s, self._base))
         runner.poll(now_ns, self._task)
         if self._reason and not runner.approaching:
             self._reason = ''
@@ -356,7 +358,8 @@ class PolicyServer(GrootNode):
             self.warn(f'A chunk was refused: {chunk.problem}.')
             return
         period_s = self._runner.scheduler.settings.period_s
-        self.publish(self._chunks, chunk_message(chunk.result, chunk.decoded, period_s, chunk.taken))
+        message = chunk_message(chunk.result, chunk.decoded, period_s, chunk.taken, self._base)
+        self.publish(self._chunks, message)
 
     def _policy_name(self) -> str:
         return self._worker.policy.spec.name if self._worker else self.parameter('backend')

@@ -250,7 +250,9 @@ class Recorder(GrootNode):
         """Starts an episode and returns its name. Raises GrootRosError with the reason if it cannot start."""
         if not self.active:
             raise GrootRosError(_NOT_ACTIVE)
-        return self._session.start(request.task.strip(), request.operator_name, request.force)
+        episode = self._session.start(request.task.strip(), request.operator_name, request.force)
+        self._watch.ask_latched_again()  # so that every bag has /tf_static and the newest status
+        return episode
 
     def _on_stop(self, request: StopEpisode.Request, response: StopEpisode.Response) -> StopEpisode.Response:
         outcome = 'success' if request.succeeded else 'failure'
@@ -271,7 +273,12 @@ class Recorder(GrootNode):
         return self._respond(response, lambda: f'discarded {self._session.discard()}')
 
     def _on_redo(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return self._respond(response, lambda: f'recording {self._session.redo()} again')
+        return self._respond(response, self._redo)
+
+    def _redo(self) -> str:
+        episode = self._session.redo()
+        self._watch.ask_latched_again()
+        return f'recording {episode} again'
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         return self._respond(response, lambda: self._session.pause(request.data))

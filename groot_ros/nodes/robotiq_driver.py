@@ -156,7 +156,6 @@ class RobotiqDriver(GrootNode):
             fault_text=_fault_text(reading.fault),
         )
         message.header.stamp = to_time_msg(reading.stamp_ns)
-        message.header.frame_id = 'gripper'
         self.publish(self._publisher, message)
 
     def _on_loss(self, reason: str) -> None:

@@ -17,6 +17,7 @@ from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.service_clients import ServiceClients
 from groot_ros.ros.time import to_time_msg
+from groot_ros.ros.transforms import BASE_FRAME, FRAME_PARAMETERS
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.teleop.device import TELEOP_DEVICES, check_device
 from groot_ros.teleop.operator import Operator, OperatorContext, OperatorStep, open_operator
@@ -53,6 +54,7 @@ PARAMETERS = {
     'sim_host': ParameterSpec('127.0.0.1', 'address of sim_cell, for scripted'),
     'episodes': ParameterSpec(3, 'number of demonstrations to record, for scripted'),
     'seed': ParameterSpec(0, 'seed of the cube poses and start poses, for scripted'),
+    **FRAME_PARAMETERS,
 }
 
 
@@ -61,6 +63,7 @@ class Teleop(GrootNode):
 
     def __init__(self) -> None:
         super().__init__('teleop', PARAMETERS)
+        self._base = self.parameter('tf_prefix') + BASE_FRAME
         check_device(self.parameter('source'))
         self._period_s = 1.0 / self.parameter('rate_hz')
         self._operator: Operator | None = None
@@ -187,7 +190,7 @@ class Teleop(GrootNode):
         message.translation = step.delta[:3]
         message.rotation = step.delta[3:]
         message.header.stamp = to_time_msg(self._stamp_ns)
-        message.header.frame_id = 'base'
+        message.header.frame_id = self._base
         self.publish(self._deltas, message)
 
 

@@ -20,7 +20,7 @@ from groot_ros.control.limits import Limits, RefusedError
 from groot_ros.control.publisher_binding import RivalError
 from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.errors import GrootRosError
-from groot_ros.geometry import Array
+from groot_ros.geometry import Array, pose_from_rotvec
 from groot_ros.hardware.realtime import raise_node_priority
 from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
 from groot_ros.hardware.ur5e.installation import differences
@@ -29,7 +29,6 @@ from groot_ros.hardware.ur5e.session import ArmSession, SessionSettings
 from groot_ros.message_fields import stamp_to_ns
 from groot_ros.msg import RobotStatus, TcpDelta
 from groot_ros.nodes.arm_messages import (
-    FRAME,
     gate_health,
     joint_state_message,
     modes_of,
@@ -44,6 +43,13 @@ from groot_ros.ros.qos import COMMAND_QOS, STATUS_QOS, STREAM_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.services import create_waiting_service
 from groot_ros.ros.time import to_time_msg
+from groot_ros.ros.transforms import (
+    BASE_FRAME,
+    FRAME_PARAMETERS,
+    TOOL_FRAME,
+    TransformPublisher,
+    make_transform,
+)
 from groot_ros.sampling.stream_monitor import Health, StreamMeter
 
 _FRESH_S = 0.5
@@ -57,6 +63,7 @@ PARAMETERS = {
     'connect_timeout_s': ParameterSpec(
         15.0, 'end with an error if no data arrives from the robot within this time, s', 1.0, 600.0
     ),
+    **FRAME_PARAMETERS,
     **specs_from(Ur5eSettings, Limits, GateSettings, SessionSettings),
 }
 
@@ -66,6 +73,9 @@ class Ur5eDriver(GrootNode):
 
     def __init__(self) -> None:
         super().__init__('ur5e_driver', PARAMETERS)
+        self._base = self.parameter('tf_prefix') + BASE_FRAME
+        self._tool = self.parameter('tf_prefix') + TOOL_FRAME
+        self._transforms = TransformPublisher(self)
         self._joints = self.create_publisher(JointState, 'joint_states', STREAM_QOS)
         self._pose = self.create_publisher(PoseStamped, 'tcp_pose', STREAM_QOS)
         self._target = self.create_publisher(PoseStamped, 'tcp_target', STREAM_QOS)
@@ -148,9 +158,12 @@ class Ur5eDriver(GrootNode):
         self._session.take_state(state)  # first, since it may have to stop the arm
         stamp_ns = self._robot_clock.stamp_ns(float(state['robot_time_s']), int(state['arrival_ns']))
         stamp = to_time_msg(stamp_ns)
-        self.publish(self._joints, joint_state_message(stamp, state))
-        self.publish(self._pose, pose_message(stamp, state['tcp_pose']))
-        self.publish(self._target, pose_message(stamp, state['target_pose']))
+        pose = pose_from_rotvec(state['tcp_pose'])
+        target = pose_from_rotvec(state['target_pose'])
+        self.publish(self._joints, joint_state_message(stamp, self._base, state))
+        self.publish(self._pose, pose_message(stamp, self._base, pose))
+        self.publish(self._target, pose_message(stamp, self._base, target))
+        self._transforms.publish([make_transform(stamp, self._base, self._tool, pose)])
         self._meter.add(stamp_ns, time.time_ns())
         self._compare_installation(state)
         self._publish_status()
@@ -266,11 +279,11 @@ class Ur5eDriver(GrootNode):
             self._publish_status()
 
     def _check_origin(self, source: str, message: TcpDelta) -> None:
-        """Refuses, and counts, a source of another topic and for a frame other than `base`."""
+        """Refuses, and counts, a source of another topic and for a frame other than that of the base."""
         if message.source != source:
             problem = f'it claims to come from {message.source!r}, whose commands have another topic'
-        elif message.header.frame_id not in ('', FRAME) and not message.released:
-            problem = f'its frame_id is {message.header.frame_id!r}, not {FRAME!r}'
+        elif message.header.frame_id not in ('', self._base) and not message.released:
+            problem = f'its frame_id is {message.header.frame_id!r}, not {self._base!r}'
         else:
             return
         self._session.gate.counters.refused += 1
@@ -303,7 +316,7 @@ class Ur5eDriver(GrootNode):
         """Publishes the release again, with the target at which the arm comes to rest."""
         echo = self._last_release
         echo.header.stamp = self.get_clock().now().to_msg()
-        echo.header.frame_id = FRAME
+        echo.header.frame_id = self._base
         echo.opening = math.nan
         echo.target = rest
         self.publish(self._accepted, echo)
@@ -328,7 +341,7 @@ class Ur5eDriver(GrootNode):
                 return
             self._published = key
             stamp = self.get_clock().now().to_msg()
-            message = status_message(stamp, gate, reason, connected, session.state)
+            message = status_message(stamp, self._base, gate, reason, connected, session.state)
         self.publish(self._status, message)
 
 

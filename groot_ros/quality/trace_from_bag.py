@@ -11,6 +11,7 @@ from groot_ros.bags.message_types import (
     HEADER_TYPE,
     ROBOT_STATUS_TYPE,
     ROW_TOPIC,
+    absolute_topic,
     row_message,
 )
 from groot_ros.bags.reader import EpisodeBag
@@ -49,6 +50,7 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     counts = bag.info.get('counts', {})
     trace = EpisodeTrace(embodiment, list(counts.get('topics', {})))
     namespace = str(bag.info.get('namespace', '/'))
+    names = {absolute_topic(namespace, topic): topic for topic in trace.streams}
     image_topics = {
         f'{camera.topic}/{suffix}': camera.topic
         for camera in embodiment.cameras
@@ -56,7 +58,7 @@ def _read_rows(bag: EpisodeBag, embodiment: Embodiment) -> EpisodeTrace:
     }
     ours = {camera.video_topic for camera in embodiment.cameras} | {EPISODE_INFO_TOPIC, EPISODE_EVENT_TOPIC}
     for message in bag.all_messages():
-        topic = message.topic.removeprefix(namespace)
+        topic = names.get(message.topic, '') or message.topic.removeprefix(namespace)
         if topic == ROW_TOPIC:
             trace.add_row(message.decode())
         elif topic not in ours:

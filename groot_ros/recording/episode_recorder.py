@@ -30,6 +30,7 @@ from groot_ros.bags.message_types import (
     ROW_TOPIC,
     ROW_TYPE,
     VIDEO_TYPE,
+    absolute_topic,
     compressed_message,
     event_message,
     row_message,
@@ -116,7 +117,7 @@ class EpisodeRecording:
         self._writer = EpisodeWriter(path, info, namespace)
         for topic, msgtype in topic_types.items():
             if topic not in self._cameras and msgtype != IMAGE_TYPE:
-                self._writer.add_topic(namespace + topic, msgtype, self._offered_of(topic))
+                self._writer.add_topic(absolute_topic(namespace, topic), msgtype, self._offered_of(topic))
         self._queue: queue.SimpleQueue = queue.SimpleQueue()
         self._queued_bytes = 0
         self._bytes_lock = threading.Lock()
@@ -260,7 +261,7 @@ class EpisodeRecording:
             self._row_builder.resolve(arrival_ns)
 
     def _write(self, topic: str, msgtype: str, log_ns: int, cdr: bytes) -> None:
-        absolute = self.namespace + topic
+        absolute = absolute_topic(self.namespace, topic)
         if absolute not in self._writer.topics:
             self._writer.add_topic(absolute, msgtype, self._offered_of(topic))
         self._writer.write(absolute, msgtype, log_ns, cdr)

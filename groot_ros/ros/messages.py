@@ -21,23 +21,23 @@ _STATE_TEXT = {
 }
 
 
-def delta_message(command: Command, period_s: float) -> TcpDelta:
-    """The message of a command, in the base frame; it takes `period_s` from its tick on."""
+def delta_message(command: Command, period_s: float, frame: str) -> TcpDelta:
+    """The message of a command, in the frame of the robot's base; it takes `period_s` from its tick on."""
     message = TcpDelta(source='policy', sequence=command.sequence, duration=period_s, opening=command.opening)
     message.translation = command.delta[:3]
     message.rotation = command.delta[3:]
     message.header.stamp = to_time_msg(command.tick_ns)
-    message.header.frame_id = 'base'
+    message.header.frame_id = frame
     return message
 
 
 def chunk_message(
-    result: InferenceResult, decoded: DecodedActions, period_s: float, taken: bool
+    result: InferenceResult, decoded: DecodedActions, period_s: float, taken: bool, frame: str
 ) -> ActionChunk:
-    """The message of a decoded chunk, stamped with the time of its observation."""
+    """The message of a decoded chunk in `frame`, stamped with the time of its observation."""
     message = ActionChunk(period=period_s, latency=result.replied_s - result.requested_s, taken=taken)
     message.header.stamp = to_time_msg(result.observation.tick_ns)
-    message.header.frame_id = 'base'
+    message.header.frame_id = frame
     message.poses = decoded.poses.ravel().tolist()
     message.openings = decoded.openings.tolist()
     return message

@@ -8,7 +8,7 @@ from functools import partial
 
 from rclpy.event_handler import QoSMessageLostInfo, SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.subscription import Subscription
 from rosbags.interfaces import Qos
 
@@ -58,6 +58,13 @@ class StreamWatch:
             if publishers:
                 self.offered[topic] = [bag_qos(publisher.qos_profile) for publisher in publishers]
                 self._follow(topic, publishers[0].topic_type, publishers[0].qos_profile)
+
+    def ask_latched_again(self) -> None:
+        """Subscribes again to latched topics that no row needs: their newest messages come again."""
+        for topic in set(self._subscriptions) - set(self.needed):
+            profile = self._subscriptions[topic].qos_profile
+            if profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+                self._subscribe(topic, self.types[topic], profile)
 
     def close(self) -> None:
         """Ends all subscriptions; `follow_publishers` makes them again."""
