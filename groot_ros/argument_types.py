@@ -38,6 +38,17 @@ def positive_number(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A type of numbers from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
+    return value
+
+
 port = whole_number(0, _MAX_PORT)
 
 

@@ -30,14 +30,17 @@ ALLOWED = {
     'bringup': {'hardware', 'inference', 'teleop'},
     'cli': {'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality', 'reports', 'training'},
     'ros': {'bags', 'bringup', 'policies', 'sampling', 'video', 'teleop'},
-    'sim': {'bags', 'bringup', 'control', 'dataset', 'hardware', 'reports', 'ros', 'teleop', 'video'},
+    'sim': {
+        'bags', 'bringup', 'control', 'dataset', 'hardware', 'policies', 'reports', 'ros', 'sampling',
+        'teleop', 'video',
+    },
     'nodes': {
         'bags', 'cli', 'control', 'dataset', 'hardware', 'inference', 'policies', 'quality', 'recording',
         'ros', 'sampling', 'teleop', 'video',
     },
 }  # fmt: skip
-# The node of the simulated cell and the command of the demo: all else knows sim/ by names in tables only.
-STARTS_THE_SIMULATOR = {'nodes/sim_cell.py', 'cli/demo.py'}
+# The node of the simulated cell and the commands that simulate: all else knows sim/ by names in tables only.
+STARTS_THE_SIMULATOR = {'nodes/sim_cell.py', 'cli/demo.py', 'cli/demonstrate.py'}
 ROS = {
     'rclpy', 'std_msgs', 'sensor_msgs', 'geometry_msgs', 'std_srvs', 'diagnostic_msgs', 'builtin_interfaces',
     'rcl_interfaces', 'lifecycle_msgs', 'launch', 'launch_ros', 'tf2_msgs',

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         require_report_libraries('groot-ros convert --report')
     embodiment, settings = conversion_from_args(options)
     try:
-        progress = partial(_progress_bar, quiet=options.quiet)
+        progress = partial(progress_bar, quiet=options.quiet)
         report = convert(options.sources, options.output, embodiment, settings, progress)
     except KeyboardInterrupt:
         print('Interrupted. Run the same command again to continue the conversion.', file=sys.stderr)
@@ -80,15 +80,15 @@ def run(options: argparse.Namespace) -> int:
     return 1 if found.errors else 0
 
 
-def _progress_bar(
-    results: 'Iterable[ConversionResult]', count: int, quiet: bool
+def progress_bar(
+    results: 'Iterable[ConversionResult]', count: int, quiet: bool, what: str = 'convert'
 ) -> 'Iterator[ConversionResult]':
     """Passes the results on and shows how many are done, with the rate in rows/s."""
     from tqdm import tqdm
 
     rows = 0
     started_s = time.monotonic()
-    with tqdm(results, desc='convert', total=count, unit='episode', disable=quiet or None) as bar:
+    with tqdm(results, desc=what, total=count, unit='episode', disable=quiet or None) as bar:
         for result in bar:
             rows += result.rows
             elapsed_s = max(time.monotonic() - started_s, 1e-9)

@@ -12,6 +12,7 @@ from groot_ros.cli import (
     completion,
     convert,
     demo,
+    demonstrate,
     doctor,
     embodiment,
     evaluate,
@@ -40,6 +41,7 @@ COMMANDS = (
     evaluate,
     recover,
     demo,
+    demonstrate,
     doctor,
     completion,
 )

@@ -46,6 +46,11 @@ def require_policy_libraries(what: str) -> None:
     _require(what, 'zmq', 'msgpack')
 
 
+def require_sim_libraries(what: str) -> None:
+    """Raises GrootRosError if the library of the simulated cell is missing."""
+    _require(what, 'mujoco')
+
+
 def missing_modules(*names: str) -> list[str]:
     """Those of the modules that are not installed."""
     return [name for name in names if importlib.util.find_spec(name) is None]

@@ -12,6 +12,8 @@ from groot_ros.geometry import Array, angle_between, interpolate_pose
 
 # Set-points of a loop that was late may run this much faster than planned, up to the maximum speed.
 MAX_CATCH_UP = 1.25
+# A cycle that was not late gains one period, up to the rounding of the clock, and never has to be limited.
+_ON_TIME = 1.0 + 1e-9
 
 
 class PoseTrajectory:
@@ -127,7 +129,10 @@ class SetpointGenerator:
 
         It is a position in m and a unit quaternion x y z w, to be called once a period.
         """
-        self._time_s += min(max(now_s - self._time_s, 0.0), self._max_gain_s())
+        gain_s = max(now_s - self._time_s, 0.0)
+        if gain_s > self._period_s * _ON_TIME:
+            gain_s = min(gain_s, self._max_gain_s())
+        self._time_s += gain_s
         pose = self._trajectory.sample(self._time_s)
         newest = self._recent[self._oldest - 1]
         self._recent[self._oldest, :3] = pose[:3]

@@ -19,7 +19,7 @@ import numpy as np
 from groot_ros import __version__
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.discover import FORMATS
-from groot_ros.dataset.sources.recording import OutcomeLeftOutError, Recording
+from groot_ros.dataset.sources.recording import OutcomeLeftOutError, Recording, RecordingFormat
 from groot_ros.dataset.sources.segment import Segment
 from groot_ros.dataset.sources.storage import local_copy
 from groot_ros.dataset.trimming import non_idle_range
@@ -78,8 +78,13 @@ def convert_recording(job: ConversionJob) -> ConversionResult:
     Whatever is wrong with the recording is reported in `problem`. Raises only the errors of the disk that is
     written to.
     """
+    return convert_as(FORMATS[job.recording.format], job)
+
+
+def convert_as(format: RecordingFormat, job: ConversionJob) -> ConversionResult:
+    """As `convert_recording`, for a format that need not be in the table of those that are looked for."""
     try:
-        return _convert(job)
+        return _convert(format, job)
     except OutcomeLeftOutError as error:
         return ConversionResult(left_out=error.outcome)
     except GrootRosError as error:
@@ -90,8 +95,7 @@ def convert_recording(job: ConversionJob) -> ConversionResult:
         return ConversionResult(problem=f'{job.recording} cannot be converted: {explain_error(error)}')
 
 
-def _convert(job: ConversionJob) -> ConversionResult:
-    format = FORMATS[job.recording.format]
+def _convert(format: RecordingFormat, job: ConversionJob) -> ConversionResult:
     with local_copy(job.recording) as path, ThreadPoolExecutor(1) as hasher:
         # Hashing takes as long as reading, so it runs in parallel.
         sha256 = hasher.submit(format.fingerprint, job.recording, path, job.embodiment)

@@ -4,12 +4,11 @@
 import socket
 from multiprocessing.connection import Connection as Pipe
 
-import mujoco
 import numpy as np
 
 from groot_ros.errors import GrootRosError
 from groot_ros.sim.ports import CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
-from groot_ros.sim.scene import scene_xml
+from groot_ros.sim.rendering import SceneRenderer
 
 
 def run_camera(pipe: Pipe, host: str, width: int, height: int) -> None:
@@ -18,7 +17,7 @@ def run_camera(pipe: Pipe, host: str, width: int, height: int) -> None:
     Sends one message first: empty when the camera is ready, else the error.
     """
     try:
-        renderer = _Renderer(width, height)
+        renderer = SceneRenderer(width, height)
         listener = _listen(host)
     except GrootRosError as error:
         pipe.send_bytes(str(error).encode())
@@ -31,30 +30,10 @@ def run_camera(pipe: Pipe, host: str, width: int, height: int) -> None:
             _accept(listener, clients)
             if clients:
                 stamp_ns = int(np.frombuffer(record[:8], np.int64)[0])
-                frame = renderer.render(np.frombuffer(record[8:], np.float64))
+                frame = renderer.render(np.frombuffer(record[8:], np.float64), 'zed').tobytes()
                 _send(clients, FRAME_HEADER.pack(FRAME_MAGIC, width, height, stamp_ns) + frame)
     except (EOFError, KeyboardInterrupt):
         listener.close()
-
-
-class _Renderer:
-    def __init__(self, width: int, height: int) -> None:
-        try:
-            self._model = mujoco.MjModel.from_xml_string(scene_xml(width, height))
-            self._data = mujoco.MjData(self._model)
-            self._renderer = mujoco.Renderer(self._model, height, width)
-        except Exception as error:  # MuJoCo raises whatever its GL backend raises
-            raise GrootRosError(
-                f'The simulated camera cannot render off-screen ({type(error).__name__}: {error}): '
-                'install libegl1 and libgl1-mesa-dri, or set MUJOCO_GL=osmesa.'
-            ) from error
-
-    def render(self, qpos: np.ndarray) -> bytes:
-        self._data.qpos[:] = qpos
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
-        self._renderer.update_scene(self._data, 'zed')
-        return self._renderer.render().tobytes()
 
 
 def _listen(host: str) -> socket.socket:

@@ -39,7 +39,12 @@ class Physics:
         self._arm_dofs = slice(int(first.dofadr[0]), int(first.dofadr[0]) + 6)
         self._acceleration = np.zeros(self.model.nv)
         self._torque = np.zeros(self.model.nv)
-        self.data.qpos[self._arm_qpos] = HOME_JOINTS_RAD
+        self.reset(HOME_JOINTS_RAD)
+
+    def reset(self, joints: Array) -> None:
+        """Puts everything back to the start, at rest, with the arm at joint angles (6,) in rad."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[self._arm_qpos] = joints
         mujoco.mj_forward(self.model, self.data)
 
     @property

@@ -16,6 +16,7 @@ BIN_CENTRE_M = np.array([0.22, -0.45])
 BIN_SIZE_M = 0.16
 CUBE_AREA_M = np.array([[-0.28, -0.56], [-0.02, -0.40]])
 STEP_S = 0.002
+CAMERAS = ('zed',)
 
 # Masses, and centres of mass in the DH frame of each link. ur5e_kinematics.py names the source.
 _MASSES_KG = (3.761, 8.058, 2.846, 1.37, 1.3, 0.365)

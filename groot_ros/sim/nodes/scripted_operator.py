@@ -115,7 +115,7 @@ class ScriptedOperator(Operator):
             self._phase = Phase.STARTING
         elif self._phase is Phase.STARTING and self._started():
             start = MinJerkMove(trajectory.pose, 1.0, hold_s=0.3)
-            trajectory.follow([start, *pick_and_place(self._cell.cube_pose(), self._rng)])
+            trajectory.follow([start, *pick_and_place(self._cell.cube_pose(), trajectory.pose)])
             self._phase = Phase.DEMONSTRATING
         elif self._phase is Phase.DEMONSTRATING and trajectory.done:
             self._answer = self._client.stop(cube_in_bin(self._cell.cube_pose()))
