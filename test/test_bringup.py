@@ -155,6 +155,12 @@ def test_each_camera_of_the_embodiment_has_a_driver_of_its_own(tmp_path):
     assert drivers[2].parameters['eye'] == 'both'
 
 
+def test_each_driver_of_the_simulated_cell_shows_its_own_camera():
+    options = Options(sim=True, embodiment='ur5e_robotiq_zed_wrist')
+    drivers = [p for p in build_processes('drivers', options) if p.executable == 'camera_driver']
+    assert [p.parameters['sim_camera'] for p in drivers] == ['zed', 'wrist']
+
+
 def test_a_namespace_reaches_every_node():
     options = Options(sim=True, namespace='cell1')
     for process in build_processes('collect', options):

@@ -2,6 +2,7 @@
 """Cameras: the SDK's calls on a stand-in, V4L2 and files through PyAV, rectification with a known truth."""
 
 import importlib
+import multiprocessing
 import socket
 import sys
 import types
@@ -19,7 +20,9 @@ from groot_ros.hardware.cameras import CAMERA_SOURCES, open_camera, uvc
 from groot_ros.hardware.cameras.base import CameraSettings, FrozenImageMonitor, check_mode
 from groot_ros.hardware.cameras.uvc import UvcCamera
 from groot_ros.hardware.cameras.zed_rectification import StereoRectifier
+from groot_ros.sim.camera import run_camera
 from groot_ros.sim.camera_client import SimCamera
+from groot_ros.sim.physics import Physics
 from groot_ros.sim.ports import FRAME_HEADER, FRAME_MAGIC
 
 CONF = """
@@ -340,6 +343,40 @@ def test_what_is_no_simulated_camera_is_refused(loopback, data, reason):
             connection.sendall(data)
         with pytest.raises(GrootRosError, match=reason):
             next(camera.frames())
+        camera.close()
+
+
+def test_a_camera_that_the_simulated_cell_does_not_have_is_refused(loopback):
+    with pytest.raises(GrootRosError, match="simulated camera 'side' is not known"):
+        SimCamera(CameraSettings(host=loopback, sim_camera='side'))
+
+
+@pytest.fixture
+def camera_process(loopback, monkeypatch):
+    """The camera process of a simulated cell at `loopback`, and the pipe that gives it states."""
+    monkeypatch.setenv('MUJOCO_GL', 'egl')
+    context = multiprocessing.get_context('spawn')
+    pipe, other_end = context.Pipe()
+    process = context.Process(target=run_camera, args=(other_end, loopback), daemon=True)
+    process.start()
+    other_end.close()
+    assert pipe.recv_bytes() == b''
+    yield pipe
+    pipe.close()
+    process.join(10.0)
+
+
+def test_both_cameras_of_the_simulated_cell_show_the_same_instant(camera_process, loopback):
+    cameras = {name: SimCamera(CameraSettings(host=loopback, sim_camera=name)) for name in ('zed', 'wrist')}
+    state = Physics().data.qpos
+    camera_process.send_bytes(np.int64(7).tobytes() + state.tobytes())
+    frames = [next(camera.frames()) for camera in cameras.values()]
+    assert [frame.stamp_ns for frame in frames] == [7, 7]
+    images = [frame.images['left'] for frame in frames]
+    assert images[0].shape == images[1].shape == (480, 640, 3)
+    assert not np.array_equal(images[0], images[1])
+    assert cameras['wrist'].intrinsics['left'].fx < cameras['zed'].intrinsics['left'].fx
+    for camera in cameras.values():
         camera.close()
 
 

@@ -133,6 +133,10 @@ def test_the_operator_recovers_from_pushes_and_missed_grasps(offline, disturbed_
     assert not offline.refusals
 
 
+def test_every_camera_of_the_embodiment_is_in_the_scene():
+    check_topics(load_embodiment('ur5e_robotiq_zed_wrist'))
+
+
 def test_frames_come_at_their_rate_also_where_it_is_no_multiple_of_the_step():
     clock = FrameClock(fps=30, first_step=7)
     due = [step for step in range(7, 507) if clock.due(step)]

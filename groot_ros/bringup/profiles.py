@@ -171,6 +171,8 @@ def _cameras(options: Options) -> list[Process]:
             'embodiment': options.embodiment,
             'tf_prefix': _tf_prefix(options),
         }
+        if source == 'sim':
+            parameters['sim_camera'] = name
         if len(sides) > 1:
             parameters['eye'] = 'both'
         processes.append(Process('camera_driver', parameters, f'{name}_driver'))

@@ -14,7 +14,7 @@ from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.dataset.options import ConversionOptions, OutputMode
 
 _INTERRUPTED = 130
-_EMBODIMENT = 'ur5e_robotiq_zed_9d'
+_EMBODIMENT = 'ur5e_robotiq_zed_wrist'
 _DESCRIPTION = (
     'Records scripted demonstrations of the simulated cell into a dataset, without ROS and faster than real '
     'time: the cube is picked up from a random pose and placed in the bin. Commands take the same path as '

@@ -24,9 +24,9 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='sim_cell',
-        description='A UR5e with a two-finger gripper and a camera, simulated with MuJoCo. '
+        description='A UR5e with a two-finger gripper and two cameras, simulated with MuJoCo. '
         'It serves RTDE (30004), dashboard (29999), scripts (30001-30003), the Robotiq URCap socket (63352), '
-        'frames (40001) and a test interface (40000).',
+        'frames of two cameras (40001, 40002) and a test interface (40000).',
     )
     parser.add_argument(
         '--host',
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
         help='loopback address to serve on; with 127.0.0.2 a second cell runs next to the first',
     )
     parser.add_argument(
-        '--fps', type=float, default=20.0, help='frames per second of the camera (default 20)'
+        '--fps', type=float, default=20.0, help='frames per second of the cameras (default 20)'
     )
     parser.add_argument('--no-camera', action='store_true', help='serve no camera, for machines without EGL')
     parser.add_argument(

@@ -8,18 +8,24 @@ from math import radians, tan
 
 import numpy as np
 
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 from groot_ros.hardware.cameras.base import CameraSettings, Frame, Intrinsics
-from groot_ros.sim.ports import CAMERA_FOVY_DEG, CAMERA_PORT, FRAME_HEADER, FRAME_MAGIC
+from groot_ros.sim.ports import CAMERAS, FRAME_HEADER, FRAME_MAGIC
 
 _SILENT_S = 2.0
 _MAX_PIXELS = 8192
 
 
 class SimCamera:
-    """One eye of the simulated camera; its size is known after the first frame."""
+    """One eye of a simulated camera; its size is known after the first frame.
 
-    def __init__(self, settings: CameraSettings, port: int = CAMERA_PORT) -> None:
+    Raises GrootRosError for a camera that the cell does not have, and where none answers.
+    """
+
+    def __init__(self, settings: CameraSettings, port: int = 0) -> None:
+        choose('simulated camera', settings.sim_camera, CAMERAS)
+        self._scene_camera = CAMERAS[settings.sim_camera]
+        port = port or self._scene_camera.port
         self._eye = 'right' if settings.eye == 'right' else 'left'
         self._where = f'{settings.host}:{port}'
         self.intrinsics: dict[str, Intrinsics] = {}
@@ -39,7 +45,7 @@ class SimCamera:
                 raise GrootRosError(
                     f'{self._where} does not send frames of sim_cell: check host and port of the camera.'
                 )
-            focal = height / 2 / tan(radians(CAMERA_FOVY_DEG) / 2)
+            focal = height / 2 / tan(radians(self._scene_camera.fovy_deg) / 2)
             self.intrinsics[self._eye] = Intrinsics(focal, focal, width / 2, height / 2)
             image = np.frombuffer(self._receive(width * height * 3), np.uint8).reshape(height, width, 3)
             yield Frame(stamp_ns, {self._eye: image})

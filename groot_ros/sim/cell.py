@@ -35,7 +35,7 @@ _REPORT_TICKS = 500
 
 
 class SimCell:
-    """The robot, gripper and camera on one address.
+    """The robot, gripper and cameras on one address.
 
     Tick k has the time `epoch + k * 2 ms`, even if it is late. Once a second `report` gets the lateness of
     ticks in ms (50th, 90th and 99th percentile, maximum) and the number of resynchronisations.
@@ -78,9 +78,7 @@ class SimCell:
         os.environ.setdefault('MUJOCO_GL', 'egl')
         context = multiprocessing.get_context('spawn')
         self._camera_pipe, child_end = context.Pipe()
-        self._camera = context.Process(
-            target=run_camera, args=(child_end, host, 640, 480), daemon=True, name='camera'
-        )
+        self._camera = context.Process(target=run_camera, args=(child_end, host), daemon=True, name='camera')
         self._camera.start()
         child_end.close()
         try:

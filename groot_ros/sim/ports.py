@@ -5,9 +5,19 @@ A frame is FRAME_HEADER (magic GRCF, width and height as uint32, stamp in ns as 
 """
 
 import struct
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SceneCamera:
+    """A camera of the scene: the port that serves its frames, and its vertical field of view in degrees."""
+
+    port: int
+    fovy_deg: float
+
 
 HOOK_PORT = 40000
-CAMERA_PORT = 40001
+# By the first part of their topics, such as zed/image.
+CAMERAS = {'zed': SceneCamera(40001, 50.0), 'wrist': SceneCamera(40002, 75.0)}
 FRAME_HEADER = struct.Struct('<4sIIQ')
 FRAME_MAGIC = b'GRCF'
-CAMERA_FOVY_DEG = 50.0

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MuJoCo model of the cell: a UR5e of primitive shapes, a two-finger gripper, a table, a cube, a bin
-and a camera.
+"""The MuJoCo model of the cell: a UR5e of primitive shapes, a two-finger gripper, a table, a cube, a bin,
+and two cameras.
 """
 
 import numpy as np
 
-from groot_ros.sim.ports import CAMERA_FOVY_DEG
+from groot_ros.sim.ports import CAMERAS
 from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET, DH_A_M, DH_ALPHA_RAD, DH_D_M, JOINT_NAMES
 
 HOME_JOINTS_RAD = np.deg2rad([-90.0, -90.0, -90.0, -90.0, 90.0, 0.0])
@@ -16,7 +16,6 @@ BIN_CENTRE_M = np.array([0.22, -0.45])
 BIN_SIZE_M = 0.16
 CUBE_AREA_M = np.array([[-0.28, -0.56], [-0.02, -0.40]])
 STEP_S = 0.002
-CAMERAS = ('zed',)
 
 # Masses, and centres of mass in the DH frame of each link. ur5e_kinematics.py names the source.
 _MASSES_KG = (3.761, 8.058, 2.846, 1.37, 1.3, 0.365)
@@ -78,7 +77,8 @@ def scene_xml(camera_width: int = 640, camera_height: int = 480) -> str:
     <default class="solid"><geom contype="1" conaffinity="1" friction="1.2 0.02 0.001" condim="4"/></default>
   </default>
   <worldbody>
-    <camera name="zed" pos="0.55 -1.25 0.75" xyaxes="0.87 0.49 0 -0.25 0.44 0.86" fovy="{CAMERA_FOVY_DEG}"/>
+    <camera name="zed" pos="0.55 -1.25 0.75" xyaxes="0.87 0.49 0 -0.25 0.44 0.86"
+      fovy="{CAMERAS['zed'].fovy_deg}"/>
     <geom name="table" class="solid" type="box" size="0.6 0.45 0.02" pos="0 -0.5 -0.02"
       rgba="0.83 0.77 0.66 1"/>
     <geom name="pedestal" type="cylinder" size="0.1 0.36" pos="0 0 -0.42" rgba="0.3 0.3 0.32 1"/>
@@ -160,4 +160,9 @@ def _gripper_xml() -> str:
     )
     left = finger.format(side='left', y=half, axis=-1, half=half, outer=0.006, pad=0.004)
     right = finger.format(side='right', y=-half, axis=1, half=half, outer=-0.006, pad=-0.004)
-    return palm + left + right
+    # Next to the palm, turned 25 degrees towards the fingertips, between which it looks.
+    camera = (
+        '<camera name="wrist" pos="0.085 0 0.06" xyaxes="0.906 0 0.423 0 -1 0" '
+        f'fovy="{CAMERAS["wrist"].fovy_deg}"/>'
+    )
+    return camera + palm + left + right

@@ -17,7 +17,7 @@ CAMERA_SOURCES = {
     'sdk': CameraSource('groot_ros.hardware.cameras.zed:ZedCamera', "a ZED with Stereolabs' SDK"),
     'uvc': CameraSource('groot_ros.hardware.cameras.uvc:UvcCamera', 'a ZED without its SDK'),
     'file': CameraSource('groot_ros.hardware.cameras.video_file:VideoFileCamera', 'a video file'),
-    'sim': CameraSource('groot_ros.sim.camera_client:SimCamera', 'the camera of sim_cell'),
+    'sim': CameraSource('groot_ros.sim.camera_client:SimCamera', 'a camera of sim_cell'),
 }
 
 

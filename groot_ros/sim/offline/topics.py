@@ -8,8 +8,8 @@ from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.sim.offline.cell import OfflineCell
+from groot_ros.sim.ports import CAMERAS
 from groot_ros.sim.rendering import SceneRenderer
-from groot_ros.sim.scene import CAMERAS
 from groot_ros.ur5e_kinematics import JOINT_NAMES
 
 _NS_PER_S = 1_000_000_000
