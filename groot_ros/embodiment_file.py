@@ -12,15 +12,23 @@ from groot_ros.errors import GrootRosError, choose
 from groot_ros.resources import share_directory
 
 
-def camera_topics(name_or_path: str) -> list[str]:
-    """The image topics of an embodiment. Raises GrootRosError where a camera has none."""
+def camera_sizes(name_or_path: str) -> dict[str, tuple[int, int]]:
+    """Width and height in pixels of an embodiment's cameras, by their image topics.
+
+    Raises GrootRosError where a camera has none.
+    """
     path = embodiment_path(name_or_path)
     what = f'The embodiment {path}'
     values = with_bases(read_yaml(path, 'The embodiment'), what)
     try:
-        return [str(camera['topic']) for camera in values['cameras']]
-    except (KeyError, TypeError) as error:
-        raise GrootRosError(f'{what} is wrong at cameras: give each of them a topic.') from error
+        return {
+            str(camera['topic']): (int(camera['width']), int(camera['height']))
+            for camera in values['cameras']
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise GrootRosError(
+            f'{what} is wrong at cameras: give each of them a topic, a width and a height.'
+        ) from error
 
 
 def embodiment_path(name_or_path: str) -> Path:

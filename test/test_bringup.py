@@ -159,6 +159,7 @@ def test_each_driver_of_the_simulated_cell_shows_its_own_camera():
     options = Options(sim=True, embodiment='ur5e_robotiq_zed_wrist')
     drivers = [p for p in build_processes('drivers', options) if p.executable == 'camera_driver']
     assert [p.parameters['sim_camera'] for p in drivers] == ['zed', 'wrist']
+    assert all(p.parameters['sim_width'] == 320 and p.parameters['sim_height'] == 240 for p in drivers)
 
 
 def test_a_namespace_reaches_every_node():

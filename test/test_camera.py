@@ -367,15 +367,22 @@ def camera_process(loopback, monkeypatch):
 
 
 def test_both_cameras_of_the_simulated_cell_show_the_same_instant(camera_process, loopback):
-    cameras = {name: SimCamera(CameraSettings(host=loopback, sim_camera=name)) for name in ('zed', 'wrist')}
+    small = {'sim_width': 320, 'sim_height': 240}
+    cameras = {
+        name: SimCamera(CameraSettings(host=loopback, sim_camera=name, **size))
+        for name, size in {'zed': {}, 'wrist': small}.items()
+    }
     state = Physics().data.qpos
     camera_process.send_bytes(np.int64(7).tobytes() + state.tobytes())
     frames = [next(camera.frames()) for camera in cameras.values()]
     assert [frame.stamp_ns for frame in frames] == [7, 7]
     images = [frame.images['left'] for frame in frames]
-    assert images[0].shape == images[1].shape == (480, 640, 3)
-    assert not np.array_equal(images[0], images[1])
-    assert cameras['wrist'].intrinsics['left'].fx < cameras['zed'].intrinsics['left'].fx
+    assert [image.shape for image in images] == [(480, 640, 3), (240, 320, 3)]
+    assert not np.array_equal(images[0][::2, ::2], images[1])
+    fixed = cameras['zed'].intrinsics['left']
+    assert (fixed.cx, fixed.cy) == (320, 240)
+    assert fixed.fy == pytest.approx(240 / np.tan(np.deg2rad(25)))
+    assert cameras['wrist'].intrinsics['left'].fy == pytest.approx(120 / np.tan(np.deg2rad(37.5)))
     for camera in cameras.values():
         camera.close()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from groot_ros.embodiment_file import camera_topics
+from groot_ros.embodiment_file import camera_sizes
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.hardware.cameras.sources import CAMERA_SOURCES
@@ -158,13 +158,15 @@ def _drivers(options: Options) -> list[Process]:
 def _cameras(options: Options) -> list[Process]:
     """One driver per camera of the embodiment. NAME/left/image and NAME/right/image belong to one camera."""
     eyes: dict[str, list[str]] = {}
-    for topic in camera_topics(options.embodiment):
+    sizes: dict[str, tuple[int, int]] = {}
+    for topic, size in camera_sizes(options.embodiment).items():
         name, *rest = topic.split('/')
         eyes.setdefault(name, []).extend(rest[:-1])
+        sizes[name] = size
     source = options.camera or ('sim' if options.sim else 'sdk')
     processes = []
     for name, sides in eyes.items():
-        parameters = {
+        parameters: dict[str, Any] = {
             'camera_name': name,
             'source': source,
             'host': _host(options),
@@ -172,7 +174,8 @@ def _cameras(options: Options) -> list[Process]:
             'tf_prefix': _tf_prefix(options),
         }
         if source == 'sim':
-            parameters['sim_camera'] = name
+            width, height = sizes[name]
+            parameters |= {'sim_camera': name, 'sim_width': width, 'sim_height': height}
         if len(sides) > 1:
             parameters['eye'] = 'both'
         processes.append(Process('camera_driver', parameters, f'{name}_driver'))

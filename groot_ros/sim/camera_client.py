@@ -11,13 +11,14 @@ import numpy as np
 from groot_ros.errors import GrootRosError, choose
 from groot_ros.hardware.cameras.base import CameraSettings, Frame, Intrinsics
 from groot_ros.sim.ports import CAMERAS, FRAME_HEADER, FRAME_MAGIC
+from groot_ros.video.frame import VideoFrame
 
 _SILENT_S = 2.0
 _MAX_PIXELS = 8192
 
 
 class SimCamera:
-    """One eye of a simulated camera; its size is known after the first frame.
+    """One eye of a simulated camera, in the size of the settings; another ratio gets black bars.
 
     Raises GrootRosError for a camera that the cell does not have, and where none answers.
     """
@@ -27,6 +28,7 @@ class SimCamera:
         self._scene_camera = CAMERAS[settings.sim_camera]
         port = port or self._scene_camera.port
         self._eye = 'right' if settings.eye == 'right' else 'left'
+        self._size = (settings.sim_width, settings.sim_height)
         self._where = f'{settings.host}:{port}'
         self.intrinsics: dict[str, Intrinsics] = {}
         try:
@@ -45,14 +47,20 @@ class SimCamera:
                 raise GrootRosError(
                     f'{self._where} does not send frames of sim_cell: check host and port of the camera.'
                 )
-            focal = height / 2 / tan(radians(self._scene_camera.fovy_deg) / 2)
-            self.intrinsics[self._eye] = Intrinsics(focal, focal, width / 2, height / 2)
             image = np.frombuffer(self._receive(width * height * 3), np.uint8).reshape(height, width, 3)
-            yield Frame(stamp_ns, {self._eye: image})
+            resized = VideoFrame(stamp_ns, image, 'rgb24').letterboxed(*self._size)
+            self.intrinsics[self._eye] = self._intrinsics(width, height)
+            yield Frame(stamp_ns, {self._eye: resized.rgb()})
 
     def close(self) -> None:
         """Closes the connection to the cell."""
         self._socket.close()
+
+    def _intrinsics(self, width: int, height: int) -> Intrinsics:
+        """Those of the resized image, from the size in which it came."""
+        focal = height / 2 / tan(radians(self._scene_camera.fovy_deg) / 2)
+        focal *= min(self._size[0] / width, self._size[1] / height)
+        return Intrinsics(focal, focal, self._size[0] / 2, self._size[1] / 2)
 
     def _receive(self, count: int) -> bytearray:
         data = bytearray(count)

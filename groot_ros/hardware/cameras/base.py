@@ -58,6 +58,8 @@ class CameraSettings:
     file: str = setting('', 'path of a video, for source file')
     host: str = setting('127.0.0.1', 'address of sim_cell, for source sim')
     sim_camera: str = setting('zed', 'which camera of sim_cell, zed or wrist, for source sim')
+    sim_width: int = setting(640, 'width to which its frames are resized, pixels, for source sim', 16, 8192)
+    sim_height: int = setting(480, 'height to which they are resized, pixels, for source sim', 16, 8192)
     resolution: str = setting('HD720', 'resolution of one eye: HD2K, HD1080, HD720 or VGA')
     fps: float = setting(30.0, 'frame rate, Hz: 15, 30, 60 or 100, as the resolution offers', 1.0, 100.0)
     eye: str = setting('left', "'left', 'right' or 'both'")
