@@ -3,6 +3,7 @@
 
 import multiprocessing
 import random
+import sys
 import time
 
 import pytest
@@ -15,7 +16,6 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import GoalResponse
-from rclpy.experimental.events_executor import EventsExecutor
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
@@ -34,6 +34,7 @@ from groot_ros.nodes.sim_cell import SimCellNode
 from groot_ros.recording.episode_folder import EpisodeFolder
 from groot_ros.ros import arm_feedback
 from groot_ros.ros.qos import COMMAND_QOS
+from groot_ros.ros.run import make_executor
 from groot_ros.ros.time import to_time_msg
 
 from .conftest import TOPIC_TYPES
@@ -228,7 +229,7 @@ class Walker:
         self.name = name
         self.node = node
         self.state = UNCONFIGURED
-        self._executor = EventsExecutor()
+        self._executor = make_executor()
         self._executor.add_node(node)
 
     def spin_until(self, condition) -> None:
@@ -319,8 +320,12 @@ def walk(monkeypatch, tmp_path):
     rclpy.try_shutdown()
 
 
+@pytest.mark.parametrize('hidden', ['', 'rclpy.experimental.events_executor'])
 @pytest.mark.parametrize('name', NODES)
-def test_a_node_survives_every_order_of_transitions_and_calls(walk, name):
+def test_a_node_survives_every_order_of_transitions_and_calls(walk, monkeypatch, name, hidden):
+    """The second time with the executor of an rclpy that has no EventsExecutor."""
+    if hidden:
+        monkeypatch.setitem(sys.modules, hidden, None)
     walker = walk(name)
     _, services, goals, messages = NODES[name]
     rng = random.Random(name)

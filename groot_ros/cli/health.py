@@ -100,7 +100,7 @@ def check_dds_profile(environment: dict[str, str]) -> Check:
             if Path(file).is_file():
                 return Check('pass', 'DDS file', f'{file}, chosen by {name}')
             return Check('fail', 'DDS file', f'{name} names {file}, which does not exist: unset the variable')
-    return Check('pass', 'DDS file', 'config/fastdds.xml of groot_ros')
+    return Check('pass', 'DDS file', 'config/fastdds_2.xml or fastdds_3.xml of groot_ros')
 
 
 def check_shared_memory() -> Check:
