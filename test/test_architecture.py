@@ -40,7 +40,7 @@ ALLOWED = {
     },
 }  # fmt: skip
 # The node of the simulated cell and the commands that simulate: all else knows sim/ by names in tables only.
-STARTS_THE_SIMULATOR = {'nodes/sim_cell.py', 'cli/demo.py', 'cli/demonstrate.py'}
+STARTS_THE_SIMULATOR = {'nodes/sim_cell.py', 'cli/closed_loop.py', 'cli/demo.py', 'cli/demonstrate.py'}
 ROS = {
     'rclpy', 'std_msgs', 'sensor_msgs', 'geometry_msgs', 'std_srvs', 'diagnostic_msgs', 'builtin_interfaces',
     'rcl_interfaces', 'lifecycle_msgs', 'launch', 'launch_ros', 'tf2_msgs',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`groot-ros evaluate`: open-loop errors of policies on recorded episodes."""
+"""`groot-ros evaluate`: errors of policies on recorded episodes, or their success in closed loop."""
 
 import argparse
 import contextlib
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groot_ros.argument_types import output_file, positive_number, whole_number
+from groot_ros.cli.closed_loop import EXPERT, add_closed_loop_options, run_closed_loop
 from groot_ros.cli.options import (
     ParagraphHelp,
     add_embodiment_option,
@@ -29,25 +30,31 @@ if TYPE_CHECKING:
 _DESCRIPTION = (
     'Open-loop evaluation: runs policies on observations of a dataset or bag, and compares the action chunks '
     'that they predict with the recorded actions. Reports MSE and MAE of each action over the steps of '
-    'a chunk.'
+    'a chunk. With --closed-loop policies do their task in the simulated cell instead, all from the same '
+    'starts, and the one to deploy is named.'
 )
 _EXAMPLES = """examples:
   groot-ros evaluate datasets/cube --policy gpu-machine:5555 --episodes 0 1 2
   groot-ros evaluate datasets/cube --policy outputs/checkpoint-5000 outputs/checkpoint-10000 \\
-    --python /opt/gr00t/.venv/bin/python --plot errors.png"""
+    --python /opt/gr00t/.venv/bin/python --plot errors.png
+  groot-ros evaluate --closed-loop expert outputs/checkpoint-5000 --embodiment ur5e_robotiq_zed_wrist"""
 
 
 def add_parser(commands) -> None:
     """Adds the command to the subparsers."""
     command = commands.add_parser(
         'evaluate',
-        help='compare predictions of policies with recorded actions, without a robot',
+        help='compare policies with recorded actions or in the simulated cell, without a robot',
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=ParagraphHelp,
     )
     command.add_argument(
-        'source', type=Path, metavar='DATASET_OR_BAG', help='folder of the dataset or of the bag'
+        'source',
+        type=Path,
+        nargs='?',
+        metavar='DATASET_OR_BAG',
+        help='folder of the dataset or of the bag; not needed with --closed-loop',
     )
     command.add_argument(
         '--policy',
@@ -84,12 +91,20 @@ def add_parser(commands) -> None:
         help='plot the errors over the steps, and predicted over recorded actions (.png, .pdf, .svg)',
     )
     add_model_options(command)
+    add_closed_loop_options(command)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluates the policies one after the other, and prints their errors."""
-    require_policy_libraries('groot-ros evaluate')
+    """Evaluates the policies one after the other, and prints their errors or their success."""
+    if set(options.closed_loop) != {EXPERT}:  # which needs no model server
+        require_policy_libraries('groot-ros evaluate')
+    if options.closed_loop:
+        return run_closed_loop(options, _policy_choice)
+    if options.source is None:
+        raise GrootRosError(
+            'groot-ros evaluate needs the folder of a dataset or of a bag, or policies after --closed-loop.'
+        )
     if options.plot:
         require_report_libraries('groot-ros evaluate --plot')
     from groot_ros.embodiment import load_embodiment
@@ -137,7 +152,7 @@ def _policy_choice(model: str, embodiment: 'Embodiment', options: argparse.Names
     host, _, port = model.rpartition(':')
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise GrootRosError(
-            f'--policy {model} is neither the folder of a checkpoint ({model} {describe_path(folder)}) '
+            f'The policy {model} is neither the folder of a checkpoint ({model} {describe_path(folder)}) '
             'nor HOST:PORT of a model server, such as 127.0.0.1:5555.'
         )
     return PolicyChoice(

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trials of a policy in closed loop by one or more processes; every policy has the same starts."""
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+
+from groot_ros.embodiment import Embodiment
+from groot_ros.errors import GrootRosError
+from groot_ros.policies.factory import PolicyChoice, make_policy
+from groot_ros.policies.policy import Policy
+from groot_ros.policies.success import SuccessResult, TrialOutcome
+from groot_ros.sim.offline.cell import OfflineCell
+from groot_ros.sim.offline.closed_loop import TrialSettings, run_trial
+from groot_ros.sim.offline.expert_policy import ExpertPolicy
+from groot_ros.sim.offline.topics import check_topics
+from groot_ros.sim.rendering import SceneRenderer
+
+Progress = Callable[[Iterable[TrialOutcome], int], Iterable[TrialOutcome]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy that is evaluated: its name for people, and how it is made; None for the scripted operator."""
+
+    name: str
+    choice: PolicyChoice | None
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """Everything that a process needs to run trials of one policy."""
+
+    candidate: Candidate
+    embodiment: Embodiment
+    settings: TrialSettings = field(default_factory=TrialSettings)
+
+
+class Bench:
+    """A cell with a policy. Raises GrootRosError if the policy cannot be made."""
+
+    def __init__(self, job: EvaluationJob) -> None:
+        self._job = job
+        self._cell = OfflineCell()
+        self._renderer = SceneRenderer()
+        self._policy = self._make_policy()
+
+    def trial(self, number: int) -> TrialOutcome:
+        """Runs one trial."""
+        job = self._job
+        return run_trial(self._cell, self._policy, job.embodiment, self._renderer, job.settings, number)
+
+    def close(self) -> None:
+        """Ends the policy."""
+        self._policy.close()
+
+    def _make_policy(self) -> Policy:
+        choice = self._job.candidate.choice
+        if choice is None:
+            return ExpertPolicy(self._cell, self._job.embodiment)
+        return make_policy(choice, self._job.embodiment, _tell, token_host=choice.host)
+
+
+def evaluate_closed_loop(
+    job: EvaluationJob, trials: int, workers: int = 1, progress: Progress | None = None
+) -> SuccessResult:
+    """Runs the trials 0 to `trials` - 1. The outcomes do not depend on the number of workers.
+
+    Raises GrootRosError if the cell does not have what the embodiment needs, or the policy cannot be made.
+    """
+    check_topics(job.embodiment)
+    run = _run_here if workers <= 1 else _run_in_processes
+    with run(job, trials, workers) as outcomes:
+        shown = progress(outcomes, trials) if progress else outcomes
+        return SuccessResult(job.candidate.name, list(shown))
+
+
+@contextlib.contextmanager
+def _run_here(job: EvaluationJob, trials: int, workers: int) -> Iterator[Iterator[TrialOutcome]]:
+    with contextlib.closing(Bench(job)) as bench:
+        yield map(bench.trial, range(trials))
+
+
+@contextlib.contextmanager
+def _run_in_processes(job: EvaluationJob, trials: int, workers: int) -> Iterator[Iterator[TrialOutcome]]:
+    context = multiprocessing.get_context('spawn')
+    pool = ProcessPoolExecutor(min(workers, trials), context, _start_worker, (job,))
+    try:
+        futures = [pool.submit(_trial_in_worker, number) for number in range(trials)]
+        yield (future.result() for future in futures)
+    except BrokenProcessPool as error:
+        raise GrootRosError(
+            'A process of the evaluation died, perhaps because memory ran out: give fewer --workers.'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Worker:
+    """What a worker process keeps between its trials. The first one makes the bench, to tell its errors."""
+
+    job: EvaluationJob | None = None
+    bench: Bench | None = None
+
+
+def _start_worker(job: EvaluationJob) -> None:
+    # Ctrl-C reaches all processes of a terminal: only the first one may answer it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _Worker.job = job
+
+
+def _trial_in_worker(number: int) -> TrialOutcome:
+    if _Worker.bench is None:
+        assert _Worker.job is not None
+        _Worker.bench = Bench(_Worker.job)
+    return _Worker.bench.trial(number)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
