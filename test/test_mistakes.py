@@ -72,7 +72,7 @@ MISTAKES = [
     ('convert episodes --output new --report empty', '--report: empty is a folder: give the name of a file'),
     ('inspect episodes/episode_000000 --report -', '--report', 'cannot write to the terminal'),
     ('evaluate dataset --plot errors.txt', '--plot: errors.txt does not end with .png'),
-    ('evaluate dataset --policy localhost', '--policy localhost is neither', 'such as 127.0.0.1:5555'),
+    ('evaluate dataset --policy localhost', 'policy localhost is neither', 'such as 127.0.0.1:5555'),
     ('evaluate dataset --policy 127.0.0.1:70000', 'nor HOST:PORT'),
     ('demo --host 192.168.1.100', 'is not an address of this machine'),
     ('convert episodes --output new --append --overwrite', '--append and --overwrite exclude each other'),
