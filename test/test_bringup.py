@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from groot_ros.bringup import supervisor
 from groot_ros.bringup.profiles import PROFILES, Options, Process, build_processes, discovery_environment
+from groot_ros.bringup.restarts import Restarts
 from groot_ros.bringup.supervisor import ProcessGroup, make_command
 from groot_ros.cli.main import COMMANDS, main
 from groot_ros.errors import GrootRosError, explain_error
@@ -218,6 +220,92 @@ def started_environments(monkeypatch, options):
     return seen
 
 
+class Cell:
+    """A group of made-up processes in made-up time. `popens` are those that were started, in their order."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now_s = 100.0
+        self.popens = []
+        monkeypatch.setattr(supervisor, 'time', SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(subprocess, 'Popen', self._open)
+        self.group = ProcessGroup('drivers', Options())
+        for process in build_processes('drivers', Options()):
+            self.group.start(process)
+
+    def _open(self, command, **_):
+        popen = SimpleNamespace(command=command, code=None, pid=2**30)
+        popen.poll = lambda: popen.code
+        self.popens.append(popen)
+        return popen
+
+    def end(self, executable, code=-9) -> None:
+        found = [popen for popen in self.popens if f'groot_ros.nodes.{executable}' in popen.command]
+        found[-1].code = code
+
+    def pass_time(self, seconds) -> int:
+        """Lets time pass in steps of 0.5 s; returns how many processes were started."""
+        before = len(self.popens)
+        for _ in range(int(2 * seconds)):
+            self.now_s += 0.5
+            self.group.check()
+        return len(self.popens) - before
+
+
+@pytest.mark.parametrize('executable', ['camera_driver', 'robotiq_driver'])
+def test_a_camera_or_gripper_that_dies_is_started_again_and_told_once(executable, monkeypatch, capsys):
+    cell = Cell(monkeypatch)
+    assert cell.pass_time(60) == 0
+    cell.end(executable)
+    capsys.readouterr()
+    cell.group.check()
+    assert cell.pass_time(0.5) == 0
+    assert cell.pass_time(60) == 1
+    assert f'groot_ros.nodes.{executable}' in cell.popens[-1].command
+    name = 'zed_driver' if executable == 'camera_driver' else executable
+    assert capsys.readouterr().err.splitlines() == [
+        f'[groot-ros] {name} was killed by SIGKILL: it is started again in 1 s, the others go on',
+        f'[groot-ros] starting {name} again',
+    ]
+
+
+def test_a_camera_that_goes_on_dying_is_given_up_and_the_cell_goes_on(monkeypatch, capsys):
+    cell = Cell(monkeypatch)
+    cell.pass_time(60)
+    starts = 0
+    for _ in range(10):
+        cell.end('camera_driver', 1)
+        starts += cell.pass_time(20)
+    assert starts == 6
+    assert capsys.readouterr().err.count('too often') == 1
+
+
+@pytest.mark.parametrize('executable', ['camera_driver', 'ur5e_driver'])
+def test_a_camera_that_cannot_start_ends_the_cell_and_so_does_the_arm(executable, monkeypatch):
+    cell = Cell(monkeypatch)
+    cell.end(executable, 1)
+    with pytest.raises(GrootRosError, match='ended with exit code 1'):
+        cell.group.check()
+
+
+def test_the_arms_driver_is_never_started_again(monkeypatch):
+    cell = Cell(monkeypatch)
+    cell.pass_time(60)
+    cell.end('ur5e_driver')
+    with pytest.raises(GrootRosError, match='ur5e_driver was killed by SIGKILL'):
+        cell.group.check()
+
+
+def test_the_delay_before_a_restart_doubles_and_a_long_run_sets_it_back():
+    restarts = Restarts()
+    assert [restarts.delay_after(ran_s) for ran_s in (10, 5, 5, 5, 5)] == [1, 2, 4, 8, 16]
+    assert restarts.delay_after(29.9) == 16
+    assert restarts.delay_after(30) == 1
+
+
+def test_a_process_that_never_worked_is_not_started_again():
+    assert Restarts().delay_after(9.9) is None
+
+
 def test_up_gives_the_discovery_range_to_every_process(monkeypatch):
     monkeypatch.delenv(RANGE)
     assert started_environments(monkeypatch, Options())[0][RANGE] == 'LOCALHOST'
@@ -274,13 +362,21 @@ def test_launch_files_set_the_discovery_range_before_the_first_node(describe, ch
 def test_a_node_that_fails_ends_a_launch_with_an_error(describe):
     """launch catches the exception, stops the other processes and returns 1."""
     *arguments, add_nodes = describe('drivers')
-    node = add_nodes({argument.name: argument.default_value for argument in arguments})[-1]
+    node = add_nodes({argument.name: argument.default_value for argument in arguments})[1]
     running = SimpleNamespace(is_shutdown=False)
     ends = SimpleNamespace(is_shutdown=True)
-    with pytest.raises(GrootRosError, match='camera_driver ended with exit code 1'):
+    with pytest.raises(GrootRosError, match='ur5e_driver ended with exit code 1'):
         node.on_exit(SimpleNamespace(returncode=1), running)
-    assert node.on_exit(SimpleNamespace(returncode=0), running).reason == 'camera_driver ended'
-    assert node.on_exit(SimpleNamespace(returncode=-9), ends).reason == 'camera_driver ended'
+    assert node.on_exit(SimpleNamespace(returncode=0), running).reason == 'ur5e_driver ended'
+    assert node.on_exit(SimpleNamespace(returncode=-9), ends).reason == 'ur5e_driver ended'
+
+
+def test_a_launch_starts_cameras_and_gripper_again_and_ends_with_any_other_node(describe):
+    *arguments, add_nodes = describe('record')
+    nodes = add_nodes({argument.name: argument.default_value for argument in arguments})[1:]
+    again = [node.executable for node in nodes if node.respawn and node.respawn_delay > 0]
+    assert again == ['robotiq_driver', 'camera_driver']
+    assert [node.executable for node in nodes if node.on_exit is None] == again
 
 
 @pytest.mark.parametrize('command', ['', *(module.__name__.split('.')[-1] for module in COMMANDS)])

@@ -235,13 +235,41 @@ def gripper(ros, monkeypatch):
     node.trigger_configure()
     assert node._gripper.calls == []
     node.trigger_activate()
-    assert node._gripper.names() == ['start']
-    node._gripper.calls.clear()
+    assert node._gripper.calls == []
     return node
 
 
 def status(state) -> RobotStatus:
     return RobotStatus(state=state)
+
+
+@pytest.mark.parametrize(
+    ('state', 'calls'),
+    [
+        (RobotStatus.DISABLED, ['start']),
+        (RobotStatus.STOPPED, ['start']),
+        (RobotStatus.ENABLED, []),
+        (RobotStatus.FREEDRIVE, []),
+    ],
+)
+def test_a_gripper_driver_that_starts_beside_an_enabled_arm_does_not_move_the_fingers(gripper, state, calls):
+    gripper._activate_at_rest()
+    assert gripper._gripper.names() == []
+    receive(gripper, 'robot_status', status(state))
+    gripper._gripper.calls.clear()
+    gripper._activate_at_rest()
+    receive(gripper, 'robot_status', status(RobotStatus.DISABLED))
+    gripper._activate_at_rest()
+    assert [name for name in gripper._gripper.names() if name == 'start'] == calls
+
+
+def test_a_gripper_without_a_driver_of_the_arm_is_activated_after_a_wait(gripper, monkeypatch):
+    monkeypatch.setattr(gripper, 'count_publishers', lambda topic: 0)
+    later_s = time.monotonic() + 3.0
+    monkeypatch.setattr(robotiq_driver, 'time', SimpleNamespace(monotonic=lambda: later_s))
+    gripper._activate_at_rest()
+    gripper._activate_at_rest()
+    assert gripper._gripper.names() == ['start']
 
 
 def test_the_gripper_obeys_only_while_the_arm_is_enabled_or_guided(gripper, monkeypatch):

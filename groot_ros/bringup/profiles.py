@@ -81,6 +81,7 @@ class Process:
     """One process: an executable of this package, its arguments and the parameters of its node.
 
     If `ready_at` (host, port) is given, the next process starts when a connection to it is accepted.
+    A process that `restarts` is started again when it ends by itself; the end of any other ends the cell.
     """
 
     executable: str
@@ -88,6 +89,7 @@ class Process:
     name: str = ''
     arguments: list[str] = field(default_factory=list)
     ready_at: tuple[str, int] | None = None
+    restarts: bool = False
 
     @property
     def node_name(self) -> str:
@@ -151,7 +153,7 @@ def _drivers(options: Options) -> list[Process]:
     robot = {'robot_ip': _host(options)}
     processes = _sim(options) if options.sim else []
     processes.append(Process('ur5e_driver', {**robot, 'tf_prefix': _tf_prefix(options)}))
-    processes.append(Process('robotiq_driver', robot))
+    processes.append(Process('robotiq_driver', robot, restarts=True))
     return processes + _cameras(options)
 
 
@@ -178,7 +180,7 @@ def _cameras(options: Options) -> list[Process]:
             parameters |= {'sim_camera': name, 'sim_width': width, 'sim_height': height}
         if len(sides) > 1:
             parameters['eye'] = 'both'
-        processes.append(Process('camera_driver', parameters, f'{name}_driver'))
+        processes.append(Process('camera_driver', parameters, f'{name}_driver', restarts=True))
     return processes
 
 

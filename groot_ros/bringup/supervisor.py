@@ -17,6 +17,7 @@ from groot_ros.bringup.profiles import (
     discovery_environment,
     parameter_files,
 )
+from groot_ros.bringup.restarts import Restarts
 from groot_ros.errors import GrootRosError
 from groot_ros.supervised_process import describe_exit, die_with_parent
 
@@ -26,14 +27,30 @@ _READY_S = 30.0
 
 
 @dataclass
+class _Entry:
+    """A process, when it was started, and when it is to be started again if it has ended."""
+
+    process: Process
+    popen: subprocess.Popen
+    started_s: float
+    restarts: Restarts = field(default_factory=Restarts)
+    due_s: float | None = None
+    given_up: bool = False
+
+
+@dataclass
 class ProcessGroup:
-    """The running processes of a profile. A context manager: its end stops them, last started first."""
+    """The running processes of a profile. A context manager: its end stops them, last started first.
+
+    Cameras and gripper are started again when they end by themselves, see restarts.py. Meanwhile the arm's
+    driver goes on: a policy stops by itself when a stream is missing, and the operator sees the arm.
+    """
 
     profile: str
     options: Options
     quiet: bool = False
     environment: dict[str, str] = field(default_factory=dict)  # in addition to that of this process
-    _running: list[tuple[Process, subprocess.Popen]] = field(default_factory=list)
+    _running: list[_Entry] = field(default_factory=list)
 
     def __enter__(self) -> 'ProcessGroup':
         try:
@@ -50,15 +67,17 @@ class ProcessGroup:
     def start(self, process: Process) -> None:
         """Starts one more process, and waits until it accepts connections if it has a `ready_at`."""
         self._say(f'starting {process.executable}')
-        popen = subprocess.Popen(
+        self._running.append(_Entry(process, self._open(process), time.monotonic()))
+        if process.ready_at is not None:
+            self._wait_until_ready(process.ready_at)
+
+    def _open(self, process: Process) -> subprocess.Popen:
+        return subprocess.Popen(
             make_command(process, self.options),
             env={**os.environ, **discovery_environment(self.options), **self.environment},
             start_new_session=True,  # Ctrl-C must reach this process only: it stops the others in order
             preexec_fn=die_with_parent,  # an orphaned process could move the robot
         )
-        self._running.append((process, popen))
-        if process.ready_at is not None:
-            self._wait_until_ready(process.ready_at)
 
     def _wait_until_ready(self, address: tuple[str, int]) -> None:
         """Waits until a port accepts connections. Raises GrootRosError if a process ends or after 30 s."""
@@ -76,21 +95,44 @@ class ProcessGroup:
 
     def stop_process(self, executable: str) -> None:
         """Stops the processes of one executable and leaves the others running."""
-        for entry in [entry for entry in self._running if entry[0].executable == executable]:
+        for entry in [entry for entry in self._running if entry.process.executable == executable]:
             self._running.remove(entry)
-            self._stop_one(*entry)
+            self._stop_one(entry)
 
     def check(self) -> None:
-        """Raises GrootRosError, which names the process, if one has ended by itself."""
-        for process, popen in self._running:
-            if (code := popen.poll()) is not None:
-                raise GrootRosError(
-                    f'{process.executable} {describe_exit(code)}: see its messages above; '
-                    'the other processes were stopped.'
-                )
+        """Starts cameras and gripper again. Raises GrootRosError, with its name, if another one has ended."""
+        for entry in self._running:
+            if entry.due_s is not None:
+                self._restart_if_due(entry, entry.due_s)
+            elif not entry.given_up and (code := entry.popen.poll()) is not None:
+                self._handle_end(entry, describe_exit(code))
+
+    def _handle_end(self, entry: _Entry, ended: str) -> None:
+        """Plans the restart of a process that has ended. Raises GrootRosError if the cell cannot go on."""
+        name = entry.process.node_name
+        delay_s = None
+        if entry.process.restarts:
+            delay_s = entry.restarts.delay_after(time.monotonic() - entry.started_s)
+        if delay_s is None and not entry.restarts.has_worked:
+            raise GrootRosError(f'{name} {ended}: see its messages above; the other processes were stopped.')
+        _kill_group(entry.popen)
+        if delay_s is None:
+            entry.given_up = True
+            self._say(f'{name} {ended} too often and is not started again: the cell goes on without it')
+            return
+        entry.due_s = time.monotonic() + delay_s
+        self._say(f'{name} {ended}: it is started again in {delay_s:.0f} s, the others go on')
+
+    def _restart_if_due(self, entry: _Entry, due_s: float) -> None:
+        if time.monotonic() < due_s:
+            return
+        self._say(f'starting {entry.process.node_name} again')
+        entry.due_s = None
+        entry.popen = self._open(entry.process)
+        entry.started_s = time.monotonic()
 
     def wait(self) -> None:
-        """Waits until a process ends by itself, and then raises GrootRosError."""
+        """Waits until a process that is not started again ends by itself, and then raises GrootRosError."""
         while True:
             self.check()
             time.sleep(0.2)
@@ -99,10 +141,13 @@ class ProcessGroup:
         """Asks each process to end, last started first, and kills those that do not end in 8 s."""
         with _interrupts_ignored():
             while self._running:
-                process, popen = self._running.pop()
-                self._stop_one(process, popen)
+                entry = self._running.pop()
+                if entry.due_s is None and not entry.given_up:
+                    self._stop_one(entry)
 
-    def _stop_one(self, process: Process, popen: subprocess.Popen) -> None:
+    def _stop_one(self, entry: _Entry) -> None:
+        process = entry.process
+        popen = entry.popen
         if popen.poll() is None:
             self._say(f'stopping {process.executable}')
             popen.send_signal(signal.SIGTERM)  # SIGINT would show a traceback in a process that still imports
@@ -110,8 +155,7 @@ class ProcessGroup:
             popen.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
             self._say(f'{process.executable} did not stop in {_GRACE_S:.0f} s and is killed')
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(popen.pid, signal.SIGKILL)  # what is left of its children
+        _kill_group(popen)
         popen.wait(_KILL_S)
 
     def _say(self, text: str) -> None:
@@ -120,7 +164,7 @@ class ProcessGroup:
 
 
 def up(profile: str, options: Options) -> int:
-    """Runs a profile until Ctrl-C and returns 0. Raises GrootRosError if a process ends by itself."""
+    """Runs a profile until Ctrl-C and returns 0. Raises GrootRosError if a needed process ends."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ProcessGroup(profile, options) as group:
@@ -128,6 +172,12 @@ def up(profile: str, options: Options) -> int:
     except KeyboardInterrupt:
         pass
     return 0
+
+
+def _kill_group(popen: subprocess.Popen) -> None:
+    """Kills what is left of the children of a process."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(popen.pid, signal.SIGKILL)
 
 
 def make_command(process: Process, options: Options) -> list[str]:

@@ -25,6 +25,7 @@ PARAMETERS = {
 }
 _NOT_ACTIVE = 'the driver is not active'
 _STATUS_TIMEOUT_S = 2.5  # ur5e_driver publishes its status once a second
+_ACTIVATION_S = 0.1
 _IN_MOTION = (RobotStatus.ENABLED, RobotStatus.FREEDRIVE)
 
 
@@ -46,8 +47,10 @@ class RobotiqDriver(GrootNode):
         self._problem_text = ''
         self._arm_moves = False
         self._status_s = -math.inf
+        self._activation_from_s = math.inf
         self.create_subscription(RobotStatus, 'robot_status', self._on_status, STATUS_QOS)
         self.create_subscription(TcpDelta, 'command/tcp_delta', self._on_command, COMMAND_QOS)
+        self.create_timer(_ACTIVATION_S, self._activate_at_rest)
         self.create_service(Trigger, '~/activate', self._on_activate)
         self.create_service(Trigger, '~/calibrate', self._on_calibrate)
 
@@ -58,12 +61,16 @@ class RobotiqDriver(GrootNode):
         self._gripper = Robotiq(replace(self._settings), self._on_reading, self._on_loss)
 
     def activate(self) -> None:
-        """Activates the gripper, which moves the fingers, if needed and wanted."""
-        if self._gripper is not None:
-            self._gripper.start()
+        """Plans the activation of the gripper, which moves the fingers, if needed and wanted.
+
+        A driver that was started again finds the arm as it was: while the arm is enabled, the fingers move by
+        themselves as little as after a lost connection. Without a driver of the arm the wait is short.
+        """
+        self._activation_from_s = time.monotonic() + _STATUS_TIMEOUT_S
 
     def deactivate(self) -> None:
         """Sends no target any more; the fingers keep the last one."""
+        self._activation_from_s = math.inf
         if self._gripper is not None:
             self._gripper.forget_target()
 
@@ -93,6 +100,19 @@ class RobotiqDriver(GrootNode):
         self._arm_moves = message.state in _IN_MOTION
         if not self._arm_moves and self._gripper is not None:
             self._gripper.forget_target()
+
+    def _activate_at_rest(self) -> None:
+        if not self.active or self._gripper is None or self._activation_from_s == math.inf:
+            return
+        now_s = time.monotonic()
+        status_known = now_s - self._status_s < _STATUS_TIMEOUT_S
+        no_driver = now_s > self._activation_from_s and not self.count_publishers('robot_status')
+        if status_known and self._arm_moves:
+            self._activation_from_s = math.inf
+            self.warn('The arm is enabled: a gripper that is not active waits for ~/activate.')
+        elif status_known or no_driver:
+            self._activation_from_s = math.inf
+            self._gripper.start()
 
     def _may_move(self) -> bool:
         return self._arm_moves and time.monotonic() - self._status_s < _STATUS_TIMEOUT_S

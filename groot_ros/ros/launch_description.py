@@ -17,6 +17,7 @@ from groot_ros.bringup.profiles import (
     discovery_environment,
     parameter_files,
 )
+from groot_ros.bringup.restarts import RESPAWN_DELAY_S
 from groot_ros.errors import GrootRosError
 
 
@@ -58,6 +59,7 @@ def _parse(option: Field, text: str) -> Any:
 
 
 def _make_node(process: Process, options: Options) -> Node:
+    """A node; cameras and gripper are started again, the end of any other ends the launch."""
     parameters: list[Any] = parameter_files(process, options)
     if process.parameters:
         parameters.append(process.parameters)
@@ -69,7 +71,9 @@ def _make_node(process: Process, options: Options) -> Node:
         parameters=parameters,
         arguments=process.arguments,
         output='screen',
-        on_exit=partial(_end_launch, process.executable),
+        respawn=process.restarts,
+        respawn_delay=RESPAWN_DELAY_S if process.restarts else None,
+        on_exit=None if process.restarts else partial(_end_launch, process.executable),
     )
 
 
