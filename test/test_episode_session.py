@@ -7,12 +7,15 @@ import pytest
 
 from benchmark.signals import STATE_TYPES, T0_NS
 from groot_ros.bags.message_types import IMAGE_TYPE, typestore
+from groot_ros.bags.reader import EpisodeBag
 from groot_ros.errors import GrootRosError
-from groot_ros.quality.verdict import Thresholds
+from groot_ros.quality.trace_from_bag import load_trace
+from groot_ros.quality.verdict import Thresholds, judge
 from groot_ros.recording.episode_session import EpisodeSession, SessionSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot
 from groot_ros.recording.task_list import Task
+from groot_ros.sampling.stream_monitor import StreamStats
 
 TOPIC_TYPES = {**STATE_TYPES, 'zed/image': IMAGE_TYPE}
 
@@ -152,6 +155,53 @@ def test_an_episode_that_cannot_go_on_is_saved_as_interrupted(recorder, eventual
     (verdict,) = one.verdicts
     assert (verdict.outcome, verdict.verdict) == ('interrupted', 'fail')
     assert 'episode_000000 holds what was recorded before a failure' in verdict.failure
+
+
+def make_silent(one, topic, silent_s, began_s=60.0) -> None:
+    one.session._began_s -= began_s
+    one.snapshot.stats = {topic: StreamStats(rate_hz=0.0, silent_s=silent_s)}
+
+
+def test_an_episode_whose_camera_is_lost_ends_and_its_verdict_names_it(
+    recorder, synthetic, tmp_path, embodiment
+):
+    one = recorder()
+    one.start()
+    one.play(synthetic)
+    make_silent(one, 'zed/image', 2.1)
+    assert not one.session.finish_if_stream_lost()  # the recorder itself may have stood still
+    assert one.session.finish_if_stream_lost()
+    assert one.session.recording is None
+    reason = 'The episode was ended, because zed/image fell silent.'
+    saved = json.loads((tmp_path / 'episode_000000/verdict.json').read_text())
+    assert (saved['outcome'], saved['verdict'], saved['reasons'][0]) == ('interrupted', 'warn', reason)
+    with EpisodeBag(tmp_path / 'episode_000000') as bag:
+        again = judge(load_trace(bag, embodiment), Thresholds({}), bag.info, 'episode_000000')
+    assert again.reasons == saved['reasons']
+    assert not one.session.finish_if_stream_lost()
+
+
+@pytest.mark.parametrize(
+    ('topic', 'silent_s', 'began_s'),
+    [('zed/image', 1.9, 60.0), ('zed/image', -1.0, 60.0), ('zed/image', 5.0, 1.0), ('another', 5.0, 60.0)],
+)
+def test_an_episode_goes_on_while_no_stream_that_it_had_is_lost(recorder, topic, silent_s, began_s):
+    one = recorder()
+    one.start()
+    make_silent(one, topic, silent_s, began_s)
+    assert not any(one.session.finish_if_stream_lost() for _ in range(3))
+    assert one.session.recording is not None
+
+
+def test_a_stream_that_is_lost_for_one_look_only_or_in_a_pause_ends_nothing(recorder):
+    one = recorder()
+    one.start()
+    for silent_s in (2.1, 0.01, 2.1, 0.01):
+        make_silent(one, 'zed/image', silent_s)
+        assert not one.session.finish_if_stream_lost()
+    one.session.pause(True)
+    make_silent(one, 'zed/image', 9.0)
+    assert not any(one.session.finish_if_stream_lost() for _ in range(3))
 
 
 def test_an_episode_counts_for_its_task_only_if_it_is_usable(recorder, synthetic):

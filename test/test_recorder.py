@@ -274,7 +274,7 @@ def test_a_publisher_that_comes_back_with_another_type_is_named(small_cell, reco
     assert operator.until(lambda: expected in client.call(Preflight, 'preflight').message)
 
 
-def test_a_camera_that_falls_silent_is_reported_at_once(small_cell, recorder):
+def test_a_camera_that_falls_silent_is_reported_at_once_and_ends_the_episode(small_cell, recorder):
     client = recorder()
     assert client.green()
     assert client.start().success
@@ -283,7 +283,11 @@ def test_a_camera_that_falls_silent_is_reported_at_once(small_cell, recorder):
     assert client.until(
         lambda: any(problem.startswith('zed/image: silent') for problem in client.seen_problems)
     )
-    assert client.stop().success
+    assert client.until(lambda: client.status.state == EpisodeStatus.IDLE)
+    verdict = json.loads((client.folder / 'episode_000000' / 'verdict.json').read_text())
+    assert (verdict['outcome'], verdict['failure']) == ('interrupted', '')
+    assert 'zed/image fell silent' in verdict['reasons'][0]
+    small_cell.camera_on = True
 
 
 def test_a_camera_of_another_size_ends_the_episode_and_what_came_before_is_kept(small_cell, recorder):

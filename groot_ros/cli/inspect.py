@@ -96,8 +96,8 @@ def _inspect_bag(options: argparse.Namespace) -> int:
     say(options, *(f'  {reason}' for reason in verdict.reasons))
     say(
         options,
-        f'{verdict.episode}: {verdict.verdict}, {verdict.rows} rows, {verdict.filled} filled, '
-        f'{verdict.lost} messages lost',
+        f'{verdict.episode}: {verdict.verdict}, {verdict.outcome}, {verdict.rows} rows, '
+        f'{verdict.filled} filled, {verdict.lost} messages lost',
     )
     write_json(options, verdict.as_dict())
     return 1 if verdict.verdict == 'fail' else 0

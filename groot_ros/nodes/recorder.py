@@ -265,7 +265,9 @@ class Recorder(GrootNode):
         response.episode = verdict.episode
         response.success = not verdict.failure
         response.verdict = verdict.verdict
-        response.message = verdict.failure or f'saved {self._path_of(verdict)}: {verdict.summary()}'
+        response.message = (
+            verdict.failure or f'saved {self._path_of(verdict)}: {outcome}, {verdict.summary()}'
+        )
         self._publish_status()
         return response
 
@@ -317,7 +319,7 @@ class Recorder(GrootNode):
         return result
 
     def _watch_episode(self) -> None:
-        if self._session.finish_if_failed():
+        if self._session.finish_if_failed() or self._session.finish_if_stream_lost():
             self._publish_status()
         self._follow_goal()
 

@@ -52,7 +52,10 @@ class Finding:
 
 @dataclass
 class Verdict:
-    """pass, warn or fail, with every measurement. `failure` says why a recording ended early."""
+    """pass, warn or fail, with every measurement.
+
+    `failure` says why a recording could not go on, `interruption` why it was ended by no operator.
+    """
 
     verdict: str
     episode: str = ''
@@ -64,6 +67,7 @@ class Verdict:
     filled: int = 0
     lost: int = 0
     failure: str = ''
+    interruption: str = ''
     findings: list[Finding] = field(default_factory=list)
     version: int = FORMAT_VERSION
     groot_ros: str = __version__
@@ -71,7 +75,7 @@ class Verdict:
     @property
     def reasons(self) -> list[str]:
         """Sentences that say why it is not a pass, the failures first."""
-        reasons = [self.failure] if self.failure else []
+        reasons = [text for text in (self.failure, self.interruption) if text]
         for level in ('fail', 'warn'):
             reasons += [finding.text for finding in self.findings if finding.level == level]
         return reasons
@@ -122,7 +126,8 @@ def judge(
 ) -> Verdict:
     """The verdict on a trace.
 
-    `info` is the episode_info of the bag. `failure` says why the recording ended early; it fails the episode.
+    `info` is the episode_info of the bag; the notes of an interrupted episode say why, and make it a warning
+    at least. `failure` says why the recording ended early; it fails the episode.
     """
     findings = [
         _make_finding(name, subject, value, thresholds.root.get(name, Bounds()))
@@ -131,18 +136,23 @@ def judge(
     ]
     if not trace.rows:
         failure = failure or 'The episode has no row.'
+    outcome = str(info.get('outcome', 'unknown'))
+    interruption = str(info.get('notes', '')) if outcome == 'interrupted' else ''
     worst = max((LEVELS.index(finding.level) for finding in findings), default=0)
+    if interruption:
+        worst = max(worst, LEVELS.index('warn'))
     return Verdict(
         verdict='fail' if failure else LEVELS[worst],
         episode=episode,
         task=str(info.get('task', '')),
-        outcome=str(info.get('outcome', 'unknown')),
+        outcome=outcome,
         rows=trace.rows,
         duration_s=trace.rows / trace.embodiment.fps,
         segments=len(set(trace.segments.tolist())),
         filled=trace.filled,
         lost=trace.lost,
         failure=failure,
+        interruption=interruption,
         findings=findings,
     )
 

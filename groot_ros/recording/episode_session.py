@@ -14,7 +14,7 @@ from groot_ros.quality.verdict import Thresholds, Verdict, judge
 from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
-from groot_ros.recording.preflight import RecorderSnapshot, preflight, recording_problems
+from groot_ros.recording.preflight import RecorderSnapshot, lost_streams, preflight, recording_problems
 from groot_ros.recording.task_list import Task, TaskProgress, next_task
 from groot_ros.resources import VERDICT_FILE
 
@@ -72,6 +72,7 @@ class EpisodeSession:
         self._operator_name = ''
         self._began_s = 0.0
         self._known_problems: set[str] = set()
+        self._lost_before: list[str] = []
 
     def open(self, path: Path) -> None:
         """Locks the folder of episodes. Raises GrootRosError if another recorder has it."""
@@ -141,6 +142,7 @@ class EpisodeSession:
         self._operator_name = operator_name
         self._began_s = time.monotonic()
         self._known_problems = set()
+        self._lost_before = []
         self._info(f'Recording {self.episode}: {task}')
         self.feedback.give('recording')
         return self.episode
@@ -190,7 +192,7 @@ class EpisodeSession:
             failure = f'{recording.path.name} holds what was recorded before a failure: {reason}'
             if not (recording.path / 'metadata.yaml').exists():
                 failure += f'; stop the recorder, mend this, and run `groot-ros recover {recording.path}`'
-        info = {'task': self.task, 'outcome': outcome}
+        info = {'task': self.task, 'outcome': outcome, 'notes': notes}
         verdict = judge(recording.trace, self._settings.thresholds, info, recording.path.name, failure)
         if outcome != 'discarded':
             self._save(verdict, recording.path)
@@ -203,6 +205,22 @@ class EpisodeSession:
         if self.recording is None or self.recording.failure is None:
             return False
         self.finish('interrupted')
+        return True
+
+    def finish_if_stream_lost(self) -> bool:
+        """Saves the episode as interrupted if a stream that rows need is lost; returns whether it did.
+
+        Call it about five times a second. It acts on the second call that finds a stream lost: after a moment
+        in which the recorder itself stood still, what has arrived is taken before the next call.
+        """
+        if self.recording is None or self.recording.paused:
+            return False
+        lost = lost_streams(self._embodiment, self._observe(), self.elapsed_s)
+        confirmed = [topic for topic in lost if topic in self._lost_before]
+        self._lost_before = lost
+        if not confirmed:
+            return False
+        self.finish('interrupted', f'The episode was ended, because {", ".join(confirmed)} fell silent.')
         return True
 
     def announce_verdict(self, verdict: Verdict) -> None:

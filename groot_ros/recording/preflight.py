@@ -15,6 +15,7 @@ _STATE_BYTES_S = 200e3
 _WRITE_RESERVE = 2.0
 _FIRST_ROW_S = 2.0
 _MAX_WRITER_LAG_S = 0.5
+_LOST_S = 2.0
 
 
 @dataclass
@@ -67,6 +68,16 @@ def recording_problems(recording: EpisodeRecording, elapsed_s: float) -> list[st
         missing = ', '.join(recording.missing_topics()) or 'the first camera'
         problems.append(f'there is no row yet, because nothing arrived from {missing}')
     return problems
+
+
+def lost_streams(embodiment: Embodiment, snapshot: RecorderSnapshot, elapsed_s: float) -> list[str]:
+    """The streams that rows need, and that fell silent for 2 s after an episode began `elapsed_s` ago."""
+    found = []
+    for topic in embodiment.required_topics:
+        stats = snapshot.stats.get(topic)
+        if stats is not None and embodiment.expected_hz(topic) and _LOST_S < stats.silent_s < elapsed_s:
+            found.append(topic)
+    return found
 
 
 def bytes_per_second(embodiment: Embodiment, settings: RecordingSettings) -> float:

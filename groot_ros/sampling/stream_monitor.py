@@ -26,8 +26,9 @@ class Health:
 
 @dataclass
 class StreamStats:
-    """The last two seconds of a stream, in Hz and s; `age_s` is that of the newest stamp, -1 without one.
+    """The last two seconds of a stream, in Hz and s.
 
+    `age_s` is that of the newest stamp, `silent_s` the time since the newest arrival; both are -1 before one.
     `level` is as in Health, and `problem` says why it is not 0.
     """
 
@@ -35,6 +36,7 @@ class StreamStats:
     jitter_s: float = 0.0
     max_gap_s: float = 0.0
     age_s: float = -1.0
+    silent_s: float = -1.0
     level: int = 0
     problem: str = ''
 
@@ -64,15 +66,16 @@ class StreamMeter:
         stamps_ns, arrivals_ns = np.array(self._recent, np.int64).T
         recent = arrivals_ns >= now_ns - _WINDOW_NS
         steps_s = np.diff(stamps_ns[recent]) / 1e9
-        stats = StreamStats(age_s=(now_ns - int(stamps_ns[-1])) / 1e9)
+        age_s = (now_ns - int(stamps_ns[-1])) / 1e9
+        silent_s = (now_ns - int(arrivals_ns[-1])) / 1e9
+        stats = StreamStats(age_s=age_s, silent_s=silent_s)
         if len(steps_s):
             duration_ns = int(arrivals_ns[-1] - arrivals_ns[recent][0])
             stats.rate_hz = len(steps_s) * 1e9 / max(duration_ns, 1)
             stats.jitter_s = float(np.abs(steps_s - np.median(steps_s)).max())
             stats.max_gap_s = float(steps_s.max())
         if self.expected_hz:
-            silent_s = (now_ns - int(arrivals_ns[-1])) / 1e9
-            stats.level, stats.problem = self._judge(stats, steps_s, silent_s)
+            stats.level, stats.problem = self._judge(stats, steps_s)
         return stats
 
     def health(self, now_ns: int) -> Health:
@@ -87,10 +90,10 @@ class StreamMeter:
         }
         return Health(self.name, stats.level, stats.problem or 'flows', values)
 
-    def _judge(self, stats: StreamStats, steps_s: np.ndarray, silent_s: float) -> tuple[int, str]:
+    def _judge(self, stats: StreamStats, steps_s: np.ndarray) -> tuple[int, str]:
         """Level and problem of a stream whose rate is known."""
-        if silent_s > max(5.0 / self.expected_hz, _SILENT_S):
-            return 2, f'silent for {silent_s:.1f} s'
+        if stats.silent_s > max(5.0 / self.expected_hz, _SILENT_S):
+            return 2, f'silent for {stats.silent_s:.1f} s'
         if abs(stats.age_s) > _CLOCK_S:
             direction = 'past' if stats.age_s > 0 else 'future'
             return 2, f'stamped {abs(stats.age_s):.1f} s in the {direction}: its clock is not this one'
