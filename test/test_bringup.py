@@ -330,6 +330,7 @@ def launch_stubs():
             OpaqueFunction=lambda function: function,
             SetEnvironmentVariable=lambda name, value: (name, value),
             Shutdown=record,
+            TimerAction=record,
         ),
         'launch.substitutions': record(LaunchConfiguration=configuration),
         'launch_ros.actions': record(Node=record),
@@ -377,6 +378,46 @@ def test_a_launch_starts_cameras_and_gripper_again_and_ends_with_any_other_node(
     again = [node.executable for node in nodes if node.respawn and node.respawn_delay > 0]
     assert again == ['robotiq_driver', 'camera_driver']
     assert [node.executable for node in nodes if node.on_exit is None] == again
+
+
+def launch_texts(arguments, **chosen):
+    return {argument.name: argument.default_value for argument in arguments} | chosen
+
+
+@pytest.mark.parametrize('text', ['true', 'True ', '1', ' yes', 'ON'])
+def test_a_launch_reads_every_way_to_write_true(describe, text):
+    *arguments, add_nodes = describe('drivers')
+    nodes = add_nodes(launch_texts(arguments, sim=text))[1:]
+    assert nodes[0].executable == 'sim_cell'
+
+
+@pytest.mark.parametrize('text', ['false', 'False', '0', 'no ', 'off'])
+def test_a_launch_reads_every_way_to_write_false(describe, text):
+    *arguments, add_nodes = describe('drivers')
+    nodes = add_nodes(launch_texts(arguments, sim=text))[1:]
+    assert nodes[0].executable == 'ur5e_driver'
+
+
+@pytest.mark.parametrize(('name', 'text'), [('sim', 'ture'), ('sim', ''), ('episode', 'x')])
+def test_a_launch_names_the_argument_that_it_cannot_read(describe, name, text):
+    *arguments, add_nodes = describe('drivers')
+    with pytest.raises(GrootRosError, match=f'{name}:={text} is n'):
+        add_nodes(launch_texts(arguments, **{name: text}))
+
+
+def test_a_launch_starts_the_drivers_when_the_simulated_cell_answers(describe, monkeypatch):
+    """Drivers that start before the cell warned that a cable is loose."""
+    from groot_ros.ros import launch_description
+
+    answers = iter([False, True])
+    monkeypatch.setattr(launch_description, 'accepts_connections', lambda address: next(answers))
+    *arguments, add_nodes = describe('drivers')
+    _, cell, look = add_nodes(launch_texts(arguments, sim='true'))
+    assert cell.executable == 'sim_cell'
+    (timer,) = look(None)
+    (look_again,) = timer.actions
+    nodes = look_again(None)
+    assert [node.executable for node in nodes] == ['ur5e_driver', 'robotiq_driver', 'camera_driver']
 
 
 @pytest.mark.parametrize('command', ['', *(module.__name__.split('.')[-1] for module in COMMANDS)])

@@ -86,6 +86,20 @@ def receive(node, topic, message) -> None:
     next(s for s in node.subscriptions if s.topic_name.endswith(topic)).callback(message)
 
 
+def test_a_driver_with_a_robot_says_once_how_the_arm_is_enabled(arm, monkeypatch):
+    told = []
+    state = np.zeros(1, STATE)[0]
+    state['robot_mode'] = RUNNING
+    state['safety_mode'] = NORMAL
+    monkeypatch.setattr(ur5e_driver, 'differences', lambda *_: [])
+    logger = SimpleNamespace(info=told.append, warning=lambda text: None)
+    monkeypatch.setattr(arm, 'get_logger', lambda: logger)
+    arm._compare_installation(state)
+    arm._compare_installation(state)
+    (sentence,) = told
+    assert '/ur5e_driver/enable std_srvs/srv/SetBool "{data: true}"' in sentence
+
+
 @pytest.mark.parametrize(
     ('topic', 'source', 'other'),
     [('policy/tcp_delta', 'policy', 'teleop'), ('teleop/tcp_delta', 'teleop', 'policy')],

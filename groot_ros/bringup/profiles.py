@@ -2,6 +2,7 @@
 """The one description of which processes make a cell: `groot-ros up` and launch/*.launch.py both read it."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,6 +140,15 @@ def discovery_environment(options: Options, environment: Mapping[str, str] = os.
             f'choose one of {", ".join(DISCOVERY_RANGES)}.'
         )
     return {_DISCOVERY_VARIABLE: chosen.upper() or environment.get(_DISCOVERY_VARIABLE) or 'LOCALHOST'}
+
+
+def accepts_connections(address: tuple[str, int]) -> bool:
+    """Whether a server listens at (host, port)."""
+    try:
+        socket.create_connection(address, timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def _sim(options: Options) -> list[Process]:

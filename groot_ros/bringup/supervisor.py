@@ -4,7 +4,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from groot_ros.bringup.profiles import (
     Options,
     Process,
+    accepts_connections,
     build_processes,
     discovery_environment,
     parameter_files,
@@ -84,7 +84,7 @@ class ProcessGroup:
         deadline_s = time.monotonic() + _READY_S
         while True:
             self.check()
-            with contextlib.suppress(OSError), socket.create_connection(address, timeout=1.0):
+            if accepts_connections(address):
                 return
             if time.monotonic() > deadline_s:
                 raise GrootRosError(

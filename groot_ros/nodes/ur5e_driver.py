@@ -175,6 +175,14 @@ class Ur5eDriver(GrootNode):
         self._compared = True
         for sentence in differences(state, self.parameter('tcp_offset'), self.parameter('payload_kg')):
             self.warn(sentence)
+        self._say_how_to_enable()
+
+    def _say_how_to_enable(self) -> None:
+        service = f'{self.get_fully_qualified_name()}/enable'
+        self.get_logger().info(
+            'The arm is ready and does not move before it is enabled: '
+            f'ros2 service call {service} std_srvs/srv/SetBool "{{data: true}}"'
+        )
 
     def _on_beat(self, beat: np.void) -> None:
         rest = self._session.take_beat(beat)

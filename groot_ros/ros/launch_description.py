@@ -6,19 +6,29 @@ from functools import partial
 from typing import Any
 
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+    TimerAction,
+)
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from groot_ros.bringup.option_values import read_option
 from groot_ros.bringup.profiles import (
     Options,
     Process,
+    accepts_connections,
     build_processes,
     discovery_environment,
     parameter_files,
 )
 from groot_ros.bringup.restarts import RESPAWN_DELAY_S
 from groot_ros.errors import GrootRosError
+
+_READY_PERIOD_S = 0.2
 
 
 def describe(profile: str, **defaults: object) -> LaunchDescription:
@@ -35,7 +45,7 @@ def describe(profile: str, **defaults: object) -> LaunchDescription:
         variables = discovery_environment(options)
         return [
             *(SetEnvironmentVariable(name, value) for name, value in variables.items()),
-            *(_make_node(process, options) for process in build_processes(profile, options)),
+            *_make_nodes(build_processes(profile, options), options),
         ]
 
     return LaunchDescription([*arguments, OpaqueFunction(function=add_nodes)])
@@ -48,14 +58,29 @@ def _launch_argument(option: Field, default: Any) -> DeclareLaunchArgument:
 
 def _read_options(context: LaunchContext) -> Options:
     texts = {option.name: LaunchConfiguration(option.name).perform(context) for option in fields(Options)}
-    return Options(**{option.name: _parse(option, texts[option.name]) for option in fields(Options)})
+    return Options(**{option.name: read_option(option, texts[option.name]) for option in fields(Options)})
 
 
-def _parse(option: Field, text: str) -> Any:
-    """The text of a launch argument in the type of the option."""
-    if isinstance(option.default, bool):
-        return text.lower() == 'true'
-    return type(option.default)(text)
+def _make_nodes(processes: list[Process], options: Options) -> list[Action]:
+    """The nodes in their starting order; what follows a process with `ready_at` waits for it."""
+    if not processes:
+        return []
+    first, *others = processes
+    node = _make_node(first, options)
+    if first.ready_at is None or not others:
+        return [node, *_make_nodes(others, options)]
+    return [node, _start_when_ready(first.ready_at, others, options)]
+
+
+def _start_when_ready(address: tuple[str, int], processes: list[Process], options: Options) -> Action:
+    """Starts processes as soon as a port accepts connections. A server that ends instead ends the launch."""
+
+    def look(context: LaunchContext) -> list[Action]:
+        if accepts_connections(address):
+            return _make_nodes(processes, options)
+        return [TimerAction(period=_READY_PERIOD_S, actions=[OpaqueFunction(function=look)])]
+
+    return OpaqueFunction(function=look)
 
 
 def _make_node(process: Process, options: Options) -> Node:
