@@ -21,10 +21,13 @@ from groot_ros.geometry import apply_delta
 from groot_ros.resources import share_directory
 from groot_ros.ros.qos import COMMAND_QOS
 from groot_ros.teleop.device import TELEOP_DEVICES, DeviceState, import_device, needs_terminal
+from groot_ros.teleop.key_timing import KeyTiming
 from groot_ros.teleop.keyboard import Keyboard, split_keys
 from groot_ros.teleop.mapping import TeleopMapper, load_map, response
 from groot_ros.teleop.operator import ManualOperator
+from groot_ros.teleop.ramp import VelocityRamp
 from groot_ros.teleop.spacemouse import SpaceMouse
+from groot_ros.teleop.status_line import CellState, key_table, status_line
 
 MAPS = sorted(path.stem for path in (share_directory() / 'config/teleop').glob('*.yaml'))
 HOME = np.array([-0.13, -0.49, 0.3, 0, 1, 0, 0.0])
@@ -151,8 +154,8 @@ def test_a_terminal_is_an_input_device_and_is_given_back_as_it_was(eventually):
     import termios
 
     before = termios.tcgetattr(theirs)
-    keyboard = Keyboard(theirs)
-    os.write(ours, b'w \x1b[A')
+    keyboard = Keyboard(load_map('keyboard'), theirs)
+    os.write(ours, b' \x1b[Aw')
     assert eventually(lambda: keyboard.read().buttons == {'w', 'space', 'up'}, step=lambda: None)
     assert eventually(lambda: not keyboard.read().buttons)
     keyboard.close()
@@ -165,9 +168,187 @@ def test_a_terminal_is_an_input_device_and_is_given_back_as_it_was(eventually):
 def test_a_keyboard_without_a_terminal_says_how_to_get_one():
     read, write = os.pipe()
     with pytest.raises(GrootRosError, match='ros2 run groot_ros teleop'):
-        Keyboard(read)
+        Keyboard(load_map('keyboard'), read)
     os.close(read)
     os.close(write)
+
+
+DIRECTIONS_OF_KEYS = {'w': 'y', 's': 'y', 'a': 'x', 'd': 'x', 'r': 'z'}
+
+
+def typed(presses) -> KeyTiming:
+    timing = KeyTiming(DIRECTIONS_OF_KEYS)
+    for key, at_s in presses:
+        timing.press(key, at_s)
+    return timing
+
+
+def repeats(key, from_s, until_s):
+    """What a desktop sends for a held key: a press, a repeat after 0.5 s, then one each 33 ms."""
+    presses = [(key, from_s)]
+    at_s = from_s + 0.5
+    while at_s <= until_s:
+        presses.append((key, at_s))
+        at_s += 0.033
+    return presses
+
+
+def test_a_tap_is_a_slow_motion_until_the_first_repeat_could_have_come():
+    timing = typed([('w', 10.0)])
+    assert timing.axes(10.54) == {'w': 0.3}
+    assert timing.axes(10.56) == {}
+
+
+def test_a_held_key_moves_without_a_gap_and_ends_soon_after_its_last_repeat():
+    presses = repeats('w', 10.0, 12.0)
+    timing = KeyTiming(DIRECTIONS_OF_KEYS)
+    for (key, at_s), (_, next_s) in itertools.pairwise(presses):
+        timing.press(key, at_s)
+        assert 'w' in timing.axes(next_s - 1e-6)
+    last_s = presses[-2][1]
+    assert timing.axes(last_s + 0.11) == {'w': 1.0}
+    assert timing.axes(last_s + 0.13) == {}
+
+
+def test_two_keys_make_a_diagonal_until_the_newest_ends():
+    timing = typed([*repeats('w', 10.0, 11.0), *repeats('d', 11.05, 12.0)])
+    last_s = repeats('d', 11.05, 12.0)[-1][1]
+    assert timing.axes(last_s + 0.1) == {'w': 1.0, 'd': 1.0}
+    assert timing.axes(last_s + 0.13) == {}
+
+
+def test_a_new_key_slows_the_motion_until_it_repeats():
+    timing = typed([*repeats('w', 10.0, 11.0), ('d', 11.05)])
+    assert timing.axes(11.1) == {'w': 0.3, 'd': 0.3}
+    assert timing.axes(11.61) == {}
+
+
+def test_the_opposite_key_replaces_and_any_other_key_ends_the_motion():
+    presses = repeats('w', 10.0, 11.0)
+    last_s = presses[-1][1]
+    assert typed([*presses, ('s', last_s + 0.03)]).axes(last_s + 0.05) == {'s': 0.3}
+    timing = typed([*presses, ('space', last_s + 0.03)])
+    assert timing.axes(last_s + 0.05) == {}
+    assert timing.down(last_s + 0.05) == {'space'}
+
+
+@given(st.lists(st.tuples(st.sampled_from(['w', 's', 'a', 'd', 'r', 'space']), st.floats(0, 3)), max_size=40))
+def test_whatever_is_typed_no_key_counts_as_held_for_longer_than_a_first_repeat(presses):
+    presses = sorted(presses, key=lambda press: press[1])
+    last_s = presses[-1][1] if presses else 0.0
+    assert not typed(presses).down(last_s + 0.551)
+
+
+def test_a_ramp_reaches_the_wanted_velocity_in_its_time_and_keeps_the_acceleration():
+    steps = VelocityRamp(0.06, 0.3, ramp_s=0.2, period_s=0.025)
+    wanted = np.array([0.06, 0, 0, 0, 0, 0.3])
+    up = [steps.step(wanted) for _ in range(9)]
+    np.testing.assert_allclose([v[0] for v in up], np.minimum(np.arange(1, 10) * 0.0075, 0.06), atol=1e-12)
+    np.testing.assert_allclose(up[7], wanted, atol=1e-12)
+    down = [steps.step(np.zeros(6)) for _ in range(8)]
+    assert not np.any(down[-1])
+    instant = VelocityRamp(0.06, 0.3, ramp_s=0.0, period_s=0.025)
+    np.testing.assert_array_equal(instant.step(wanted), wanted)
+
+
+@given(st.lists(st.tuples(*[st.floats(-1, 1)] * 6), min_size=1, max_size=30))
+def test_no_step_of_a_ramp_is_larger_than_its_acceleration_allows(velocities):
+    steps = VelocityRamp(1.0, 1.0, ramp_s=0.2, period_s=0.02)
+    before = np.zeros(6)
+    for wanted in velocities:
+        after = steps.step(np.array(wanted))
+        assert np.linalg.norm((after - before)[:3]) <= 0.1 + 1e-9
+        assert np.linalg.norm((after - before)[3:]) <= 0.1 + 1e-9
+        before = after
+
+
+class Typist:
+    """Keys with their timing in made-up time, as a device."""
+
+    def __init__(self, presses) -> None:
+        keys = load_map('keyboard')
+        self._timing = KeyTiming({t.axis: name for name, terms in keys.axes.items() for t in terms})
+        self._presses = list(presses)
+        self.operator = ManualOperator(self, TeleopMapper(keys), 0.025, HOME)
+        self.now_s = 10.0
+
+    def read(self):
+        while self._presses and self._presses[0][1] <= self.now_s:
+            self._timing.press(*self._presses.pop(0))
+        return DeviceState(self.now_s, self._timing.axes(self.now_s), self._timing.down(self.now_s))
+
+    def steps(self, seconds, target=HOME):
+        found = []
+        for _ in range(round(seconds / 0.025)):
+            found.append(self.operator.step(target, self.now_s))
+            self.now_s += 0.025
+        return found
+
+
+def path_m(steps) -> float:
+    return float(sum(np.linalg.norm(step.delta[:3]) for step in steps))
+
+
+def test_the_longest_motion_after_a_key_is_released_is_bounded():
+    tap = Typist([('w', 10.0)]).steps(3.0)
+    assert path_m(tap) == pytest.approx(0.018 * 0.55, abs=0.001)
+    presses = repeats('w', 10.0, 12.0)
+    held = Typist(presses)
+    held.steps(presses[-1][1] - 10.0)
+    after = held.steps(2.0)
+    assert path_m(after) < 0.016
+    assert not any(step.held for step in after[14:])  # 0.35 s
+
+
+def test_a_held_key_is_recorded_without_a_jerk():
+    steps = Typist(repeats('w', 10.0, 12.0)).steps(3.0)
+    speeds = np.array([step.delta[1] for step in steps]) / 0.025
+    assert speeds.max() == pytest.approx(0.06)
+    assert np.abs(np.diff(speeds)).max() <= 0.0075 + 1e-9
+    moving = np.flatnonzero(speeds)
+    assert (np.diff(moving) == 1).all()
+
+
+def test_gripper_and_home_keys_need_no_deadman():
+    steps = Typist([('space', 10.0)]).steps(1.0)
+    assert steps[0].held
+    assert {step.opening for step in steps} == {0.0}
+    assert path_m(steps) == 0.0
+    assert not steps[-1].held
+    away = apply_delta(HOME, np.array([0.05, 0, 0, 0, 0, 0]))
+    assert path_m(Typist([('h', 10.0)]).steps(0.5, away)) > 0.0
+
+
+def test_recover_needs_a_hold_of_2_s_and_is_on_no_gamepad():
+    mapper = TeleopMapper(load_map('keyboard'))
+    events = [mapper.update(pad({}, ['p'], t), t).events for t in (10.0, 11.0, 11.9, 12.0, 12.1, 15.0)]
+    assert [bool(found) for found in events] == [False, False, False, True, False, False]
+    mapper.update(pad({}, [], 15.1), 15.1)
+    assert not mapper.update(pad({}, ['p'], 15.2), 15.2).events
+    assert not mapper.update(None, 16.0).events
+    assert not mapper.update(
+        pad({}, ['p'], 17.3), 17.3
+    ).events  # the device was silent: the hold begins again
+    with_recover = [name for name in MAPS if 'recover' in load_map(name).buttons]
+    assert with_recover == ['hand_guiding', 'keyboard']
+
+
+def test_the_status_line_fits_the_terminal_and_names_the_worst_stream():
+    state = CellState('enabled', 'episode_000003', 'recording', 120, 'push', 'zed/image: silent for 1.0 s')
+    line = 'arm enabled | episode_000003 recording, 120 rows | zed/image: silent for 1.0 s | task: push'
+    assert status_line(state, 200) == line
+    assert status_line(state, 40) == line[:37] + '...'
+    assert (
+        status_line(CellState(), 200) == 'arm not heard | no episode idle, 0 rows | streams flow | task: none'
+    )
+
+
+def test_the_table_of_keys_has_every_key_of_the_map():
+    chosen = load_map('keyboard')
+    text = '\n'.join(key_table(chosen))
+    assert '           x  d +, a -' in text
+    assert '     recover  p (hold for 2 s)' in text
+    assert all(key in text for key in chosen.buttons.values())
 
 
 def test_a_spacemouse_that_is_unplugged_goes_stale(monkeypatch, eventually):

@@ -21,7 +21,17 @@ from groot_ros.ros.transforms import BASE_FRAME, FRAME_PARAMETERS
 from groot_ros.sampling.stream_monitor import Health
 from groot_ros.teleop.device import TELEOP_DEVICES, check_device
 from groot_ros.teleop.operator import Operator, OperatorContext, OperatorStep, open_operator
+from groot_ros.teleop.status_line import CellState
 from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET
+
+_SHOW_S = 0.5
+_ARM_STATES = {
+    RobotStatus.DISABLED: 'disabled',
+    RobotStatus.ENABLED: 'enabled',
+    RobotStatus.STOPPED: 'stopped',
+    RobotStatus.FREEDRIVE: 'guided by hand',
+}
+_EPISODE_STATES = {EpisodeStatus.RECORDING: 'recording', EpisodeStatus.PAUSED: 'paused'}
 
 PARAMETERS = {
     'source': ParameterSpec('keyboard', f'what the operator commands with: {", ".join(TELEOP_DEVICES)}'),
@@ -70,6 +80,7 @@ class Teleop(GrootNode):
         self._service_clients = ServiceClients(self)
         self._robot_state = RobotStatus.DISABLED
         self._episode_state = EpisodeStatus.IDLE
+        self._cell = CellState()
         self._target: Array | None = None
         self._target_subscription = None
         self._sequence = first_sequence()
@@ -79,6 +90,7 @@ class Teleop(GrootNode):
         self.create_subscription(RobotStatus, 'robot_status', self._on_robot_status, STATUS_QOS)
         self.create_subscription(EpisodeStatus, 'episode_status', self._on_episode_status, STATUS_QOS)
         self.create_timer(self._period_s, self._tick)
+        self.create_timer(_SHOW_S, self._show)
 
     def configure(self) -> None:
         """Opens the device. Raises GrootRosError, with what to do, if that fails."""
@@ -112,12 +124,23 @@ class Teleop(GrootNode):
 
     def _on_episode_status(self, message: EpisodeStatus) -> None:
         self._episode_state = message.state
+        self._cell.episode = message.episode
+        self._cell.recording = _EPISODE_STATES.get(message.state, 'idle')
+        self._cell.rows = message.rows
+        self._cell.task = message.task or self.parameter('task')
+        problems = [f'{stream.topic}: {stream.problem}' for stream in message.streams if stream.problem]
+        self._cell.worst_stream = problems[0] if problems else ''
+
+    def _show(self) -> None:
+        if self.active and self._operator is not None:
+            self._operator.show(self._cell)
 
     def _on_robot_status(self, message: RobotStatus) -> None:
         if message.state != self._robot_state:
             self._target = None
             self._held = False
         self._robot_state = message.state
+        self._cell.arm = _ARM_STATES.get(message.state, 'unknown')
         enabled = message.state == RobotStatus.ENABLED
         self._subscribe_to_target(enabled and self._operator is not None and self._operator.needs_target)
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keyboard of a terminal as a device. A terminal reports presses and repeats, but no releases."""
+"""The keyboard of a terminal as a device; key_timing.py says which keys count as held."""
 
 import contextlib
 import os
 import select
+import shutil
 import sys
 import termios
 import threading
@@ -12,9 +13,11 @@ import tty
 
 from groot_ros.errors import GrootRosError
 from groot_ros.teleop.device import DeviceState
+from groot_ros.teleop.key_timing import KeyTiming
+from groot_ros.teleop.mapping import TeleopMap
 from groot_ros.teleop.operator import OperatorContext
+from groot_ros.teleop.status_line import CellState, key_table, status_line
 
-HOLD_S = 0.12
 _NAMES = {
     ' ': 'space',
     '\r': 'enter',
@@ -28,14 +31,15 @@ _NAMES = {
 
 
 class Keyboard:
-    """A pressed key is an axis at 1 and a button for 0.12 s, longer than the repeat period of a terminal."""
+    """A held key is a button, and one that moves the arm is an axis too. `?` shows the keys."""
 
     @classmethod
     def open(cls, context: OperatorContext) -> 'Keyboard':
         """Reads the terminal that the node runs in."""
-        return cls()
+        return cls(context.map)
 
-    def __init__(self, descriptor: int | None = None) -> None:
+    def __init__(self, chosen: TeleopMap, descriptor: int | None = None) -> None:
+        self._map = chosen
         self._descriptor = sys.stdin.fileno() if descriptor is None else descriptor
         if not os.isatty(self._descriptor):
             raise GrootRosError(
@@ -44,7 +48,9 @@ class Keyboard:
             )
         self._before = termios.tcgetattr(self._descriptor)
         tty.setcbreak(self._descriptor)
-        self._pressed: dict[str, float] = {}
+        directions = {term.axis: name for name, terms in chosen.axes.items() for term in terms}
+        self._timing = KeyTiming(directions)
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name='keyboard', daemon=True)
         self._thread.start()
@@ -52,8 +58,14 @@ class Keyboard:
     def read(self) -> DeviceState:
         """The keys that count as pressed at this moment."""
         now_s = time.monotonic()
-        down = {key for key, at_s in list(self._pressed.items()) if now_s - at_s < HOLD_S}
-        return DeviceState(now_s, dict.fromkeys(down, 1.0), frozenset(down))
+        with self._lock:
+            return DeviceState(now_s, self._timing.axes(now_s), self._timing.down(now_s))
+
+    def show(self, state: CellState) -> None:
+        """Writes the line of the state over the line before; nothing if the output is no terminal."""
+        if sys.stderr.isatty():
+            columns = shutil.get_terminal_size().columns
+            print(f'\r\x1b[K{status_line(state, columns - 1)}', end='\r', file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Restores the settings of the terminal."""
@@ -71,7 +83,13 @@ class Keyboard:
             except OSError:
                 return
             for key in split_keys(text):
-                self._pressed[key] = time.monotonic()
+                self._press(key)
+
+    def _press(self, key: str) -> None:
+        if key == '?':
+            print('\n'.join(['', *key_table(self._map)]), file=sys.stderr, flush=True)
+        with self._lock:
+            self._timing.press(key, time.monotonic())
 
 
 def split_keys(text: str) -> list[str]:

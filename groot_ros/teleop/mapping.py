@@ -30,6 +30,8 @@ EVENTS = (
     'freedrive',
 )
 STALE_S = 0.15
+# Events that power the robot up need their button held for this time, s.
+HOLD_S = {'recover': 2.0}
 _UNTURNED = np.array([0, 0, 0, 0, 0, 0, 1.0])
 
 
@@ -59,7 +61,7 @@ class TeleopMap(_Strict):
 
     Speeds are reached at full deflection in any direction; `precision_scale` multiplies them while
     `precision_button` is held. `expo` mixes a linear (0) and a cubic (1) response. Without `enable_button`
-    any motion is the deadman.
+    any motion is the deadman, and gripper and home need none. `ramp_s` is the time from rest to full speed.
     """
 
     name: str
@@ -70,6 +72,7 @@ class TeleopMap(_Strict):
     precision_scale: float = Field(0.3, gt=0, le=1.0)
     deadzone: float = Field(0.08, ge=0, lt=1)
     expo: float = Field(0.7, ge=0, le=1)
+    ramp_s: float = Field(0.0, ge=0, le=1.0)
     enable_button: str = ''
     precision_button: str = ''
     axes: dict[str, list[AxisMapping]]
@@ -95,11 +98,16 @@ def _check_keys(path: Path, section: str, keys: set[str], known: tuple[str, ...]
 
 
 class TeleopMapper:
-    """Applies a map. It remembers which buttons were pressed, so that an event happens once per press."""
+    """Applies a map. It remembers which buttons were pressed, so that an event happens once per press.
+
+    `recover` happens once its button has been held for 2 s.
+    """
 
     def __init__(self, chosen: TeleopMap) -> None:
         self.map = chosen
         self._pressed: frozenset[str] = frozenset()
+        self._held_since_s: dict[str, float] = {}
+        self._told: set[str] = set()
 
     def update(self, state: DeviceState | None, now_s: float, attitude: Array = _UNTURNED) -> OperatorCommand:
         """The command of this instant; a state older than 0.15 s is ignored.
@@ -107,13 +115,34 @@ class TeleopMapper:
         `attitude` is the pose (7,) of the TCP, which the frame `tool` needs.
         """
         if state is None or now_s - state.time_s > STALE_S:
+            self._held_since_s.clear()
             return OperatorCommand(np.zeros(6), False, frozenset())
-        pressed_now = state.buttons - self._pressed
-        self._pressed = state.buttons
-        events = frozenset(event for event, button in self.map.buttons.items() if button in pressed_now)
+        events = self._events(state.buttons, now_s)
         velocity = self._velocity(state, attitude)
         held = self._is_held(state, velocity)
         return OperatorCommand(velocity if held else np.zeros(6), held, events)
+
+    def _events(self, buttons: frozenset[str], now_s: float) -> frozenset[str]:
+        pressed_now = buttons - self._pressed
+        self._pressed = buttons
+        events = {
+            event
+            for event, button in self.map.buttons.items()
+            if button in pressed_now and event not in HOLD_S
+        }
+        return frozenset(events | {event for event in HOLD_S if self._held_long(event, buttons, now_s)})
+
+    def _held_long(self, event: str, buttons: frozenset[str], now_s: float) -> bool:
+        """Whether the button of an event has been held for its time; True once for each hold."""
+        if self.map.buttons.get(event) not in buttons:
+            self._held_since_s.pop(event, None)
+            self._told.discard(event)
+            return False
+        since_s = self._held_since_s.setdefault(event, now_s)
+        if event in self._told or now_s - since_s < HOLD_S[event]:
+            return False
+        self._told.add(event)
+        return True
 
     def _is_held(self, state: DeviceState, velocity: Array) -> bool:
         if self.map.enable_button:

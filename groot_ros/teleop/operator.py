@@ -11,8 +11,10 @@ import numpy as np
 
 from groot_ros.control.min_jerk import MinJerkMove, MinJerkTrajectory
 from groot_ros.geometry import Array
-from groot_ros.teleop.device import InputDevice, import_device
-from groot_ros.teleop.mapping import TeleopMap, TeleopMapper, load_map
+from groot_ros.teleop.device import DeviceState, InputDevice, import_device
+from groot_ros.teleop.mapping import STALE_S, OperatorCommand, TeleopMap, TeleopMapper, load_map
+from groot_ros.teleop.ramp import VelocityRamp
+from groot_ros.teleop.status_line import CellState
 from groot_ros.ur5e_kinematics import forward
 
 
@@ -71,6 +73,9 @@ class Operator(ABC):
         `guided` is True in freedrive, when a hand moves the arm. Raises GrootRosError to end the node.
         """
 
+    def show(self, state: CellState) -> None:  # noqa: B027 - most operators show nothing
+        """Shows the state of the cell to the person, about twice a second."""
+
     @abstractmethod
     def close(self) -> None:
         """Releases what the operator has opened."""
@@ -80,7 +85,7 @@ class ManualOperator(Operator):
     """A person with a device. `home` is driven to while its button and the deadman are held.
 
     The gripper is left alone (NaN) until its button is pressed while the operator commands: the first press
-    closes it, each further one toggles it.
+    closes it, each further one toggles it. A device without a deadman needs the buttons only.
     """
 
     def __init__(self, device: InputDevice, mapper: TeleopMapper, period_s: float, home: Array) -> None:
@@ -89,6 +94,10 @@ class ManualOperator(Operator):
         self._period_s = period_s
         self._home = home
         self._going_home: MinJerkTrajectory | None = None
+        chosen = mapper.map
+        self._ramp = VelocityRamp(
+            chosen.linear_speed_m_s, chosen.angular_speed_rad_s, chosen.ramp_s, period_s
+        )
         self.description = f'{mapper.map.name}: {mapper.map.description}'
         self.opening = float('nan')
 
@@ -104,14 +113,36 @@ class ManualOperator(Operator):
             command = self._mapper.update(state, now_s)
         else:
             command = self._mapper.update(state, now_s, target)
-        if 'gripper' in command.events and (command.held or guided):
+        wishes = self._wishes(state) if not self._mapper.map.enable_button else set()
+        if 'gripper' in command.events and (command.held or guided or 'gripper' in wishes):
             self.opening = 1.0 if self.opening == 0.0 else 0.0
-        home_button = self._mapper.map.buttons.get('home', '')
-        home_pressed = state is not None and home_button in state.buttons
-        if home_pressed and command.held and target is not None:
+        home_pressed = 'home' in wishes or (command.held and 'home' in self._wishes(state))
+        if home_pressed and target is not None:
+            self._ramp.reset()
             return OperatorStep(self._step_home(target), self.opening, True, command.events)
         self._going_home = None
-        return OperatorStep(command.velocity * self._period_s, self.opening, command.held, command.events)
+        velocity = self._ramp_velocity(command, now_s, state)
+        held = command.held or 'gripper' in wishes or bool(np.any(velocity))
+        return OperatorStep(velocity * self._period_s, self.opening, held, command.events)
+
+    def _wishes(self, state: DeviceState | None) -> set[str]:
+        """Which of gripper and home have their button pressed."""
+        buttons = self._mapper.map.buttons
+        return {event for event in ('gripper', 'home') if state and buttons.get(event, '') in state.buttons}
+
+    def _ramp_velocity(self, command: OperatorCommand, now_s: float, state: DeviceState | None) -> Array:
+        """The ramped velocity. A device that fell silent, or an open deadman, ends it at once."""
+        silent = state is None or now_s - state.time_s > STALE_S
+        if silent or (self._mapper.map.enable_button and not command.held):
+            self._ramp.reset()
+            return self._ramp.velocity
+        return self._ramp.step(command.velocity)
+
+    def show(self, state: CellState) -> None:
+        """Shows the state of the cell, if the device can."""
+        show = getattr(self._device, 'show', None)
+        if show is not None:
+            show(state)
 
     def close(self) -> None:
         """Closes the input device of the operator."""
