@@ -380,6 +380,35 @@ def test_a_launch_starts_cameras_and_gripper_again_and_ends_with_any_other_node(
     assert [node.executable for node in nodes if node.on_exit is None] == again
 
 
+@pytest.mark.parametrize(
+    ('options', 'text'),
+    [
+        (
+            Options(params_file='/nowhere/cell.yaml'),
+            'The parameter file /nowhere/cell.yaml cannot be read: No such',
+        ),
+        (Options(camera='skd'), "camera 'skd' is not known.*nearest is sdk"),
+        (Options(policy='gro0t'), "policy 'gro0t' is not known.*nearest is gr00t"),
+        (Options(teleop='jooy'), "no teleoperation device 'jooy'"),
+        (Options(episode=-1), 'The option episode is -1: give at least 0'),
+        (Options(episodes=0), 'The option episodes is 0: give at least 1'),
+        (Options(policy_port=70_000), 'The option policy_port is 70000: give at most 65535'),
+    ],
+)
+@pytest.mark.parametrize('profile', PROFILES)
+def test_every_option_is_checked_before_the_first_process_starts(profile, options, text):
+    with pytest.raises(GrootRosError, match=text):
+        build_processes(profile, options)
+
+
+@pytest.mark.parametrize('content', ['', '- a', 'word'])
+def test_a_parameter_file_that_is_no_mapping_is_named(tmp_path, content):
+    path = tmp_path / 'cell.yaml'
+    path.write_text(content)
+    with pytest.raises(GrootRosError, match=r'The parameter file .*cell\.yaml is no mapping'):
+        build_processes('sim', Options(params_file=str(path)))
+
+
 def launch_texts(arguments, **chosen):
     return {argument.name: argument.default_value for argument in arguments} | chosen
 

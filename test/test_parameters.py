@@ -4,7 +4,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
+import rclpy
 
+from groot_ros.errors import GrootRosError
+from groot_ros.nodes.ur5e_driver import Ur5eDriver
+from groot_ros.resources import share_directory
 from groot_ros.ros.parameters import ParameterSpec, settings_from, specs_from
 from groot_ros.settings import setting
 
@@ -46,3 +51,51 @@ def test_instances_do_not_share_their_defaults():
     first = ArmSettings('robot')
     first.corner_m[0] = 9.0
     assert ArmSettings('robot').corner_m[0] == 1.0
+
+
+@pytest.fixture
+def make_arm_driver():
+    """Makes a ur5e_driver with the arguments of a command line."""
+    nodes = []
+
+    def make(*arguments: str) -> Ur5eDriver:
+        rclpy.init(args=['--ros-args', *arguments])
+        nodes.append(Ur5eDriver())
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    rclpy.try_shutdown()
+
+
+_MISSPELT = r"ur5e_driver has no parameter 'max_linear_sped_m_s'; the nearest is max_linear_speed_m_s"
+
+
+def test_a_misspelt_parameter_is_refused_with_the_nearest_name(make_arm_driver):
+    """The limit was not read, and the arm had its default speed."""
+    with pytest.raises(GrootRosError, match=_MISSPELT):
+        make_arm_driver('-p', 'max_linear_sped_m_s:=0.05')
+
+
+@pytest.mark.parametrize('section', ['/**', '/**/ur5e_driver', 'ur5e_driver'])
+def test_a_misspelt_parameter_in_a_file_is_refused(make_arm_driver, tmp_path, section):
+    path = tmp_path / 'cell.yaml'
+    path.write_text(f'{section}:\n  ros__parameters: {{max_linear_sped_m_s: 0.05}}\n')
+    with pytest.raises(GrootRosError, match=_MISSPELT):
+        make_arm_driver('--params-file', str(path))
+
+
+def test_a_file_may_have_the_parameters_of_other_nodes_and_of_ros(make_arm_driver, tmp_path):
+    path = tmp_path / 'cell.yaml'
+    path.write_text(
+        '/**/recorder:\n  ros__parameters: {output_dir: x}\n'
+        '/**:\n  ros__parameters: {use_sim_time: false}\n'
+        'ur5e_driver:\n  ros__parameters: {payload_kg: 1.5}\n'
+    )
+    assert make_arm_driver('--params-file', str(path)).parameter('payload_kg') == 1.5
+
+
+def test_the_parameters_of_the_demo_are_those_of_its_nodes(make_arm_driver):
+    path = share_directory() / 'config' / 'demo.yaml'
+    assert make_arm_driver('--params-file', str(path)).parameter('command_timeout_s') == 0.6

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from groot_ros.bringup.option_values import check_number, check_parameter_file, check_port
 from groot_ros.embodiment_file import camera_sizes
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, choose
 from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.hardware.cameras.sources import CAMERA_SOURCES
 from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
@@ -20,6 +21,7 @@ from groot_ros.teleop.device import TELEOP_DEVICES, check_device, needs_terminal
 _SIM_READY_PORT = 40_000
 _LOOPBACK = '127.0.0.1'
 _DISCOVERY_VARIABLE = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
+POLICIES = ('replay', *BACKENDS, 'remote', 'hold', 'scripted')
 DISCOVERY_RANGES = ('localhost', 'subnet', 'system_default', 'off')
 
 
@@ -109,11 +111,27 @@ class Profile:
 def build_processes(profile: str, options: Options) -> list[Process]:
     """The processes of a profile in their starting order; they are stopped in the reverse order.
 
-    Raises GrootRosError if the profile does not exist or an option that it needs is missing.
+    Raises GrootRosError if the profile does not exist, or an option that it needs is missing or wrong.
     """
     if profile not in PROFILES:
         raise GrootRosError(f'There is no profile {profile!r}: choose one of {", ".join(PROFILES)}.')
+    _check(options)
     return PROFILES[profile].build(options)
+
+
+def _check(options: Options) -> None:
+    """Raises GrootRosError, which names the option, for a value that no profile can use."""
+    if options.params_file:
+        check_parameter_file(options.params_file)
+    if options.camera:
+        choose('camera', options.camera, CAMERA_SOURCES)
+    choose('policy', options.policy, POLICIES)
+    if options.teleop:
+        check_device(options.teleop)
+    check_number('episode', options.episode, 0)
+    check_number('episodes', options.episodes, 1)
+    check_number('seed', options.seed, 0)
+    check_port('policy_port', options.policy_port)
 
 
 def parameter_files(process: Process, options: Options) -> list[str]:

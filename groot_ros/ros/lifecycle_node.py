@@ -12,13 +12,15 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 
-from groot_ros.errors import GrootRosError, explain_error
+from groot_ros.errors import GrootRosError, explain_error, nearest
 from groot_ros.ros.guarded_node import GuardedNode
 from groot_ros.ros.parameters import ParameterSpec, settings_from
 from groot_ros.sampling.stream_monitor import Health
 
 _RCLError = rclpy_implementation.RCLError
 _DIAGNOSTICS_S = 1.0
+# Parameters that rclpy declares only when it needs them.
+_ROS_OWN_PARAMETERS = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 
 AUTOSTART = ParameterSpec(
     True, 'configure and activate when the process starts; false leaves both to a lifecycle manager'
@@ -48,6 +50,7 @@ class GrootNode(GuardedNode):
             key: self.declare_parameter(key, spec.default, spec.descriptor()).value
             for key, spec in specs.items()
         }
+        self._refuse_unknown_parameters()
         self._check_clock(self.get_parameter('use_sim_time').value)
         # Read-only parameters refuse their own value too.
         self.describe_parameter('start_type_description_service').read_only = False
@@ -223,6 +226,17 @@ class GrootNode(GuardedNode):
         if isinstance(present.value, Sequence) and isinstance(wanted.value, Sequence):
             return list(present.value) == list(wanted.value)
         return present.value == wanted.value
+
+    def _refuse_unknown_parameters(self) -> None:
+        """Raises GrootRosError for a misspelt parameter: a limit that is not read would limit nothing."""
+        for name in self._parameter_overrides:
+            if self.has_parameter(name) or name.startswith(_ROS_OWN_PARAMETERS):
+                continue
+            raise GrootRosError(
+                f'{self.get_name()} has no parameter {name!r}{nearest(name, self._values)}. '
+                'In a file for several nodes, give the parameters of each under its name, '
+                f'such as /**/{self.get_name()}.'
+            )
 
     def _check_clock(self, simulated: bool) -> None:
         if simulated and not self.uses_sim_time:
