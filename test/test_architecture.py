@@ -28,8 +28,10 @@ ALLOWED = {
     'policies': {'bags', 'control', 'dataset', 'inference', 'reports', 'sampling', 'video'},
     'training': {'bags', 'dataset', 'quality'},
     'bringup': {'hardware', 'inference', 'teleop'},
-    'cli': {'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality', 'reports', 'training'},
     'ros': {'bags', 'bringup', 'policies', 'sampling', 'video', 'teleop'},
+    'cli': {
+        'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality', 'reports', 'ros', 'training',
+    },
     'sim': {
         'bags', 'bringup', 'control', 'dataset', 'hardware', 'policies', 'reports', 'ros', 'sampling',
         'teleop', 'video',

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from groot_ros import __version__
 from groot_ros.cli import (
+    call,
     completion,
     convert,
     demo,
@@ -31,6 +32,7 @@ from groot_ros.errors import GrootRosError, explain_error
 
 COMMANDS = (
     up,
+    call,
     convert,
     validate,
     modality_config,

@@ -12,7 +12,7 @@ _EXAMPLES = """examples:
   groot-ros up collect --sim --output-dir episodes
   groot-ros up record --robot-ip 192.168.1.100
 
-The arm does not move until the service ur5e_driver/enable is called."""
+The arm does not move before `groot-ros call enable` in another terminal."""
 
 
 def add_parser(commands) -> None:

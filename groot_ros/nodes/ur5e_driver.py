@@ -181,6 +181,7 @@ class Ur5eDriver(GrootNode):
         service = f'{self.get_fully_qualified_name()}/enable'
         self.get_logger().info(
             'The arm is ready and does not move before it is enabled: '
+            f'groot-ros call enable{_namespace_option(self)}, or '
             f'ros2 service call {service} std_srvs/srv/SetBool "{{data: true}}"'
         )
 
@@ -355,6 +356,11 @@ class Ur5eDriver(GrootNode):
 
 def _max_speeds(limits: Limits) -> tuple[float, float]:
     return limits.max_linear_speed_m_s, limits.max_angular_speed_rad_s
+
+
+def _namespace_option(node: GrootNode) -> str:
+    namespace = node.get_namespace()
+    return '' if namespace == '/' else f' --namespace {namespace}'
 
 
 def main() -> int:

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`groot-ros call` and `groot-ros status`: for Pythons without the command `ros2`."""
+
+import argparse
+
+from groot_ros.argument_types import positive_number
+from groot_ros.cli.options import ParagraphHelp
+from groot_ros.cli.requirements import require_ros
+
+_TIMEOUT_S = 10.0
+# The names of groot_ros.ros.call.CALLS, which this Python may be unable to import.
+CALLS = {
+    'enable': 'commands move the arm from now on',
+    'disable': 'the arm holds, and refuses commands',
+    'recover': 'recovers from a protective stop',
+    'start': 'starts an episode of --task, or of the next task of the list',
+    'stop': 'saves the episode as a success',
+    'fail': 'saves the episode as a failure',
+    'discard': 'deletes the episode that is being recorded',
+    'run-policy': 'the policy commands the arm from now on',
+    'stop-policy': 'the policy stops',
+}
+
+
+def add_parser(commands) -> None:
+    """Adds both commands to the subparsers."""
+    _add_call(commands)
+    _add_status(commands)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Calls one service and prints its answer."""
+    require_ros('groot-ros call')
+    from groot_ros.ros.call import call
+
+    print(call(options.name, options.task, options.namespace, options.timeout))
+    return 0
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Prints what arm and recorder report."""
+    require_ros('groot-ros status')
+    from groot_ros.ros.call import status_lines
+
+    print('\n'.join(status_lines(options.namespace, options.timeout)))
+    return 0
+
+
+def _add_call(commands) -> None:
+    names = '\n'.join(f'  {name:12} {text}' for name, text in CALLS.items())
+    command = commands.add_parser(
+        'call',
+        help='enable the arm, start and stop episodes',
+        description=f'Calls a service of a running cell.\n\nnames:\n{names}',
+        formatter_class=ParagraphHelp,
+    )
+    command.add_argument('name', choices=CALLS)
+    command.add_argument('--task', default='', help='task of the episode in words (start)')
+    _add_common(command)
+    command.set_defaults(run=run)
+
+
+def _add_status(commands) -> None:
+    command = commands.add_parser(
+        'status',
+        help='show what arm and recorder report',
+        description='Shows the state of the arm and of the recorder of a running cell, with the reasons.',
+    )
+    _add_common(command)
+    command.set_defaults(run=run_status)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument('--namespace', default='', help='ROS namespace of the cell')
+    command.add_argument(
+        '--timeout',
+        type=positive_number,
+        default=_TIMEOUT_S,
+        help=f'how long to wait for the cell, s (default {_TIMEOUT_S:g})',
+    )
