@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`groot-ros call` and `groot-ros status`: for Pythons without the command `ros2`."""
+"""`groot-ros call`: calls a service of a running cell, for Pythons without the command `ros2`."""
 
 import argparse
 
@@ -23,9 +23,18 @@ CALLS = {
 
 
 def add_parser(commands) -> None:
-    """Adds both commands to the subparsers."""
-    _add_call(commands)
-    _add_status(commands)
+    """Adds the command to the subparsers."""
+    names = '\n'.join(f'  {name:12} {text}' for name, text in CALLS.items())
+    command = commands.add_parser(
+        'call',
+        help='enable the arm, start and stop episodes',
+        description=f'Calls a service of a running cell.\n\nnames:\n{names}',
+        formatter_class=ParagraphHelp,
+    )
+    command.add_argument('name', choices=CALLS)
+    command.add_argument('--task', default='', help='task of the episode in words (start)')
+    add_cell_options(command)
+    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,40 +46,8 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def run_status(options: argparse.Namespace) -> int:
-    """Prints what arm and recorder report."""
-    require_ros('groot-ros status')
-    from groot_ros.ros.call import status_lines
-
-    print('\n'.join(status_lines(options.namespace, options.timeout)))
-    return 0
-
-
-def _add_call(commands) -> None:
-    names = '\n'.join(f'  {name:12} {text}' for name, text in CALLS.items())
-    command = commands.add_parser(
-        'call',
-        help='enable the arm, start and stop episodes',
-        description=f'Calls a service of a running cell.\n\nnames:\n{names}',
-        formatter_class=ParagraphHelp,
-    )
-    command.add_argument('name', choices=CALLS)
-    command.add_argument('--task', default='', help='task of the episode in words (start)')
-    _add_common(command)
-    command.set_defaults(run=run)
-
-
-def _add_status(commands) -> None:
-    command = commands.add_parser(
-        'status',
-        help='show what arm and recorder report',
-        description='Shows the state of the arm and of the recorder of a running cell, with the reasons.',
-    )
-    _add_common(command)
-    command.set_defaults(run=run_status)
-
-
-def _add_common(command: argparse.ArgumentParser) -> None:
+def add_cell_options(command: argparse.ArgumentParser) -> None:
+    """Which cell, and how long to wait for it."""
     command.add_argument('--namespace', default='', help='ROS namespace of the cell')
     command.add_argument(
         '--timeout',

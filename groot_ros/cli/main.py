@@ -22,6 +22,7 @@ from groot_ros.cli import (
     modality_config,
     recover,
     serve,
+    status,
     up,
     validate,
 )
@@ -33,6 +34,7 @@ from groot_ros.errors import GrootRosError, explain_error
 COMMANDS = (
     up,
     call,
+    status,
     convert,
     validate,
     modality_config,
