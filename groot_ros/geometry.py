@@ -98,6 +98,14 @@ def relative_9d(reference: Array, targets: Array) -> Array:
     return np.hstack([translations, rotations[:, :2, :].reshape(-1, 6)])
 
 
+def absolute_9d(reference: Array, relatives: Array) -> Array:
+    """T_reference T_relative (n, 9), all XYZ_ROT6D: the inverse of `relative_9d`."""
+    base = _matrix_from_9d(reference[None])[0]
+    rotations = base @ _matrix_from_9d(relatives)
+    translations = relatives[:, :3] @ base.T + reference[:3]
+    return np.hstack([translations, rotations[:, :2, :].reshape(-1, 6)])
+
+
 def _matrix_from_9d(poses: Array) -> Array:
     """Rotation matrices (n, 3, 3) from XYZ_ROT6D (n, 9), made orthogonal (Gram-Schmidt)."""
     first = poses[:, 3:6] / np.linalg.norm(poses[:, 3:6], axis=1, keepdims=True)

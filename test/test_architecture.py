@@ -16,7 +16,6 @@ ROOT = {path.stem for path in PACKAGE.glob('*.py')} - {'__init__'}
 ALLOWED = {
     'control': set(),
     'reports': set(),
-    'inference': set(),
     'video': set(),
     'sampling': {'video'},
     'bags': {'sampling', 'video'},
@@ -25,8 +24,10 @@ ALLOWED = {
     'quality': {'bags', 'reports', 'sampling', 'video'},
     'recording': {'bags', 'quality', 'sampling', 'video'},
     'dataset': {'bags', 'quality', 'reports', 'sampling', 'video'},
-    'policies': {'bags', 'control', 'dataset', 'inference', 'reports', 'sampling', 'video'},
     'training': {'bags', 'dataset', 'quality'},
+    'small_policy': {'dataset', 'training'},
+    'inference': {'small_policy'},
+    'policies': {'bags', 'control', 'dataset', 'inference', 'reports', 'sampling', 'small_policy', 'video'},
     'bringup': {'hardware', 'inference', 'teleop'},
     'ros': {'bags', 'bringup', 'policies', 'sampling', 'video', 'teleop'},
     'cli': {

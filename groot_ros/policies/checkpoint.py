@@ -10,10 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
 from groot_ros.config_files import Model, checked, parse_json, read_text
 from groot_ros.embodiment import ACTION_COLUMN, EEF_6D, EEF_9D, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.inference.backends import BACKENDS, GR00T, LEROBOT
+from groot_ros.inference.backends import BACKENDS, GR00T, LEROBOT, SMALL
 from groot_ros.inference.protocol import Modality
 from groot_ros.policies.checkpoint_files import find_file
 from groot_ros.policies.remote_policy import mismatches
+from groot_ros.small_policy.spec import SPEC_FILE, PolicySpec
 
 _POSE_SIZES = {EEF_9D: 9, EEF_6D: 6}
 _MODALITIES = ('video', 'state', 'action', 'language')
@@ -91,10 +92,12 @@ class Checkpoint:
 
 
 def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
-    """Reads a checkpoint of GR00T (N1.5, N1.6, N1.7) or LeRobot.
+    """Reads a checkpoint of GR00T (N1.5, N1.6, N1.7), of LeRobot, or of the small policy.
 
     Raises GrootRosError if the folder is not a checkpoint or does not have the embodiment tag.
     """
+    if spec_file := find_file(folder, SPEC_FILE):
+        return _read_small(spec_file)
     config_file = find_file(folder, 'config.json')
     config = _read_json(config_file) if config_file else {}
     if config_file and isinstance(config.get('type'), str) and 'input_features' in config:
@@ -276,6 +279,23 @@ def _read_lerobot(path: Path) -> Checkpoint:
         notes.append(f'trained on: {_short(dataset.repo_id)}')
     label = f'{BACKENDS[LEROBOT].label} {config.type}'
     return Checkpoint(path.parent, LEROBOT, label, '', modalities, sizes, notes)
+
+
+def _read_small(path: Path) -> Checkpoint:
+    spec = _read(PolicySpec, path)
+    modalities = {
+        'video': Modality([0], [camera.name for camera in spec.cameras]),
+        'state': Modality([0], [key.name for key in spec.state]),
+        'action': Modality(list(range(spec.horizon)), [key.name for key in spec.action]),
+        'language': Modality([0], [spec.language]),
+    }
+    sizes = {
+        'state': {key.name: key.size for key in spec.state},
+        'action': {key.name: key.size for key in spec.action},
+    }
+    notes = [f'{camera.name}: {camera.width}x{camera.height}' for camera in spec.cameras]
+    notes.append(f'trained on: {_short(spec.embodiment)} at {spec.fps:g} Hz')
+    return Checkpoint(path.parent, SMALL, BACKENDS[SMALL].label, '', modalities, sizes, notes)
 
 
 def _lerobot_mismatches(checkpoint: Checkpoint, embodiment: Embodiment) -> list[str]:

@@ -8,6 +8,7 @@ _CONFIG_FILES = (
     'policy_preprocessor.json',
     'experiment_cfg/metadata.json',
     'config.json',
+    'small_policy.json',
 )
 
 

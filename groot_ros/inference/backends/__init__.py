@@ -28,8 +28,10 @@ class BackendInfo:
 
 GR00T = 'gr00t'
 LEROBOT = 'lerobot'
+SMALL = 'small'
 BACKENDS = {
     GR00T: BackendInfo('groot_ros.inference.backends.gr00t', "NVIDIA's Isaac-GR00T", 'GR00T'),
     LEROBOT: BackendInfo('groot_ros.inference.backends.lerobot', 'lerobot', 'LeRobot'),
+    SMALL: BackendInfo('groot_ros.inference.backends.small', 'torch', 'The small policy'),
 }
 BACKEND_NAMES = ' or '.join(BACKENDS)

@@ -38,6 +38,7 @@ _MODULES = {
     'gr00t_n1.5': 'groot_ros.training.trainers.gr00t_n1_5',
     'gr00t_n1.6': 'groot_ros.training.trainers.gr00t_n1_6',
     'gr00t_n1.7': 'groot_ros.training.trainers.gr00t_n1_7',
+    'small': 'groot_ros.training.trainers.small',
     'lerobot': 'groot_ros.training.trainers.lerobot',
 }
 TRAINER_NAMES = tuple(_MODULES)
