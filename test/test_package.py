@@ -42,7 +42,9 @@ DISTRIBUTIONS = {
 }
 # gr00t, lerobot, torch and transformers are in the model's own Python. The ZED SDK installs pyzed. The last
 # two are for devices that not every robot has.
-INSTALLED_BY_THE_USER = {'gr00t', 'lerobot', 'torch', 'transformers', 'pyzed', 'teleop', 'pyspacemouse'}
+INSTALLED_BY_THE_USER = {
+    'gr00t', 'lerobot', 'torch', 'transformers', 'safetensors', 'pyzed', 'teleop', 'pyspacemouse',
+}  # fmt: skip
 # Also that of later Pythons.
 STANDARD_LIBRARY = sys.stdlib_module_names | {'compression'}
 

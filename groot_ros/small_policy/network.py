@@ -39,9 +39,7 @@ class SmallNetwork(nn.Module):
 
         Images are (b, 3, height, width) from 0 to 1, the state (b, size) from -1 to 1.
         """
-        tokens = [
-            encoder(images[name]) for name, encoder in zip(self._names, self.cameras, strict=True)
-        ]
+        tokens = [encoder(images[name]) for name, encoder in zip(self._names, self.cameras, strict=True)]
         state_token = self.state(state)
         text_token = self.text(text)
         context = torch.cat([*tokens, state_token[:, None], text_token[:, None]], dim=1)
@@ -58,7 +56,13 @@ class SmallNetwork(nn.Module):
         return self.action_out(self.norm(tokens))
 
     def loss(
-        self, images: dict[str, Tensor], state: Tensor, text: Tensor, chunk: Tensor, noise: Tensor, time: Tensor
+        self,
+        images: dict[str, Tensor],
+        state: Tensor,
+        text: Tensor,
+        chunk: Tensor,
+        noise: Tensor,
+        time: Tensor,
     ) -> Tensor:
         """The mean squared error of the velocity from noise to chunk."""
         context, summary = self.encode(images, state, text)

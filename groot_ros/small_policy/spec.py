@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a small policy sees and answers, and the sizes of its network: the JSON file of a checkpoint."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -136,4 +137,4 @@ def spec_for(embodiment: Embodiment, horizon: int, has_poses: bool) -> PolicySpe
 
 def image_height(width: int, height: int) -> int:
     """The height in pixels of the network's images for a camera: its aspect ratio, in whole tokens."""
-    return max(round(IMAGE_WIDTH * height / width / IMAGE_STEP), 1) * IMAGE_STEP
+    return math.ceil(IMAGE_WIDTH * height / width / IMAGE_STEP) * IMAGE_STEP

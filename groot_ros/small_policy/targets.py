@@ -16,7 +16,7 @@ TRANSITION_WEIGHT = 3.0
 
 
 def chunks_of(actions: Array, horizon: int) -> Array:
-    """The next `horizon` actions at each row (n, horizon, size) of actions (n, size); the last one repeats."""
+    """The next `horizon` actions at each row (n, horizon, size) of (n, size); the last one repeats."""
     steps = np.arange(len(actions))[:, None] + np.arange(horizon)[None]
     return actions[np.minimum(steps, len(actions) - 1)]
 

@@ -31,7 +31,7 @@ _TIME_POWER = 1 / 1.5
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast is learned. The device is a name of torch's, empty for the GPU if there is one."""
+    """How long and how fast is learned. An empty device is the GPU if there is one, else the CPU."""
 
     output: Path
     steps: int
@@ -86,7 +86,8 @@ class Training:
                 self._report(samples / (time.monotonic() - began_s))
             if self.step % self._settings.save_steps == 0:
                 self._save(loss)
-        self._save(loss if self.step > first else None)
+        if self.step > first and self.step % self._settings.save_steps:
+            self._save(loss)
         report('end', step=self.step, frozen='', memory_gb=peak_memory_gb())
 
     def _learn(self) -> Tensor:
@@ -154,9 +155,8 @@ class Training:
             memory_gb=peak_memory_gb(),
         )
 
-    def _save(self, loss: Tensor | None) -> None:
-        if loss is not None:
-            self._check(loss)
+    def _save(self, loss: Tensor) -> None:
+        self._check(loss)
         output = self._settings.output
         save_checkpoint(output / 'checkpoints' / f'step_{self.step:07}', self._spec, self._average)
         save_checkpoint(output, self._spec, self._average)
