@@ -17,7 +17,7 @@ from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot, bytes_per_second, preflight, recording_problems
-from groot_ros.recording.task_list import Task, load_tasks, next_task
+from groot_ros.recording.task_list import Task, TaskList, load_tasks, next_task
 from groot_ros.sampling.rows import RowSampler
 from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
 from groot_ros.sampling.ticks import GridTicks, ReferenceTicks, ticks_for
@@ -28,11 +28,19 @@ S = 1_000_000_000
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_working_through_a_list_reaches_every_count_and_keeps_shares_even(counts):
     tasks, done = [Task(text=f'task {k}', count=count) for k, count in enumerate(counts)], {}
-    while progress := next_task(tasks, done):
+    while progress := next_task(TaskList(tasks=tasks), done):
         done[progress.task.text] = progress.done + 1
         shares = [done.get(task.text, 0) / task.count for task in tasks]
         assert max(shares) - min(shares) <= 1 / min(counts) + 1e-9
     assert [done[task.text] for task in tasks] == counts
+
+
+def test_a_list_in_blocks_finishes_each_task_before_the_next():
+    tasks = [Task(text='first', count=2), Task(text='second', count=1)]
+    task_list = TaskList(tasks=tasks, order='blocks')
+    assert next_task(task_list, {'first': 1}).task.text == 'first'
+    assert next_task(task_list, {'first': 2}).task.text == 'second'
+    assert next_task(task_list, {'first': 2, 'second': 1}) is None
 
 
 @pytest.mark.parametrize(
@@ -40,7 +48,8 @@ def test_working_through_a_list_reaches_every_count_and_keeps_shares_even(counts
     [
         ('tasks: []', 'tasks'),
         ('tasks: [{text: ""}]', 'tasks.0.text'),
-        ('- a', 'is wrong: Input should be'),
+        ('{order: randomly, tasks: [{text: x}]}', 'order'),
+        ('- a', 'is wrong: give keys with values'),
         ('tasks: [{text: x, cont: 3}]', 'cont'),
     ],
 )

@@ -14,7 +14,7 @@ from groot_ros.quality.verdict import Thresholds, judge
 from groot_ros.recording.episode_session import EpisodeSession, SessionSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot
-from groot_ros.recording.task_list import Task
+from groot_ros.recording.task_list import Task, TaskList
 from groot_ros.sampling.stream_monitor import StreamStats
 
 TOPIC_TYPES = {**STATE_TYPES, 'zed/image': IMAGE_TYPE}
@@ -30,7 +30,7 @@ class Recorder:
         self.warnings = []
         self.session = EpisodeSession(
             embodiment,
-            SessionSettings(Thresholds({}), tasks=list(tasks)),
+            SessionSettings(Thresholds({}), task_list=TaskList(tasks=list(tasks)) if tasks else None),
             OperatorFeedback('none'),
             observe=lambda: self.snapshot,
             on_finish=self.verdicts.append,

@@ -26,7 +26,7 @@ from groot_ros.recording.episode_session import EpisodeSession, SessionSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot
 from groot_ros.recording.report_process import ReportProcesses
-from groot_ros.recording.task_list import Task, load_tasks
+from groot_ros.recording.task_list import TaskList, load_tasks
 from groot_ros.resources import DEFAULT_EMBODIMENT
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
@@ -121,7 +121,7 @@ class Recorder(GrootNode):
             self._settings.thresholds = load_thresholds(value)
             self._reports.thresholds = value
         elif name == 'tasks_file':
-            self._settings.tasks = _load_tasks(value)
+            self._settings.task_list = _load_tasks(value)
         elif name == 'min_free_gb':
             self._settings.min_free_bytes = value * 1e9
         elif name == 'operator_feedback':
@@ -179,7 +179,7 @@ class Recorder(GrootNode):
         return SessionSettings(
             thresholds=load_thresholds(self.parameter('quality_thresholds')),
             recording=self._make_recording_settings(),
-            tasks=_load_tasks(self.parameter('tasks_file')),
+            task_list=_load_tasks(self.parameter('tasks_file')),
             namespace=self.get_namespace().rstrip('/') + '/',
             min_free_bytes=self.parameter('min_free_gb') * 1e9,
         )
@@ -383,8 +383,8 @@ class Recorder(GrootNode):
         return found
 
 
-def _load_tasks(file: str) -> list[Task]:
-    return load_tasks(Path(file).expanduser()) if file else []
+def _load_tasks(file: str) -> TaskList | None:
+    return load_tasks(Path(file).expanduser()) if file else None
 
 
 def _fill_recording(status: EpisodeStatus, recording: EpisodeRecording) -> None:

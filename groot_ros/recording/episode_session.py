@@ -15,7 +15,7 @@ from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot, lost_streams, preflight, recording_problems
-from groot_ros.recording.task_list import Task, TaskProgress, next_task
+from groot_ros.recording.task_list import TaskList, TaskProgress, next_task
 from groot_ros.resources import VERDICT_FILE
 
 _NAMED_OUTCOMES = {'success': 'a success', 'failure': 'a failure'}
@@ -32,7 +32,7 @@ class SessionSettings:
 
     thresholds: Thresholds
     recording: RecordingSettings = field(default_factory=RecordingSettings)
-    tasks: list[Task] = field(default_factory=list)
+    task_list: TaskList | None = None
     namespace: str = '/'
     min_free_bytes: float = 0.0
 
@@ -118,7 +118,9 @@ class EpisodeSession:
 
     def next_task(self) -> TaskProgress | None:
         """The next task of the list; None if it is done or there is no list."""
-        return next_task(self._settings.tasks, self.folder.good_episode_counts())
+        if self._settings.task_list is None:
+            return None
+        return next_task(self._settings.task_list, self.folder.good_episode_counts())
 
     def start(self, task: str, operator_name: str, force: bool) -> str:
         """Starts an episode and returns its name. Without a task, it is the next of the list.
@@ -244,7 +246,7 @@ class EpisodeSession:
             done = f'{progress.done} of {progress.task.count} done'
             self._info(f'Next: {progress.task.text} ({done})')
             self.feedback.give(f'next: {progress.task.text}')
-        elif self._settings.tasks:
+        elif self._settings.task_list:
             self._info('The task list is done.')
             self.feedback.give('the task list is done')
 
@@ -274,7 +276,7 @@ class EpisodeSession:
         progress = self.next_task()
         if progress:
             return progress.task.text
-        reason = 'The task list is done' if self._settings.tasks else 'An episode needs a task'
+        reason = 'The task list is done' if self._settings.task_list else 'An episode needs a task'
         raise GrootRosError(f'{reason}: say in words what the demonstration shows.')
 
     def _make_recording(

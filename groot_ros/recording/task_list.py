@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,10 +19,13 @@ class Task(BaseModel):
     count: int = Field(default=1, ge=1, le=1_000_000)
 
 
-class _File(BaseModel):
+class TaskList(BaseModel):
+    """Tasks, and their order: `alternate` between them, or in `blocks`, one after the other is finished."""
+
     model_config = ConfigDict(extra='forbid')
 
     tasks: list[Task] = Field(min_length=1)
+    order: Literal['alternate', 'blocks'] = 'alternate'
 
 
 @dataclass
@@ -32,20 +36,22 @@ class TaskProgress:
     done: int
 
 
-def load_tasks(path: Path) -> list[Task]:
-    """The tasks of a YAML file such as `tasks: [{text: ..., count: 20}]`.
+def load_tasks(path: Path) -> TaskList:
+    """The task list of a YAML file such as `tasks: [{text: ..., count: 20}]`.
 
     Raises GrootRosError if the file cannot be read or has a wrong form.
     """
-    return checked(_File, read_yaml(path, 'The task list'), f'The task list {path}').tasks
+    return checked(TaskList, read_yaml(path, 'The task list'), f'The task list {path}')
 
 
-def next_task(tasks: list[Task], done: dict[str, int]) -> TaskProgress | None:
-    """The task with the lowest share of its wanted episodes, the first among equals; None if all are done.
+def next_task(task_list: TaskList, done: dict[str, int]) -> TaskProgress | None:
+    """The next task of the list; None if all are done. `done` is the number of usable episodes by task text.
 
-    `done` is the number of usable episodes by task text. Alternating the tasks keeps the data balanced, even
-    if the list is not completed.
+    In blocks it is the first unfinished task. Otherwise it is the one with the lowest share of its wanted
+    episodes, the first among equals: that keeps the data balanced, even if the list is not completed.
     """
-    progress = [TaskProgress(task, done.get(task.text, 0)) for task in tasks]
+    progress = [TaskProgress(task, done.get(task.text, 0)) for task in task_list.tasks]
     unfinished = [entry for entry in progress if entry.done < entry.task.count]
+    if task_list.order == 'blocks':
+        return next(iter(unfinished), None)
     return min(unfinished, key=lambda entry: entry.done / entry.task.count, default=None)
