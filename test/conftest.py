@@ -306,6 +306,7 @@ class Operator:
     def __init__(self) -> None:
         self.node = rclpy.create_node('operator')
         self.newest = {}
+        self._clients = {}
         self._deltas = self.node.create_publisher(TcpDelta, 'teleop/tcp_delta', COMMAND_QOS)
         self.sequence = 0
         for kind, topic, qos in (
@@ -338,7 +339,10 @@ class Operator:
         return np.array([p.x, p.y, p.z])
 
     def call(self, kind, service, request):
-        client = self.node.create_client(kind, service)
+        # An answer is lost if it comes before the server has discovered a new client: one for all calls.
+        if service not in self._clients:
+            self._clients[service] = self.node.create_client(kind, service)
+        client = self._clients[service]
         assert self.until(client.service_is_ready)
         future = client.call_async(request)
         assert self.until(future.done)

@@ -105,7 +105,7 @@ def test_an_emergency_stop_is_not_recovered_before_its_button_is_released(driver
     assert operator.enable().success
     driver.hooks.call('emergency_stop')
     assert operator.stopped()
-    assert operator.status.emergency_stopped
+    assert operator.until(lambda: operator.status.emergency_stopped)
     answer = operator.recover()
     assert not answer.success
     assert 'release the button' in answer.message
@@ -190,7 +190,8 @@ def test_a_foreign_program_on_the_controller_is_noticed(driver, operator, speed_
         return operator.status.state == RobotStatus.STOPPED
 
     assert operator.until(noticed)
-    assert any(word in operator.status.reason for word in ('does not follow', 'stopped', 'lost'))
+    words = ('does not follow', 'behind its set-point', 'stopped', 'lost')
+    assert any(word in operator.status.reason for word in words), operator.status.reason
     assert operator.until(lambda: answer in operator.enable().message)
     press(driver, b'stop')
     assert works_again(operator)
