@@ -89,7 +89,7 @@ def test_a_protective_stop_is_recovered_by_the_vendors_sequence_and_then_needs_e
     driver.hooks.call('protective_stop')
     began_s = time.monotonic()
     assert operator.stopped()
-    assert operator.status.protective_stopped
+    assert operator.until(lambda: operator.status.protective_stopped)
     assert 'PROTECTIVE_STOP' in operator.status.reason
     assert 'PROTECTIVE_STOP' in operator.enable().message
     at = operator.position

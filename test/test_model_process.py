@@ -408,7 +408,7 @@ def test_unknown_backends_and_missing_checkpoints_are_reported():
         make_policy(PolicyChoice('lerobot'), EMBODIMENT, print)
     with pytest.raises(
         GrootRosError,
-        match="backend 'act' is not known: use one of replay, gr00t, lerobot, remote, hold, scripted",
+        match="backend 'act' is not known: use one of replay, gr00t, lerobot, small, remote, hold, scripted",
     ):
         make_policy(PolicyChoice('act'), EMBODIMENT, print)
 

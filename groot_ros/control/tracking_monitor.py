@@ -11,7 +11,6 @@ import numpy as np
 from groot_ros.geometry import Array, angle_between
 
 _MIN_SQUARE_M2 = 1e-18  # of a segment's length: keeps the division below finite
-_LAG_MARGIN_S = 0.1
 _LAG_MARGIN_M = 0.01
 _LAG_MARGIN_RAD = 0.05
 
@@ -21,12 +20,18 @@ class TrackingMonitor:
 
     servoL lags by its lookahead time, so the robot's target is somewhere on the recent path of set-points. If
     it is farther from all of that path than `tolerance_m`, the robot obeys something else. If it is farther
-    behind the newest set-point than the set-points went within the lookahead time and a margin, the robot is
-    deaf, and would leap if it followed again.
+    behind the newest set-point than the set-points went within the lookahead time and `margin_s`, the robot
+    is deaf, and would leap if it followed again.
     """
 
-    def __init__(self, lookahead_s: float = 0.1, tolerance_m: float = 0.02, memory_s: float = 1.0) -> None:
-        self._max_lag_s = lookahead_s + _LAG_MARGIN_S
+    def __init__(
+        self,
+        lookahead_s: float = 0.1,
+        margin_s: float = 0.1,
+        tolerance_m: float = 0.02,
+        memory_s: float = 1.0,
+    ) -> None:
+        self._max_lag_s = lookahead_s + margin_s
         self._tolerance_m = tolerance_m
         self._memory_s = memory_s
         self._path: deque[tuple[float, Array]] = deque()

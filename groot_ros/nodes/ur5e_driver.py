@@ -101,8 +101,9 @@ class Ur5eDriver(GrootNode):
         limits = self.settings(Limits)
         tcp_offset = np.array(self.parameter('tcp_offset'))
         gate = CommandGate(limits, tcp_offset, self.settings(GateSettings))
-        tracking = TrackingMonitor(self.parameter('lookahead_s'))
-        return ArmSession(gate, tracking, self.settings(SessionSettings), self.warn)
+        settings = self.settings(SessionSettings)
+        tracking = TrackingMonitor(self.parameter('lookahead_s'), settings.tracking_margin_s)
+        return ArmSession(gate, tracking, settings, self.warn)
 
     def configure(self) -> None:
         """Starts the processes that own ur_rtde. Nothing is uploaded to the robot, and nothing moves.

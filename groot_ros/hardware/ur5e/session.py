@@ -35,6 +35,12 @@ class SessionSettings:
     state_timeout_s: float = setting(
         0.15, 'the arm stops if the newest state of the robot is older than this, s', 0.05, 0.6
     )
+    tracking_margin_s: float = setting(
+        0.1,
+        'the arm stops if the robot lags behind its set-points by more than lookahead_s and this time, s',
+        0.02,
+        1.0,
+    )
     idle_timeout_s: float = setting(
         600.0, 'the arm is disabled when no command was accepted for this time, s', 1.0, 86400.0
     )
