@@ -5,6 +5,7 @@ import json
 import multiprocessing
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -43,6 +44,16 @@ def test_an_extended_dataset_is_that_of_one_conversion(tmp_path, bags, embodimen
     again = convert([bags], tmp_path / 'set', embodiment, extend)
     assert (again.episodes, len(again.known)) == (0, 3)
     assert files_of(tmp_path / 'set') == files_of(tmp_path / 'whole')
+
+
+def test_a_dataset_with_numbers_in_place_of_vectors_is_not_extended(tmp_path, bags, embodiment):
+    convert([bags / 'episode_000000'], tmp_path / 'set', embodiment)
+    rows = next((tmp_path / 'set/data').rglob('*.parquet'))
+    table = pq.read_table(rows)
+    place = table.column_names.index('action')
+    pq.write_table(table.set_column(place, 'action', pa.array(np.zeros(table.num_rows))), rows)
+    with pytest.raises(GrootRosError, match='action of episode 0 has the shape'):
+        convert([bags], tmp_path / 'set', embodiment, ConversionOptions(existing=OutputMode.APPEND))
 
 
 def test_a_dataset_of_other_rows_is_not_extended(tmp_path, bags, embodiment):

@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -129,11 +130,25 @@ class LeRobotV2Writer(DatasetWriter):
                 f'{self.embodiment.name} gives: convert into another --output.'
             )
 
+    def _check_vectors(self, table: pa.Table, episode: int) -> None:
+        """Raises GrootRosError if the rows of an episode have another size than the new ones."""
+        for name, feature in features(self.embodiment, self.codec).items():
+            if feature['dtype'] != 'float64':
+                continue
+            shape = np.shape(column_to_array(table, name))
+            wanted = (table.num_rows, *(feature['shape'] if feature['names'] else ()))
+            if shape != wanted:
+                raise GrootRosError(
+                    f'The dataset {self.root} is damaged: {name} of episode {episode} has the shape {shape} '
+                    f'instead of {wanted}. Convert into another --output.'
+                )
+
     def _take_over(self, meta: DatasetMeta, episode: int) -> None:
         link(meta.data_file(episode), data_file(self._partial, episode))
         for camera in self.embodiment.cameras:
             place = video_file(self._partial, camera.feature, episode)
             link(meta.video_file(camera.feature, episode), place)
         table = meta.rows(episode)
+        self._check_vectors(table, episode)
         self._collect_columns(table)
         self.lengths.append(table.num_rows)
