@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A dataset in memory: images as uint8, states and chunks as the network takes them."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +118,11 @@ def _images(
     """The images (n, height, width, 3) of a camera in all episodes."""
     feature = next(field.feature for field in embodiment.cameras if field.name == camera.name)
     images = np.empty((sum(map(len, tables)), camera.height, camera.width, 3), np.uint8)
-    filled = 0
-    for index, table in zip(indices, tables, strict=True):
-        end = filled + len(table)
-        _decode(meta.video_file(feature, index), meta.first_frame(feature, index), images[filled:end])
-        filled = end
+    places = np.split(images, np.cumsum([len(table) for table in tables])[:-1])
+    videos = [meta.video_file(feature, index) for index in indices]
+    firsts = [meta.first_frame(feature, index) for index in indices]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing leave Python's lock
+        list(pool.map(_decode, videos, firsts, places))
     return images
 
 
@@ -130,6 +132,7 @@ def _decode(video: Path, first: int, images: np.ndarray) -> None:
     count = 0
     try:
         with av.open(str(video)) as container:
+            container.streams.video[0].thread_count = 1  # each video has a thread of its own
             for number, frame in enumerate(container.decode(video=0)):
                 if number < first:
                     continue

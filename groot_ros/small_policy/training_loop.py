@@ -151,7 +151,7 @@ class Training:
             step=self.step,
             loss=self.loss,
             samples_per_s=samples_per_s,
-            waiting_share=0.0,
+            waiting_share=0.0,  # all data are on the device before the first step
             memory_gb=peak_memory_gb(),
         )
 
