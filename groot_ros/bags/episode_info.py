@@ -11,13 +11,13 @@ from groot_ros.errors import GrootRosError
 
 
 class _Numbers(BaseModel):
-    """Counts of a topic."""
+    """How many messages of a topic were recorded."""
 
     lost: int = Field(0, ge=0)
 
 
 class _Counts(BaseModel):
-    """Counts of an episode."""
+    """How many messages of each topic were recorded."""
 
     overflows: int = Field(0, ge=0)
     regressions: int = Field(0, ge=0)

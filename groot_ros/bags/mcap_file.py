@@ -183,7 +183,7 @@ def _check_overlap(headers: list[ChunkHeader]) -> None:
 
 
 def _read(file: BinaryIO, length: int) -> bytes:
-    """Exactly `length` bytes."""
+    """Exactly `length` bytes of a file. Raises ValueError where it ends before."""
     content = file.read(length)
     if len(content) != length:
         raise ValueError(f'{length} bytes are expected where the file ends')

@@ -31,7 +31,7 @@ def add_parser(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the script."""
+    """Prints the completion script of the chosen shell, and returns 0."""
     if options.shell == 'zsh':
         print('autoload -U +X bashcompinit && bashcompinit')
     print(completion_script(options.commands.choices), end='')

@@ -70,7 +70,7 @@ def add_parser(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Makes the demonstrations."""
+    """Makes the demonstrations with a progress bar, and returns the exit code."""
     from groot_ros.cli.requirements import require_sim_libraries
     from groot_ros.embodiment import load_embodiment
     from groot_ros.sim.gl_backend import choose_gl_backend

@@ -30,7 +30,7 @@ def add_output_options(command: argparse.ArgumentParser, content: str) -> None:
 
 
 def add_quiet_option(command: argparse.ArgumentParser) -> None:
-    """Adds --quiet."""
+    """Adds the option --quiet, which leaves out progress and notices."""
     command.add_argument(
         '--quiet', action='store_true', help='print nothing but errors; the exit code tells the rest'
     )

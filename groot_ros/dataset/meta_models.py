@@ -44,7 +44,7 @@ class Feature(_Meta):
 
 
 class Info(_Meta):
-    """info.json."""
+    """The content of meta/info.json of a LeRobot dataset."""
 
     codebase_version: str = ''
     fps: float | None = Field(default=None, ge=0, le=10_000)
@@ -70,7 +70,7 @@ class Slice(Place):
 
 
 class ModalityFile(_Meta):
-    """modality.json."""
+    """The content of meta/modality.json, which only GR00T reads."""
 
     state: dict[str, Slice] | None = None
     action: dict[str, Slice] | None = None
@@ -87,14 +87,14 @@ class EpisodeRecord(_Meta):
 
 
 class TaskRecord(_Meta):
-    """A line of tasks.jsonl."""
+    """A line of meta/tasks.jsonl: the number and text of a task."""
 
     task_index: _Count
     task: str
 
 
 class EpisodeStatistics(_Meta):
-    """A line of episodes_stats.jsonl."""
+    """A line of meta/episodes_stats.jsonl: the statistics of an episode."""
 
     episode_index: _Count
     stats: dict[str, dict[str, Any]]

@@ -34,7 +34,7 @@ class SuccessResult:
 
     @property
     def successes(self) -> list[bool]:
-        """Whether each trial succeeded."""
+        """Whether each trial succeeded, in the order of the trials."""
         return [outcome.success for outcome in self.outcomes]
 
     @property
@@ -66,7 +66,7 @@ class SuccessResult:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """The result for JSON."""
+        """The result with its interval, as values that JSON can hold."""
         return {
             'policy': self.policy,
             'trials': len(self.outcomes),

@@ -70,7 +70,7 @@ def brightness_plot(trace: EpisodeTrace) -> str:
 
 
 def mark_gaps(axes: Axes, gaps: list[tuple[float, float]], label: str = 'no message') -> None:
-    """Shades times without data."""
+    """Shades the times (begin, end) in s at which there are no data."""
     for begin_s, end_s in gaps:
         axes.axvspan(begin_s, end_s, color=_GAP_COLOUR, alpha=0.18, linewidth=0, label=label)
 

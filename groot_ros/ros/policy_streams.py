@@ -22,7 +22,7 @@ class PolicyStreams:
         self._timer = node.create_timer(_FOLLOW_PUBLISHERS_S, self._watch.follow_publishers)
 
     def close(self) -> None:
-        """Ends the subscriptions."""
+        """Ends the subscriptions; no message is taken any more."""
         self._node.destroy_timer(self._timer)
         self._watch.close()
 

@@ -70,7 +70,7 @@ class StopSignals:
         signal.signal(signal.SIGTERM, self)
 
     def __call__(self, *_: object) -> None:
-        """Takes a signal."""
+        """Takes a signal: the first asks the node to end, later ones may cut the end short."""
         self.wanted = True
         now_s = self._clock()
         if now_s - self._newest_s < _SAME_PRESS_S:

@@ -61,7 +61,7 @@ class _Stream:
             self._send_to(client, data)
 
     def close(self) -> None:
-        """Closes the port."""
+        """Closes the port and the connections to it."""
         self._listener.close()
 
     def _accept(self) -> None:

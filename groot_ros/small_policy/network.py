@@ -101,21 +101,21 @@ class CameraEncoder(nn.Module):
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """The tokens (b, n, width) of images (b, 3, height, width) from 0 to 1."""
         places = self.places.expand(len(images), -1, -1, -1)
         features = self.layers(torch.cat([2 * images - 1, places], dim=1))
         return features.flatten(2).transpose(1, 2) + self.positions
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a short cut."""
+    """Two convolutions, added to what they were given (b, channels, height, width)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(_convolution(channels, channels, 1), _convolution(channels, channels, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+        """Features (b, channels, height, width) of the same shape."""
         return features + self.layers(features)
 
 
@@ -129,7 +129,7 @@ class ContextBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(sizes.width) for _ in range(2))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """See the class."""
+        """The tokens (b, n, width) after they have seen each other."""
         seen = self.norms[0](tokens)
         tokens = tokens + self.attention(seen, seen)
         return tokens + self.perceptron(self.norms[1](tokens))
@@ -149,7 +149,7 @@ class FlowBlock(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, tokens: Tensor, context: Tensor, condition: Tensor) -> Tensor:
-        """See the class; the condition is (b, width)."""
+        """Tokens (b, n, width) of the chunk, by context (b, m, width) and condition (b, width)."""
         parts = self.modulation(condition)[:, None].chunk(9, dim=-1)
         seen = self._modulated(tokens, parts[0], parts[1])
         tokens = tokens + (1 + parts[2]) * self.inner(seen, seen)
@@ -173,7 +173,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(sizes.width, sizes.width)
 
     def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
-        """See the class."""
+        """What the tokens (b, n, width) find in the others (b, m, width), of the shape of the tokens."""
         keys, values = self.key_value(others).chunk(2, dim=-1)
         found = functional.scaled_dot_product_attention(
             self._split(self.query(tokens)), self._split(keys), self._split(values)

@@ -35,5 +35,5 @@ class VelocityRamp:
         return self.velocity
 
     def reset(self) -> None:
-        """Begins from rest."""
+        """Begins from rest again, as after a stop."""
         self.velocity = np.zeros(6)

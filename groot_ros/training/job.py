@@ -29,7 +29,7 @@ class FinetuneJob:
 
     @cached_property
     def meta(self) -> DatasetMeta:
-        """The dataset's meta/."""
+        """The meta/ of the dataset, read once."""
         return DatasetMeta(self.dataset)
 
     @cached_property

@@ -52,7 +52,7 @@ def find_problems(job: FinetuneJob, found: Probe) -> Iterator[TrainingProblem]:
 
 
 def make_command(job: FinetuneJob, found: Probe) -> TrainerCommand:
-    """What would be started."""
+    """The command that `train` starts; --dry-run prints it."""
     return load_trainer(job.preset.trainer).command(job, found)
 
 

@@ -110,7 +110,7 @@ class OfflineCell:
         self._setpoints.brake()
 
     def advance(self) -> None:
-        """Lets 2 ms pass."""
+        """Lets 2 ms of made-up time pass: servo loop, controller, gripper and physics."""
         if self.gate.state is GateState.ENABLED and self.gate.check_timeout(self.now_s):
             self._setpoints.brake()
         self._servo()

@@ -87,7 +87,7 @@ class MadeUpWorker:
         return result
 
     def discard(self) -> None:
-        """Drops the answer."""
+        """Drops the answer that is under way; it never arrives."""
         self._pending = None
 
 

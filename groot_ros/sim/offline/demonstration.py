@@ -129,4 +129,4 @@ class Demonstrator:
 
 
 def _nothing() -> None:
-    """What is not recorded."""
+    """Stands for the recorder where a motion is not recorded."""

@@ -51,12 +51,12 @@ class Bench:
         self._policy = self._make_policy()
 
     def trial(self, number: int) -> TrialOutcome:
-        """Runs one trial."""
+        """Runs one trial; its number decides the start, so that all policies have the same."""
         job = self._job
         return run_trial(self._cell, self._policy, job.embodiment, self._renderer, job.settings, number)
 
     def close(self) -> None:
-        """Ends the policy."""
+        """Ends the policy, and its model server if it has one."""
         self._policy.close()
 
     def _make_policy(self) -> Policy:

@@ -69,7 +69,7 @@ class OfflineRecording:
         return OfflineSegment(rows=rows, task=task, notes=notes, folder=self._folder)
 
     def discard(self) -> None:
-        """Deletes the videos."""
+        """Deletes the videos of an episode that is not kept."""
         self._close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
