@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """MP4 files whose frame k is at k / fps: copied from access units, encoded from images, cut and read."""
 
+import ctypes
 import io
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -33,6 +35,7 @@ CODECS = {
 # Short enough for training to seek, long enough for small files.
 _KEYFRAME_S = 0.5
 _THREADS = Path('/proc/self/task')
+_LIBC = ctypes.CDLL(None)
 
 
 class Mp4Encoder:
@@ -223,14 +226,16 @@ def _ordinary_scheduling() -> Iterator[None]:
     """Takes the real-time priority away that an encoder gives to this thread and to those that it starts.
 
     Where the user has the right, SVT-AV1 puts them under SCHED_FIFO at 99, above the robot's servo loop.
+    The C library remembers what was set with its own call, and ZeroMQ and Fast DDS give that to the threads
+    that they start later. So this thread is set back with the same call.
     """
     policy = os.sched_getscheduler(0)
-    parameters = os.sched_getparam(0)
+    priority = ctypes.c_int(os.sched_getparam(0).sched_priority)
     before = set(_THREADS.iterdir())
     try:
         yield
     finally:
-        os.sched_setscheduler(0, policy, parameters)
+        _LIBC.pthread_setschedparam(ctypes.c_ulong(threading.get_ident()), policy, ctypes.byref(priority))
         for thread in set(_THREADS.iterdir()) - before:
             with suppress(ProcessLookupError):
                 os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
