@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.inference.model_process import ModelSettings
 from groot_ros.policies.builtin_policies import HoldPolicy, ScriptedPolicy
+from groot_ros.policies.factory import PolicyChoice
 from groot_ros.policies.observation_builder import ObservationBuilder
 from groot_ros.policies.policy import Observation
 from groot_ros.policies.success import (
@@ -25,6 +27,7 @@ from groot_ros.policies.success import (
     mcnemar_p,
     wilson_interval,
 )
+from groot_ros.sim.offline import evaluation
 from groot_ros.sim.offline.cell import OfflineCell
 from groot_ros.sim.offline.closed_loop import MadeUpWorker, MessageFeed, TrialSettings, run_trial
 from groot_ros.sim.offline.evaluation import Candidate, EvaluationJob, evaluate_closed_loop
@@ -212,6 +215,45 @@ def test_an_embodiment_that_the_cell_cannot_serve_is_refused():
     job = EvaluationJob(Candidate('expert', None), load_embodiment('ur5e_ros2_drivers'))
     with pytest.raises(GrootRosError, match='simulated cell has'):
         evaluate_closed_loop(job, 1)
+
+
+class ServedModel:
+    """Stands for the process of a model."""
+
+    def __init__(self):
+        self.settings = ModelSettings('small', 'checkpoint')
+        self.port = 4321
+        self.token = 'secret'
+        self.waited = 0
+        self.closed = 0
+
+    def wait(self):
+        self.waited += 1
+
+    def close(self):
+        self.closed += 1
+
+
+def test_all_workers_share_one_model_server(monkeypatch, embodiment):
+    started = []
+    made = []
+
+    def start_model(choice, embodiment, on_line):
+        started.append(ServedModel())
+        return started[-1]
+
+    def make_policy(choice, embodiment, on_line, token_host, token):
+        made.append((choice.backend, choice.host, choice.port, token_host, token))
+        return HoldPolicy(embodiment)
+
+    monkeypatch.setattr(evaluation, 'start_model', start_model)
+    monkeypatch.setattr(evaluation, 'make_policy', make_policy)
+    monkeypatch.setattr(evaluation, 'SceneRenderer', lambda: NO_RENDERER)
+    choice = PolicyChoice('small', 'checkpoint')
+    job = EvaluationJob(Candidate('small', choice), embodiment, TrialSettings(time_limit_s=0.01))
+    assert evaluate_closed_loop(job, 2).outcomes
+    assert made == [('remote', '127.0.0.1', 4321, '127.0.0.1', 'secret')]
+    assert [(model.waited, model.closed) for model in started] == [(1, 1)]
 
 
 def test_the_command_prints_success_and_which_policy_to_deploy(tmp_path):

@@ -69,7 +69,7 @@ def add_closed_loop_options(command: argparse.ArgumentParser) -> None:
         '--workers',
         type=whole_number(1),
         default=1,
-        help='trials to run at the same time (default 1), each worker with a model of its own',
+        help='trials to run at the same time (default 1); they share one model',
     )
 
 

@@ -95,28 +95,39 @@ class ManagedModelPolicy(Policy):
 
 
 def make_policy(
-    choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[[str], None], token_host: str = ''
+    choice: PolicyChoice,
+    embodiment: Embodiment,
+    on_line: Callable[[str], None],
+    token_host: str = '',
+    token: str = '',
 ) -> Policy:
     """Makes a policy that is ready for inference. Loading a model takes long; `on_line` gets its progress.
 
-    The token of GROOT_ROS_API_TOKEN is sent to the model server on `token_host` only.
+    A model server on `token_host` is sent `token`, or that of GROOT_ROS_API_TOKEN if none is given; others
+    are sent none.
     Raises GrootRosError if the backend is not known, or if a checkpoint, dataset or server is missing or
     does not fit the embodiment.
     """
     choose('policy backend', choice.backend, POLICY_BACKENDS)
     if choice.backend in BACKENDS:
-        # Its port is open to every user of this machine.
-        process = ModelProcess(_model_settings(choice), embodiment, on_line, secrets.token_hex(16))
-        return ManagedModelPolicy(process, embodiment, choice.timeout_s)
+        return ManagedModelPolicy(start_model(choice, embodiment, on_line), embodiment, choice.timeout_s)
     if choice.backend == 'replay':
         return _make_replay(choice, embodiment)
     if choice.backend == 'remote':
-        token = _token() if choice.host == token_host else ''
-        client = Client(choice.host, choice.port, choice.gr00t_version, token, choice.timeout_s)
+        sent = (token or _token()) if choice.host == token_host else ''
+        client = Client(choice.host, choice.port, choice.gr00t_version, sent, choice.timeout_s)
         return RemotePolicy(client, embodiment, choice.gr00t_version)
     if choice.backend == 'scripted':
         return ScriptedPolicy(embodiment, choice.fault)
     return HoldPolicy(embodiment)
+
+
+def start_model(choice: PolicyChoice, embodiment: Embodiment, on_line: Callable[[str], None]) -> ModelProcess:
+    """Starts the process of a model backend; it is not ready yet. Raises GrootRosError without a checkpoint.
+
+    It has a token of its own, since its port is open to every user of this machine.
+    """
+    return ModelProcess(_model_settings(choice), embodiment, on_line, secrets.token_hex(16))
 
 
 def _make_replay(choice: PolicyChoice, embodiment: Embodiment) -> ReplayPolicy:

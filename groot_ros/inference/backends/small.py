@@ -43,8 +43,8 @@ def _problems(spec: Any, rows: dict[str, Any]) -> list[str]:
 class SmallBackend:
     """A small policy; poses are answered as absolute ones.
 
-    The noise that a chunk is made from is drawn once for an episode: where there are two ways, the policy
-    then goes on in the one that it began.
+    Every chunk is made from the same noise: where there are two ways, the policy goes on in the one that it
+    began, and the same observation has the same answer, whichever client asks.
     """
 
     def __init__(self, spec: Any, network: Any, device: str, name: str) -> None:
@@ -53,9 +53,9 @@ class SmallBackend:
         self._spec = spec
         self._network = network
         self._device = device
-        self._generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(_SEED)
+        self._noise = torch.randn((1, spec.horizon, spec.action_size), generator=generator).to(device)
         self.name = f'small policy {name}'
-        self.reset()
 
     def modalities(self) -> dict[str, Modality]:
         """The keys of the checkpoint; it sees one row."""
@@ -97,11 +97,7 @@ class SmallBackend:
         return answer, {}
 
     def reset(self) -> None:
-        """Starts a new episode with new noise."""
-        import torch
-
-        shape = (1, self._spec.horizon, self._spec.action_size)
-        self._noise = torch.randn(shape, generator=self._generator).to(self._device)
+        """Starts a new episode, of which nothing is kept."""
 
     def _infer(self, observation: dict[str, Any], state: np.ndarray) -> np.ndarray:
         """The chunk (horizon, size) from -1 to 1."""

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
-from groot_ros.policies.factory import PolicyChoice, make_policy
+from groot_ros.inference.backends import BACKENDS
+from groot_ros.policies.factory import PolicyChoice, make_policy, start_model
 from groot_ros.policies.policy import Policy
 from groot_ros.policies.success import SuccessResult, TrialOutcome
 from groot_ros.sim.offline.cell import OfflineCell
@@ -20,6 +21,9 @@ from groot_ros.sim.offline.closed_loop import TrialSettings, run_trial
 from groot_ros.sim.offline.expert_policy import ExpertPolicy
 from groot_ros.sim.offline.topics import check_topics
 from groot_ros.sim.rendering import SceneRenderer
+
+# Workers wait for each other at the model server, and the time of computing does not count in a trial.
+_SHARED_TIMEOUT_S = 30.0
 
 Progress = Callable[[Iterable[TrialOutcome], int], Iterable[TrialOutcome]]
 
@@ -34,11 +38,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """Everything that a process needs to run trials of one policy."""
+    """Everything that a process needs to run trials of one policy. `token` is that of its model server."""
 
     candidate: Candidate
     embodiment: Embodiment
     settings: TrialSettings = field(default_factory=TrialSettings)
+    token: str = ''
 
 
 class Bench:
@@ -56,14 +61,15 @@ class Bench:
         return run_trial(self._cell, self._policy, job.embodiment, self._renderer, job.settings, number)
 
     def close(self) -> None:
-        """Ends the policy, and its model server if it has one."""
+        """Ends the policy."""
         self._policy.close()
 
     def _make_policy(self) -> Policy:
         choice = self._job.candidate.choice
         if choice is None:
             return ExpertPolicy(self._cell, self._job.embodiment)
-        return make_policy(choice, self._job.embodiment, _tell, token_host=choice.host)
+        job = self._job
+        return make_policy(choice, job.embodiment, _tell, token_host=choice.host, token=job.token)
 
 
 def evaluate_closed_loop(
@@ -75,9 +81,25 @@ def evaluate_closed_loop(
     """
     check_topics(job.embodiment)
     run = _run_here if workers <= 1 else _run_in_processes
-    with run(job, trials, workers) as outcomes:
+    with _served_once(job) as served, run(served, trials, workers) as outcomes:
         shown = progress(outcomes, trials) if progress else outcomes
         return SuccessResult(job.candidate.name, list(shown))
+
+
+@contextlib.contextmanager
+def _served_once(job: EvaluationJob) -> Iterator[EvaluationJob]:
+    """The job with its checkpoint, if it has one, on a model server that all workers share."""
+    choice = job.candidate.choice
+    if choice is None or choice.backend not in BACKENDS:
+        yield job
+        return
+    with contextlib.closing(start_model(choice, job.embodiment, _tell)) as process:
+        process.wait()
+        host = process.settings.host
+        timeout_s = max(choice.timeout_s, _SHARED_TIMEOUT_S)
+        remote = replace(choice, backend='remote', host=host, port=process.port, timeout_s=timeout_s)
+        candidate = replace(job.candidate, choice=remote)
+        yield replace(job, candidate=candidate, token=process.token)
 
 
 @contextlib.contextmanager
