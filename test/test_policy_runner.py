@@ -426,6 +426,18 @@ def test_an_approach_that_was_interrupted_is_repeated(converted):
     np.testing.assert_allclose(run.pose[:3], replayed_from(policy)[:3], atol=1e-5)
 
 
+def test_a_replay_that_was_stopped_in_the_middle_begins_again(converted):
+    policy = ReplayPolicy(converted, 0, EMBODIMENT)
+    run = Run(policy)
+    run.go_on(20.0, until=lambda: not run.runner.approaching)
+    run.go_on(0.4)
+    run.runner.halt()
+    run.runner.begin(run.pose, run.now_ns)
+    run.go_on(30.0)
+    assert (run.runner.end_reason, run.runner.done) == ('', True)
+    np.testing.assert_allclose(run.pose[:3], replayed_from(policy)[:3], atol=1e-5)
+
+
 def test_a_replay_whose_arm_was_moved_meanwhile_ends_with_the_distance(converted):
     policy = ReplayPolicy(converted, 0, EMBODIMENT)
     run = Run(policy)

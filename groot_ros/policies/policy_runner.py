@@ -259,6 +259,7 @@ class PolicyRunner:
     def _approach(self, policy: ReplayPolicy, target: Array, now_ns: int) -> None:
         """Schedules the move to the start of the recording as one long chunk."""
         row_s = self.scheduler.settings.period_s
+        policy.reset()  # it may have been stopped in the middle of its recording
         first = policy.infer(Observation(0, policy.start_state))
         opening = float(first[gripper_key(self.embodiment)][0, 0])
         start = policy.start_state[self.embodiment.pose_part]
