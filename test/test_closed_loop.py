@@ -161,6 +161,14 @@ def test_an_answer_arrives_after_its_latency(embodiment):
     assert not worker.busy
 
 
+def test_the_time_of_computing_is_not_limited_by_made_up_time(embodiment):
+    policy = HoldPolicy(embodiment)
+    limits_s = []
+    policy.infer = lambda observation: limits_s.append(observation.reply_timeout_s) or {}
+    MadeUpWorker(policy, 0.1, lambda: 0.0).submit(Observation(0, np.zeros(0), reply_timeout_s=0.05))
+    assert limits_s == [np.inf]
+
+
 def test_a_frame_is_seen_with_the_delay_of_the_camera_and_the_rows_around_it(offline, embodiment):
     offline.reset(START, CUBE, HOME_JOINTS_RAD)
     builder = ObservationBuilder(embodiment, observation_indices=(-1, 0), period_s=0.05)
