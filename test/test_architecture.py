@@ -34,8 +34,8 @@ ALLOWED = {
         'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality', 'reports', 'ros', 'training',
     },
     'sim': {
-        'bags', 'bringup', 'control', 'dataset', 'hardware', 'policies', 'reports', 'ros', 'sampling',
-        'teleop', 'video',
+        'bags', 'bringup', 'control', 'dataset', 'hardware', 'inference', 'policies', 'reports', 'ros',
+        'sampling', 'teleop', 'video',
     },
     'nodes': {
         'bags', 'cli', 'control', 'dataset', 'hardware', 'inference', 'policies', 'quality', 'recording',
