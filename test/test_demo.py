@@ -35,7 +35,7 @@ def demo_command(host: str, output: Path) -> list[str]:
 def test_the_loop_closes(tmp_path, loopback):
     environment = {key: value for key, value in os.environ.items() if key != 'ROS_DOMAIN_ID'}
     command = demo_command(loopback, tmp_path / 'demo')
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert (tmp_path / 'demo/report.html').exists(), done.stdout + done.stderr
     entries = json.loads((tmp_path / 'demo/metrics.json').read_text())
     metrics = {entry['name']: entry for entry in entries}

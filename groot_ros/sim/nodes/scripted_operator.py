@@ -34,6 +34,7 @@ class Phase(Enum):
     APPROACHING = auto()
     STARTING = auto()
     DEMONSTRATING = auto()
+    DISCARDING = auto()
     SAVING = auto()
     FINISHED = auto()
 
@@ -63,12 +64,16 @@ class ScriptedOperator(Operator):
         self._answer: Future | None = None
         self._asked_s = 0.0
         self._ask_again_s = 0.0
-        self.reset()
-
-    def reset(self) -> None:
-        """Starts the demonstration again, for example after the arm was disabled."""
         self._trajectory: MinJerkTrajectory | None = None
         self._phase = Phase.WAITING
+
+    def reset(self) -> None:
+        """Begins the demonstration again after the arm was stopped; what was recorded of it is discarded."""
+        self._trajectory = None
+        if self._phase is Phase.APPROACHING:
+            self._phase = Phase.WAITING
+        elif self._phase is Phase.DEMONSTRATING:
+            self._phase = Phase.DISCARDING
 
     @classmethod
     def open(cls, context: OperatorContext) -> 'ScriptedOperator':
@@ -106,7 +111,9 @@ class ScriptedOperator(Operator):
 
     def _decide(self, trajectory: MinJerkTrajectory) -> None:
         """Starts the next phase when the present one has ended."""
-        if self._phase is Phase.WAITING and self._recorded < self._episodes:
+        if self._phase is Phase.DISCARDING and self._discarded():
+            self._phase = Phase.WAITING
+        elif self._phase is Phase.WAITING and self._recorded < self._episodes:
             self._cell.place_cube(*random_cube(self._rng))
             trajectory.follow([MinJerkMove(random_start(self._rng), 1.0, hold_s=_READY_HOLD_S)])
             self._phase = Phase.APPROACHING
@@ -137,6 +144,15 @@ class ScriptedOperator(Operator):
         if not answer.success and now_s - self._asked_s > _TIMEOUT_S:
             raise GrootRosError(f'The recorder did not start the episode: {answer.message}')
         return answer.success
+
+    def _discarded(self) -> bool:
+        """Asks the recorder to discard the episode. A refusal says that nothing is recorded any more."""
+        if self._answer is None:
+            self._answer = self._client.discard()
+        if not self._answer.done():
+            return False
+        self._answer = None
+        return True
 
     def _saved(self) -> bool:
         """Whether the recorder has saved the episode."""
