@@ -125,7 +125,7 @@ def test_a_new_model_backend_is_a_file_and_a_line(new_module, monkeypatch):
     process = ModelProcess(ModelSettings('still', 'checkpoint'), load_embodiment('ur5e_robotiq_zed'), print)
     process.close()
     backend = importlib.import_module(BACKENDS['still'].module).load({'checkpoint': 'checkpoint'})
-    rows = {'state_sizes': {'tcp_pose': 7}, 'image_sizes': {'zed_camera': [64, 48]}}
+    rows = {'example_state': {'tcp_pose': [0.0] * 7}, 'image_sizes': {'zed_camera': [64, 48]}}
     action, _ = backend.get_action(example_observation(backend, rows), None)
     assert action['delta'].shape == (1, 4, 3)
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,11 @@ import pytest
 from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError, PolicyError
+from groot_ros.geometry import poses_from_9d
+from groot_ros.inference.backends.warmup import example_observation
 from groot_ros.inference.client import Client
-from groot_ros.inference.model_process import ModelProcess, ModelSettings
+from groot_ros.inference.model_process import ModelProcess, ModelSettings, rows_for_backends
+from groot_ros.inference.protocol import Modality
 from groot_ros.policies.checkpoint import read_checkpoint
 from groot_ros.policies.factory import PolicyChoice, make_policy
 from groot_ros.policies.policy import Observation
@@ -392,6 +396,26 @@ def test_a_model_that_does_not_start_is_reported_in_one_sentence(gr00t, settings
     )
     with pytest.raises(PolicyError, match=f'The model could not be started: .*{text}'):
         process.wait(60.0)
+
+
+@pytest.mark.parametrize('name', ['ur5e_robotiq_zed_9d', 'franka_mcx'])
+def test_the_state_of_the_warm_up_has_rotations(name):
+    """A checkpoint that is relative to the state raised "Non-positive determinant" at 0.1 everywhere."""
+    embodiment = load_embodiment(name)
+    keys = [*embodiment.state_slices, 'eef_9d']
+    modalities = {
+        'video': Modality([0], []),
+        'state': Modality([-1, 0], keys),
+        'language': Modality([0], []),
+    }
+    backend = SimpleNamespace(modalities=lambda: modalities, extra_info=dict)
+    state = example_observation(backend, rows_for_backends(embodiment))['state']
+    pose = poses_from_9d(state['eef_9d'][0])
+    np.testing.assert_allclose(pose[:, 3:], [[0, 0, 0, 1]] * 2, atol=1e-6)
+    whole = np.concatenate([state[key] for key in embodiment.state_slices], axis=-1)
+    assert whole.shape == (1, 2, embodiment.state_size) and whole.dtype == np.float32
+    for part in embodiment.quaternion_slices:
+        np.testing.assert_allclose(np.linalg.norm(whole[..., part], axis=-1), 1.0)
 
 
 def test_a_model_does_not_outlive_who_started_it(gr00t, eventually):

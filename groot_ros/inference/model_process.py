@@ -24,6 +24,8 @@ _FIRST_DELAY_S = 1.0
 _MAX_DELAY_S = 30.0
 _LONG_RUN_S = 60.0
 _END_S = 5.0
+# A position in m, a joint in rad or an opening that every robot may have.
+_EXAMPLE_NUMBER = 0.1
 
 
 @dataclass
@@ -225,10 +227,23 @@ def rows_for_backends(embodiment: Embodiment) -> dict[str, Any]:
         'state': state,
         'state_size': embodiment.state_size,
         'state_sizes': {**sizes, EEF_9D: 9, EEF_6D: 6},
+        'example_state': _example_state(embodiment),
         'action': {name: [part.start, part.stop] for name, part in embodiment.action_slices.items()},
         'action_size': embodiment.action_size,
         'language': embodiment.language,
     }
+
+
+def _example_state(embodiment: Embodiment) -> dict[str, list[float]]:
+    """A possible state by key: a model refuses, or divides by zero at, numbers that are no rotation."""
+    state = {}
+    for field in embodiment.state:
+        values = [_EXAMPLE_NUMBER] * field.size
+        if field.quaternion is not None:
+            values[field.quaternion] = [0.0, 0.0, 0.0, 1.0]
+        state[field.name] = values
+    position = [_EXAMPLE_NUMBER] * 3
+    return {**state, EEF_9D: [*position, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0], EEF_6D: [*position, 0.0, 0.0, 0.0]}
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An observation to warm a model up with: grey images and a constant state."""
+"""An observation to warm a model up with: grey images and a state that the robot could have."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 def example_observation(backend: Any, rows: dict[str, Any]) -> dict[str, Any]:
     """An observation in the form of GR00T N1.6 and N1.7, with arrays (1, steps, ...).
 
-    `rows` has `state_sizes` by state key and `image_sizes` (width and height) by camera name.
+    `rows` has `example_state`, the numbers by state key, and `image_sizes` (width and height) by camera name.
     """
     wanted = backend.modalities()
     sizes = {**rows['image_sizes'], **backend.extra_info().get('image_sizes', {})}
@@ -21,7 +21,7 @@ def example_observation(backend: Any, rows: dict[str, Any]) -> dict[str, Any]:
             for name in video.keys
         },
         'state': {
-            name: np.full((1, len(state.delta_indices), rows['state_sizes'][name]), 0.1, np.float32)
+            name: np.tile(np.array(rows['example_state'][name], np.float32), (1, len(state.delta_indices), 1))
             for name in state.keys
         },
         'language': {name: [['warm up']] for name in wanted['language'].keys},
