@@ -17,8 +17,10 @@ from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.recover import recover_bag
 from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
+from groot_ros.dataset.meta import DatasetMeta
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.bag_recorded import read_samples
+from groot_ros.dataset.writers.lerobot_v2 import data_file
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import angle_between
 from groot_ros.recording.episode_folder import EpisodeFolder
@@ -111,13 +113,17 @@ def test_missing_frames_are_filled_and_counted(tmp_path, synthetic, embodiment):
     assert convert([tmp_path / 'bag'], tmp_path / 'set', embodiment).rows == 29
 
 
+def task_and_validity(dataset):
+    """The one task of a dataset, and the validity of its first row."""
+    [task] = json.loads((dataset / 'meta/episodes.jsonl').read_text())['tasks']
+    table = pq.read_table(data_file(dataset, 0))
+    return task, DatasetMeta(dataset).tasks[table['annotation.human.validity'][0].as_py()]
+
+
 def test_the_outcome_becomes_the_validity(tmp_path, synthetic, embodiment):
     synthetic().record(tmp_path / 'bag', outcome='failure')
     convert([tmp_path / 'bag'], tmp_path / 'set', embodiment, ConversionOptions(outcomes=('failure',)))
-    assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == [
-        'move the cube',
-        'invalid',
-    ]
+    assert task_and_validity(tmp_path / 'set') == ('move the cube', 'invalid')
 
 
 def test_a_long_task_with_newlines_survives(tmp_path, synthetic):
@@ -174,7 +180,7 @@ def test_a_killed_recorder_leaves_rows_up_to_the_last_second(tmp_path, embodimen
         convert([tmp_path], tmp_path / 'set', embodiment, ConversionOptions(outcomes=('interrupted',))).rows
         == rows - 1
     )  # what is left of the torn bag is passed over
-    assert json.loads((tmp_path / 'set/meta/episodes.jsonl').read_text())['tasks'] == ['killed', 'invalid']
+    assert task_and_validity(tmp_path / 'set') == ('killed', 'invalid')
 
 
 def test_a_bag_is_not_recovered_while_a_recorder_writes_to_its_folder(tmp_path, synthetic):

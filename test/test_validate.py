@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from groot_ros.cli.main import main
+from groot_ros.dataset.convert import convert
+from groot_ros.dataset.meta import DatasetMeta
+from groot_ros.dataset.options import ConversionOptions, OutputMode
 from groot_ros.dataset.validation.validate import validate
 from groot_ros.errors import GrootRosError
 
@@ -294,6 +297,35 @@ def test_what_may_be_meant_is_a_warning(fault, dataset):
     inject(dataset)
     warnings = [str(finding) for finding in validate(dataset).findings if finding.severity == 'warning']
     assert any(text in warning for warning in warnings), warnings
+
+
+def with_validity(text):
+    return text.replace('["move the cube"]', '["move the cube", "valid"]')
+
+
+@pytest.mark.parametrize(('language_key', 'severity'), [('', 'warning'), ('task', 'error')])
+def test_a_validity_among_the_texts_of_an_episode_is_found(dataset, language_key, severity):
+    """With the language key `task` NVIDIA's loader draws one of the listed texts at random."""
+    edit_json(dataset, 'conversion.json', lambda noted: noted['embodiment'].update(language_key=language_key))
+    edit_lines(
+        dataset,
+        'episodes.jsonl',
+        lambda text: text.replace('["move the cube"]', '["move the cube", "valid"]'),
+    )
+    found = [finding for finding in validate(dataset).findings if finding.file == 'meta/episodes.jsonl']
+    assert [finding.severity for finding in found] == [severity] * 2  # two episodes
+    assert "tasks of line 1 list 'valid': with the language key `task`, 1 of 2 samples" in str(found[0])
+
+
+def test_a_dataset_that_listed_validities_is_extended_without_them(dataset, synthetic, tmp_path, embodiment):
+    edit_lines(
+        dataset,
+        'episodes.jsonl',
+        lambda text: text.replace('["move the cube"]', '["move the cube", "valid"]'),
+    )
+    synthetic(place_m=0.05).record(tmp_path / 'bag')
+    convert([tmp_path / 'bag'], dataset, embodiment, ConversionOptions(existing=OutputMode.APPEND))
+    assert [record['tasks'] for record in DatasetMeta(dataset).episodes] == [['move the cube']] * 3
 
 
 def test_a_state_larger_than_a_release_takes(dataset):

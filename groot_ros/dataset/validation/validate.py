@@ -111,6 +111,7 @@ def validate(root: Path, horizon: int = 16, gr00t_version: str = 'n1.7') -> Vali
             meta.modality, meta.embodiment, float(meta.info.get('fps') or 0), episode
         )
     report.findings += _check_language(meta)
+    report.findings += _check_episode_texts(meta)
     report.findings += check_dataset_values(
         meta.info, meta.modality, meta.stats, episodes, horizon, GR00T_VERSIONS[gr00t_version]
     )
@@ -284,6 +285,21 @@ def _check_language(meta: ParsedMeta) -> Iterator[ValidationFinding]:
         yield ValidationFinding(
             ERROR, where, 'a task_index occurs twice, so a text is lost', 'number the tasks again'
         )
+
+
+def _check_episode_texts(meta: ParsedMeta) -> Iterator[ValidationFinding]:
+    """With the language key `task` GR00T draws one text of the episode's list for each sample."""
+    severity = ERROR if meta.embodiment.get('language_key') == 'task' else WARNING
+    for line, record in enumerate(meta.episodes, 1):
+        texts = record.get('tasks', [])
+        drawn = [text for text in texts if text in VALIDITIES]
+        if not drawn:
+            continue
+        problem = (
+            f'tasks of line {line} list {drawn[0]!r}: with the language key `task`, 1 of {len(texts)} '
+            'samples gets it as its instruction'
+        )
+        yield ValidationFinding(severity, 'meta/episodes.jsonl', problem, 'list only texts of tasks there')
 
 
 def _check_slice(

@@ -82,7 +82,7 @@ class DatasetWriter(ABC):
         table = self._numbered_table(
             episode.read_rows(), self._task_index(episode.task), self._task_index(validity)
         )
-        self._write_episode(episode, table, [episode.task, validity])
+        self._write_episode(episode, table)
         self._collect_columns(table)
         self.provenance.append({'episode_index': self.episodes, **episode.provenance})
         self.lengths.append(table.num_rows)
@@ -108,7 +108,7 @@ class DatasetWriter(ABC):
         shutil.rmtree(self._partial, ignore_errors=True)
 
     @abstractmethod
-    def _write_episode(self, episode: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
+    def _write_episode(self, episode: ConvertedEpisode, table: pa.Table) -> None:
         """Writes the episode with the number `episodes` into files, or keeps it for `_write_meta`."""
 
     @abstractmethod

@@ -14,6 +14,7 @@ from groot_ros.dataset.writers.converted_episode import ConvertedEpisode
 from groot_ros.dataset.writers.dataset_writer import DatasetWriter, link
 from groot_ros.dataset.writers.features import (
     CHUNK_SIZE,
+    VALIDITIES,
     features,
     modality,
     shared_info,
@@ -56,7 +57,7 @@ class LeRobotV2Writer(DatasetWriter):
         self._statistics: list[dict[str, Any]] = []
         super().__init__(root, embodiment, codec, existing, gr00t_version, horizon)
 
-    def _write_episode(self, episode: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
+    def _write_episode(self, episode: ConvertedEpisode, table: pa.Table) -> None:
         for camera in self.embodiment.cameras:
             place = video_file(self._partial, camera.feature, self.episodes)
             link(episode.video_file(camera.name), place)
@@ -66,7 +67,9 @@ class LeRobotV2Writer(DatasetWriter):
         self._statistics.append(
             {'episode_index': self.episodes, 'stats': self._episode_stats(episode, table)}
         )
-        self._records.append({'episode_index': self.episodes, 'tasks': tasks, 'length': table.num_rows})
+        # The task alone: with the language key `task` GR00T draws one of these texts for each sample.
+        record = {'episode_index': self.episodes, 'tasks': [episode.task], 'length': table.num_rows}
+        self._records.append(record)
 
     def _episode_stats(self, episode: ConvertedEpisode, table: pa.Table) -> dict[str, Any]:
         cameras = [camera.feature for camera in self.embodiment.cameras]
@@ -102,7 +105,7 @@ class LeRobotV2Writer(DatasetWriter):
         meta = DatasetMeta(self.root)
         try:
             self._check_same(meta)
-            self._records = list(meta.episodes)
+            self._records = [_without_validities(record) for record in meta.episodes]
             self._statistics = list(meta.episode_stats)
             self.tasks = {task: index for index, task in meta.tasks.items()}
             self.provenance = list(meta.conversion['episodes'])
@@ -152,3 +155,8 @@ class LeRobotV2Writer(DatasetWriter):
         self._check_vectors(table, episode)
         self._collect_columns(table)
         self.lengths.append(table.num_rows)
+
+
+def _without_validities(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of episodes.jsonl with its tasks only; earlier conversions listed the validity too."""
+    return {**record, 'tasks': [task for task in record['tasks'] if task not in VALIDITIES]}

@@ -56,7 +56,7 @@ class LeRobotV3Writer(DatasetWriter):
         self._waiting: list[_Episode] = []
         super().__init__(root, embodiment, codec, existing, gr00t_version, horizon)
 
-    def _write_episode(self, episode: ConvertedEpisode, table: pa.Table, tasks: list[str]) -> None:
+    def _write_episode(self, episode: ConvertedEpisode, table: pa.Table) -> None:
         videos = {}
         for camera in self.embodiment.cameras:
             video = self._partial / 'waiting' / f'{self.episodes}_{camera.feature}.mp4'
@@ -67,7 +67,7 @@ class LeRobotV3Writer(DatasetWriter):
             stats[name] = episode.stats.get(name) or episode_stats_with_quantiles(
                 column_to_array(table, name)
             )
-        self._waiting.append(_Episode(tasks[:1], table, videos, stats))
+        self._waiting.append(_Episode([episode.task], table, videos, stats))
 
     def _extend(self) -> None:
         raise GrootRosError(
