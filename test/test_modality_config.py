@@ -5,10 +5,14 @@ import ast
 import sys
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from groot_ros.cli.main import main
 from groot_ros.config_files import checked
+from groot_ros.dataset.meta import column_to_array
 from groot_ros.dataset.modality_config import GR00T_VERSIONS, modality_config
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
@@ -105,21 +109,52 @@ def test_a_registered_config_names_every_part_of_the_row(embodiment, registered,
     assert config['language'].modality_keys == ['annotation.human.action.task_description']
 
 
-def test_the_class_of_n1_5_normalises_every_key_and_thresholds_the_gripper(embodiment, registered):
+def modes_of(config):
+    transforms = config.transform().transforms
+    normalised = (t.normalization_modes for t in transforms if t.kind == 'StateActionTransform')
+    return {key: mode for modes in normalised for key, mode in modes.items()}
+
+
+def test_the_class_of_n1_5_normalises_every_key(embodiment, registered):
     names: dict = {}
     exec(compile(modality_config(embodiment, 'n1.5'), 'config', 'exec'), names)
     config = names['Ur5eRobotiqZedDataConfig']()
     assert config.modality_config()['video'].modality_keys == ['video.zed_camera']
-    transforms = config.transform().transforms
-    modes = {
-        key: mode
-        for t in transforms
-        if t.kind == 'StateActionTransform'
-        for key, mode in t.normalization_modes.items()
-    }
+    modes = modes_of(config)
     assert set(modes) == {*config.state_keys, *config.action_keys}
-    assert modes['action.gripper_command'] == 'binary'
-    assert transforms[-1].action_horizon == 16
+    assert set(modes.values()) == {'min_max'}
+    assert config.transform().transforms[-1].action_horizon == 16
+
+
+@pytest.mark.parametrize(
+    ('openings', 'mode'),
+    [
+        ([0, 1], 'binary'),
+        ([0, 0.5, 1], 'min_max'),
+        ([-1, 1], 'min_max'),
+        ([0, 100], 'min_max'),
+        ([1], 'min_max'),
+    ],
+)
+def test_n1_5_learns_a_gripper_as_two_classes_only_where_it_is_0_or_1(
+    dataset, embodiment, registered, openings, mode, tmp_path
+):
+    """As a class, SO-101's gripper of 0 to 100 was off by up to 28, and -1 came back as 0."""
+    for file in (dataset / 'data').rglob('*.parquet'):
+        table = pq.read_table(file)
+        actions = column_to_array(table, 'action').copy()
+        actions[:, 6] = np.resize(openings, len(actions))
+        place = table.column_names.index('action')
+        pq.write_table(table.set_column(place, 'action', pa.array(actions.tolist())), file)
+    (dataset / 'meta/stats.json').write_text('{}')
+    output = tmp_path / 'config.py'
+    asked = ['--gr00t-version', 'n1.5', '--dataset', str(dataset), '--output', str(output)]
+    assert main(['modality-config', *asked]) == 0
+    names: dict = {}
+    exec(compile(output.read_text(), 'config', 'exec'), names)
+    modes = modes_of(names['Ur5eRobotiqZedDataConfig']())
+    assert modes.pop('action.gripper_command') == mode
+    assert set(modes.values()) == {'min_max'}
 
 
 def test_what_a_release_cannot_take_is_named(embodiment):

@@ -2,6 +2,7 @@
 """`groot-ros modality-config`: writes the Python file that GR00T's training reads."""
 
 import argparse
+from pathlib import Path
 
 from groot_ros.argument_types import output_file, whole_number
 from groot_ros.cli.options import ParagraphHelp, add_embodiment_option, add_gr00t_version_option
@@ -34,6 +35,12 @@ def add_parser(commands) -> None:
         help='predict poses relative to the state instead of deltas; the embodiment needs eef_9d',
     )
     command.add_argument(
+        '--dataset',
+        type=Path,
+        metavar='FOLDER',
+        help='dataset that the file is for: N1.5 learns commands that are 0 or 1 in it as open or closed',
+    )
+    command.add_argument(
         '--output', type=output_file('.py'), metavar='FILE', help='file to write (default: print the text)'
     )
     add_quiet_option(command)
@@ -42,11 +49,13 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes or prints the file."""
-    from groot_ros.dataset.modality_config import modality_config
+    from groot_ros.dataset.meta import DatasetMeta
+    from groot_ros.dataset.modality_config import find_two_valued, modality_config
     from groot_ros.embodiment import load_embodiment
 
     embodiment = load_embodiment(options.embodiment)
-    text = modality_config(embodiment, options.gr00t_version, options.horizon, options.relative)
+    two_valued = find_two_valued(DatasetMeta(options.dataset), embodiment) if options.dataset else []
+    text = modality_config(embodiment, options.gr00t_version, options.horizon, options.relative, two_valued)
     if options.output is None:
         print(text, end='')
         return 0

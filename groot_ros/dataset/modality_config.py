@@ -6,9 +6,13 @@ this file. meta/modality.json is another file, see writers/features.py. Steps th
 before are called ABSOLUTE here, since GR00T does not interpret its DELTA.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from groot_ros.embodiment import EEF_9D, Embodiment
+import numpy as np
+
+from groot_ros.dataset.meta import DatasetMeta, column_to_array
+from groot_ros.embodiment import ACTION_COLUMN, EEF_9D, ActionField, Embodiment
 from groot_ros.errors import GrootRosError, choose
 
 
@@ -128,11 +132,16 @@ class {class_name}(BaseDataConfig):
 
 
 def modality_config(
-    embodiment: Embodiment, gr00t_version: str, horizon: int = 16, relative: bool = False
+    embodiment: Embodiment,
+    gr00t_version: str,
+    horizon: int = 16,
+    relative: bool = False,
+    two_valued: Collection[str] = (),
 ) -> str:
     """Returns Python source for a GR00T version (n1.5, n1.6, n1.7).
 
     `relative` predicts the poses of the embodiment's eef_9d relative to the state instead of its deltas.
+    `two_valued` names the commands that are 0 or 1, see `find_two_valued`; N1.5 thresholds them at 0.5.
     Raises GrootRosError for rows that are larger than the version takes.
     """
     choose('GR00T version', gr00t_version, GR00T_VERSIONS)
@@ -156,14 +165,46 @@ def modality_config(
         'action': absolute + [field.name for field in actions],
     }
     if gr00t_version == 'n1.5':
-        return _class_source(embodiment, horizon, keys)
+        return _class_source(embodiment, horizon, keys, two_valued)
     return _registered_source(embodiment, gr00t_version, horizon, keys, max(state_size, action_size))
 
 
-def _class_source(embodiment: Embodiment, horizon: int, keys: dict[str, list[str]]) -> str:
+def find_two_valued(meta: DatasetMeta, embodiment: Embodiment) -> list[str]:
+    """The commands of one number that are 0 or 1 in every row of a dataset, and both.
+
+    N1.5 learns such a command as a class, which no other can be: of 0 to 100, or of -1 and 1, it would make
+    0 and 1. Raises GrootRosError for a dataset that cannot be read.
+    """
+    stats = meta.stats.get(ACTION_COLUMN, {})
+    columns = {
+        field.name: embodiment.action_slices[field.name].start
+        for field in embodiment.action
+        if _is_one_command(field)
+    }
+    lowest = stats.get('min', [])
+    highest = stats.get('max', [])
+    if len(lowest) == len(highest) == embodiment.action_size:  # which spares reading most datasets
+        columns = {
+            name: column for name, column in columns.items() if (lowest[column], highest[column]) == (0, 1)
+        }
+    seen: dict[str, set[float]] = {name: set() for name in columns}
+    for record in meta.episodes if columns else []:
+        actions = column_to_array(meta.rows(record['episode_index'], [ACTION_COLUMN]), ACTION_COLUMN)
+        for name, column in columns.items():
+            seen[name] |= set(np.unique(actions[:, column]).tolist())
+    return [name for name, values in seen.items() if values == {0.0, 1.0}]
+
+
+def _is_one_command(field: ActionField) -> bool:
+    return field.absolute and field.size == 1
+
+
+def _class_source(
+    embodiment: Embodiment, horizon: int, keys: dict[str, list[str]], two_valued: Collection[str]
+) -> str:
     """The data config class that N1.5 loads by its name."""
     limits = GR00T_VERSIONS['n1.5']
-    commands = [field for field in embodiment.action if field.absolute and field.size == 1]
+    commands = [field for field in embodiment.action if _is_one_command(field) and field.name in two_valued]
     prefixed = {kind: [f'{kind}.{name}' for name in names] for kind, names in keys.items()}
     return _CLASS.format(
         name=embodiment.name,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NVIDIA's trainer of GR00T N1.5: scripts/gr00t_finetune.py of Isaac-GR00T's tag n1.5-release."""
 
-from groot_ros.dataset.modality_config import modality_config
+from groot_ros.dataset.modality_config import find_two_valued, modality_config
 from groot_ros.training.job import FinetuneJob, TrainerCommand
 from groot_ros.training.probe import Probe
 from groot_ros.training.trainers import TrainerInfo
@@ -36,7 +36,8 @@ def command(job: FinetuneJob, probe: Probe) -> TrainerCommand:
     data_config = preset.data_config
     if not data_config:
         module = f'{job.embodiment.name}_n1_5'
-        files[f'{module}.py'] = modality_config(job.embodiment, 'n1.5', preset.horizon)
+        two_valued = find_two_valued(job.meta, job.embodiment)
+        files[f'{module}.py'] = modality_config(job.embodiment, 'n1.5', preset.horizon, two_valued=two_valued)
         class_name = ''.join(word.capitalize() for word in job.embodiment.name.split('_')) + 'DataConfig'
         data_config = f'{module}:{class_name}'
     options = named_options(
