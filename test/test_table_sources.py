@@ -102,7 +102,7 @@ def test_demonstrations_of_isaac_lab(tmp_path):
 def test_joints_of_the_simulator_are_found_by_name(tmp_path):
     embodiment = load_embodiment('gr1_arms')
     observed = ramp(54)
-    commanded = ramp(37, seed=9)
+    commanded = ramp(36, seed=9)
     columns = {
         'obs/robot_joint_pos': observed,
         'processed_actions': commanded,
@@ -117,11 +117,15 @@ def test_joints_of_the_simulator_are_found_by_name(tmp_path):
             [observed[:, names['obs/robot_joint_pos'].index(joint)] for joint in field.joints], axis=1
         )
         np.testing.assert_array_equal(found['observation.state'][:, part], wanted)
-    elbow = list(embodiment.action[1].joints).index('right_elbow_pitch_joint')
-    np.testing.assert_array_equal(found['action'][:, 7 + elbow], commanded[:, 7])
+    # The columns of 36 commands that NVIDIA's converter takes, in the order of its policy; all rows are kept.
+    left_arm = [0, 2, 4, 6, 8, 10, 12]
+    left_hand = [16, 17, 15, 14, 18, 28]
+    taken = [*left_arm, *(column + 1 for column in left_arm), *left_hand, 21, 22, 20, 19, 23, 33]
+    np.testing.assert_array_equal(found['action'], commanded[:, taken])
     assert json.loads((tmp_path / 'set/meta/tasks.jsonl').read_text().splitlines()[0]) == {
         'task_index': 0,
-        'task': 'Pour the nut from the beaker into the bowl.',
+        'task': 'Pick up the beaker and tilt it to pour out 1 metallic nut into the bowl. '
+        'Pick up the bowl and place it on the metallic measuring scale.',
     }
     first = next(read_frames(video_file(tmp_path / 'set', 'observation.images.ego_view', 0), [0]))
     assert first.shape == (256, 256, 3)
