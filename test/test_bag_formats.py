@@ -13,11 +13,13 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from groot_ros.bags.message_types import ROW_TOPIC, serialized, time_message, typestore
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.bags.topic_types import check_types
+from groot_ros.config_files import checked
 from groot_ros.dataset.convert import convert
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.bag_recorded import read_segments
 from groot_ros.dataset.validation.validate import validate
 from groot_ros.dataset.writers.lerobot_v2 import video_file
+from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.message_fields import cdr_stamp_ns, stamp_to_ns
 from groot_ros.recording.episode_recorder import RecordingSettings
@@ -241,6 +243,47 @@ def test_a_bag_of_another_recorder_converts_to_the_rows_that_ours_gives(tmp_path
     data = 'data/chunk-000/episode_000000.parquet'
     assert (tmp_path / 'our_set' / data).read_bytes() == (tmp_path / 'their_set' / data).read_bytes()
     assert validate(tmp_path / 'their_set').errors == 0
+
+
+def write_bag_with_two_joint_states(path, source, names):
+    """A bag in which the first of `names` has the joints of the arm, and the other that of a gripper."""
+    types = {
+        'joint_states': 'sensor_msgs/msg/JointState',
+        'gripper/state': 'groot_ros/msg/GripperState',
+        'tcp_pose': 'geometry_msgs/msg/PoseStamped',
+        'zed/image': IMAGE,
+    }
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {}
+        for topic, kind in types.items():
+            name = names[0] if topic == 'joint_states' else f'/cell/{topic}'
+            connections[topic] = writer.add_connection(name, kind, typestore=typestore())
+        other = writer.add_connection(names[1], types['joint_states'], typestore=typestore())
+        header = TYPES['std_msgs/msg/Header'](time_message(T0_NS), '')
+        joint = TYPES[types['joint_states']](header, ['finger_joint'], np.ones(1), np.ones(1), np.ones(1))
+        writer.write(other, T0_NS, serialized(joint, types['joint_states']))
+        for arrival_ns, topic, message in source.entries():
+            writer.write(connections[topic], T0_NS + arrival_ns, serialized(message, types[topic]))
+    return path
+
+
+def test_a_topic_is_matched_by_its_whole_name_before_its_end(tmp_path, synthetic, embodiment):
+    names = ('/joint_states', '/gripper/joint_states')
+    bag = write_bag_with_two_joint_states(tmp_path / 'bag', synthetic(), names)
+    assert convert([bag], tmp_path / 'set', embodiment, ConversionOptions(task='lift')).rows == 29
+
+
+def test_a_topic_in_two_namespaces_must_be_named_wholly(tmp_path, synthetic, embodiment):
+    names = ('/arm/joint_states', '/gripper/joint_states')
+    bag = write_bag_with_two_joint_states(tmp_path / 'bag', synthetic(), names)
+    with pytest.raises(GrootRosError, match=r'has several joint_states \(/arm/joint_states, /gripper/'):
+        convert([bag], tmp_path / 'set', embodiment, ConversionOptions(task='lift'))
+    values = embodiment.values()
+    for field in values['state']:
+        if field['topic'] == 'joint_states':
+            field['topic'] = '/arm/joint_states'
+    named = checked(Embodiment, values, 'The embodiment')
+    assert convert([bag], tmp_path / 'set', named, ConversionOptions(task='lift')).rows == 29
 
 
 @pytest.mark.parametrize('video', ['h264', 'jpeg'])

@@ -62,6 +62,7 @@ class EpisodeBag:
         self.path = path
         self._reader = _open(path)
         self._unpack = _message_decompression(self._reader)
+        self.info: dict[str, Any] = {}
         try:
             if self._reader.message_count == 0:
                 raise GrootRosError(f'The bag {path} is empty: nothing was recorded, delete the folder.')
@@ -195,15 +196,37 @@ class EpisodeBag:
         return info
 
     def _find(self, topic: str) -> Connection | None:
-        """The connection of a relative topic, in whatever namespace; None if there is none, or several."""
-        matches = [
-            connection
-            for connection in self._reader.connections
-            if connection.topic == f'/{topic}' or connection.topic.endswith(f'/{topic}')
-        ]
+        """The connection of a topic; None if there is none, or if it is not clear which."""
+        matches = self._matches(topic)
         return matches[0] if len(matches) == 1 else None
 
+    def _matches(self, topic: str) -> list[Connection]:
+        """The connections that a topic may be: those of its whole name, or else of any namespace.
+
+        A relative topic is in the namespace that our recorder noted, or in none.
+        """
+        if topic.startswith('/'):
+            return self._named(topic)
+        namespace = str(self.info.get('namespace', '')).strip('/')
+        noted = self._named(f'/{namespace}/{topic}') if namespace else []
+        suffix = f'/{topic}'
+        return (
+            noted
+            or self._named(suffix)
+            or [connection for connection in self._reader.connections if connection.topic.endswith(suffix)]
+        )
+
+    def _named(self, name: str) -> list[Connection]:
+        return [connection for connection in self._reader.connections if connection.topic == name]
+
     def _missing_topics(self, missing: list[str], embodiment: Embodiment, remedy: str) -> GrootRosError:
+        for topic in missing:
+            several = sorted({connection.topic for connection in self._matches(topic)})
+            if len(several) > 1:
+                return GrootRosError(
+                    f'The bag {self.path} has several {topic} ({", ".join(several)}): name the one that the '
+                    f'embodiment {embodiment.name} means with its whole name, such as topic: {several[0]}.'
+                )
         present = ', '.join(sorted(self.types)) or 'none'
         return GrootRosError(
             f'The bag {self.path} has no {", ".join(missing)}, which the embodiment {embodiment.name} needs; '
