@@ -18,14 +18,19 @@ from hypothesis.extra import numpy as hnp
 
 from groot_ros.cli.main import main
 from groot_ros.dataset.convert import convert
+from groot_ros.dataset.meta import DatasetMeta, column_to_array
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import PolicyError
+from groot_ros.geometry import pose_to_eef_9d, rotvec_from_pose
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import GR00T_VERSIONS, Modality, ProtocolError, pack, unpack
 from groot_ros.inference.server import Server
+from groot_ros.policies.builtin_policies import HoldPolicy
+from groot_ros.policies.evaluate import evaluate
+from groot_ros.policies.evaluation_plot import write_evaluation_plot
 from groot_ros.policies.factory import PolicyChoice, make_policy
 from groot_ros.policies.local_backend import LocalBackend
-from groot_ros.policies.policy import Observation
+from groot_ros.policies.policy import Observation, PolicySpec
 from groot_ros.policies.remote_policy import RemotePolicy, mismatches
 from groot_ros.policies.replay_policy import ReplayPolicy
 
@@ -537,6 +542,47 @@ def test_a_served_replay_is_evaluated_as_the_recording(converted, loopback, caps
         )
     assert cv2.imread(str(tmp_path / 'errors.png')).shape[1] > 1000
     assert 'delta_tcp_position' in capsys.readouterr().out
+
+
+class Shifted(HoldPolicy):
+    """Answers the poses of a recording that was made with a known truth, 3 mm off along z."""
+
+    def __init__(self, embodiment, poses, key):
+        super().__init__(embodiment, 8)
+        self.spec = PolicySpec('shifted', 8)
+        self._poses = poses
+        self._key = key
+        self._fps = embodiment.fps
+
+    def infer(self, observation):
+        row = round(observation.tick_ns / 1e9 * self._fps)
+        poses = self._poses[row + 1 : row + 9] + np.array([0, 0, 3e-3, 0, 0, 0, 0])
+        rotvecs = np.array([rotvec_from_pose(pose) for pose in poses])
+        return {self._key: pose_to_eef_9d(poses) if self._key == 'eef_9d' else rotvecs}
+
+
+@pytest.mark.parametrize('key', ['eef_9d', 'eef_6d'])
+@pytest.mark.parametrize('name', ['ur5e_robotiq_zed', 'ur5e_robotiq_zed_9d'])
+def test_poses_that_a_policy_answers_are_compared(tmp_path, bags, name, key):
+    """Checkpoints that are relative to the state answer absolute poses, in datasets of deltas too."""
+    embodiment = load_embodiment(name)
+    convert([bags / 'episode_000001'], tmp_path / 'set', embodiment)
+    states = column_to_array(DatasetMeta(tmp_path / 'set').rows(0), 'observation.state')
+    policy = Shifted(embodiment, states[:, embodiment.pose_part], key)
+    result = evaluate(policy, tmp_path / 'set', embodiment, [0], stride=4)
+    errors = result.as_dict()['keys']
+    assert set(errors) == {f'{key} position', f'{key} rotation'}
+    assert errors[f'{key} position']['mae'] == pytest.approx(1e-3, rel=1e-3)
+    assert errors[f'{key} rotation']['mae'] < 1e-4
+    write_evaluation_plot([result], embodiment, tmp_path / 'errors.png')
+    assert cv2.imread(str(tmp_path / 'errors.png')).shape[1] > 500
+
+
+def test_an_answer_that_nothing_recorded_is_like_is_named(dataset, embodiment):
+    policy = HoldPolicy(embodiment, 8)
+    policy.infer = lambda observation: {'torso': np.zeros((8, 2))}
+    result = evaluate(policy, dataset, embodiment, [0])
+    assert 'not compared, because nothing like it was recorded: torso' in result.summary_lines()
 
 
 def test_a_bag_is_evaluated_as_the_dataset_made_of_it(bags, serve, embodiment, tmp_path):

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from groot_ros.geometry import apply_delta, pose_to_eef_9d
 from groot_ros.message_fields import stamp_to_ns
 from groot_ros.policies.builtin_policies import HoldPolicy
 from groot_ros.policies.factory import PolicyChoice, make_policy
@@ -106,6 +107,25 @@ def test_the_shadow_measures_how_far_a_policy_is_from_the_operator(synthetic, em
     assert len(found['keys']['delta_tcp_position']['mae_by_step']) == 8
 
 
+class ForeseeingPoses(Foreseeing):
+    """Answers poses, as GR00T does for actions relative to the state: 2 mm and 0.02 rad off."""
+
+    def infer(self, observation):
+        t = (observation.tick_ns - self._known.t0_ns) / 1e9 + np.arange(1, 9) / self._embodiment.fps
+        off = np.array([2e-3, 0, 0, 0, 0, 0.02])
+        poses = np.array([apply_delta(self._known.motion.pose(time_s), off) for time_s in t])
+        return {'eef_9d': pose_to_eef_9d(poses), 'more': np.zeros((8, 1))}
+
+
+def test_the_shadow_compares_poses(synthetic, embodiment, known):
+    shadow, problems = shadowed(ForeseeingPoses(embodiment, known), synthetic, embodiment, known)
+    found = shadow.evaluation.as_dict()
+    assert not any('answer' in problem for problem in problems)
+    assert found['uncompared'] == ['more']
+    assert found['keys']['eef_9d position']['mae'] == pytest.approx(2e-3 / 3, rel=0.02)
+    assert found['keys']['eef_9d rotation']['mae'] == pytest.approx(0.02, rel=0.02)
+
+
 def shadowed(policy, synthetic, embodiment, known, seconds=2.0):
     """A shadow of the policy over a synthetic episode; keeps the problems that it named."""
     builder = ObservationBuilder(embodiment, kept_s=4.0)
@@ -150,6 +170,9 @@ def test_the_shadow_compares_chunks_of_different_lengths(synthetic, embodiment, 
         {'delta_tcp_position': np.zeros((8, 3)), 'delta_tcp_orientation': np.zeros((9, 3, 3))},
         {'delta_tcp_position': np.zeros((10_000_000, 3), np.int8)},
         {'delta_tcp_position': None},
+        {'eef_9d': np.zeros((8, 7))},
+        {'eef_9d': None},
+        {'eef_6d': np.zeros((8, 9))},
     ],
 )
 def test_the_shadow_names_an_answer_that_cannot_be_compared(synthetic, embodiment, known, answer):
@@ -157,7 +180,12 @@ def test_the_shadow_names_an_answer_that_cannot_be_compared(synthetic, embodimen
     policy.infer = lambda observation: answer
     shadow, problems = shadowed(policy, synthetic, embodiment, known)
     assert any('The policy answer' in problem for problem in problems)
-    assert shadow.evaluation.as_dict() == {'policy': 'foreseeing', 'chunks': 0, 'keys': {}}
+    assert shadow.evaluation.as_dict() == {
+        'policy': 'foreseeing',
+        'chunks': 0,
+        'uncompared': [],
+        'keys': {},
+    }
 
 
 @pytest.mark.parametrize('backend', ['hold', 'scripted', 'replay'])

@@ -10,6 +10,7 @@ from groot_ros.cli.main import main
 from groot_ros.dimensions import dimensions, three_digits, with_unit
 from groot_ros.policies import evaluation_plot
 from groot_ros.policies.evaluate import Evaluation
+from groot_ros.policies.recorded_actions import RecordedActions
 from groot_ros.quality import curves
 from groot_ros.quality.trace import EpisodeTrace
 
@@ -114,6 +115,7 @@ def test_an_evaluation_is_drawn_with_units_every_policy_and_the_recorded_path(em
     path = tmp_path / 'errors.svg'
     rng = np.random.default_rng(0)
     actions = rng.normal(0, 0.01, (40, embodiment.action_size))
+    recorded = RecordedActions(embodiment, actions, None)
     results = []
     for name, error in (('policy one', 0.001), ('policy two', 0.004)):
         result = Evaluation(name)
@@ -121,8 +123,8 @@ def test_an_evaluation_is_drawn_with_units_every_policy_and_the_recorded_path(em
             chunk = {
                 key: actions[row : row + 8, part] + error for key, part in embodiment.action_slices.items()
             }
-            result.add(chunk, actions[row:], embodiment.action_slices)
-            result.keep(row, chunk, actions, embodiment.action_slices)
+            result.add(chunk, recorded.since(row))
+            result.keep(row, chunk, recorded)
         results.append(result)
     evaluation_plot.write_evaluation_plot(results, embodiment, path)
     drawn = path.read_text()

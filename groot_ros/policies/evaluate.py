@@ -13,6 +13,7 @@ from groot_ros.embodiment import ACTION_COLUMN, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.policies.policy import Observation, Policy
+from groot_ros.policies.recorded_actions import RecordedActions, recorded_episode
 from groot_ros.video.mp4 import read_frames
 
 
@@ -49,42 +50,40 @@ def _mean_by_step(chunks: list[Array]) -> list[float]:
 class Evaluation:
     """The result of an evaluation: errors by action key, and the number of chunks that were compared.
 
-    Of the first episode it keeps, by action key, the recorded actions (n, size), and the predicted chunks
-    (H, size) with the row that each begins at.
+    A pose has two keys, see `RecordedActions.pairs`; `uncompared` are keys of the policy that nothing
+    recorded is known for. Of the first episode it keeps, by key, what was recorded (n, size), and what chunks
+    predicted (H, size), with the row that each begins at.
     """
 
     policy: str
     chunks: int = 0
     keys: dict[str, Errors] = field(default_factory=dict)
+    uncompared: set[str] = field(default_factory=set)
     recorded: dict[str, Array] = field(default_factory=dict)
     predicted: dict[str, list[tuple[int, Array]]] = field(default_factory=dict)
 
-    def add(self, chunk: dict[str, Array], recorded: Array, slices: dict[str, slice]) -> None:
-        """Adds the errors of one chunk, given the recorded actions (H or more, A) from its first step on.
+    def add(self, chunk: dict[str, Array], recorded: RecordedActions) -> None:
+        """Adds the errors of one chunk, given what was recorded (H or more) from its first step on.
 
         Raises GrootRosError, and adds nothing, if the chunk does not have the shape of the actions.
         """
-        pairs = {
-            name: _comparable(name, chunk[name], recorded[:, columns])
-            for name, columns in slices.items()
-            if name in chunk
-        }
-        for name, (predicted, actual) in pairs.items():
+        for name, (predicted, actual) in recorded.pairs(chunk).items():
             self.keys.setdefault(name, Errors()).add(predicted, actual)
+        self.uncompared |= recorded.uncompared(chunk)
         self.chunks += 1
 
-    def keep(self, row: int, chunk: dict[str, Array], actions: Array, slices: dict[str, slice]) -> None:
-        """Keeps a chunk that begins at `row`, and the actions (n, A) of its episode, to draw them."""
-        for name in self.keys:
-            self.recorded[name] = actions[:, slices[name]]
-            if name in chunk:
-                self.predicted.setdefault(name, []).append((row, np.asarray(chunk[name], float)))
+    def keep(self, row: int, chunk: dict[str, Array], recorded: RecordedActions) -> None:
+        """Keeps a chunk that begins at `row`, and all that was recorded in its episode, to draw them."""
+        for name, (predicted, _) in recorded.since(row).pairs(chunk).items():
+            self.predicted.setdefault(name, []).append((row, np.asarray(predicted, float)))
+            self.recorded[name] = recorded.values(name)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the file of `--json`."""
         return {
             'policy': self.policy,
             'chunks': self.chunks,
+            'uncompared': sorted(self.uncompared),
             'keys': {name: errors.as_dict() for name, errors in self.keys.items()},
         }
 
@@ -95,23 +94,11 @@ class Evaluation:
             first = errors['mae_by_step'][0]
             last = errors['mae_by_step'][-1]
             rows.append(f'{name:28} {errors["mse"]:12.4g} {errors["mae"]:12.4g} {first:12.4g} {last:12.4g}')
-        return [*rows, f'{self.policy}: {self.chunks} chunks compared']
-
-
-def _comparable(name: str, predicted: Array, recorded: Array) -> tuple[Array, Array]:
-    """The predicted (H, size) and the recorded actions of the same steps; raises GrootRosError."""
-    values = np.asarray(predicted)
-    if values.dtype.kind not in 'fiu' or values.ndim != 2 or values.shape[1] != recorded.shape[1]:
-        raise GrootRosError(
-            f'The policy answers {name} as {values.dtype} of shape {values.shape}: numbers of shape '
-            f'(steps, {recorded.shape[1]}) are expected.'
-        )
-    if not 0 < len(values) <= len(recorded) or not np.isfinite(values).all():
-        raise GrootRosError(
-            f'The policy answers {len(values)} steps of {name}: finite numbers for 1 to {len(recorded)} '
-            'steps are expected.'
-        )
-    return values, recorded[: len(values)]
+        rows.append(f'{self.policy}: {self.chunks} chunks compared')
+        if self.uncompared:
+            names = ', '.join(sorted(self.uncompared))
+            rows.append(f'not compared, because nothing like it was recorded: {names}')
+        return rows
 
 
 def evaluate(
@@ -133,15 +120,15 @@ def evaluate(
     for episode in chosen:
         policy.reset()
         table = _read_table(dataset, episode, embodiment)
-        actions = column_to_array(table, ACTION_COLUMN)
-        starts = _start_rows(len(actions), policy.spec.horizon, stride)
+        recorded = recorded_episode(table, embodiment)
+        starts = _start_rows(len(recorded), policy.spec.horizon, stride)
         indices = policy.spec.observation_indices
         observations = _read_observations(dataset, episode, embodiment, table, starts, indices)
         for row, observation in zip(starts, observations, strict=True):
             chunk = policy.infer(observation)
-            result.add(chunk, actions[row:], embodiment.action_slices)
+            result.add(chunk, recorded.since(row))
             if episode == first:
-                result.keep(row, chunk, actions, embodiment.action_slices)
+                result.keep(row, chunk, recorded)
             on_chunk()
     if not result.chunks:
         raise GrootRosError(

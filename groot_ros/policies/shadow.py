@@ -18,6 +18,7 @@ from groot_ros.policies.evaluate import Evaluation
 from groot_ros.policies.inference_worker import InferenceResult, InferenceWorker
 from groot_ros.policies.observation_builder import ObservationBuilder, ObservationUnavailable
 from groot_ros.policies.policy import Observation
+from groot_ros.policies.recorded_actions import recorded_since
 
 # Messages are not kept for longer chunks.
 _MAX_STEPS = 500
@@ -101,8 +102,9 @@ class Shadow:
         return True
 
     def _add(self, result: InferenceResult, recorded: Array) -> None:
+        followed = recorded_since(result.observation.state, recorded, self._builder.embodiment)
         try:
-            self.evaluation.add(result.action, recorded, self._builder.embodiment.action_slices)
+            self.evaluation.add(result.action, followed)
         except GrootRosError as error:
             self.problem = str(error)
 
