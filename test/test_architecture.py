@@ -114,7 +114,8 @@ def test_root_modules_have_no_circle():
     assert placed == ROOT
 
 
-OURS_ANYWHERE = {'groot_ros.errors', 'groot_ros.inference.server', 'groot_ros.inference.protocol'}
+MODEL_SIDE = ('__init__', 'server', 'protocol', 'observation_check')
+OURS_ANYWHERE = {'groot_ros.errors', *(f'groot_ros.inference.{name}' for name in MODEL_SIDE[1:])}
 
 
 def test_what_runs_in_a_models_python_needs_little():
@@ -122,7 +123,7 @@ def test_what_runs_in_a_models_python_needs_little():
     allowed = {'numpy', 'msgpack', 'zmq', 'torch', 'lerobot', 'gr00t'} | sys.stdlib_module_names
     for path in [
         *(PACKAGE / 'inference/backends').glob('*.py'),
-        *(PACKAGE / f'inference/{name}.py' for name in ('__init__', 'server', 'protocol')),
+        *(PACKAGE / f'inference/{name}.py' for name in MODEL_SIDE),
         PACKAGE / 'errors.py',
     ]:
         for name in imported(path):

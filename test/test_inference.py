@@ -359,12 +359,115 @@ def test_every_honest_request_is_answered_while_others_misbehave(serve, embodime
     honest.close()
 
 
+def wire_observation(**changes):
+    """An observation of N1.6 and N1.7 as the Model wants it; `changes` replace values by their key."""
+    state = {name: np.zeros((1, 1, size), np.float32) for name, size in STATE_SIZES.items()}
+    nested = {
+        'video': {'zed_camera': np.zeros((1, 1, 48, 64, 3), np.uint8)},
+        'state': state,
+        'language': {LANGUAGE: [['go']]},
+    }
+    for values in nested.values():
+        values |= {key: changes[key] for key in changes if key in values}
+    return {kind: values for kind, values in nested.items() if changes.get(kind, values) is not None}
+
+
+STATE_SIZES = {'joint_positions': 6, 'joint_velocities': 6, 'gripper_state': 1, 'tcp_pose': 7}
+LANGUAGE = 'annotation.human.action.task_description'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        ({'tcp_pose': np.zeros((1, 1, 7))}, 'state tcp_pose is float64, and an array of float32 is needed'),
+        ({'tcp_pose': np.zeros((1, 7), np.float32)}, r'state tcp_pose has the shape \(1, 7\)'),
+        ({'tcp_pose': np.zeros((1, 2, 7), np.float32)}, 'with 1 steps is needed'),
+        ({'tcp_pose': [[[0.0] * 7]]}, 'state tcp_pose is list'),
+        ({'zed_camera': np.zeros((1, 1, 48, 64, 3), np.float32)}, 'video zed_camera is float32'),
+        ({'zed_camera': np.zeros((1, 1, 48, 64, 4), np.uint8)}, 'has 4 channels'),
+        ({'zed_camera': np.zeros((2, 1, 48, 64, 3), np.uint8)}, 'batches of different sizes'),
+        ({'language': None}, 'has no map language'),
+        ({LANGUAGE: 'go'}, 'is no list of lists with 1 texts'),
+        ({LANGUAGE: [['go', 'on']]}, 'is no list of lists with 1 texts'),
+        ({LANGUAGE: [[7]]}, 'something that is no text'),
+    ],
+)
+@pytest.mark.parametrize('gr00t_version', ['n1.6', 'n1.7'])
+def test_observations_that_nvidias_servers_refuse_are_refused(
+    serve, embodiment, changes, text, gr00t_version
+):
+    model = Model(embodiment)
+    client = Client(*serve(model, gr00t_version=gr00t_version), gr00t_version)
+    with pytest.raises(PolicyError, match=text):
+        client.request('get_action', {'observation': wire_observation(**changes)})
+    assert model.observations == []
+    more = {**wire_observation(), 'more': 1}
+    assert len(client.request('get_action', {'observation': more})) == 2
+    client.close()
+
+
+def flat_observation(**changes):
+    state = {f'state.{name}': np.zeros((1, size)) for name, size in STATE_SIZES.items()}
+    flat = {'video.zed_camera': np.zeros((1, 48, 64, 3), np.uint8), **state, LANGUAGE: ['go'], **changes}
+    return {key: value for key, value in flat.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'text'),
+    [
+        ({'video.zed_camera': np.zeros((1, 48, 64, 3))}, 'video zed_camera is float64'),
+        ({'state.tcp_pose': np.zeros((1, 7), int)}, 'state tcp_pose is int64'),
+        ({'state.tcp_pose': None}, 'has no state tcp_pose'),
+        ({LANGUAGE: None}, f'has no language {LANGUAGE}'),
+    ],
+)
+def test_flat_observations_of_n1_5_are_checked_too(serve, embodiment, changes, text):
+    client = Client(*serve(Model(embodiment), gr00t_version='n1.5'), 'n1.5')
+    with pytest.raises(PolicyError, match=text):
+        client.request('get_action', flat_observation(**changes))
+    assert set(client.request('get_action', flat_observation())) == {
+        'action.delta_tcp_position',
+        'action.delta_tcp_orientation',
+        'action.gripper_command',
+    }
+    client.close()
+
+
+@pytest.mark.parametrize('gr00t_version', GR00T_VERSIONS)
+def test_the_modalities_are_those_of_nvidias_servers_unless_our_client_asks(serve, embodiment, gr00t_version):
+    model = Model(embodiment)
+    model.info = {'image_sizes': {'zed_camera': [640, 480]}}
+    client = Client(*serve(model, gr00t_version=gr00t_version), gr00t_version)
+    found = client.request('get_modality_config')
+    assert set(found) == {'video', 'state', 'action', 'language'}
+    prefix = 'state.' if gr00t_version == 'n1.5' else ''
+    assert found['state'].keys == [f'{prefix}{name}' for name in STATE_SIZES]
+    assert found['language'].keys == [LANGUAGE]
+    assert 'image_sizes' in client.request('get_modality_config', {'extra_info': True})
+    client.close()
+
+
+@pytest.mark.parametrize('server', GR00T_VERSIONS)
+@pytest.mark.parametrize('ours', GR00T_VERSIONS)
+def test_a_client_of_another_version_is_told_which_one_answered(serve, embodiment, server, ours):
+    if ours == server:
+        return
+    where = serve(Model(embodiment), gr00t_version=server)
+    with pytest.raises(PolicyError, match=f'answers as GR00T {server.upper()}, and this client speaks'):
+        RemotePolicy(Client(*where, ours), embodiment, ours)
+    data = flat_observation() if ours == 'n1.5' else {'observation': wire_observation()}
+    client = Client(*where, ours)
+    with pytest.raises(PolicyError, match=f'this server answers as GR00T {server.upper()}, and the request'):
+        client.request('get_action', data)
+    client.close()
+
+
 def test_an_answer_that_cannot_be_sent_is_an_error_and_the_server_goes_on(serve, embodiment):
     model = Model(embodiment)
     model.get_action = lambda observation, options: ({'x': object()}, {})
     client = Client(*serve(model), 'n1.7')
     with pytest.raises(PolicyError, match='object cannot be sent'):
-        client.request('get_action', {})
+        client.request('get_action', {'observation': wire_observation()})
     assert client.request('ping')['status'] == 'ok'
     client.close()
 
@@ -376,7 +479,8 @@ def test_a_request_that_fails_is_reported_and_the_server_goes_on(serve, embodime
     for endpoint, data, text in (
         ('dance', None, 'Unknown endpoint: dance'),
         ('get_action', None, 'needs data'),
-        ('get_action', {}, 'ZeroDivisionError'),
+        ('get_action', {}, 'the observation has no map video'),
+        ('get_action', {'observation': wire_observation()}, 'ZeroDivisionError'),
     ):
         with pytest.raises(PolicyError, match=text):
             client.request(endpoint, data)

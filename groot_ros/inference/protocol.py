@@ -29,6 +29,8 @@ _MAX_STEPS = 1_000
 _MAX_NAME = 200
 _ENVELOPE_TEXT = 4096
 _ENVELOPE_KEYS = 16
+# In the data of get_modality_config, which NVIDIA's servers ignore: our own client asks for extra_info too.
+EXTRA_INFO = 'extra_info'
 # The token of a model server. It is not an option, because every user of a machine can read options.
 TOKEN_VARIABLE = 'GROOT_ROS_API_TOKEN'
 
@@ -42,12 +44,14 @@ class Modality:
     """One modality of a model: `video`, `state`, `action` or `language`.
 
     `delta_indices` are its steps relative to the present one, `keys` its names. `actions` says for each
-    action key how it is represented, in GR00T's words: rep, type, format and state_key.
+    action key how it is represented, in GR00T's words: rep, type, format and state_key. `gr00t_version` is
+    that of the form which it came in, empty for one that did not come in a message.
     """
 
     delta_indices: list[int]
     keys: list[str]
     actions: list[dict[str, Any]] = field(default_factory=list)
+    gr00t_version: str = field(default='', compare=False)
 
 
 def pack(message: Any, gr00t_version: str) -> bytes:
@@ -209,8 +213,11 @@ def _decode(content: dict[Any, Any]) -> Any:
         return _decode_array(content, bool(nd))
     if content.get('__ndarray_class__'):
         return _decode_npy(content['as_npy'])
-    if content.get('__ModalityConfig__') or content.get('__ModalityConfig_class__'):
-        return _decode_modality(content.get('as_json'))
+    if content.get('__ModalityConfig__'):
+        return _decode_modality(content.get('as_json'), 'n1.7')
+    if content.get('__ModalityConfig_class__'):
+        text_or_map = content.get('as_json')
+        return _decode_modality(text_or_map, 'n1.5' if isinstance(text_or_map, str) else 'n1.6')
     return content
 
 
@@ -253,7 +260,7 @@ def _array_of(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarra
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _decode_modality(content: Any) -> Modality:
+def _decode_modality(content: Any, gr00t_version: str) -> Modality:
     values = json.loads(content) if isinstance(content, str) else content
     steps = _checked_list(values['delta_indices'], 'delta_indices', int)
     if not all(-_MAX_STEPS <= step <= _MAX_STEPS for step in steps):
@@ -263,7 +270,8 @@ def _decode_modality(content: Any) -> Modality:
         raise ProtocolError('modality_keys has a key that is no name')
     if len(set(keys)) < len(keys) or len(set(steps)) < len(steps):
         raise ProtocolError('a modality has a key or a step twice')
-    return Modality(steps, keys, _checked_list(values.get('action_configs') or [], 'action_configs', dict))
+    actions = _checked_list(values.get('action_configs') or [], 'action_configs', dict)
+    return Modality(steps, keys, actions, gr00t_version)
 
 
 def _checked_list(values: Any, name: str, kind: type) -> list[Any]:

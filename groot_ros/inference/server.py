@@ -13,11 +13,14 @@ import numpy as np
 import zmq
 
 from groot_ros.errors import GrootRosError
+from groot_ros.inference.observation_check import check_form, check_observation, wrong_version
 from groot_ros.inference.protocol import (
+    EXTRA_INFO,
     MAX_MESSAGE_BYTES,
     TOKEN_VARIABLE,
     Envelope,
     Modality,
+    ProtocolError,
     open_envelope,
     pack,
     unpack,
@@ -131,14 +134,14 @@ class Server:
         if endpoint == 'ping':
             return {'status': 'ok', 'message': 'Server is running'}
         if endpoint == 'get_modality_config':
-            return {**self._backend.modalities(), **self._backend.extra_info()}
+            return self._describe(unpack(request.data) if request.data else None)
         if endpoint == 'reset':
             self._backend.reset()
             return {}
         if endpoint == 'kill':
             return self._kill()
         if endpoint == 'get_action':
-            return self._act(unpack(request.data) if request.data else None)
+            return self._act(request.data)
         return {'error': f'Unknown endpoint: {endpoint}'}
 
     def _kill(self) -> Any:
@@ -148,24 +151,55 @@ class Server:
         self.running = False
         return None
 
-    def _act(self, data: Any) -> Any:
+    def _describe(self, data: Any) -> dict[str, Any]:
+        """The modalities, and extra_info if our own client asks for it: NVIDIA's take all for modalities."""
+        modalities = self._backend.modalities()
+        if self._gr00t_version == 'n1.5':
+            modalities = {kind: _with_prefix(kind, modality) for kind, modality in modalities.items()}
+        asks_for_more = isinstance(data, dict) and data.get(EXTRA_INFO) is True
+        return {**modalities, **self._backend.extra_info()} if asks_for_more else modalities
+
+    def _act(self, request: bytes) -> Any:
+        """The reply to get_action, in the form of the version."""
+        if not request:
+            return {'error': 'get_action needs data'}
+        check_form(request, self._gr00t_version)
+        data = unpack(request)
         if not isinstance(data, dict):
             return {'error': 'get_action needs data'}
-        observation = data if self._gr00t_version == 'n1.5' else data.get('observation', data)
-        if self._gr00t_version == 'n1.5':
-            action, _ = self._backend.get_action(_nest(observation), None)
+        is_flat = self._gr00t_version == 'n1.5'
+        if is_flat and 'observation' in data:
+            raise ProtocolError(wrong_version(self._gr00t_version, 'N1.6 or N1.7'))
+        if not is_flat and any(str(key).startswith(('video.', 'state.')) for key in data):
+            raise ProtocolError(wrong_version(self._gr00t_version, 'N1.5'))
+        observation = _nest(data) if is_flat else data.get('observation')
+        check_observation(observation, self._backend.modalities())
+        options = data.get('options')
+        action, info = self._backend.get_action(observation, options if isinstance(options, dict) else None)
+        if is_flat:
             return {f'action.{name}': values[0] for name, values in action.items()}
-        return list(self._backend.get_action(observation, data.get('options')))
+        return [action, info]
+
+
+def _with_prefix(kind: str, modality: Modality) -> Modality:
+    """A modality as N1.5 writes it: `state.arm`; keys of the language are whole already."""
+    if kind == 'language':
+        return modality
+    return Modality(modality.delta_indices, [f'{kind}.{key}' for key in modality.keys], modality.actions)
 
 
 def _nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """Converts an observation of N1.5, such as `state.arm` (steps, size), to the form of N1.6 and N1.7."""
+    """Converts an observation of N1.5, such as `state.arm` (steps, size), to the form of N1.6 and N1.7.
+
+    States of N1.5 may have any type of float.
+    """
     nested: dict[str, dict[str, Any]] = {'video': {}, 'state': {}, 'language': {}}
-    dtypes = {'video': np.uint8, 'state': np.float32}
     for name, value in flat.items():
-        modality, _, key = str(name).partition('.')
-        if modality in dtypes:
-            nested[modality][key] = np.asarray(value)[None].astype(dtypes[modality])
-        else:
-            nested['language'][name] = [list(value)]
+        kind, _, key = str(name).partition('.')
+        if kind == 'state' and isinstance(value, np.ndarray) and value.dtype.kind == 'f':
+            nested[kind][key] = value[None].astype(np.float32)
+        elif kind in ('state', 'video'):
+            nested[kind][key] = np.asarray(value)[None]
+        elif name != 'options':
+            nested['language'][name] = [[value] if isinstance(value, str) else list(value)]
     return nested

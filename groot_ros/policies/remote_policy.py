@@ -12,7 +12,7 @@ from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError, choose
 from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client
-from groot_ros.inference.protocol import GR00T_VERSIONS, Modality
+from groot_ros.inference.protocol import EXTRA_INFO, GR00T_VERSIONS, Modality
 from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 _SHORTEST_EDGE = 256
@@ -226,11 +226,17 @@ def _unusable_actions(action: Modality, embodiment: Embodiment, poses: set[str])
 
 def _request_modalities(client: Client, gr00t_version: str) -> tuple[dict[str, Modality], ExtraInfo]:
     """The modalities of the server, and the extra information of a server of ours."""
-    reply = client.request('get_modality_config')
+    reply = client.request('get_modality_config', {EXTRA_INFO: True})
     if not isinstance(reply, dict) or not all(isinstance(reply.get(name), Modality) for name in _MODALITIES):
         raise PolicyError(
             f'The server at {client.address} does not report its modalities: '
             f'check that its GR00T version is {gr00t_version}.'
+        )
+    answered = reply['state'].gr00t_version
+    if answered != gr00t_version:
+        raise PolicyError(
+            f'The server at {client.address} answers as GR00T {answered.upper()}, and this client speaks '
+            f'{gr00t_version.upper()}: set its GR00T version to {answered}.'
         )
     # N1.5 writes the modality before each key.
     modalities = {
