@@ -2,8 +2,9 @@
 """GR00T's inference protocol: its versions, client and server, and which models are refused."""
 
 import contextlib
-import itertools
+import importlib
 import json
+import re
 import socket
 import threading
 
@@ -30,6 +31,7 @@ from groot_ros.policies.evaluate import evaluate
 from groot_ros.policies.evaluation_plot import write_evaluation_plot
 from groot_ros.policies.factory import PolicyChoice, make_policy
 from groot_ros.policies.local_backend import LocalBackend
+from groot_ros.policies.own_policies import load_own_policy, own_policies
 from groot_ros.policies.policy import Observation, PolicySpec
 from groot_ros.policies.remote_policy import RemotePolicy, mismatches
 from groot_ros.policies.replay_policy import ReplayPolicy
@@ -612,13 +614,17 @@ def test_an_address_in_use_is_reported(serve, embodiment):
         Server(Model(embodiment), host, port)
 
 
-def test_a_served_replay_is_evaluated_as_the_recording(converted, loopback, capsys, tmp_path, embodiment):
-    """The whole way: command line, wire, backend; a replay makes no error but that of float32."""
+@pytest.mark.parametrize('gr00t_version', GR00T_VERSIONS)
+def test_a_served_replay_is_evaluated_as_the_recording(
+    converted, loopback, capsys, tmp_path, embodiment, gr00t_version
+):
+    """The whole way: command line, protocol, backend; a replay makes no error but that of float32.
+
+    It goes by the time of the observations: by the clock it was worse than holding still.
+    """
     stop = threading.Event()
-    times = itertools.cycle(range(6))  # both evaluations ask six times
     policy = ReplayPolicy(converted, 0, embodiment, horizon=8)
-    backend = LocalBackend(policy, embodiment, clock_ns=lambda: round(next(times) * 4 / policy.fps * 1e9))
-    server = Server(backend, loopback, 5601)
+    server = Server(LocalBackend(policy, embodiment), loopback, 5601, gr00t_version)
     thread = threading.Thread(target=server.run, args=(lambda: not stop.is_set(),))
     thread.start()
     try:
@@ -634,7 +640,8 @@ def test_a_served_replay_is_evaluated_as_the_recording(converted, loopback, caps
             '--json',
             str(tmp_path / 'errors.json'),
         ]
-        assert main([*arguments, '--plot', str(tmp_path / 'errors.png')]) == 0
+        arguments += ['--plot', str(tmp_path / 'errors.png'), '--gr00t-version', gr00t_version]
+        assert main(arguments) == 0
     finally:
         stop.set()
         thread.join()
@@ -646,6 +653,73 @@ def test_a_served_replay_is_evaluated_as_the_recording(converted, loopback, caps
         )
     assert cv2.imread(str(tmp_path / 'errors.png')).shape[1] > 1000
     assert 'delta_tcp_position' in capsys.readouterr().out
+
+
+OWN_POLICY = """
+import numpy as np
+from groot_ros.policies.policy import Policy, PolicySpec
+
+
+class Reach(Policy):
+    spec = PolicySpec('reach', 8, action_keys=('eef_6d', 'gripper_command'), observation_indices=(-2, 0))
+    seen = []
+
+    def __init__(self, embodiment):
+        self.pose_part = embodiment.pose_part
+
+    def infer(self, observation):
+        self.seen.append(observation)
+        target = [*observation.state[self.pose_part][:3], 0.0, np.pi, 0.0]
+        return {'eef_6d': np.tile(target, (8, 1)), 'gripper_command': np.ones((8, 1))}
+
+
+def broken(embodiment):
+    raise OSError('no weights')
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """An installed package with policies of its own: its module."""
+    (tmp_path / 'lab_policies.py').write_text(OWN_POLICY)
+    info = tmp_path / 'lab_policies-1.0.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Metadata-Version: 2.1\nName: lab_policies\nVersion: 1.0\n')
+    lines = ('[groot_ros.policies]', 'reach = lab_policies:Reach', 'broken = lab_policies:broken')
+    (info / 'entry_points.txt').write_text('\n'.join((*lines, 'number = lab_policies:len', '')))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return importlib.import_module('lab_policies')
+
+
+def test_a_policy_of_ones_own_is_served_with_what_it_sees(own, serve, embodiment):
+    policy = load_own_policy(own_policies()['reach'], embodiment)
+    remote = RemotePolicy(Client(*serve(LocalBackend(policy, embodiment)), 'n1.7'), embodiment)
+    assert remote.spec.observation_indices == (-2, 0)
+    now = observation(embodiment)
+    now.tick_ns = 7_000_000_000
+    now.earlier = {-2: observation(embodiment)}
+    now.earlier[-2].state[:] = -1.0
+    action = remote.infer(now)
+    np.testing.assert_allclose(action['eef_6d'][0], [13, 14, 15, 0, np.pi, 0], rtol=1e-6)
+    [seen] = own.Reach.seen
+    assert (seen.tick_ns, seen.task) == (now.tick_ns, 'put the cube away')
+    np.testing.assert_array_equal(seen.state, now.state)
+    np.testing.assert_array_equal(seen.images['zed_camera'], now.images['zed_camera'])
+    np.testing.assert_array_equal(seen.earlier[-2].state, now.earlier[-2].state)
+    remote.close()
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('broken', r'The policy broken \(lab_policies:broken\) cannot be made: OSError: no weights'),
+        ('number', 'The policy number .* cannot be made'),
+        ('reech', 'the nearest is reach'),
+    ],
+)
+def test_a_policy_of_ones_own_that_cannot_be_served_is_named(own, capsys, name, text):
+    assert main(['serve', name]) == 1
+    assert re.search(text, capsys.readouterr().err)
 
 
 class Shifted(HoldPolicy):

@@ -29,7 +29,7 @@ _DESCRIPTION = (
     "Serves a checkpoint over GR00T's inference protocol (ZMQ, msgpack). The model runs in the Python that "
     'has its libraries; it is loaded, warmed up, and started again if it dies. Two more models need no '
     'checkpoint and help to test a set-up: a dataset is served as its recorded actions, and `hold` as no '
-    'motion. '
+    'motion. A dataset follows the time of the observations of our clients, and the clock for others. '
     'If the environment variable GROOT_ROS_API_TOKEN is set, requests must carry that token; an address '
     'that other machines reach needs it.'
 )
@@ -52,7 +52,8 @@ def add_parser(commands) -> None:
     command.add_argument(
         'model',
         metavar='MODEL',
-        help='folder of a checkpoint (GR00T, LeRobot), folder of a dataset, or the word hold',
+        help='folder of a checkpoint (GR00T, LeRobot), folder of a dataset, the word hold, or the name of a '
+        'policy of your own (entry point of the group groot_ros.policies)',
     )
     add_embodiment_option(command)
     command.add_argument(
@@ -82,16 +83,21 @@ def run(options: argparse.Namespace) -> int:
     from groot_ros.embodiment import load_embodiment
     from groot_ros.policies.builtin_policies import HoldPolicy
     from groot_ros.policies.checkpoint_files import is_checkpoint
+    from groot_ros.policies.own_policies import load_own_policy, own_policies
     from groot_ros.policies.replay_policy import ReplayPolicy
 
     embodiment = load_embodiment(options.embodiment)
     if options.model == _HOLD:
         return _serve_policy(HoldPolicy(embodiment), embodiment, options)
+    own = own_policies()
+    if options.model in own:
+        return _serve_policy(load_own_policy(own[options.model], embodiment), embodiment, options)
     folder = Path(options.model).expanduser()
     if not folder.is_dir():
+        words = [_HOLD, *own]
         raise GrootRosError(
             f'{folder} {describe_path(folder)}: give the folder of a checkpoint or of a dataset, or the word '
-            f'{_HOLD}{nearest(options.model, [_HOLD])}.'
+            f'{" or ".join(words)}{nearest(options.model, words)}.'
         )
     if (folder / 'meta' / 'info.json').is_file():
         return _serve_policy(ReplayPolicy(folder, options.episode, embodiment), embodiment, options)
@@ -132,10 +138,11 @@ def _serve_policy(policy: 'Policy', embodiment: 'Embodiment', options: argparse.
 
     backend = LocalBackend(policy, embodiment)
     token = os.environ.get(TOKEN_VARIABLE, '')
-    server = Server(backend, options.host, options.port, options.gr00t_version, token)
-    print(f'{policy.spec.name} answers at {options.host}:{server.port}; Ctrl-C ends it.', flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run()
+    with contextlib.closing(policy):
+        server = Server(backend, options.host, options.port, options.gr00t_version, token)
+        print(f'{policy.spec.name} answers at {options.host}:{server.port}; Ctrl-C ends it.', flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run()
     return 0
 
 

@@ -31,6 +31,8 @@ _ENVELOPE_TEXT = 4096
 _ENVELOPE_KEYS = 16
 # In the data of get_modality_config, which NVIDIA's servers ignore: our own client asks for extra_info too.
 EXTRA_INFO = 'extra_info'
+# In the options of get_action, for a server of ours that takes it: the time of the observation.
+TICK_NS = 'tick_ns'
 # The token of a model server. It is not an option, because every user of a machine can read options.
 TOKEN_VARIABLE = 'GROOT_ROS_API_TOKEN'
 

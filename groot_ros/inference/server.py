@@ -45,6 +45,7 @@ class ModelBackend(Protocol):
 
         `image_sizes` has width and height by camera name.
         `real_time_chunking` says whether chunks are continued.
+        `takes_time` says whether the time of an observation is used.
         """
 
     def get_action(

@@ -43,6 +43,7 @@ class PolicySpec:
     `horizon` is the number of steps of a chunk. `observation_indices` are the rows that the policy sees,
     relative to the present one (0). A policy that does not observe gets neither state nor images; one that
     `ends`, such as a replay, has a last step; one that `continues` uses which chunk is being executed (RTC).
+    `action_keys` are those of its chunks, if not those of the embodiment, such as eef_9d.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PolicySpec:
     ends: bool = False
     continues: bool = False
     observation_indices: tuple[int, ...] = (0,)
+    action_keys: tuple[str, ...] = ()
 
 
 class Policy(ABC):

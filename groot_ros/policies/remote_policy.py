@@ -12,7 +12,7 @@ from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError, choose
 from groot_ros.geometry import Array, pose_to_eef_9d
 from groot_ros.inference.client import Client
-from groot_ros.inference.protocol import EXTRA_INFO, GR00T_VERSIONS, Modality
+from groot_ros.inference.protocol import EXTRA_INFO, GR00T_VERSIONS, TICK_NS, Modality
 from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 _SHORTEST_EDGE = 256
@@ -32,6 +32,7 @@ class ExtraInfo(BaseModel):
 
     image_sizes: dict[str, tuple[_Pixels, _Pixels]] = Field(default={}, max_length=100)
     real_time_chunking: bool = False
+    takes_time: bool = False
 
 
 class RemotePolicy(Policy):
@@ -57,6 +58,7 @@ class RemotePolicy(Policy):
                 f'{"; ".join(problems)}.'
             )
         self._image_sizes = extra_info.image_sizes
+        self._takes_time = extra_info.takes_time
         self._chunk_numbers: OrderedDict[int, int] = OrderedDict()
         video_indices = self._modalities['video'].delta_indices
         state_indices = self._modalities['state'].delta_indices
@@ -69,13 +71,13 @@ class RemotePolicy(Policy):
 
     def infer(self, observation: Observation) -> dict[str, Array]:
         """Requests one action chunk. Raises PolicyError if the server does not give one."""
+        options = self._options(observation)
         if self._gr00t_version == 'n1.5':
             data = self._flat_observation(observation)
+            if options:  # only a server of ours asks for any
+                data['options'] = options
         else:
-            data = {
-                'observation': self._nested_observation(observation),
-                'options': self._options(observation),
-            }
+            data = {'observation': self._nested_observation(observation), 'options': options}
         reply = self._client.request('get_action', data, observation.reply_timeout_s)
         has_info = isinstance(reply, (list, tuple)) and len(reply) == 2
         action, info = reply if has_info else (reply, {})
@@ -107,19 +109,18 @@ class RemotePolicy(Policy):
             self._chunk_numbers.popitem(last=False)
 
     def _options(self, observation: Observation) -> dict[str, Any] | None:
-        """Says which of the server's chunks is being executed, so that the server can continue it (RTC)."""
-        if observation.follows_ns is None:
-            return None
-        number = self._chunk_numbers.get(observation.follows_ns)
-        if number is None:
-            return None
-        return {
-            'follows': {
+        """What only a server of ours understands, if it asks for it: the time, and the chunk to continue."""
+        options: dict[str, Any] = {TICK_NS: int(observation.tick_ns)} if self._takes_time else {}
+        number = (
+            self._chunk_numbers.get(observation.follows_ns) if observation.follows_ns is not None else None
+        )
+        if number is not None:
+            options['follows'] = {
                 'chunk': number,
                 'elapsed_steps': observation.elapsed_steps,
                 'frozen_steps': observation.frozen_steps,
             }
-        }
+        return options or None
 
     def _nested_observation(self, observation: Observation) -> dict[str, Any]:
         """The form of N1.6 and N1.7: a map for each modality, with a batch of one."""
