@@ -45,6 +45,7 @@ setup(
         'teleop': ['pyspacemouse>=2.1', 'teleop>=0.1.5'],
         'sim': ['mujoco>=3.2'],
         'hdf5': ['h5py>=3.10'],
+        'hub': ['huggingface_hub>=0.23'],
         'policy': ['msgpack>=1.0', 'pyzmq>=25'],
         'ray': ['ray[default]>=2.9'],
         'storage': ['fsspec>=2024.2'],

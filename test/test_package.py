@@ -43,7 +43,8 @@ DISTRIBUTIONS = {
 # gr00t, lerobot, torch and transformers are in the model's own Python. The ZED SDK installs pyzed. The last
 # two are for devices that not every robot has.
 INSTALLED_BY_THE_USER = {
-    'gr00t', 'lerobot', 'torch', 'transformers', 'safetensors', 'pyzed', 'teleop', 'pyspacemouse',
+    'gr00t', 'huggingface_hub', 'lerobot', 'torch', 'transformers', 'safetensors', 'pyzed', 'teleop',
+    'pyspacemouse',
 }  # fmt: skip
 # Also that of later Pythons.
 STANDARD_LIBRARY = sys.stdlib_module_names | {'compression'}

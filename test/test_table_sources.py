@@ -315,8 +315,8 @@ def test_files_that_are_something_else(tmp_path):
     with pytest.raises(GrootRosError, match='has no group `data`'):
         convert([tmp_path / 'b.hdf5'], tmp_path / 'set', load_embodiment('franka_mcx'))
     (tmp_path / 'c/meta').mkdir(parents=True)
-    (tmp_path / 'c/meta/info.json').write_text('{"codebase_version": "v3.0"}')
-    with pytest.raises(GrootRosError, match=r'v3.0, and only v2.0 and v2.1 can be converted'):
+    (tmp_path / 'c/meta/info.json').write_text('{"codebase_version": "v1.6"}')
+    with pytest.raises(GrootRosError, match=r'v1.6, and only v2.0, v2.1 and v3.0 can be converted'):
         convert([tmp_path / 'c'], tmp_path / 'set', load_embodiment('so101_dualcam'))
 
 

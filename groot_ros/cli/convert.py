@@ -23,12 +23,14 @@ _INTERRUPTED = 130
 _DESCRIPTION = (
     'Converts recordings to a LeRobot v2.1 dataset that GR00T N1.5, N1.6 and N1.7 read. Video packets of '
     'our recorder are copied, not decoded. Bags of other recorders are resampled by the same rules, and '
-    'their video is encoded. HDF5 files (Isaac Lab, Mimic) and LeRobot v2 datasets with other columns are '
-    'read as the embodiment file says. The dataset appears at --output only when it is complete.'
+    'their video is encoded. HDF5 files (Isaac Lab, Mimic) and LeRobot datasets (v2.0, v2.1, v3.0) are read '
+    'as the embodiment file says; groot-ros embodiment draft makes one for a LeRobot dataset. The dataset '
+    'appears at --output only when it is complete.'
 )
 _EXAMPLES = """examples:
   groot-ros convert episodes --output datasets/cube_in_bin --workers 2
   groot-ros convert teleop.hdf5 --output datasets/card --embodiment franka_mcx --task "insert the card"
+  groot-ros convert hub:lerobot/svla_so101_pickplace --output datasets/so101 --embodiment so101.yaml
   groot-ros convert episodes --output datasets/cube_in_bin --append"""
 
 
@@ -45,7 +47,7 @@ def add_parser(commands) -> None:
         'sources',
         nargs='+',
         metavar='SOURCE',
-        help='bags, HDF5 files, LeRobot datasets, folders with them, or s3://... with bags',
+        help='bags, HDF5 files, LeRobot datasets, folders with them, s3://... with bags, or hub:OWNER/NAME',
     )
     command.add_argument('--output', required=True, type=Path, help='folder of the dataset')
     add_conversion_options(command)

@@ -15,6 +15,7 @@ LIBRARIES = {
     'h5py': ('hdf5', 'h5py'),
     'ray': ('ray', 'ray'),
     'fsspec': ('storage', 'fsspec'),
+    'huggingface_hub': ('hub', 'huggingface_hub'),
     'mujoco': ('sim', 'mujoco'),
     'pyspacemouse': ('teleop', 'pyspacemouse'),
     'serial': ('robot', 'pyserial'),

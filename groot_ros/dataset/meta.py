@@ -31,6 +31,7 @@ from groot_ros.geometry import Array
 # Far more than datasets of years have, and less than the memory of a laptop.
 _MAX_JSON_BYTES = 256 << 20
 _MAX_VALUES = 100_000_000
+_PANDAS_INDEX = '__index_level_0__'
 
 
 class DatasetMeta:
@@ -70,6 +71,11 @@ class DatasetMeta:
         return self._lines('episodes.jsonl', EpisodeRecord)
 
     @cached_property
+    def _episodes_by_index(self) -> dict[int, dict[str, Any]]:
+        """The first record of each episode_index."""
+        return {record['episode_index']: record for record in reversed(self.episodes)}
+
+    @cached_property
     def episode_stats(self) -> list[dict[str, Any]]:
         """episodes_stats.jsonl of v2.1: a record of statistics for each episode."""
         return self._lines('episodes_stats.jsonl', EpisodeStatistics)
@@ -95,9 +101,8 @@ class DatasetMeta:
 
     def episode(self, index: int) -> dict[str, Any]:
         """Returns the record of an episode, by its episode_index. Raises GrootRosError if there is none."""
-        for record in self.episodes:
-            if record.get('episode_index') == index:
-                return record
+        if index in self._episodes_by_index:
+            return self._episodes_by_index[index]
         raise GrootRosError(
             f'{self.root} has no episode {index}: it has {len(self.episodes)}, counted from 0.'
         )
@@ -112,13 +117,17 @@ class DatasetMeta:
 
     def first_frame(self, feature: str, index: int) -> int:
         """Returns the position of an episode's first frame in its video; in v3.0 episodes share videos."""
+        return round(self.video_start_s(feature, index) * self.fps)
+
+    def video_start_s(self, feature: str, index: int) -> float:
+        """Returns the time of an episode's first frame in its video, in s."""
         if not self.is_v3:
-            return 0
+            return 0.0
         key = f'videos/{feature}/from_timestamp'
-        began_s = self.episode(index).get(key)
-        if not isinstance(began_s, float) or not 0 <= began_s <= _MAX_VALUES:
+        began_s = seconds_of(self.episode(index).get(key))
+        if began_s is None or not 0 <= began_s <= _MAX_VALUES:
             raise GrootRosError(f'Episode {index} of {self.root} has no usable {key} in meta/episodes.')
-        return round(began_s * self.fps)
+        return began_s
 
     def rows(self, index: int, columns: list[str] | None = None) -> pa.Table:
         """Returns the rows of an episode as its file has them, all columns or those named.
@@ -175,7 +184,7 @@ class DatasetMeta:
         place = self.root / 'meta' / name
         files = sorted(place.rglob('*.parquet')) if place.is_dir() else [place]
         try:
-            records = [record for file in files for record in read_parquet(file).to_pylist()]
+            records = [record for file in files for record in _read_records_of(file)]
             problems = (problem_of(model, record) for record in records)
             if problem := next(filter(None, problems), ''):
                 raise ValueError(problem)
@@ -213,6 +222,34 @@ def read_records(path: Path, model: type[BaseModel]) -> tuple[list[dict[str, Any
         else:
             records.append(record)
     return records, problems
+
+
+def seconds_of(value: Any) -> float | None:
+    """Returns a time in s; some datasets have it as text. None if it is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _read_records_of(file: Path) -> list[dict[str, Any]]:
+    """The rows of a table of meta/ without their empty values. Raises ValueError for one that is damaged.
+
+    Statistics of the episodes are most of such a table, and are left out. LeRobot writes tasks as the index
+    of a table of pandas, which calls it `__index_level_0__`.
+    """
+    try:
+        names = pq.read_schema(file).names
+    except Exception as error:  # as in read_parquet
+        raise ValueError((str(error) or type(error).__name__).splitlines()[0][:300].rstrip('.')) from error
+    table = read_parquet(file, [name for name in names if not name.startswith('stats/')])
+    if 'task' not in names and _PANDAS_INDEX in names:
+        table = table.rename_columns({_PANDAS_INDEX: 'task'})
+    return [
+        {key: value for key, value in record.items() if value is not None} for record in table.to_pylist()
+    ]
 
 
 def read_parquet(file: Path, columns: list[str] | None = None, filters: Any = None) -> pa.Table:

@@ -96,8 +96,6 @@ class Mp4Copier:
         self.frames = 0
         self._path = path
         self._fps = fps
-        # The container may choose another time base when it writes its header.
-        self._time_base = _time_base(fps)
         self._container: Any = None
         self._stream: Any = None
 
@@ -106,13 +104,8 @@ class Mp4Copier:
         if self._container is None:
             self._open(access_unit)
         packet = av.Packet(access_unit)
-        packet.stream = self._stream
-        packet.pts = self.frames
-        packet.dts = self.frames
-        packet.duration = 1
-        packet.time_base = self._time_base
         packet.is_keyframe = is_keyframe(access_unit)
-        self._container.mux(packet)
+        _mux_as(self._container, self._stream, packet, self.frames, self._fps)
         self.frames += 1
 
     def close(self) -> None:
@@ -129,6 +122,26 @@ class Mp4Copier:
             raise GrootRosError(
                 f'A video does not begin with a whole image ({error}): the recording is damaged.'
             ) from error
+
+
+class Mp4PacketCopier:
+    """Copies packets of a video, which are in the order of their times, into a file. `frames` counts them."""
+
+    def __init__(self, path: Path, source: Any, fps: float) -> None:
+        self.frames = 0
+        self._fps = fps
+        self._container = av.open(str(path), 'w', format='mp4')
+        self._stream = self._container.add_stream_from_template(source, opaque=True)
+        self._stream.time_base = _time_base(fps)
+
+    def add(self, packet: Any) -> None:
+        """Adds the next frame."""
+        _mux_as(self._container, self._stream, packet, self.frames, self._fps)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._container.close()
 
 
 def cut_mp4(video: Path, path: Path, first: int, count: int, fps: float) -> int:
@@ -161,14 +174,19 @@ def _mux(source, target, stream, first: int, end: int | None, fps: float, before
     """Copies packets `first` to `end` after the `before` ones that the target has, and returns how many."""
     count = 0
     for packet in islice(_packets(source), first, end):
-        packet.stream = stream
-        packet.pts = before + count
-        packet.dts = before + count
-        packet.duration = 1
-        packet.time_base = _time_base(fps)
-        target.mux(packet)
+        _mux_as(target, stream, packet, before + count, fps)
         count += 1
     return count
+
+
+def _mux_as(target: Any, stream: Any, packet: Any, number: int, fps: float) -> None:
+    """Writes a packet as frame `number` of a file."""
+    packet.stream = stream
+    packet.pts = number
+    packet.dts = number
+    packet.duration = 1
+    packet.time_base = _time_base(fps)
+    target.mux(packet)
 
 
 def find_keyframes(video: Path) -> tuple[list[int], bool]:

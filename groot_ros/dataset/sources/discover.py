@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what can be converted: the recordings of every known format, here or in object storage."""
+"""Finds what can be converted: recordings of every known format, here, in object storage or on the hub."""
 
 import posixpath
 from pathlib import Path
@@ -7,6 +7,7 @@ from pathlib import Path
 from groot_ros.bags.recover import LEFT_BY_RECOVERY
 from groot_ros.dataset.sources.bag import BagFormat
 from groot_ros.dataset.sources.hdf5 import Hdf5Format
+from groot_ros.dataset.sources.hub import download, download_meta, is_hub
 from groot_ros.dataset.sources.lerobot import LeRobotFormat
 from groot_ros.dataset.sources.recording import Recording, RecordingFormat
 from groot_ros.dataset.sources.storage import is_remote, list_files
@@ -27,9 +28,7 @@ def find_recordings(sources: list[str], unreadable: dict[str, str] | None = None
     """
     found: list[Recording] = []
     for source in sources:
-        recordings = (
-            _remote_bags(source) if is_remote(source) else _local_recordings(Path(source), unreadable)
-        )
+        recordings = _recordings(source, unreadable)
         if not recordings and not unreadable:
             raise GrootRosError(
                 f'{source} holds no bag (no metadata.yaml or .mcap file), HDF5 file or LeRobot dataset: '
@@ -37,6 +36,15 @@ def find_recordings(sources: list[str], unreadable: dict[str, str] | None = None
             )
         found += recordings
     return list(dict.fromkeys(found))
+
+
+def _recordings(source: str, unreadable: dict[str, str] | None) -> list[Recording]:
+    if is_hub(source):
+        FORMATS[LeRobotFormat.name].recordings(download_meta(source))  # before the videos are copied
+        return FORMATS[LeRobotFormat.name].recordings(download(source))
+    if is_remote(source):
+        return _remote_bags(source)
+    return _local_recordings(Path(source), unreadable)
 
 
 def find_bags(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 """What a source is: recordings that are found, and the segments that each of them gives."""
 
 import posixpath
+import re
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from pathlib import Path
 from groot_ros.dataset.options import ConversionOptions
 from groot_ros.dataset.sources.segment import Segment
 from groot_ros.embodiment import Embodiment
+
+# Before the name of a dataset on the Hugging Face hub: hub:owner/name.
+HUB = 'hub:'
+# The cache has datasets--OWNER--NAME/snapshots/REVISION.
+_CACHED = re.compile(r'/datasets--([^/]+?)--([^/]+)/snapshots/[^/]+/?$')
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,23 @@ class Recording:
     @property
     def name(self) -> str:
         """A short name for people, which the dataset notes as the source of each episode."""
-        return f'{posixpath.basename(self.location)} {self.entry}'.rstrip()
+        place = self.place
+        name = place.removeprefix(HUB) if place.startswith(HUB) else posixpath.basename(place)
+        return f'{name} {self.entry}'.rstrip()
+
+    @property
+    def place(self) -> str:
+        """Its location for people, see `shown_place`."""
+        return shown_place(self.location)
 
     def __str__(self) -> str:
         return f'{self.location} {self.entry}'.rstrip()
+
+
+def shown_place(location: str) -> str:
+    """A location for people: hub:owner/name for a copy in the cache of Hugging Face, else itself."""
+    repository = _CACHED.search(location)
+    return f'{HUB}{repository[1]}/{repository[2]}' if repository else location
 
 
 class OutcomeLeftOutError(Exception):
