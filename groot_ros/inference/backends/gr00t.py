@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from groot_ros.errors import BackendError
+from groot_ros.inference.backends.gr00t_continuation import ChunkContinuation, can_continue
 from groot_ros.inference.protocol import Modality
 
 
@@ -59,6 +60,10 @@ class Gr00tBackend:
         self._policy = policy
         self._flat = not hasattr(policy, 'reset')  # only N1.5 has no reset; it takes flat observations
         self._sizes = settings['rows']['image_sizes']
+        self._continuation = None
+        if not self._flat and can_continue(policy):
+            tag = getattr(policy, 'embodiment_tag', settings['embodiment_tag'])
+            self._continuation = ChunkContinuation(policy, getattr(tag, 'value', tag))
         self.name = f'GR00T {settings["checkpoint"].rstrip("/").rsplit("/", 1)[-1]}'
 
     def modalities(self) -> dict[str, Modality]:
@@ -76,9 +81,11 @@ class Gr00tBackend:
     def extra_info(self) -> dict[str, Any]:
         """Image sizes for N1.5, which takes only the size that it was trained with; the others resize.
 
-        No version continues a chunk (real-time chunking).
+        N1.7 continues chunks.
         """
-        return {'image_sizes': self._sizes} if self._flat else {}
+        if self._flat:
+            return {'image_sizes': self._sizes}
+        return {'real_time_chunking': self._continuation is not None}
 
     def get_action(
         self, observation: dict[str, Any], options: dict[str, Any] | None
@@ -90,6 +97,8 @@ class Gr00tBackend:
                 name.removeprefix('action.'): np.asarray(values)[None] for name, values in flat_action.items()
             }
             return action, {}
+        if self._continuation is not None:
+            return self._continuation.get_action(observation, options)
         action, info = self._policy.get_action(observation)
         return action, dict(info)
 
@@ -97,6 +106,8 @@ class Gr00tBackend:
         """Starts a new episode; N1.5 has no such call."""
         if not self._flat:
             self._policy.reset()
+        if self._continuation is not None:
+            self._continuation.reset()
 
 
 def _action_config(entry: Any) -> dict[str, Any]:
