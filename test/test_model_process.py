@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from groot_ros.cli.main import main
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import GrootRosError, PolicyError
 from groot_ros.geometry import poses_from_9d
+from groot_ros.inference.backends.lerobot import LeRobotBackend
 from groot_ros.inference.backends.warmup import example_observation
 from groot_ros.inference.client import Client
 from groot_ros.inference.model_process import ModelProcess, ModelSettings, rows_for_backends
@@ -328,6 +329,112 @@ def test_a_policy_of_lerobot_continues_the_chunk_that_is_carried_out(lerobot, ac
         assert policy.infer(second)['gripper_command'][0, 0] == 703
     finally:
         policy.close()
+
+
+@pytest.fixture
+def fake_torch(monkeypatch):
+    """The stand-in of torch in this process, and LeRobot's function for policies relative to the state."""
+    torch = ModuleType('torch')
+    exec(LEROBOT_TORCH, torch.__dict__)
+    monkeypatch.setitem(sys.modules, 'torch', torch)
+    rtc = ModuleType('lerobot.policies.rtc')
+
+    def reanchor(prev_actions_absolute, current_state, relative_step, normalizer_step, policy_device):
+        assert (type(normalizer_step).__name__, policy_device) == ('NormalizerProcessorStep', 'cpu')
+        mask = [name != 'gripper' for name in relative_step.action_names]
+        moved = np.asarray(prev_actions_absolute) - np.asarray(current_state)[..., :7] * mask
+        return torch.Tensor(moved / 2)
+
+    rtc.reanchor_relative_rtc_prefix = reanchor
+    for name in ('lerobot', 'lerobot.policies'):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, 'lerobot.policies.rtc', rtc)
+    return torch
+
+
+class NormalizerProcessorStep:
+    """Named like LeRobot's."""
+
+
+class RelativeSteps:
+    """A pre- and a postprocessor: actions but the gripper's are relative to the state, and all are halved."""
+
+    def __init__(self, torch):
+        self.torch = torch
+        relative = SimpleNamespace(enabled=True, action_names=None, get_cached_state=lambda: self.state)
+        self.steps = [relative, NormalizerProcessorStep()]
+
+    def __call__(self, batch):
+        self.state = batch['observation.state']
+        return batch
+
+    def undo(self, raw):
+        mask = [name != 'gripper' for name in self.steps[0].action_names]
+        return self.torch.Tensor(np.asarray(raw) * 2 + np.asarray(self.state)[..., :7] * mask)
+
+
+def relative_backend(torch, chunks, more_steps=()):
+    feature = SimpleNamespace(shape=[20])
+    config = SimpleNamespace(
+        type='pi0',
+        device='cpu',
+        input_features={'observation.state': feature},
+        output_features={'action': SimpleNamespace(shape=[7])},
+        rtc_config=object(),
+        action_feature_names=[*'xyzabc', 'gripper'],
+    )
+
+    class Policy:
+        def predict_action_chunk(self, batch, inference_delay=None, prev_chunk_left_over=None):
+            chunks.append(prev_chunk_left_over)
+            return torch.Tensor(np.full((1, 12, 7), 0.1, np.float32) * np.arange(1, 13)[:, None])
+
+    policy = Policy()
+    policy.config = config
+    policy.supports_rtc = lambda: True
+    preprocess = RelativeSteps(torch)
+
+    class Postprocess:
+        steps = more_steps
+
+        def __call__(self, raw):
+            return preprocess.undo(raw)
+
+    settings = {'rows': rows_for_backends(EMBODIMENT), 'checkpoint': 'pi0_cube'}
+    return LeRobotBackend(policy, preprocess, Postprocess(), settings)
+
+
+def seen_from(state):
+    parts = {
+        name: np.full((1, 1, part.stop - part.start), state, np.float32)
+        for name, part in EMBODIMENT.state_slices.items()
+    }
+    return {'state': parts, 'video': {}, 'language': {EMBODIMENT.language: [['go on']]}}
+
+
+def test_the_rest_of_a_relative_chunk_of_lerobot_is_relative_to_the_new_state(fake_torch):
+    given = []
+    backend = relative_backend(fake_torch, given)
+    _, info = backend.get_action(seen_from(1.0), None)
+    follows = {'chunk': info['chunk'], 'elapsed_steps': 5, 'frozen_steps': 3}
+    backend.get_action(seen_from(1.5), {'follows': follows})
+    raw = np.full((7, 7), 0.1) * np.arange(6, 13)[:, None]
+    # The same targets seen from a state that is 0.5 further, in units of the policy, which are halves.
+    raw[:, :6] -= 0.25
+    np.testing.assert_allclose(np.asarray(given[1]), raw, atol=1e-6)
+    backend.get_action(seen_from(1.5), {'follows': {**follows, 'elapsed_steps': 12}})
+    assert given[2] is None
+
+
+def test_gr00t_of_lerobot_that_is_relative_to_the_state_is_not_continued(fake_torch):
+    native = SimpleNamespace(use_relative_action=True)
+    given = []
+    backend = relative_backend(fake_torch, given, [native])
+    assert not backend.extra_info()['real_time_chunking']
+    _, info = backend.get_action(seen_from(1.0), None)
+    follows = {'chunk': info['chunk'], 'elapsed_steps': 5, 'frozen_steps': 3}
+    backend.get_action(seen_from(1.5), {'follows': follows})
+    assert given == [None, None]
 
 
 def test_a_hosted_model_obeys_only_the_policy_that_started_it(lerobot, act):

@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import itertools
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ def _make_processors(factory: Any, config: Any, folder: Path) -> tuple[Any, Any]
     )
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk as the policy predicted it, and in physical units: tensors (1, H, size)."""
+
+    raw: Any
+    physical: Any
+
+
+def _steps(processor: Any) -> list[Any]:
+    """The steps of a processor; before LeRobot 0.4 there were none."""
+    return list(getattr(processor, 'steps', []))
+
+
 class LeRobotBackend:
     """A policy of LeRobot with the embodiment's own keys.
 
@@ -77,8 +91,9 @@ class LeRobotBackend:
         }
         self._check()
         self._chunk_numbers = itertools.count(1)
-        self._chunks: OrderedDict[int, Any] = OrderedDict()
+        self._chunks: OrderedDict[int, _Chunk] = OrderedDict()
         self._horizon = 1
+        self._relative_step = self._find_relative_step()
         self._continues = self._enable_real_time_chunking()
         self.name = f'{policy.config.type} {settings["checkpoint"].rstrip("/").rsplit("/", 1)[-1]}'
 
@@ -114,9 +129,10 @@ class LeRobotBackend:
         with torch.inference_mode():
             batch = self._preprocess(self._make_batch(observation))
             raw = self._policy.predict_action_chunk(batch, **self._rtc_arguments(options or {}))
-            actions = np.asarray(self._postprocess(raw).float().cpu(), np.float32)
+            physical = self._postprocess(raw)
+            actions = np.asarray(physical.float().cpu(), np.float32)
         number = next(self._chunk_numbers)
-        self._chunks[number] = raw.detach()
+        self._chunks[number] = _Chunk(raw.detach(), physical.detach())
         while len(self._chunks) > _CHUNKS_KEPT:
             self._chunks.popitem(last=False)
         self._horizon = actions.shape[1]
@@ -148,6 +164,9 @@ class LeRobotBackend:
         policy = self._policy
         if not callable(getattr(policy, 'supports_rtc', None)) or not policy.supports_rtc():
             return False
+        if any(getattr(step, 'use_relative_action', False) for step in _steps(self._postprocess)):
+            # GR00T of LeRobot would take what is relative to an old state as relative to the new one.
+            return False
         try:
             inspect.signature(policy.predict_action_chunk).bind(
                 None, inference_delay=0, prev_chunk_left_over=None
@@ -168,10 +187,43 @@ class LeRobotBackend:
         previous = self._chunks.get(follows.get('chunk'))
         if not self._continues:
             return {}
-        left = previous[0, int(follows['elapsed_steps']) :] if previous is not None else None
+        left = self._left_over(previous, int(follows['elapsed_steps'])) if previous is not None else None
         if left is None or not len(left):
             return {'inference_delay': 0, 'prev_chunk_left_over': None}
         return {'inference_delay': min(int(follows['frozen_steps']), len(left)), 'prev_chunk_left_over': left}
+
+    def _left_over(self, previous: '_Chunk', elapsed: int) -> Any:
+        """The steps (n, size) of a chunk that are not past, as the policy predicts them.
+
+        Those of a policy that is relative to the state are expressed relative to the state of the new
+        observation, which the preprocessor has just seen.
+        """
+        if self._relative_step is None or elapsed >= len(previous.physical[0]):
+            return previous.raw[0, elapsed:]
+        from lerobot.policies.rtc import reanchor_relative_rtc_prefix
+
+        steps = _steps(self._preprocess)
+        normaliser = next((step for step in steps if type(step).__name__ == 'NormalizerProcessorStep'), None)
+        return reanchor_relative_rtc_prefix(
+            prev_actions_absolute=previous.physical[0, elapsed:],
+            current_state=self._relative_step.get_cached_state(),
+            relative_step=self._relative_step,
+            normalizer_step=normaliser,
+            policy_device=self._policy.config.device,
+        )
+
+    def _find_relative_step(self) -> Any:
+        """The step of the preprocessor that makes actions relative to the state; None if there is none.
+
+        It needs the names of the actions to leave some of them absolute, such as the gripper.
+        """
+        for step in _steps(self._preprocess):
+            if getattr(step, 'enabled', False) and callable(getattr(step, 'get_cached_state', None)):
+                names = getattr(self._policy.config, 'action_feature_names', None)
+                if names and getattr(step, 'action_names', None) is None:
+                    step.action_names = list(names)
+                return step
+        return None
 
     def _check(self) -> None:
         """Compares the policy's features with the embodiment; a policy may do without a state."""
