@@ -112,6 +112,25 @@ def _observation(embodiment: Embodiment) -> Observation:
     return Observation(0, np.zeros(embodiment.state_size), images, 'push')
 
 
+def _request_data(embodiment: Embodiment, version: str) -> dict[str, Any]:
+    """An observation that reaches the model, in the form of a GR00T version."""
+    states = {
+        name: np.zeros((1, part.stop - part.start), np.float32)
+        for name, part in embodiment.state_slices.items()
+    }
+    images = {camera.name: np.zeros((1, 48, 64, 3), np.uint8) for camera in embodiment.cameras}
+    if version == 'n1.5':
+        flat = {f'state.{name}': values for name, values in states.items()}
+        flat |= {f'video.{name}': values for name, values in images.items()}
+        return {**flat, embodiment.language: ['push']}
+    observation = {
+        'video': {name: values[None] for name, values in images.items()},
+        'state': {name: values[None] for name, values in states.items()},
+        'language': {embodiment.language: [['push']]},
+    }
+    return {'observation': observation, 'options': {'tick_ns': 1, 'follows': {'chunk': 1}}}
+
+
 class WireServer(Target):
     """Requests to a model server. It answers each, and without the token nobody reaches the model."""
 
@@ -130,7 +149,7 @@ class WireServer(Target):
         token = {'api_token': _TOKEN} if has_token else {}
         endpoints = ('ping', 'get_action', 'get_modality_config', 'reset')
         for _ in range(5):
-            data = {'observation': {'state': {'arm': np.zeros((1, 1, 6))}}, 'options': None}
+            data = _request_data(embodiment, version)
             message = {'endpoint': endpoints[random.integers(4)], 'data': data}
             own = {} if random.random() < 0.5 else token
             reply = unpack(server.answer(_damaged(random, {**message, **own}, version)))
