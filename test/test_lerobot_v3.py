@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import av
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -258,6 +259,49 @@ def test_times_of_videos_may_be_texts(tmp_path):
     check_images(source, tmp_path / 'set')
 
 
+def with_images(root, form='.png', change=lambda data: data):
+    """The same dataset with its camera as images in the parquet file."""
+    write_v3(root)
+    file = root / 'data/chunk-000/file-000.parquet'
+    values = []
+    for number in range(sum(LENGTHS)):
+        data = cv2.imencode(form, picture(number)[:, :, ::-1])[1].tobytes()
+        values.append({'bytes': change(data), 'path': f'frame-{number}{form}'})
+    pq.write_table(pq.read_table(file).append_column(CAMERA, pa.array(values)), file)
+    info = json.loads((root / 'meta/info.json').read_text())
+    info['features'][CAMERA] = {'dtype': 'image', 'shape': [HEIGHT, WIDTH, 3], 'names': None}
+    (root / 'meta/info.json').write_text(json.dumps(info))
+    return root
+
+
+@pytest.mark.parametrize('form', ['.png', '.jpg'])
+def test_images_in_parquet_files_become_videos(tmp_path, form):
+    source = with_images(tmp_path / 'v3', form)
+    convert([source], tmp_path / 'set', EMBODIMENT)
+    own = shown(video_file(tmp_path / 'set', CAMERA, 1), LENGTHS[1])
+    truth = np.array([picture(number) for number in range(20, 45)], int)
+    assert np.abs(own - truth).mean() < 3
+    assert validate(tmp_path / 'set').errors == 0
+
+
+HUGE_PNG = bytes.fromhex('89504e470d0a1a0a0000000d49484452000186a0000186a00802000000')
+
+
+@pytest.mark.parametrize(
+    ('change', 'text'),
+    [
+        (lambda data: b'GIF89a' + data, 'row 0 is no PNG or JPEG image'),
+        (lambda data: None, 'row 0 is no PNG or JPEG image'),
+        (lambda data: data[:60], 'cannot be decoded'),
+        (lambda data: HUGE_PNG + data[29:], 'cannot be decoded|larger than any'),
+    ],
+)
+def test_images_that_are_none_are_named(tmp_path, change, text):
+    source = with_images(tmp_path / 'v3', change=change)
+    with pytest.raises(GrootRosError, match=text):
+        convert([source], tmp_path / 'set', EMBODIMENT)
+
+
 def without_tasks(root):
     return write_v3(root, tasks=False)
 
@@ -396,8 +440,8 @@ def test_a_draft_has_arms_by_side_and_cameras_of_one_shape():
     }
     assert [(field.name, field.size) for field in embodiment.action] == [('action', 3)]
     cameras = [(camera.name, camera.width, camera.height) for camera in embodiment.cameras]
-    assert cameras == [('top', 640, 480), ('camera_1st_wide', 640, 480)]
-    for note in ('is AV1', 'a video of depth', 'stored as images', 'different aspect ratios'):
+    assert cameras == [('top', 640, 480), ('camera_1st_wide', 640, 480), ('i', 640, 480)]
+    for note in ('is AV1', 'a video of depth', 'different aspect ratios'):
         assert note in text
 
 
@@ -406,7 +450,7 @@ def test_a_draft_has_arms_by_side_and_cameras_of_one_shape():
     [
         ({'observation.state': None}, 'no numbers of a state'),
         ({'action': {'dtype': 'string', 'shape': [1]}}, 'no numbers of an action'),
-        ({'observation.images.top': None}, 'no video'),
+        ({'observation.images.top': None}, 'no video or images'),
     ],
 )
 def test_what_no_embodiment_can_be_drafted_for_is_named(changes, text):

@@ -36,7 +36,7 @@ def draft_embodiment(info: dict[str, Any], name: str, where: str) -> tuple[Embod
     needed = {
         'numbers of a state': columns['state'],
         'numbers of an action': columns['action'],
-        'video': cameras,
+        'video or images': cameras,
         'fps': info.get('fps'),
     }
     for what, found in needed.items():
@@ -112,14 +112,12 @@ def _label(name: str) -> str:
 
 
 def _cameras(features: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The videos as cameras, and what a person should know of them."""
+    """The videos and images as cameras, and what a person should know of them."""
     cameras: list[dict[str, Any]] = []
     notes = []
     taken: set[str] = set()
     for column, feature in features.items():
-        if feature.get('dtype') == 'image':
-            notes.append(f'{_printable(column)} is stored as images, which are not converted.')
-        if feature.get('dtype') != 'video':
+        if feature.get('dtype') not in ('video', 'image'):
             continue
         about = feature.get('info') or feature.get('video_info') or {}
         if any(about.get(key) for key in _DEPTH_KEYS):

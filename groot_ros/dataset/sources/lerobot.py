@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from groot_ros.dataset.meta import DatasetMeta, seconds_of
 from groot_ros.dataset.options import ConversionOptions
+from groot_ros.dataset.sources.lerobot_images import decode_images
 from groot_ros.dataset.sources.lerobot_video import write_rows_of_video
 from groot_ros.dataset.sources.recording import Recording, RecordingFormat
 from groot_ros.dataset.sources.segment import Segment
@@ -22,6 +23,7 @@ from groot_ros.dataset.writers.features import VALIDITIES
 from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
+from groot_ros.video.mp4 import encode_mp4
 from groot_ros.video.span import VideoSpan
 
 _RATE_TOLERANCE = 1e-6
@@ -94,8 +96,12 @@ class LeRobotTable(Table):
         return self._table[name].to_pylist()
 
     def write_video(self, camera: CameraField, path: Path, rows: slice, fps: float, codec: str) -> int:
-        """Copies what of the video has this size and codec, and encodes the rest again."""
+        """Copies what of a video has this size and codec, and encodes everything else again."""
         size = (camera.width, camera.height)
+        if camera.column not in self._videos:
+            where = f'{self.where} {camera.column}'
+            images = decode_images(self._table[camera.column], rows, where)
+            return encode_mp4(images, path, size, fps, codec)
         if self._meta.is_v3:
             return self._span(camera.column, rows, fps).write(path, size, codec)
         video = self._videos[camera.column]
