@@ -21,6 +21,8 @@ from groot_ros.inference.server import Server
 from groot_ros.policies.policy import Observation
 from groot_ros.policies.remote_policy import RemotePolicy
 
+from .test_policy_runner import ROW_NS, Run
+
 H = 16
 FPS = 20
 TAG = 'new_embodiment'
@@ -43,9 +45,9 @@ def poses_since(t, offset=0.0):
 class Normaliser:
     """Poses relative to the state, then -1 to 1 by the step's own bounds, as StateActionProcessor does it."""
 
-    def __init__(self):
+    def __init__(self, horizon=H):
         self.clip_outliers = True
-        spread = np.linspace([0.1] * 3 + [1.1] * 6, [0.6] * 3 + [1.4] * 6, H)
+        spread = np.linspace([0.1] * 3 + [1.1] * 6, [0.6] * 3 + [1.4] * 6, horizon)
         self.bounds = {'eef_9d': (-spread, 1.5 * spread), 'gripper_command': (np.zeros(1), np.ones(1))}
 
     def apply_action(self, action, tag, state=None):
@@ -96,7 +98,8 @@ class Gr00tPolicy:
 
     embodiment_tag = SimpleNamespace(value=TAG)
 
-    def __init__(self):
+    def __init__(self, horizon=H):
+        self.horizon = horizon
         self.offset = 0.0
         self.time_s = 0.0
         self.model = Model()
@@ -104,11 +107,11 @@ class Gr00tPolicy:
         configs = {
             'video': SimpleNamespace(delta_indices=[0], modality_keys=['zed_camera']),
             'state': SimpleNamespace(delta_indices=[0], modality_keys=['eef_9d', 'gripper_state']),
-            'action': SimpleNamespace(delta_indices=list(range(H)), modality_keys=keys),
+            'action': SimpleNamespace(delta_indices=list(range(horizon)), modality_keys=keys),
             'language': SimpleNamespace(delta_indices=[0], modality_keys=[EMBODIMENT.language]),
         }
         self.processor = SimpleNamespace(
-            state_action_processor=Normaliser(),
+            state_action_processor=Normaliser(horizon),
             modality_configs={TAG: configs},
             max_action_horizon=40,
             max_action_dim=132,
@@ -123,20 +126,39 @@ class Gr00tPolicy:
     def get_action(self, observation, options=None):
         state = {key: values[0] for key, values in observation['state'].items()}
         normaliser = self.processor.state_action_processor
-        wanted = {'eef_9d': poses_since(self.time_s, self.offset), 'gripper_command': np.ones((H, 1))}
+        wanted = {'eef_9d': self.wanted(state), 'gripper_command': np.ones((self.horizon, 1))}
         normalised = normaliser.apply_action(wanted, TAG, state)
         plan = np.zeros((40, 132))
-        plan[:H, :10] = np.hstack([normalised['eef_9d'], normalised['gripper_command']])
+        plan[: self.horizon, :10] = np.hstack([normalised['eef_9d'], normalised['gripper_command']])
         collated = self.collate_fn([{'plan': plan}])
-        rows = self.model.get_action(**collated)['action_pred'][0, :H]
+        rows = self.model.get_action(**collated)['action_pred'][0, : self.horizon]
         action = {
             'eef_9d': normaliser.decoded('eef_9d', rows[:, :9], state),
             'gripper_command': normaliser.decoded('gripper_command', rows[:, 9:10], state),
         }
         return {key: values[None].astype(np.float32) for key, values in action.items()}, {}
 
+    def wanted(self, state):
+        return poses_since(self.time_s, self.offset)
+
     def reset(self, options=None):
         return {}
+
+
+class Undecided(Gr00tPolicy):
+    """Moves along y, and to the left or right as it happens: each plan begins at the observed pose."""
+
+    def __init__(self):
+        super().__init__(40)
+        self.random = np.random.default_rng(0)
+
+    def wanted(self, state):
+        times_s = (np.arange(self.horizon) + 1) / FPS
+        sideways = self.random.choice([-0.05, 0.05])
+        targets = np.repeat(state['eef_9d'][-1:].astype(float), self.horizon, axis=0)
+        targets[:, 0] += sideways * times_s
+        targets[:, 1] += 0.1 * times_s
+        return targets
 
 
 @pytest.fixture
@@ -281,3 +303,56 @@ def observation_at(t):
     state[EMBODIMENT.pose_part] = pose(t)
     images = {'zed_camera': np.zeros((480, 640, 3), np.uint8)}
     return Observation(round(t * 1e9), state, images, 'go on')
+
+
+class DirectClient(Client):
+    """A client whose server is in the same thread, so that time can be made up."""
+
+    def __init__(self, server):
+        super().__init__('127.0.0.1', server.port, 'n1.7')
+        self._server = server
+
+    def _exchange(self, request, timeout_ms):
+        return self._decode([self._server.answer(request)])
+
+
+class ObservedRun(Run):
+    """A run whose policy sees the commanded pose of the newest row."""
+
+    def __init__(self, policy, latency_ns):
+        settings = {'max_chunk_offset_m': 0.2, 'max_blind_s': 2.0}
+        super().__init__(policy, latency_ns, settings=settings, robot_action_latency_s=0.0)
+        self.runner._observation_builder.observe = self.observe
+        self.path = []
+        self.jumps_m = []
+
+    def observe(self, now_ns, task):
+        state = np.zeros(EMBODIMENT.state_size)
+        state[EMBODIMENT.pose_part] = self.pose
+        images = {'zed_camera': np.zeros((48, 64, 3), np.uint8)}
+        return Observation(now_ns // ROW_NS * ROW_NS, state, images, task)
+
+    def execute(self, command):
+        super().execute(command)
+        self.path.append(self.pose[:3])
+
+    @property
+    def accelerations(self):
+        """Of the commanded path, in m/s2, after the start."""
+        return np.linalg.norm(np.diff(self.path, 2, axis=0), axis=1)[FPS:] * FPS**2
+
+
+@pytest.mark.parametrize('latency_ms', [0, 100, 200, 400, 800])
+def test_an_undecided_policy_moves_more_smoothly_when_its_chunks_continue(loopback, latency_ms):
+    """Plans that disagree by 0.1 m/s sideways: what that costs with and without real-time chunking."""
+    worst = {}
+    for continues in (False, True):
+        server = Server(backend_of(Undecided()), loopback, 0)
+        remote = RemotePolicy(DirectClient(server), EMBODIMENT)
+        remote.spec.continues = continues
+        run = ObservedRun(remote, latency_ms * 1_000_000).go_on(12.0)
+        server.run(lambda: False)
+        assert run.runner.end_reason is None
+        assert len(run.chunks) >= 5
+        worst[continues] = run.accelerations.max()
+    assert worst[True] < 0.7 * worst[False]
