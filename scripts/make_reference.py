@@ -100,6 +100,8 @@ MEANINGS = {
     'recorder/~/start': 'starts an episode',
     'recorder/~/stop': 'saves the episode and answers with its verdict',
     'recorder/~/pause': 'true: what follows is not recorded; false: recording continues as a new segment',
+    'recorder/~/next_task': 'goes on to another open task of the task list for the next episode',
+    'recorder/~/skip_task': 'leaves the next task of the task list out, until the recorder is started again',
     'recorder/~/redo': 'discards the episode and starts it again',
     'recorder/~/discard': 'discards the episode',
     'recorder/~/preflight': 'says whether an episode could start, or every reason why not',

@@ -9,7 +9,7 @@ from groot_ros.msg import EpisodeStatus, RobotStatus
 from groot_ros.srv import StartEpisode, StopEpisode
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.cli import call as command
 from groot_ros.cli.main import main
@@ -30,6 +30,8 @@ class Cell:
             (SetBool, 'ur5e_driver/enable'),
             (StartEpisode, 'recorder/start'),
             (StopEpisode, 'recorder/stop'),
+            (Trigger, 'recorder/next_task'),
+            (Trigger, 'recorder/skip_task'),
         ):
             self._node.create_service(kind, name, self._answer)
         arm = self._node.create_publisher(RobotStatus, 'robot_status', STATUS_QOS)
@@ -69,6 +71,8 @@ def stand_in(monkeypatch):
         (['disable'], SetBool.Request(data=False)),
         (['start', '--task', 'stack'], StartEpisode.Request(task='stack')),
         (['stop'], StopEpisode.Request(succeeded=True)),
+        (['next-task'], Trigger.Request()),
+        (['skip-task'], Trigger.Request()),
         (['fail'], StopEpisode.Request(succeeded=False)),
     ],
 )

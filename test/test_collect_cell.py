@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Task list, index of episodes, stream statistics, preflight, and embodiments for topics of other drivers."""
 
+import contextlib
 import errno
 import json
 from pathlib import Path
@@ -17,7 +18,7 @@ from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot, bytes_per_second, preflight, recording_problems
-from groot_ros.recording.task_list import Task, TaskList, load_tasks, next_task
+from groot_ros.recording.task_list import Task, TaskList, TaskQueue, load_tasks
 from groot_ros.sampling.rows import RowSampler
 from groot_ros.sampling.stream_monitor import StreamMeter, StreamStats
 from groot_ros.sampling.ticks import GridTicks, ReferenceTicks, ticks_for
@@ -28,7 +29,8 @@ S = 1_000_000_000
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_working_through_a_list_reaches_every_count_and_keeps_shares_even(counts):
     tasks, done = [Task(text=f'task {k}', count=count) for k, count in enumerate(counts)], {}
-    while progress := next_task(TaskList(tasks=tasks), done):
+    queue = TaskQueue(TaskList(tasks=tasks))
+    while progress := queue.next_task(done):
         done[progress.task.text] = progress.done + 1
         shares = [done.get(task.text, 0) / task.count for task in tasks]
         assert max(shares) - min(shares) <= 1 / min(counts) + 1e-9
@@ -37,10 +39,67 @@ def test_working_through_a_list_reaches_every_count_and_keeps_shares_even(counts
 
 def test_a_list_in_blocks_finishes_each_task_before_the_next():
     tasks = [Task(text='first', count=2), Task(text='second', count=1)]
-    task_list = TaskList(tasks=tasks, order='blocks')
-    assert next_task(task_list, {'first': 1}).task.text == 'first'
-    assert next_task(task_list, {'first': 2}).task.text == 'second'
-    assert next_task(task_list, {'first': 2, 'second': 1}) is None
+    queue = TaskQueue(TaskList(tasks=tasks, order='blocks'))
+    assert queue.next_task({'first': 1}).task.text == 'first'
+    assert queue.next_task({'first': 2}).task.text == 'second'
+    assert queue.next_task({'first': 2, 'second': 1}) is None
+
+
+def text_of(progress) -> str:
+    return progress.task.text if progress else ''
+
+
+def test_a_person_goes_on_to_another_task_for_one_usable_episode():
+    queue = TaskQueue(TaskList(tasks=[Task(text=text, count=3) for text in 'abc']))
+    assert [text_of(queue.advance({})) for _ in range(4)] == ['b', 'c', 'a', 'b']
+    assert text_of(queue.next_task({})) == 'b'  # also after an episode that was discarded
+    assert text_of(queue.next_task({'b': 1})) == 'a'
+
+
+def test_in_blocks_the_task_that_a_person_goes_on_to_stays_until_it_is_done():
+    queue = TaskQueue(TaskList(tasks=[Task(text=text, count=2) for text in 'abc'], order='blocks'))
+    assert text_of(queue.advance({})) == 'b'
+    assert [text_of(queue.next_task({'b': done})) for done in (1, 2)] == ['b', 'a']
+
+
+def test_a_skipped_task_is_left_out_and_named_at_the_end():
+    queue = TaskQueue(TaskList(tasks=[Task(text=text) for text in 'abc']))
+    assert text_of(queue.skip({})) == 'a'
+    assert text_of(queue.next_task({})) == 'b'
+    with pytest.raises(GrootRosError, match="'c' is the only task that is left"):
+        queue.advance({'b': 1})
+    assert text_of(queue.skip({'b': 1})) == 'c'
+    assert queue.next_task({'b': 1}) is None
+    for order in (queue.skip, queue.advance):
+        with pytest.raises(GrootRosError, match='The task list is done, but for what was skipped: a, c'):
+            order({'b': 1})
+
+
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    st.lists(st.sampled_from(['episode', 'advance', 'skip']), max_size=30),
+    st.sampled_from(['alternate', 'blocks']),
+)
+def test_any_order_of_wishes_gives_open_tasks_only(counts, wishes, order):
+    tasks = [Task(text=f'task {k}', count=count) for k, count in enumerate(counts)]
+    queue = TaskQueue(TaskList(tasks=tasks, order=order))
+    done, skipped = {}, set()
+    for wish in wishes:
+        progress = queue.next_task(done)
+        if progress is None:
+            break
+        text = progress.task.text
+        assert text not in skipped
+        assert progress.done == done.get(text, 0) < progress.task.count
+        if wish == 'episode':
+            done[text] = progress.done + 1
+        elif wish == 'skip':
+            skipped.add(text_of(queue.skip(done)))
+        else:
+            with contextlib.suppress(GrootRosError):
+                assert text_of(queue.advance(done)) != text
+    open_tasks = [t for t in tasks if t.text not in skipped and done.get(t.text, 0) < t.count]
+    assert (queue.next_task(done) is None) == (not open_tasks)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from groot_ros.quality.verdict import Thresholds, judge
 from groot_ros.recording.episode_session import EpisodeSession, SessionSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot
-from groot_ros.recording.task_list import Task, TaskList
+from groot_ros.recording.task_list import Task, TaskList, TaskQueue
 from groot_ros.sampling.stream_monitor import StreamStats
 
 TOPIC_TYPES = {**STATE_TYPES, 'zed/image': IMAGE_TYPE}
@@ -24,13 +24,14 @@ class Recorder:
     """A session with known streams in place of a node, and what it reports."""
 
     def __init__(self, folder, embodiment, tasks=()) -> None:
+        queue = TaskQueue(TaskList(tasks=list(tasks))) if tasks else None
         self.snapshot = RecorderSnapshot(types=dict(TOPIC_TYPES))
         self.verdicts = []
         self.log = []
         self.warnings = []
         self.session = EpisodeSession(
             embodiment,
-            SessionSettings(Thresholds({}), task_list=TaskList(tasks=list(tasks)) if tasks else None),
+            SessionSettings(Thresholds({}), task_queue=queue),
             OperatorFeedback('none'),
             observe=lambda: self.snapshot,
             on_finish=self.verdicts.append,
@@ -218,6 +219,29 @@ def test_an_episode_counts_for_its_task_only_if_it_is_usable(recorder, synthetic
     assert one.log[-1] == 'The task list is done.'
     with pytest.raises(GrootRosError, match='The task list is done'):
         one.start(task='')
+
+
+def test_the_next_task_is_changed_between_episodes_only(recorder):
+    one = recorder([Task(text='first'), Task(text='second')])
+    assert one.session.advance_task() == 'next: second'
+    one.start(task='')
+    assert one.session.task == 'second'
+    for change in (one.session.advance_task, one.session.skip_task):
+        with pytest.raises(GrootRosError, match='episode_000000 is being recorded'):
+            change()
+    one.session.discard()
+    assert one.session.skip_task() == 'skipped second; next: first'
+    assert (
+        one.session.skip_task()
+        == 'skipped first; the task list is done, but for what was skipped: first, second'
+    )
+
+
+def test_without_a_list_there_is_no_task_to_skip(recorder):
+    session = recorder().session
+    for change in (session.advance_task, session.skip_task):
+        with pytest.raises(GrootRosError, match='There is no task list: give the recorder a tasks_file'):
+            change()
 
 
 def test_a_problem_is_reported_once_while_only_its_numbers_change(recorder):

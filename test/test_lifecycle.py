@@ -150,6 +150,7 @@ NODES = {
             ('start', StartEpisode.Request(task='move the cube', force=True)),
             ('stop', StopEpisode.Request(succeeded=True)),
             ('discard', TRIGGER), ('redo', TRIGGER), ('pause', ENABLE), ('pause', DISABLE),
+            ('next_task', TRIGGER), ('skip_task', TRIGGER),
             ('preflight', Preflight.Request()),
         ],
         [(find_record_server, RecordEpisode.Goal(task='move the cube', force=True, time_limit=0.01))],
@@ -445,7 +446,7 @@ def test_parameters_of_a_recorder_change_or_keep_their_value(walk, tmp_path):
     (tmp_path / 'tasks.yaml').write_text('tasks: [{text: move the cube, count: 2}]')
     results = set_parameters(walker, tasks_file=str(tmp_path / 'tasks.yaml'), min_free_gb=1.0)
     assert all(result.successful for result in results)
-    assert walker.node._settings.task_list.tasks[0].text == 'move the cube'
+    assert walker.node._settings.task_queue.next_task({}).task.text == 'move the cube'
     assert walker.node._session._settings.min_free_bytes == 1e9
     refused = set_parameters(walker, operator_feedback='whistle', quality_thresholds='/nowhere.yaml')
     assert not any(result.successful for result in refused)

@@ -312,6 +312,9 @@ def test_the_next_task_of_the_list_is_taken_and_counted(small_cell, recorder, tm
     )
     client = recorder(tasks_file=tmp_path / 'tasks.yaml')
     assert client.green()
+    assert client.call(Trigger, 'next_task').message == 'next: second\nline – ü'
+    assert client.until(lambda: client.status.next_task == 'second\nline – ü')
+    assert client.call(Trigger, 'next_task').success
     for task in ('first', 'second\nline – ü'):
         assert client.until(lambda task=task: client.status.next_task == task)
         assert client.start('').success
@@ -319,6 +322,8 @@ def test_the_next_task_of_the_list_is_taken_and_counted(small_cell, recorder, tm
         assert client.stop().success
     assert client.until(lambda: client.status.next_task == '')
     assert 'The task list is done' in client.start('').message
+    answer = client.call(Trigger, 'skip_task')
+    assert (answer.success, answer.message) == (False, 'The task list is done.')
 
 
 @pytest.mark.parametrize(

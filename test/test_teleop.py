@@ -7,6 +7,7 @@ import pty
 import sys
 import time
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ from sensor_msgs.msg import Joy
 from groot_ros.control.limits import Limits
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import apply_delta
+from groot_ros.nodes.teleop import Teleop
 from groot_ros.resources import share_directory
 from groot_ros.ros.qos import COMMAND_QOS
 from groot_ros.teleop.device import TELEOP_DEVICES, DeviceState, import_device, needs_terminal
 from groot_ros.teleop.key_timing import KeyTiming
 from groot_ros.teleop.keyboard import Keyboard, split_keys
-from groot_ros.teleop.mapping import TeleopMapper, load_map, response
+from groot_ros.teleop.mapping import EVENTS, TeleopMapper, load_map, response
 from groot_ros.teleop.operator import ManualOperator
 from groot_ros.teleop.ramp import VelocityRamp
 from groot_ros.teleop.spacemouse import SpaceMouse
@@ -431,6 +433,13 @@ def test_a_gamepad_that_falls_silent_lets_go(driver, operator, start_node):
     assert pad.until(lambda: bool(pad.said), held=True, down=1.0)
     assert operator.until(lambda: pad.said[-1].released)
     assert operator.status.state == RobotStatus.ENABLED
+
+
+@pytest.mark.parametrize('event', sorted(set(EVENTS) - {'gripper', 'home'}))
+def test_each_event_of_a_button_calls_one_service(event):
+    node = mock.Mock()
+    Teleop._call_service(node, event)
+    assert len(node._service_clients.method_calls) == 1
 
 
 @pytest.mark.parametrize('name', TELEOP_DEVICES)

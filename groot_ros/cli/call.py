@@ -17,6 +17,8 @@ CALLS = {
     'stop': 'saves the episode as a success',
     'fail': 'saves the episode as a failure',
     'discard': 'deletes the episode that is being recorded',
+    'next-task': 'goes on to another task of the list for the next episode',
+    'skip-task': 'leaves the next task of the list out, until the recorder is started again',
     'run-policy': 'the policy commands the arm from now on',
     'stop-policy': 'the policy stops',
 }

@@ -26,7 +26,7 @@ from groot_ros.recording.episode_session import EpisodeSession, SessionSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot
 from groot_ros.recording.report_process import ReportProcesses
-from groot_ros.recording.task_list import TaskList, load_tasks
+from groot_ros.recording.task_list import TaskQueue, load_tasks
 from groot_ros.resources import DEFAULT_EMBODIMENT
 from groot_ros.ros.lifecycle_node import GrootNode
 from groot_ros.ros.parameters import ParameterSpec
@@ -121,7 +121,7 @@ class Recorder(GrootNode):
             self._settings.thresholds = load_thresholds(value)
             self._reports.thresholds = value
         elif name == 'tasks_file':
-            self._settings.task_list = _load_tasks(value)
+            self._settings.task_queue = _load_tasks(value)
         elif name == 'min_free_gb':
             self._settings.min_free_bytes = value * 1e9
         elif name == 'operator_feedback':
@@ -170,6 +170,8 @@ class Recorder(GrootNode):
         self.create_service(Trigger, '~/discard', self._on_discard)
         self.create_service(Trigger, '~/redo', self._on_redo)
         self.create_service(SetBool, '~/pause', self._on_pause)
+        self.create_service(Trigger, '~/next_task', self._on_next_task)
+        self.create_service(Trigger, '~/skip_task', self._on_skip_task)
         self.create_service(Preflight, '~/preflight', self._on_preflight)
         self._record_action = self.create_action_server(
             RecordEpisode, '~/record', self._on_record, self._goal_refusal
@@ -179,7 +181,7 @@ class Recorder(GrootNode):
         return SessionSettings(
             thresholds=load_thresholds(self.parameter('quality_thresholds')),
             recording=self._make_recording_settings(),
-            task_list=_load_tasks(self.parameter('tasks_file')),
+            task_queue=_load_tasks(self.parameter('tasks_file')),
             namespace=self.get_namespace().rstrip('/') + '/',
             min_free_bytes=self.parameter('min_free_gb') * 1e9,
         )
@@ -285,6 +287,17 @@ class Recorder(GrootNode):
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         return self._respond(response, lambda: self._session.pause(request.data))
 
+    def _on_next_task(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._respond(response, lambda: self._change_task(self._session.advance_task))
+
+    def _on_skip_task(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return self._respond(response, lambda: self._change_task(self._session.skip_task))
+
+    def _change_task(self, change: Callable[[], str]) -> str:
+        if not self.active:
+            raise GrootRosError(_NOT_ACTIVE)
+        return change()
+
     def _respond(self, response: Any, work: Callable[[], str]) -> Any:
         """Fills a response with the message that `work` returns, or with the error that it raises."""
         try:
@@ -383,8 +396,8 @@ class Recorder(GrootNode):
         return found
 
 
-def _load_tasks(file: str) -> TaskList | None:
-    return load_tasks(Path(file).expanduser()) if file else None
+def _load_tasks(file: str) -> TaskQueue | None:
+    return TaskQueue(load_tasks(Path(file).expanduser())) if file else None
 
 
 def _fill_recording(status: EpisodeStatus, recording: EpisodeRecording) -> None:

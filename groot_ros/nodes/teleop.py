@@ -186,6 +186,8 @@ class Teleop(GrootNode):
             'discard': services.discard,
             'redo': services.redo,
             'pause': lambda: services.pause(self._episode_state != EpisodeStatus.PAUSED),
+            'next_task': services.next_task,
+            'skip_task': services.skip_task,
             'enable': lambda: services.enable(True),
             'disable': lambda: services.enable(False),
             'recover': services.recover,

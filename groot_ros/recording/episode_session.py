@@ -15,7 +15,7 @@ from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot, lost_streams, preflight, recording_problems
-from groot_ros.recording.task_list import TaskList, TaskProgress, next_task
+from groot_ros.recording.task_list import TaskProgress, TaskQueue
 from groot_ros.resources import VERDICT_FILE
 
 _NAMED_OUTCOMES = {'success': 'a success', 'failure': 'a failure'}
@@ -32,7 +32,7 @@ class SessionSettings:
 
     thresholds: Thresholds
     recording: RecordingSettings = field(default_factory=RecordingSettings)
-    task_list: TaskList | None = None
+    task_queue: TaskQueue | None = None
     namespace: str = '/'
     min_free_bytes: float = 0.0
 
@@ -118,9 +118,19 @@ class EpisodeSession:
 
     def next_task(self) -> TaskProgress | None:
         """The next task of the list; None if it is done or there is no list."""
-        if self._settings.task_list is None:
+        if self._settings.task_queue is None:
             return None
-        return next_task(self._settings.task_list, self.folder.good_episode_counts())
+        return self._settings.task_queue.next_task(self.folder.good_episode_counts())
+
+    def advance_task(self) -> str:
+        """Goes on to another task of the list for the next episode; returns a message for the operator."""
+        self._task_queue().advance(self.folder.good_episode_counts())
+        return self.announce_next_task()
+
+    def skip_task(self) -> str:
+        """Leaves the next task of the list out; returns a message for the operator."""
+        skipped = self._task_queue().skip(self.folder.good_episode_counts())
+        return f'skipped {skipped.task.text}; {self.announce_next_task()}'
 
     def start(self, task: str, operator_name: str, force: bool) -> str:
         """Starts an episode and returns its name. Without a task, it is the next of the list.
@@ -239,16 +249,20 @@ class EpisodeSession:
         self.feedback.give(f'saved as {named}, {verdict.verdict}')
         self.announce_next_task()
 
-    def announce_next_task(self) -> None:
-        """Reports the next task of the list in the log and to the operator."""
+    def announce_next_task(self) -> str:
+        """Reports the next task of the list in the log and to the operator, and returns the clause."""
         progress = self.next_task()
         if progress:
-            done = f'{progress.done} of {progress.task.count} done'
-            self._info(f'Next: {progress.task.text} ({done})')
-            self.feedback.give(f'next: {progress.task.text}')
-        elif self._settings.task_list:
-            self._info('The task list is done.')
-            self.feedback.give('the task list is done')
+            text = f'next: {progress.task.text}'
+            self._info(f'Next: {progress.task.text} ({progress.done} of {progress.task.count} done)')
+        elif self._settings.task_queue:
+            left_out = self._settings.task_queue.left_out()
+            text = f'the task list is done{left_out}'
+            self._info(f'The task list is done{left_out}.')
+        else:
+            return ''
+        self.feedback.give(text)
+        return text
 
     def warn_new_problems(self, problems: list[str]) -> None:
         """Warns of each problem once, when it begins; changing numbers in its text do not make it new."""
@@ -272,11 +286,19 @@ class EpisodeSession:
             problems += recording_problems(self.recording, self.elapsed_s)
         return problems
 
+    def _task_queue(self) -> TaskQueue:
+        """The queue of tasks, while it may be changed."""
+        if self._settings.task_queue is None:
+            raise GrootRosError('There is no task list: give the recorder a tasks_file.')
+        if self.recording is not None:
+            raise GrootRosError(f'{self.episode} is being recorded: stop, discard or redo it first.')
+        return self._settings.task_queue
+
     def _next_task_text(self) -> str:
         progress = self.next_task()
         if progress:
             return progress.task.text
-        reason = 'The task list is done' if self._settings.task_list else 'An episode needs a task'
+        reason = 'The task list is done' if self._settings.task_queue else 'An episode needs a task'
         raise GrootRosError(f'{reason}: say in words what the demonstration shows.')
 
     def _make_recording(

@@ -49,6 +49,8 @@ CALLS = {
     'stop': Call(StopEpisode, 'recorder/stop', lambda task: StopEpisode.Request(succeeded=True)),
     'fail': Call(StopEpisode, 'recorder/stop', lambda task: StopEpisode.Request(succeeded=False)),
     'discard': Call(Trigger, 'recorder/discard', lambda task: Trigger.Request()),
+    'next-task': Call(Trigger, 'recorder/next_task', lambda task: Trigger.Request()),
+    'skip-task': Call(Trigger, 'recorder/skip_task', lambda task: Trigger.Request()),
     'run-policy': Call(SetBool, 'policy_server/enable', lambda task: SetBool.Request(data=True)),
     'stop-policy': Call(SetBool, 'policy_server/enable', lambda task: SetBool.Request(data=False)),
 }

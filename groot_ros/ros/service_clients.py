@@ -18,6 +18,8 @@ class ServiceClients:
         self._redo = node.create_client(Trigger, 'recorder/redo')
         self._pause = node.create_client(SetBool, 'recorder/pause')
         self._discard = node.create_client(Trigger, 'recorder/discard')
+        self._next_task = node.create_client(Trigger, 'recorder/next_task')
+        self._skip_task = node.create_client(Trigger, 'recorder/skip_task')
         self._enable = node.create_client(SetBool, 'ur5e_driver/enable')
         self._freedrive = node.create_client(SetBool, 'ur5e_driver/freedrive')
         self._recover = node.create_client(Trigger, 'ur5e_driver/recover')
@@ -41,6 +43,14 @@ class ServiceClients:
     def pause(self, on: bool) -> Future:
         """Pauses or resumes the recording."""
         return self._call(self._pause, SetBool.Request(data=on))
+
+    def next_task(self) -> Future:
+        """Goes on to another task of the recorder's list for the next episode."""
+        return self._call(self._next_task, Trigger.Request())
+
+    def skip_task(self) -> Future:
+        """Leaves the next task of the recorder's list out."""
+        return self._call(self._skip_task, Trigger.Request())
 
     def enable(self, on: bool) -> Future:
         """Enables or disables commands to the arm."""

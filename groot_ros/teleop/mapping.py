@@ -23,6 +23,8 @@ EVENTS = (
     'discard',
     'redo',
     'pause',
+    'next_task',
+    'skip_task',
     'home',
     'enable',
     'disable',
