@@ -12,8 +12,9 @@ from fuzz.damage import damage_bytes
 from fuzz.target import Target, WrongAcceptError
 from groot_ros.embodiment import Embodiment, load_embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.inference.backends import GR00T_VERSIONS
 from groot_ros.inference.client import Client
-from groot_ros.inference.protocol import GR00T_VERSIONS, Modality, pack, unpack
+from groot_ros.inference.protocol import Modality, pack, unpack
 from groot_ros.inference.server import Server
 from groot_ros.policies.policy import Observation
 from groot_ros.policies.remote_policy import RemotePolicy

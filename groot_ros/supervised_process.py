@@ -6,11 +6,13 @@ Imports the standard library only.
 """
 
 import ctypes
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -60,3 +62,9 @@ def die_with_parent() -> None:
     The kernel watches the thread that starts the process, so that thread must live as long as the parent.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def find_program(program: str) -> str | None:
+    """The path of a program that is given by its path or name; None if this user cannot run it."""
+    path = str(Path(program).expanduser()) if program.startswith('~') else program
+    return shutil.which(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from groot_ros.bringup import supervisor
 from groot_ros.bringup.profiles import PROFILES, Options, Process, build_processes, discovery_environment
@@ -18,8 +19,11 @@ from groot_ros.bringup.restarts import Restarts
 from groot_ros.bringup.supervisor import ProcessGroup, make_command
 from groot_ros.cli.main import COMMANDS, main
 from groot_ros.errors import GrootRosError, explain_error
+from groot_ros.inference import checkpoint_files
 from groot_ros.inference.protocol import TOKEN_VARIABLE
 from groot_ros.resources import share_directory
+from groot_ros.small_policy.spec import SPEC_FILE
+from groot_ros.supervised_process import find_program
 
 STARTED: list[subprocess.Popen] = []
 
@@ -122,8 +126,8 @@ def test_a_machine_that_cannot_render_reports_what_to_install(loopback):
 
 
 @pytest.mark.parametrize('profile', PROFILES)
-def test_a_simulated_profile_commands_nothing_outside_loopback(profile):
-    options = Options(sim=True, dataset='x')
+def test_a_simulated_profile_commands_nothing_outside_loopback(profile, dataset):
+    options = Options(sim=True, dataset=str(dataset))
     words = [word for process in build_processes(profile, options) for word in make_command(process, options)]
     assert not [word for word in words if '192.168' in word]
 
@@ -393,12 +397,85 @@ def test_a_launch_starts_cameras_and_gripper_again_and_ends_with_any_other_node(
         (Options(episode=-1), 'The option episode is -1: give at least 0'),
         (Options(episodes=0), 'The option episodes is 0: give at least 1'),
         (Options(policy_port=70_000), 'The option policy_port is 70000: give at most 65535'),
+        (Options(policy_gr00t_version='1.7'), "policy_gr00t_version '1.7' is not known.*nearest is n1.7"),
+        (Options(teleop_map='keybord'), "no teleop map 'keybord'.*nearest is keyboard"),
+        (Options(discovery_range='subnt'), "no discovery range 'subnt'.*nearest is subnet"),
+        (
+            Options(embodiment='ur5e_robotiq'),
+            'embodiment .* is not known.*nearest is ur5e_robotiq_zed',
+        ),
+        (Options(namespace='cell-1'), "The option namespace is 'cell-1': give letters"),
+        (Options(namespace='cell__1'), "The option namespace is 'cell__1'"),
+        (Options(tf_prefix='left arm'), "The option tf_prefix is 'left arm'"),
+        (Options(robot_ip='192.168.1.100 '), "The option robot_ip is '192.168.1.100 '"),
+        (Options(policy_host=''), "The option policy_host is '': give an address"),
+        (Options(truth='/nowhere/truth.npz'), 'The option truth is .* the folder /nowhere does not exist'),
+        (Options(output_dir='/etc/passwd/episodes'), 'output_dir is .* and /etc/passwd is a file'),
+        (Options(checkpoint='/nowhere/run'), 'The option checkpoint is /nowhere/run, which does not exist'),
+        (Options(policy_python='/nowhere/python'), 'policy_python is /nowhere/python, which does not exist'),
+        (Options(policy_python='/etc/passwd'), 'is /etc/passwd, which is a file that cannot be executed'),
     ],
 )
 @pytest.mark.parametrize('profile', PROFILES)
 def test_every_option_is_checked_before_the_first_process_starts(profile, options, text):
     with pytest.raises(GrootRosError, match=text):
         build_processes(profile, options)
+
+
+def test_an_option_with_a_path_names_what_is_there_and_the_nearest(tmp_path, dataset):
+    near = dataset.parent / f'{dataset.name}s'
+    for profile, options in (('deploy', {}), ('collect', {'shadow': True, 'sim': True})):
+        with pytest.raises(GrootRosError, match='The option dataset is /nowhere, which does not exist'):
+            build_processes(profile, Options(dataset='/nowhere', **options))
+    with pytest.raises(GrootRosError, match=f'dataset is {near}, which does not exist; the nearest is'):
+        build_processes('deploy', Options(dataset=str(near)))
+    with pytest.raises(GrootRosError, match=r'checkpoint is .*, which is a LeRobot dataset v2.1: give'):
+        build_processes('deploy', Options(policy='gr00t', checkpoint=str(dataset)))
+    with pytest.raises(GrootRosError, match=r'The option episode is 99, and .* has the episodes 0 to \d'):
+        build_processes('deploy', Options(dataset=str(dataset), episode=99))
+
+
+def write_checkpoint(folder, **files):
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / f'{name}.json').write_text(text)
+    return str(folder)
+
+
+def test_a_checkpoint_of_another_backend_is_named_with_the_right_policy(tmp_path):
+    lerobot = write_checkpoint(tmp_path / 'act', config='{"type": "act", "input_features": {}}')
+    gr00t = write_checkpoint(tmp_path / 'n17', processor_config='{}', config='{"type": 3}')
+    small = write_checkpoint(tmp_path / 'small', small_policy='{}')
+    own = {'lerobot': lerobot, 'gr00t': gr00t, 'small': small}
+    for policy, checkpoint in own.items():
+        build_processes('deploy', Options(policy=policy, checkpoint=checkpoint, policy_python=sys.executable))
+        for backend, other in own.items():
+            if backend != policy:
+                with pytest.raises(GrootRosError, match=f'which is for the policy {backend}, and the option'):
+                    build_processes('deploy', Options(policy=policy, checkpoint=other))
+    broken = write_checkpoint(tmp_path / 'broken', config='[')
+    with pytest.raises(GrootRosError, match=r'config\.json cannot be read'):
+        build_processes('deploy', Options(policy='gr00t', checkpoint=broken))
+
+
+def test_the_file_by_which_a_small_policy_is_recognised_is_its_spec():
+    assert checkpoint_files._SMALL_SPEC_FILE == SPEC_FILE
+
+
+def test_a_policy_python_may_be_a_name_or_lie_in_the_home_folder(tmp_path, monkeypatch):
+    (tmp_path / 'python').symlink_to(sys.executable)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert find_program('~/python') == str(tmp_path / 'python')
+    for python in ('~/python', 'python3', sys.executable):
+        build_processes('sim', Options(policy_python=python))
+
+
+@pytest.mark.parametrize('task', ['say "hi"', 'a \\n b', 'größer', "it's: {a}", 'true', ''])
+def test_a_text_reaches_its_node_as_it_is(task):
+    options = Options(sim=True, policy='hold', task=task)
+    words = make_command(build_processes('deploy', options)[-1], options)
+    (word,) = [word for word in words if word.startswith('task:=')]
+    assert yaml.safe_load(word.removeprefix('task:=')) == task
 
 
 @pytest.mark.parametrize('content', ['', '- a', 'word'])

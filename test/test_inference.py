@@ -23,8 +23,9 @@ from groot_ros.dataset.meta import DatasetMeta, column_to_array
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import PolicyError
 from groot_ros.geometry import pose_to_eef_9d, rotvec_from_pose
+from groot_ros.inference.backends import GR00T_VERSIONS
 from groot_ros.inference.client import Client
-from groot_ros.inference.protocol import GR00T_VERSIONS, Modality, ProtocolError, pack, unpack
+from groot_ros.inference.protocol import Modality, ProtocolError, pack, unpack
 from groot_ros.inference.server import Server
 from groot_ros.policies.builtin_policies import HoldPolicy
 from groot_ros.policies.evaluate import evaluate

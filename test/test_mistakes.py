@@ -173,7 +173,7 @@ def test_an_error_that_nobody_foresaw_is_one_sentence_that_names_its_place(groot
     def fail(path):
         raise ZeroDivisionError('division by zero')
 
-    monkeypatch.setattr('groot_ros.policies.checkpoint_files.is_checkpoint', fail)
+    monkeypatch.setattr('groot_ros.inference.checkpoint_files.is_checkpoint', fail)
     code, printed = groot('inspect episodes/episode_000000')
     assert code == 1
     assert 'ZeroDivisionError: division by zero, in test_mistakes.py:' in printed.err

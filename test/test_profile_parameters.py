@@ -12,7 +12,7 @@ from groot_ros.bringup.profiles import Options, Process, build_processes, parame
 _OPTIONS = {
     'drivers': Options(),
     'collect': Options(sim=True, shadow=True, policy='hold'),
-    'deploy': Options(dataset='x'),
+    'deploy': Options(policy='remote'),
     'record': Options(sim=True),
 }
 

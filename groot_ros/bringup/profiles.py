@@ -7,15 +7,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from groot_ros.bringup.option_values import check_number, check_parameter_file, check_port
+from groot_ros.bringup.option_values import (
+    check_checkpoint,
+    check_dataset,
+    check_host,
+    check_namespace,
+    check_number,
+    check_output_file,
+    check_output_folder,
+    check_parameter_file,
+    check_port,
+    check_prefix,
+    check_python,
+)
 from groot_ros.embodiment_file import camera_sizes
-from groot_ros.errors import GrootRosError, choose
+from groot_ros.errors import GrootRosError, choose, nearest
 from groot_ros.hardware import DEFAULT_ROBOT_IP
 from groot_ros.hardware.cameras.sources import CAMERA_SOURCES
-from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS
+from groot_ros.inference.backends import BACKEND_NAMES, BACKENDS, GR00T_VERSIONS
 from groot_ros.resources import DEFAULT_EMBODIMENT, share_directory
 from groot_ros.settings import setting
-from groot_ros.teleop.device import TELEOP_DEVICES, check_device, needs_terminal
+from groot_ros.teleop.device import TELEOP_DEVICES, check_device, map_path, needs_terminal
 
 # Port of the simulated cell's test interface: when it accepts connections, all servers of the cell do.
 _SIM_READY_PORT = 40_000
@@ -120,18 +132,46 @@ def build_processes(profile: str, options: Options) -> list[Process]:
 
 
 def _check(options: Options) -> None:
-    """Raises GrootRosError, which names the option, for a value that no profile can use."""
-    if options.params_file:
-        check_parameter_file(options.params_file)
-    if options.camera:
-        choose('camera', options.camera, CAMERA_SOURCES)
-    choose('policy', options.policy, POLICIES)
-    if options.teleop:
-        check_device(options.teleop)
+    """Raises GrootRosError, which names the option, for a value that no profile can use.
+
+    What is given is checked, even where the profile does not need it: it is a mistake all the same. Only the
+    dataset may still be converted while a profile runs that does not replay it.
+    """
+    _check_choices(options)
     check_number('episode', options.episode, 0)
     check_number('episodes', options.episodes, 1)
     check_number('seed', options.seed, 0)
     check_port('policy_port', options.policy_port)
+    check_host('robot_ip', options.robot_ip)
+    check_host('policy_host', options.policy_host)
+    check_namespace(options.namespace)
+    check_prefix(options.tf_prefix)
+    _check_files(options)
+
+
+def _check_choices(options: Options) -> None:
+    choose('policy', options.policy, POLICIES)
+    choose('policy_gr00t_version', options.policy_gr00t_version, GR00T_VERSIONS)
+    discovery_environment(options)
+    if options.camera:
+        choose('camera', options.camera, CAMERA_SOURCES)
+    if options.teleop:
+        check_device(options.teleop)
+    if options.teleop_map:
+        map_path(options.teleop_map)
+
+
+def _check_files(options: Options) -> None:
+    camera_sizes(options.embodiment)
+    check_output_folder(options.output_dir)
+    if options.params_file:
+        check_parameter_file(options.params_file)
+    if options.truth:
+        check_output_file('truth', options.truth)
+    if options.checkpoint:
+        check_checkpoint(options.checkpoint, options.policy)
+    if options.policy_python:
+        check_python(options.policy_python)
 
 
 def parameter_files(process: Process, options: Options) -> list[str]:
@@ -155,7 +195,7 @@ def discovery_environment(options: Options, environment: Mapping[str, str] = os.
     if chosen and chosen not in DISCOVERY_RANGES:
         raise GrootRosError(
             f'There is no discovery range {options.discovery_range!r}: '
-            f'choose one of {", ".join(DISCOVERY_RANGES)}.'
+            f'choose one of {", ".join(DISCOVERY_RANGES)}{nearest(chosen, DISCOVERY_RANGES)}.'
         )
     return {_DISCOVERY_VARIABLE: chosen.upper() or environment.get(_DISCOVERY_VARIABLE) or 'LOCALHOST'}
 
@@ -250,19 +290,20 @@ def _teleop(options: Options) -> Process:
 
 
 def _deploy(options: Options) -> list[Process]:
+    return [*_record(options), _policy(options)]
+
+
+def _policy(options: Options) -> Process:
+    """Raises GrootRosError if what the policy needs is not given or not there."""
     if options.policy == 'replay' and not options.dataset:
         raise GrootRosError(
-            'The profile deploy replays a dataset by default: give its folder with --dataset, '
+            'The policy replay, which is the default, needs a dataset: give its folder with --dataset, '
             'or choose another --policy.'
         )
     if options.policy in BACKENDS and not options.checkpoint:
         raise GrootRosError(
             f'The policy {options.policy} needs a checkpoint: give its folder with --checkpoint.'
         )
-    return [*_record(options), _policy(options)]
-
-
-def _policy(options: Options) -> Process:
     parameters: dict[str, Any] = {
         'embodiment': options.embodiment,
         'backend': options.policy,
@@ -271,6 +312,7 @@ def _policy(options: Options) -> Process:
         'tf_prefix': _tf_prefix(options),
     }
     if options.policy == 'replay':
+        check_dataset(options.dataset, options.episode)
         parameters |= {'dataset': options.dataset, 'episode': options.episode}
     elif options.policy == 'remote':
         parameters |= {

@@ -2,6 +2,7 @@
 """`groot-ros up`, without ROS `launch`: starts, monitors and stops the processes of a profile."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -195,7 +196,8 @@ def make_command(process: Process, options: Options) -> list[str]:
 
 
 def _yaml_text(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+    """A value as YAML, which reads the quotes and escapes of JSON."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @contextlib.contextmanager

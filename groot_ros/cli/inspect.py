@@ -56,7 +56,7 @@ def add_parser(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Inspects a checkpoint if the folder holds one, otherwise a bag."""
-    from groot_ros.policies.checkpoint_files import is_checkpoint
+    from groot_ros.inference.checkpoint_files import is_checkpoint
 
     return _inspect_checkpoint(options) if is_checkpoint(options.path) else _inspect_bag(options)
 

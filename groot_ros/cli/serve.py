@@ -81,8 +81,8 @@ def run(options: argparse.Namespace) -> int:
     require_policy_libraries('groot-ros serve')
     _check_token(options.host, options.insecure)
     from groot_ros.embodiment import load_embodiment
+    from groot_ros.inference.checkpoint_files import is_checkpoint
     from groot_ros.policies.builtin_policies import HoldPolicy
-    from groot_ros.policies.checkpoint_files import is_checkpoint
     from groot_ros.policies.own_policies import load_own_policy, own_policies
     from groot_ros.policies.replay_policy import ReplayPolicy
 

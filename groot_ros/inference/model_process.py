@@ -17,7 +17,7 @@ from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError, choose
 from groot_ros.inference.backends import BACKENDS
 from groot_ros.inference.protocol import TOKEN_VARIABLE
-from groot_ros.supervised_process import describe_exit, restart_with_backoff, wait_or_kill
+from groot_ros.supervised_process import describe_exit, find_program, restart_with_backoff, wait_or_kill
 
 SERVER_FILE = Path(__file__).parent.resolve() / 'backends' / 'model_server.py'
 _FIRST_DELAY_S = 1.0
@@ -160,7 +160,7 @@ class ModelProcess:
             'requirement': BACKENDS[settings.backend].requirement,
         }
         return subprocess.Popen(
-            [settings.python or sys.executable, str(SERVER_FILE), json.dumps(content)],
+            [_interpreter(settings.python), str(SERVER_FILE), json.dumps(content)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -252,3 +252,8 @@ def _end(process: subprocess.Popen) -> None:
         if process.stdin is not None:
             process.stdin.close()
     wait_or_kill(process, _END_S)
+
+
+def _interpreter(python: str) -> str:
+    """The interpreter of a model. One that is not found is named by the error of its start."""
+    return (find_program(python) or python) if python else sys.executable

@@ -16,7 +16,6 @@ import numpy as np
 
 from groot_ros.errors import GrootRosError
 
-GR00T_VERSIONS = ('n1.5', 'n1.6', 'n1.7')
 MAX_MESSAGE_BYTES = 64 << 20
 # A chunk of 1000 steps with 132 numbers has 1 MB.
 MAX_REPLY_BYTES = 4 << 20

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints
 
-from groot_ros.config_files import Model, checked, parse_json, read_text
+from groot_ros.config_files import Model, checked
 from groot_ros.embodiment import ACTION_COLUMN, EEF_6D, EEF_9D, STATE_COLUMN, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.backends import BACKENDS, GR00T, LEROBOT, SMALL
+from groot_ros.inference.checkpoint_files import backend_of, find_file, read_json_object
 from groot_ros.inference.protocol import Modality
-from groot_ros.policies.checkpoint_files import find_file
 from groot_ros.policies.remote_policy import mismatches
 from groot_ros.small_policy.spec import SPEC_FILE, PolicySpec
 
@@ -26,7 +26,6 @@ _NOTED_SETTINGS = (
     'crop_fraction',
     'max_action_horizon',
 )
-_MAX_JSON_BYTES = 64 << 20
 _MAX_NOTE = 200
 # One line, since it is printed.
 _Key = Annotated[str, StringConstraints(pattern=r'^[^\x00-\x1f]*$', max_length=300)]
@@ -96,14 +95,13 @@ def read_checkpoint(folder: Path, tag: str = 'new_embodiment') -> Checkpoint:
 
     Raises GrootRosError if the folder is not a checkpoint or does not have the embodiment tag.
     """
-    if spec_file := find_file(folder, SPEC_FILE):
-        return _read_small(spec_file)
-    config_file = find_file(folder, 'config.json')
-    config = _read_json(config_file) if config_file else {}
-    if config_file and isinstance(config.get('type'), str) and 'input_features' in config:
-        return _read_lerobot(config_file)
+    backend = backend_of(folder)
+    if backend == SMALL:
+        return _read_small(_file_of(folder, SPEC_FILE))
+    if backend == LEROBOT:
+        return _read_lerobot(_file_of(folder, 'config.json'))
     if processor := find_file(folder, 'processor_config.json'):
-        return _read_gr00t(folder, processor, config, tag)
+        return _read_gr00t(folder, processor, tag)
     if metadata := find_file(folder, 'experiment_cfg/metadata.json'):
         return _read_gr00t_n1_5(folder, metadata, tag)
     raise GrootRosError(
@@ -194,18 +192,15 @@ class _TrainConfig(_Content):
     dataset: _TrainDataset | None = None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(read_text(path, _MAX_JSON_BYTES))
-    except (OSError, ValueError) as error:
-        raise GrootRosError(f'{path} cannot be read ({error}).') from error
-    if not isinstance(content, dict):
-        raise GrootRosError(f'{path} is not a JSON object.')
-    return content
+def _file_of(folder: Path, name: str) -> Path:
+    """The file by which a checkpoint was recognised."""
+    path = find_file(folder, name)
+    assert path is not None
+    return path
 
 
 def _read(model: type[Model], path: Path) -> Model:
-    return checked(model, _read_json(path), str(path))
+    return checked(model, read_json_object(path), str(path))
 
 
 def _select_tag(tags: dict[str, Any], tag: str, path: Path) -> Any:
@@ -218,8 +213,10 @@ def _select_tag(tags: dict[str, Any], tag: str, path: Path) -> Any:
     )
 
 
-def _read_gr00t(folder: Path, processor: Path, config: dict[str, Any], tag: str) -> Checkpoint:
+def _read_gr00t(folder: Path, processor: Path, tag: str) -> Checkpoint:
     """Reads a checkpoint of N1.6 or N1.7."""
+    config_file = find_file(folder, 'config.json')
+    config = read_json_object(config_file) if config_file else {}
     content = _read(_Processor, processor)
     kwargs = content.processor_kwargs
     configs = _select_tag(kwargs.modality_configs, tag, processor)

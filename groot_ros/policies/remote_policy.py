@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from groot_ros.embodiment import EEF_6D, EEF_9D, Embodiment
 from groot_ros.errors import PolicyError, choose
 from groot_ros.geometry import Array, pose_to_eef_9d
+from groot_ros.inference.backends import GR00T_VERSIONS
 from groot_ros.inference.client import Client
-from groot_ros.inference.protocol import EXTRA_INFO, GR00T_VERSIONS, TICK_NS, Modality
+from groot_ros.inference.protocol import EXTRA_INFO, TICK_NS, Modality
 from groot_ros.policies.policy import Observation, Policy, PolicySpec
 
 _SHORTEST_EDGE = 256

@@ -4,9 +4,11 @@
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
-from groot_ros.errors import GrootRosError
+from groot_ros.errors import GrootRosError, nearest
+from groot_ros.resources import share_directory
 
 _KEYBOARD = 'groot_ros.teleop.keyboard:Keyboard'
 
@@ -54,8 +56,26 @@ def needs_terminal(name: str) -> bool:
 def check_device(name: str) -> None:
     """Raises GrootRosError if the table has no such device."""
     if name not in TELEOP_DEVICES:
-        known = ', '.join(TELEOP_DEVICES)
-        raise GrootRosError(f'There is no teleoperation device {name!r}: choose one of {known}.')
+        raise GrootRosError(
+            f'There is no teleoperation device {name!r}: choose one of {", ".join(TELEOP_DEVICES)}'
+            f'{nearest(name, TELEOP_DEVICES)}.'
+        )
+
+
+def map_path(name: str) -> Path:
+    """The file of a map, which is given by its name in config/teleop or by its path.
+
+    Raises GrootRosError, which names the known maps, if there is none.
+    """
+    shipped = share_directory() / 'config' / 'teleop'
+    path = Path(name).expanduser() if name.endswith('.yaml') else shipped / f'{name}.yaml'
+    if not path.is_file():
+        known = sorted(file.stem for file in shipped.glob('*.yaml'))
+        raise GrootRosError(
+            f'There is no teleop map {name!r}: use {", ".join(known)}, or the path of a YAML file'
+            f'{nearest(name, known)}.'
+        )
+    return path
 
 
 def import_device(name: str) -> Any:

@@ -11,8 +11,7 @@ from scipy.spatial.transform import Rotation
 from groot_ros.config_files import checked, read_yaml
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
-from groot_ros.resources import share_directory
-from groot_ros.teleop.device import DeviceState
+from groot_ros.teleop.device import DeviceState, map_path
 
 DIRECTIONS = ('x', 'y', 'z', 'roll', 'pitch', 'yaw')
 EVENTS = (
@@ -83,11 +82,7 @@ class TeleopMap(_Strict):
 
 def load_map(name: str) -> TeleopMap:
     """A map by its name in config/teleop or by path. Raises GrootRosError, with the key, if it is invalid."""
-    shipped = share_directory() / 'config' / 'teleop'
-    path = Path(name).expanduser() if name.endswith('.yaml') else shipped / f'{name}.yaml'
-    if not path.is_file():
-        known = ', '.join(sorted(file.stem for file in shipped.glob('*.yaml')))
-        raise GrootRosError(f'There is no teleop map {name!r}: use {known}, or the path of a YAML file.')
+    path = map_path(name)
     found = checked(TeleopMap, read_yaml(path, 'The teleop map'), f'The teleop map {path}')
     _check_keys(path, 'axes', set(found.axes), DIRECTIONS)
     _check_keys(path, 'buttons', set(found.buttons), EVENTS)

@@ -34,4 +34,6 @@ BACKENDS = {
     LEROBOT: BackendInfo('groot_ros.inference.backends.lerobot', 'lerobot', 'LeRobot'),
     SMALL: BackendInfo('groot_ros.inference.backends.small', 'torch', 'The small policy'),
 }
+# Of the protocol that a model server speaks.
+GR00T_VERSIONS = ('n1.5', 'n1.6', 'n1.7')
 BACKEND_NAMES = ' or '.join(BACKENDS)
