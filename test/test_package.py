@@ -142,7 +142,7 @@ class Refuse(MetaPathFinder):
 
 sys.meta_path.insert(0, Refuse())
 from groot_ros.bringup.profiles import PROFILES, Options, build_processes, parameter_files
-options = Options(sim=True, dataset='x')
+options = Options(sim=True, policy='hold')
 for profile in PROFILES:
     for process in build_processes(profile, options):
         parameter_files(process, options)

@@ -141,6 +141,32 @@ def test_whatever_fails_is_one_sentence_and_exit_code_1(start, body, message):
     assert (code, errors) == (1, f'error: {message}\n')
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['/nowhere/slow.yaml'], 'The parameter file /nowhere/slow.yaml cannot be read: No such file'),
+        (['/etc/hostname'], 'The parameter file /etc/hostname is no mapping'),
+        (['-p', 'autostart:=true'], 'The option --params-file has no value'),
+        ([], 'The option --params-file has no value'),
+    ],
+)
+def test_a_parameter_file_that_cannot_be_used_is_named_in_one_sentence(start, arguments, message):
+    process = start(NODE + 'sys.exit(run_node(Slow))', '--ros-args', '--params-file', *arguments)
+    code, output, errors = process.go_on()
+    assert (code, output) == (1, '')
+    assert errors.startswith(f'error: {message}')
+    assert errors.count('\n') == 1
+
+
+def test_a_parameter_file_that_can_be_used_is_read(start, tmp_path):
+    (tmp_path / 'slow.yaml').write_text('slow: {ros__parameters: {autostart: false}}')
+    path = str(tmp_path / 'slow.yaml')
+    process = start(NODE + 'sys.exit(run_node(Slow))', '--ros-args', '--params-file', path)
+    process.wait_for('made')
+    process.press()
+    assert process.go_on() == (0, '', '')
+
+
 def test_an_exception_in_an_unguarded_callback_or_a_thread_is_told_and_the_node_goes_on(start):
     script = (
         NODE

@@ -12,12 +12,14 @@ import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from groot_ros.errors import explain_error
+from groot_ros.bringup.option_values import check_parameter_file
+from groot_ros.errors import GrootRosError, explain_error
 from groot_ros.ros.fastdds import configure_fastdds_profile
 from groot_ros.ros.lifecycle_node import GrootNode
 
 # Times of day, where ROS writes seconds since 1970.
 _LOG_FORMAT = ('RCUTILS_CONSOLE_OUTPUT_FORMAT', '[{severity}] [{date_time_with_ms}] [{name}]: {message}')
+_PARAMETER_FILE = '--params-file'
 _POLL_S = 0.1
 # One Ctrl-C arrives several times: from the terminal, and from launch, which forwards it.
 _SAME_PRESS_S = 0.3
@@ -38,6 +40,7 @@ def run_node(make_node: Callable[[], GrootNode]) -> int:
     node = None
     failure = ''
     try:
+        check_arguments(sys.argv)
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         node = make_node()
         _report_threads(node)
@@ -50,6 +53,19 @@ def run_node(make_node: Callable[[], GrootNode]) -> int:
     failure = failure or _end(node)
     rclpy.try_shutdown()
     return _exit_code(failure)
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """Raises GrootRosError if a parameter file of the command line does not exist or is no mapping.
+
+    ROS itself names neither the option nor the reason, and ignores a file of another kind.
+    """
+    for option, value in zip(arguments, [*arguments[1:], ''], strict=True):
+        if option != _PARAMETER_FILE:
+            continue
+        if not value or value.startswith('-'):
+            raise GrootRosError(f'The option {_PARAMETER_FILE} has no value: give the path of a YAML file.')
+        check_parameter_file(value)
 
 
 class StopSignals:
