@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from groot_ros.bringup.enabling import Enabling, check_enable
 from groot_ros.bringup.profiles import (
     Options,
     Process,
@@ -51,6 +52,7 @@ class ProcessGroup:
     options: Options
     quiet: bool = False
     environment: dict[str, str] = field(default_factory=dict)  # in addition to that of this process
+    enabling: Enabling | None = None
     _running: list[_Entry] = field(default_factory=list)
 
     def __enter__(self) -> 'ProcessGroup':
@@ -75,10 +77,19 @@ class ProcessGroup:
     def _open(self, process: Process) -> subprocess.Popen:
         return subprocess.Popen(
             make_command(process, self.options),
-            env={**os.environ, **discovery_environment(self.options), **self.environment},
+            env=self._environment(),
             start_new_session=True,  # Ctrl-C must reach this process only: it stops the others in order
             preexec_fn=die_with_parent,  # an orphaned process could move the robot
         )
+
+    def enable_arm(self) -> None:
+        """Enables the arm as soon as its driver agrees, while `wait` supervises: of a simulated cell only."""
+        check_enable(self.profile, self.options)
+        self._say('the simulated arm is enabled as soon as it is ready')
+        self.enabling = Enabling(self.options, self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **discovery_environment(self.options), **self.environment}
 
     def _wait_until_ready(self, address: tuple[str, int]) -> None:
         """Waits until a port accepts connections. Raises GrootRosError if a process ends or after 30 s."""
@@ -136,11 +147,15 @@ class ProcessGroup:
         """Waits until a process that is not started again ends by itself, and then raises GrootRosError."""
         while True:
             self.check()
+            if self.enabling is not None:
+                self.enabling.poll()
             time.sleep(0.2)
 
     def stop(self) -> None:
         """Asks each process to end, last started first, and kills those that do not end in 8 s."""
         with _interrupts_ignored():
+            if self.enabling is not None:
+                self.enabling.close()
             while self._running:
                 entry = self._running.pop()
                 if entry.due_s is None and not entry.given_up:
@@ -164,11 +179,18 @@ class ProcessGroup:
             print(f'[groot-ros] {text}', file=sys.stderr, flush=True)
 
 
-def up(profile: str, options: Options) -> int:
-    """Runs a profile until Ctrl-C and returns 0. Raises GrootRosError if a needed process ends."""
+def up(profile: str, options: Options, enable: bool = False) -> int:
+    """Runs a profile until Ctrl-C and returns 0. Raises GrootRosError if a needed process ends.
+
+    `enable` enables the arm of the simulated cell without a person.
+    """
+    if enable:
+        check_enable(profile, options)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ProcessGroup(profile, options) as group:
+            if enable:
+                group.enable_arm()
             group.wait()
     except KeyboardInterrupt:
         pass

@@ -9,7 +9,7 @@ from groot_ros.cli.options import ParagraphHelp
 from groot_ros.cli.requirements import require_ros
 
 _EXAMPLES = """examples:
-  groot-ros up collect --sim --output-dir episodes
+  groot-ros up collect --sim --enable --output-dir episodes
   groot-ros up record --robot-ip 192.168.1.100
 
 The arm does not move before `groot-ros call enable` in another terminal."""
@@ -29,6 +29,12 @@ def add_parser(commands) -> None:
     command.add_argument('profile', choices=PROFILES)
     for option in fields(Options):
         _add_option(command, option)
+    command.add_argument(
+        '--enable',
+        action='store_true',
+        help='enable the arm of the simulated cell as soon as it is ready (collect --sim only; '
+        'on a real robot a person does it)',
+    )
     command.set_defaults(run=run)
 
 
@@ -38,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from groot_ros.bringup.supervisor import up
 
     chosen = {option.name: getattr(options, option.name) for option in fields(Options)}
-    return up(options.profile, Options(**chosen))
+    return up(options.profile, Options(**chosen), options.enable)
 
 
 def _add_option(command: argparse.ArgumentParser, option) -> None:

@@ -56,6 +56,7 @@ _FRESH_S = 0.5
 _WATCH_S = 0.05
 _DISCOVERY_S = 0.5
 _RIVAL_S = 3.0
+_TELL_S = 60.0
 _NOT_ACTIVE = 'the driver is not active'
 _SOURCES = {'teleop/tcp_delta': TELEOP, 'policy/tcp_delta': POLICY}
 
@@ -87,6 +88,7 @@ class Ur5eDriver(GrootNode):
         self._began_s = time.monotonic()
         self._published: tuple = ()
         self._compared = False
+        self._told_s = -math.inf
         self._last_release = TcpDelta()
         self._rival = ''
         self._rival_s = -math.inf
@@ -176,15 +178,20 @@ class Ur5eDriver(GrootNode):
         self._compared = True
         for sentence in differences(state, self.parameter('tcp_offset'), self.parameter('payload_kg')):
             self.warn(sentence)
-        self._say_how_to_enable()
 
-    def _say_how_to_enable(self) -> None:
-        service = f'{self.get_fully_qualified_name()}/enable'
-        self.get_logger().info(
-            'The arm is ready and does not move before it is enabled: '
-            f'groot-ros call enable{_namespace_option(self)}, or '
-            f'ros2 service call {service} std_srvs/srv/SetBool "{{data: true}}"'
-        )
+    def _say_what_is_awaited(self) -> None:
+        """Tells at once, and then each minute, that nothing moves before somebody enables the arm."""
+        waits = self.active and self._compared and self._session.gate.state is GateState.DISABLED
+        now_s = time.monotonic()
+        if not waits:
+            self._told_s = -math.inf
+        elif now_s - self._told_s >= _TELL_S:
+            self._told_s = now_s
+            service = f'{self.get_fully_qualified_name()}/enable'.lstrip('/')
+            self.get_logger().info(
+                f'waiting for {service}: groot-ros call enable{_namespace_option(self)} '
+                f'(or: ros2 service call /{service} std_srvs/srv/SetBool "{{data: true}}")'
+            )
 
     def _on_beat(self, beat: np.void) -> None:
         rest = self._session.take_beat(beat)
@@ -336,6 +343,7 @@ class Ur5eDriver(GrootNode):
         if moving and (problem := self._twin()):
             self._session.stop(problem)
         self._session.check()
+        self._say_what_is_awaited()
         self._publish_status()
 
     def _publish_status(self) -> None:
