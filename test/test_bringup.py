@@ -331,6 +331,7 @@ def launch_stubs():
         'launch': record(Action=object, LaunchContext=dict, LaunchDescription=list),
         'launch.actions': record(
             DeclareLaunchArgument=argument,
+            LogInfo=record,
             OpaqueFunction=lambda function: function,
             SetEnvironmentVariable=lambda name, value: (name, value),
             Shutdown=record,
@@ -376,12 +377,64 @@ def test_a_node_that_fails_ends_a_launch_with_an_error(describe):
     assert node.on_exit(SimpleNamespace(returncode=-9), ends).reason == 'ur5e_driver ended'
 
 
-def test_a_launch_starts_cameras_and_gripper_again_and_ends_with_any_other_node(describe):
-    *arguments, add_nodes = describe('record')
-    nodes = add_nodes({argument.name: argument.default_value for argument in arguments})[1:]
-    again = [node.executable for node in nodes if node.respawn and node.respawn_delay > 0]
-    assert again == ['robotiq_driver', 'camera_driver']
-    assert [node.executable for node in nodes if node.on_exit is None] == again
+class Launched:
+    """The nodes of a launch in made-up time. `end` returns what launch is told to do next."""
+
+    def __init__(self, describe, monkeypatch, profile) -> None:
+        from groot_ros.ros import launch_description
+
+        self.now_s = 100.0
+        clock = SimpleNamespace(monotonic=lambda: self.now_s)
+        monkeypatch.setattr(launch_description, 'time', clock)
+        *arguments, add_nodes = describe(profile)
+        actions = add_nodes({argument.name: argument.default_value for argument in arguments})
+        self.nodes = {node.executable: node for node in actions[1:]}
+
+    def end(self, executable, ran_s, returncode=-9, ending=False):
+        self.now_s += ran_s
+        event = SimpleNamespace(returncode=returncode)
+        return self.nodes[executable].on_exit(event, SimpleNamespace(is_shutdown=ending))
+
+    def start_again(self, executable, timer):
+        (start,) = timer.actions
+        self.now_s += timer.period
+        (self.nodes[executable],) = start(None)
+
+
+@pytest.mark.parametrize('executable', ['camera_driver', 'robotiq_driver'])
+def test_a_launch_starts_cameras_and_gripper_again_with_a_delay_that_grows_to_a_limit(
+    describe, monkeypatch, executable
+):
+    cell = Launched(describe, monkeypatch, 'record')
+    first = cell.nodes[executable]
+    delays = []
+    for ran_s in (60.0, 1.0, 1.0, 1.0, 1.0, 1.0):
+        told, timer = cell.end(executable, ran_s)
+        delays.append(timer.period)
+        assert 'was killed by SIGKILL: it is started again in' in told.msg
+        cell.start_again(executable, timer)
+    assert delays == [1, 2, 4, 8, 16, 16]
+    assert cell.nodes[executable].parameters == first.parameters
+    (told,) = cell.end(executable, 1.0)
+    assert 'too often and is not started again: the cell goes on' in told.msg
+
+
+@pytest.mark.parametrize('executable', ['camera_driver', 'robotiq_driver'])
+def test_a_camera_or_gripper_that_cannot_start_ends_a_launch(describe, monkeypatch, executable):
+    cell = Launched(describe, monkeypatch, 'record')
+    with pytest.raises(GrootRosError, match='ended with exit code 1: see its messages'):
+        cell.end(executable, 3.0, returncode=1)
+
+
+def test_a_launch_that_ends_starts_nothing_again(describe, monkeypatch):
+    cell = Launched(describe, monkeypatch, 'record')
+    assert cell.end('camera_driver', 60.0, ending=True) == []
+
+
+def test_a_launch_ends_with_any_other_node(describe, monkeypatch):
+    cell = Launched(describe, monkeypatch, 'record')
+    for executable in ('ur5e_driver', 'recorder'):
+        assert cell.end(executable, 60.0, returncode=0).reason == f'{executable} ended'
 
 
 @pytest.mark.parametrize(

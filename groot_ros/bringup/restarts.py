@@ -3,7 +3,6 @@
 
 from dataclasses import dataclass
 
-RESPAWN_DELAY_S = 2.0  # of launch, which knows no back-off
 _FIRST_DELAY_S = 1.0
 _MAX_DELAY_S = 16.0
 _MAX_IN_A_ROW = 6

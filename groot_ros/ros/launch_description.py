@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launch descriptions of the profiles in bringup/profiles.py, for launch/*.launch.py."""
 
+import time
+from collections.abc import Callable
 from dataclasses import Field, fields
 from functools import partial
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from launch import Action, LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
+    LogInfo,
     OpaqueFunction,
     SetEnvironmentVariable,
     Shutdown,
@@ -25,8 +28,9 @@ from groot_ros.bringup.profiles import (
     discovery_environment,
     parameter_files,
 )
-from groot_ros.bringup.restarts import RESPAWN_DELAY_S
+from groot_ros.bringup.restarts import Restarts
 from groot_ros.errors import GrootRosError
+from groot_ros.supervised_process import describe_exit
 
 _READY_PERIOD_S = 0.2
 
@@ -83,11 +87,18 @@ def _start_when_ready(address: tuple[str, int], processes: list[Process], option
     return OpaqueFunction(function=look)
 
 
-def _make_node(process: Process, options: Options) -> Node:
-    """A node; cameras and gripper are started again, the end of any other ends the launch."""
+def _make_node(process: Process, options: Options, restarts: Restarts | None = None) -> Node:
+    """A node; cameras and gripper are started again, the end of any other ends the launch.
+
+    The `respawn` of launch has neither a back-off nor, before Jazzy, a limit.
+    """
     parameters: list[Any] = parameter_files(process, options)
     if process.parameters:
         parameters.append(process.parameters)
+    if process.restarts:
+        on_exit = _start_again(process, options, restarts or Restarts())
+    else:
+        on_exit = partial(_end_launch, process.node_name)
     return Node(
         package='groot_ros',
         executable=process.executable,
@@ -96,17 +107,42 @@ def _make_node(process: Process, options: Options) -> Node:
         parameters=parameters,
         arguments=process.arguments,
         output='screen',
-        respawn=process.restarts,
-        respawn_delay=RESPAWN_DELAY_S if process.restarts else None,
-        on_exit=None if process.restarts else partial(_end_launch, process.executable),
+        on_exit=on_exit,
     )
 
 
-def _end_launch(executable: str, event: Any, context: LaunchContext) -> Shutdown:
+def _start_again(
+    process: Process, options: Options, restarts: Restarts
+) -> Callable[[Any, LaunchContext], list[Action]]:
+    """What launch does when a camera or the gripper has ended: start it again after a delay, as `up` does.
+
+    Raises GrootRosError if it never worked: it has a wrong parameter, or its device is not there.
+    """
+    name = process.node_name
+    began_s = time.monotonic()
+
+    def look(event: Any, context: LaunchContext) -> list[Action]:
+        if context.is_shutdown:
+            return []
+        ended = describe_exit(event.returncode)
+        delay_s = restarts.delay_after(time.monotonic() - began_s)
+        if delay_s is not None:
+            again = OpaqueFunction(function=lambda context: [_make_node(process, options, restarts)])
+            text = f'{name} {ended}: it is started again in {delay_s:.0f} s, the others go on'
+            return [LogInfo(msg=text), TimerAction(period=delay_s, actions=[again])]
+        if restarts.has_worked:
+            text = f'{name} {ended} too often and is not started again: the cell goes on without it'
+            return [LogInfo(msg=text)]
+        raise GrootRosError(f'{name} {ended}: see its messages above; the other processes are stopped.')
+
+    return look
+
+
+def _end_launch(name: str, event: Any, context: LaunchContext) -> Shutdown:
     """Ends all processes with one that has ended. Raises if it failed: then `ros2 launch` returns 1."""
     if event.returncode and not context.is_shutdown:
         raise GrootRosError(
-            f'{executable} ended with exit code {event.returncode}: see its messages above; '
+            f'{name} {describe_exit(event.returncode)}: see its messages above; '
             'the other processes are stopped.'
         )
-    return Shutdown(reason=f'{executable} ended')
+    return Shutdown(reason=f'{name} ended')
