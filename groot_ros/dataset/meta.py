@@ -32,6 +32,9 @@ from groot_ros.geometry import Array
 _MAX_JSON_BYTES = 256 << 20
 _MAX_VALUES = 100_000_000
 _PANDAS_INDEX = '__index_level_0__'
+_MAX_TEXT_BYTES = 256 << 20
+# A batch that is measured needs at most this part of it.
+_BATCHES = 8
 
 
 class DatasetMeta:
@@ -256,19 +259,54 @@ def read_parquet(file: Path, columns: list[str] | None = None, filters: Any = No
     """Returns the table of a parquet file. Raises ValueError for one that is damaged, missing or huge."""
     try:
         with pq.ParquetFile(file) as opened:
-            _check_size(opened.metadata)
+            _check_size(file, opened)
         return pq.read_table(file, columns=columns, filters=filters, partitioning=None)
     except Exception as error:  # Arrow raises many kinds of exceptions for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(reason[:300].rstrip('.')) from error
 
 
-def _check_size(metadata: pq.FileMetaData) -> None:
-    """Raises ValueError for more values than memory takes: a column of one repeated value has few bytes."""
+def _check_size(path: Path, file: pq.ParquetFile) -> None:
+    """Raises ValueError for more values or text than memory takes: what repeats has few bytes in a file."""
+    metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
-    if values > _MAX_VALUES or any(group.total_byte_size > _MAX_VALUES * 8 for group in groups):
+    if values > _MAX_VALUES or sum(group.total_byte_size for group in groups) > _MAX_VALUES * 8:
         raise ValueError(f'it says that it has {values} values, and {_MAX_VALUES} can be read')
+    for number in range(metadata.num_columns):
+        if metadata.schema.column(number).physical_type == 'BYTE_ARRAY':
+            name = metadata.schema.column(number).path
+            _check_text(path, name, [group.column(number) for group in groups])
+
+
+def _check_text(path: Path, name: str, chunks: list[pq.ColumnChunkMetaData]) -> None:
+    """Raises ValueError for a column of text that is too long when each row gets its own copy.
+
+    A file may have one long text in a dictionary, and a million rows of a few bits that name it.
+    """
+    longest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
+    if longest * sum(chunk.num_values for chunk in chunks) <= _MAX_TEXT_BYTES:
+        return
+    rows = max(_MAX_TEXT_BYTES // max(longest, 1) // _BATCHES, 1)
+    total = 0
+    with pq.ParquetFile(path, read_dictionary=[name]) as opened:
+        for batch in opened.iter_batches(rows, columns=[name]):
+            total += _text_bytes(batch.column(0))
+            if total > _MAX_TEXT_BYTES:
+                raise ValueError(f'its column {name} has more than {_MAX_TEXT_BYTES >> 20} MB of text')
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """The bytes of a column of text, or of lists or structures of it, when each value is written out."""
+    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = column.flatten()
+    if pa.types.is_struct(column.type):
+        return sum(_text_bytes(part) for part in column.flatten())
+    if not pa.types.is_dictionary(column.type):
+        return column.nbytes
+    lengths = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy(zero_copy_only=False)
+    places = column.indices.drop_null().to_numpy(zero_copy_only=False)
+    return int(lengths.astype(np.int64)[places].sum())
 
 
 def path_inside(root: Path, file: str) -> Path:

@@ -40,6 +40,13 @@ _TO_I420 = {
     'bgra': cv2.COLOR_BGRA2YUV_I420,
 }
 _THUMBNAIL_STEP = 16
+# 8K has 33 million.
+_MAX_PIXELS = 64_000_000
+_PNG = b'\x89PNG\r\n\x1a\n'
+_JPEG = b'\xff\xd8'
+# Markers of a JPEG: those that hold its size, and those that have no length.
+_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE = {0x01, *range(0xD0, 0xD9)}
 # Images of cameras are small: threads cost more than they save, and take cores from the robot's processes.
 cv2.setNumThreads(1)
 
@@ -145,10 +152,39 @@ def _pixels(message: Any, channels: int, dtype: type) -> np.ndarray:
 
 
 def _decompressed(message: Any) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    data = bytes(message.data)
+    width, height = _declared_size(data)
+    if width * height > _MAX_PIXELS:
+        raise GrootRosError(
+            f'A compressed image says that it has {width}x{height} pixels, and {_MAX_PIXELS} can be decoded: '
+            'it is damaged, or its camera is set to a size that nobody records.'
+        )
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if width and height else None
     if pixels is None:
         raise GrootRosError(
-            f'A compressed image of format {message.format!r} cannot be decoded: '
+            f'A compressed image of format {message.format!r} cannot be decoded as JPEG or PNG: '
             'check its camera driver, and whether its topic carries images.'
         )
     return pixels
+
+
+def _declared_size(data: bytes) -> tuple[int, int]:
+    """Width and height in the header of a PNG or JPEG, before memory is taken; (0, 0) if there are none."""
+    if data.startswith(_PNG):
+        return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+    if not data.startswith(_JPEG):
+        return 0, 0
+    place = len(_JPEG)
+    while place + 9 <= len(data) and data[place] == 0xFF:
+        kind = data[place + 1]
+        length = int.from_bytes(data[place + 2 : place + 4], 'big')
+        if kind in _JPEG_SIZES:
+            height = int.from_bytes(data[place + 5 : place + 7], 'big')
+            return int.from_bytes(data[place + 7 : place + 9], 'big'), height
+        if kind == 0xFF:  # padding
+            place += 1
+        elif kind in _JPEG_BARE:
+            place += 2
+        else:
+            place += 2 + length
+    return 0, 0

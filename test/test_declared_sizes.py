@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes that files and messages declare are checked before memory is taken for them."""
+
+import resource
+import struct
+import zlib
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from groot_ros.dataset.meta import read_parquet
+from groot_ros.errors import GrootRosError
+from groot_ros.video.frame import decode_frame
+
+STAMP = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
+
+
+def compressed(data: bytes) -> SimpleNamespace:
+    return SimpleNamespace(header=STAMP, format='jpeg', data=np.frombuffer(data, np.uint8))
+
+
+def raw(width: int, height: int, step: int, size: int) -> SimpleNamespace:
+    content = {'width': width, 'height': height, 'step': step, 'data': bytes(size)}
+    return SimpleNamespace(header=STAMP, encoding='rgb8', **content)
+
+
+def resident_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize(
+    ('width', 'height', 'step'),
+    [(2**31, 2**31, 2**31), (4, 2**32 - 1, 12), (2**32 - 1, 1, 12), (4, 4, 2**32 - 1), (4, 5, 12)],
+)
+def test_an_image_that_declares_more_than_it_has_is_refused(width, height, step):
+    with pytest.raises(GrootRosError, match='came with 48 bytes, which is too few'):
+        decode_frame(raw(width, height, step, 48))
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack('>I', len(data)) + body + struct.pack('>I', zlib.crc32(body))
+
+    head = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    lines = zlib.compress(bytes(1 << 16))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', lines) + chunk(b'IEND', b'')
+
+
+def jpeg_with_size(width: int, height: int) -> bytes:
+    data = bytearray(cv2.imencode('.jpg', np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    place = data.index(b'\xff\xc0')
+    data[place + 5 : place + 9] = struct.pack('>HH', height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize('data', [png_bomb(30_000, 30_000), jpeg_with_size(32_000, 32_000)])
+def test_a_compressed_image_that_asks_for_gigabytes_is_refused_before_it_is_decoded(data):
+    before_mb = resident_mb()
+    with pytest.raises(GrootRosError, match=r'says that it has 3\d000x3\d000 pixels'):
+        decode_frame(compressed(data))
+    assert resident_mb() - before_mb < 50
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('options', [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]])
+def test_compressed_images_of_cameras_are_decoded(suffix, options):
+    pixels = np.full((48, 64, 3), 90, np.uint8)
+    data = cv2.imencode(suffix, pixels, options if suffix == '.jpg' else [])[1].tobytes()
+    assert decode_frame(compressed(data)).size == (64, 48)
+    if suffix == '.jpg':  # a comment and padding before the size
+        filled = data[:2] + b'\xff\xfe\x00\x06text' + b'\xff' + data[2:]
+        assert decode_frame(compressed(filled)).size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    'data', [b'', b'\xff\xd8', b'\xff\xd8\xff\xc0', b'BM' + bytes(60), b'\x89PNG\r\n\x1a\n']
+)
+def test_what_is_no_jpeg_or_png_is_refused(data):
+    with pytest.raises(GrootRosError, match='cannot be decoded as JPEG or PNG'):
+        decode_frame(compressed(data))
+
+
+TEXT = 'x' * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    'column',
+    [
+        pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([TEXT])),
+        pa.ListArray.from_arrays(
+            pa.array([0, 20_000], pa.int32()),
+            pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([TEXT])),
+        ),
+    ],
+)
+def test_a_text_that_a_million_rows_repeat_is_refused_before_it_is_written_out(tmp_path, column):
+    """20 GB of text in a file of some kilobytes."""
+    file = tmp_path / 'bomb.parquet'
+    pq.write_table(pa.table({'task': column}), file, compression='zstd', dictionary_pagesize_limit=4 << 20)
+    assert file.stat().st_size < 2 << 20
+    before_mb = resident_mb()
+    with pytest.raises(ValueError, match=r'its column task.* has more than 256 MB of text'):
+        read_parquet(file)
+    assert resident_mb() - before_mb < 400
+
+
+def test_text_that_fits_is_read_as_it_is(tmp_path):
+    file = tmp_path / 'tasks.parquet'
+    texts = [None, 'größer', *(['a' * 5000] * 100_000)]
+    nested = pa.array([[text] if text else None for text in texts])
+    table = pa.table({'task': texts, 'tasks': nested, 'index': range(len(texts))})
+    with pytest.raises(ValueError, match='more than 256 MB of text'):
+        pq.write_table(table, file)
+        read_parquet(file)
+    pq.write_table(table.slice(0, 40_000), file)
+    assert read_parquet(file).equals(table.slice(0, 40_000))
