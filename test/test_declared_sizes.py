@@ -119,3 +119,20 @@ def test_text_that_fits_is_read_as_it_is(tmp_path):
         read_parquet(file)
     pq.write_table(table.slice(0, 40_000), file)
     assert read_parquet(file).equals(table.slice(0, 40_000))
+
+
+def test_images_of_a_file_that_is_large_itself_are_read(tmp_path):
+    """LeRobot writes PNG images into parquet: a long episode has more than 256 MB of them."""
+    file = tmp_path / 'images.parquet'
+    images = [bytes([number]) * (40 << 20) for number in range(7)]
+    table = pa.table({'image': images, 'index': range(7)})
+    pq.write_table(table, file, compression='none', use_dictionary=False)
+    assert read_parquet(file).equals(table)
+
+
+def test_only_the_columns_that_are_read_are_checked(tmp_path):
+    file = tmp_path / 'bomb.parquet'
+    bomb = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([TEXT]))
+    table = pa.table({'task': bomb, 'index': range(20_000)})
+    pq.write_table(table, file, compression='zstd', dictionary_pagesize_limit=4 << 20)
+    assert read_parquet(file, ['index']).num_rows == 20_000

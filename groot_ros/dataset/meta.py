@@ -259,24 +259,30 @@ def read_parquet(file: Path, columns: list[str] | None = None, filters: Any = No
     """Returns the table of a parquet file. Raises ValueError for one that is damaged, missing or huge."""
     try:
         with pq.ParquetFile(file) as opened:
-            _check_size(file, opened)
+            _check_size(file, opened, columns)
         return pq.read_table(file, columns=columns, filters=filters, partitioning=None)
     except Exception as error:  # Arrow raises many kinds of exceptions for a damaged file
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(reason[:300].rstrip('.')) from error
 
 
-def _check_size(path: Path, file: pq.ParquetFile) -> None:
-    """Raises ValueError for more values or text than memory takes: what repeats has few bytes in a file."""
+def _check_size(path: Path, file: pq.ParquetFile, columns: list[str] | None) -> None:
+    """Raises ValueError for more values or text in the columns than memory takes.
+
+    What repeats has few bytes in a file. A file that is large itself, with images in it, may be read.
+    """
     metadata = file.metadata
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
-    if values > _MAX_VALUES or sum(group.total_byte_size for group in groups) > _MAX_VALUES * 8:
+    names = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    read = [number for number, name in enumerate(names) if not columns or name.split('.')[0] in columns]
+    chunks = {number: [group.column(number) for group in groups] for number in read}
+    values = sum(chunk.num_values for column in chunks.values() for chunk in column)
+    size = sum(chunk.total_uncompressed_size for column in chunks.values() for chunk in column)
+    if values > _MAX_VALUES or size > max(_MAX_VALUES * 8, _bytes_allowed(path)):
         raise ValueError(f'it says that it has {values} values, and {_MAX_VALUES} can be read')
-    for number in range(metadata.num_columns):
+    for number in read:
         if metadata.schema.column(number).physical_type == 'BYTE_ARRAY':
-            name = metadata.schema.column(number).path
-            _check_text(path, name, [group.column(number) for group in groups])
+            _check_text(path, names[number], chunks[number])
 
 
 def _check_text(path: Path, name: str, chunks: list[pq.ColumnChunkMetaData]) -> None:
@@ -284,16 +290,22 @@ def _check_text(path: Path, name: str, chunks: list[pq.ColumnChunkMetaData]) -> 
 
     A file may have one long text in a dictionary, and a million rows of a few bits that name it.
     """
+    allowed = _bytes_allowed(path)
     longest = max((chunk.total_uncompressed_size for chunk in chunks), default=0)
-    if longest * sum(chunk.num_values for chunk in chunks) <= _MAX_TEXT_BYTES:
+    if longest * sum(chunk.num_values for chunk in chunks) <= allowed:
         return
     rows = max(_MAX_TEXT_BYTES // max(longest, 1) // _BATCHES, 1)
     total = 0
     with pq.ParquetFile(path, read_dictionary=[name]) as opened:
         for batch in opened.iter_batches(rows, columns=[name]):
             total += _text_bytes(batch.column(0))
-            if total > _MAX_TEXT_BYTES:
-                raise ValueError(f'its column {name} has more than {_MAX_TEXT_BYTES >> 20} MB of text')
+            if total > allowed:
+                raise ValueError(f'its column {name} has more than {allowed >> 20} MB of text')
+
+
+def _bytes_allowed(path: Path) -> int:
+    """The bytes of text or images that may come out of a file: what it has itself, or what memory takes."""
+    return max(_MAX_TEXT_BYTES, 2 * path.stat().st_size)
 
 
 def _text_bytes(column: pa.Array) -> int:
