@@ -86,18 +86,24 @@ def receive(node, topic, message) -> None:
     next(s for s in node.subscriptions if s.topic_name.endswith(topic)).callback(message)
 
 
-def test_a_driver_with_a_robot_says_once_how_the_arm_is_enabled(arm, monkeypatch):
+def test_a_driver_with_a_robot_says_each_minute_how_the_arm_is_enabled(arm, monkeypatch):
     told = []
+    now_s = [100.0]
     state = np.zeros(1, STATE)[0]
     state['robot_mode'] = RUNNING
     state['safety_mode'] = NORMAL
     monkeypatch.setattr(ur5e_driver, 'differences', lambda *_: [])
+    monkeypatch.setattr(ur5e_driver.time, 'monotonic', lambda: now_s[0])
     logger = SimpleNamespace(info=told.append, warning=lambda text: None)
     monkeypatch.setattr(arm, 'get_logger', lambda: logger)
+    arm._session.gate.disable()
+    arm._say_what_is_awaited()
+    assert told == []  # no robot was seen yet
     arm._compare_installation(state)
-    arm._compare_installation(state)
-    (sentence,) = told
-    assert '/ur5e_driver/enable std_srvs/srv/SetBool "{data: true}"' in sentence
+    for now_s[0] in (100.0, 101.0, 159.0, 161.0):
+        arm._say_what_is_awaited()
+    assert len(told) == 2
+    assert 'ros2 service call /ur5e_driver/enable std_srvs/srv/SetBool "{data: true}"' in told[0]
 
 
 @pytest.mark.parametrize(

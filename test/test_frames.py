@@ -191,7 +191,7 @@ def test_a_mount_that_is_none_is_refused(tmp_path, mount, problem):
     ],
 )
 def test_cells_in_two_namespaces_have_frames_of_their_own(options, prefix):
-    processes = build_processes('collect', Options(sim=True, shadow=True, **options))
+    processes = build_processes('collect', Options(sim=True, shadow=True, policy='hold', **options))
     prefixes = {p.executable: p.parameters['tf_prefix'] for p in processes if 'tf_prefix' in p.parameters}
     assert prefixes == dict.fromkeys(('ur5e_driver', 'camera_driver', 'teleop', 'policy_server'), prefix)
 
