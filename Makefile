@@ -7,13 +7,14 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
 export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
 endif
 
-.PHONY: help setup demo test lint bench fuzz docs test-robot-env clean
+.PHONY: help setup demo test lint bench fuzz mutants docs test-robot-env clean
 
 help:
 	@echo 'make demo    the whole loop in the simulated cell: record, convert, validate, replay, report'
 	@echo 'make test    linters and tests'
 	@echo 'make bench   benchmarks, results in benchmark/results'
 	@echo 'make fuzz    10,000 damaged inputs to all that reads files and messages, in half an hour'
+	@echo 'make mutants breaks a line of the safety code at a time, and shows which tests notice it'
 	@echo 'make docs    reference pages from the code, and the site in build/site'
 	@echo 'make setup   only the set-up, in .venv; where ROS 2 is sourced, over its Python packages'
 	@echo 'make test-robot-env   tries the set-up for a robot on a stand-in for Ubuntu 24.04; needs a Python 3.12'
@@ -38,6 +39,9 @@ bench: setup
 
 fuzz: setup
 	@$(PYTHON) -m fuzz --cases 10000 --seed 1 --jobs 2
+
+mutants: setup
+	@$(PYTHON) scripts/mutation_check.py
 
 docs: setup build/docs/made
 	@$(PYTHON) scripts/make_reference.py
