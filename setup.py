@@ -23,7 +23,7 @@ setup(
     # Inside the package they are found wherever pip installs it: --user, --target, --prefix or a .venv.
     package_dir={'groot_ros.share.config': 'config', 'groot_ros.share.msg': 'msg'},
     package_data={
-        'groot_ros': ['**/*.j2'],
+        'groot_ros': ['**/*.j2', 'operator_page/static/*'],
         'groot_ros.share.config': ['**/*.yaml', '*.xml', '*.json'],
         'groot_ros.share.msg': ['*.msg'],
     },
@@ -49,6 +49,7 @@ setup(
         'policy': ['msgpack>=1.0', 'pyzmq>=25'],
         'ray': ['ray[default]>=2.9'],
         'storage': ['fsspec>=2024.2'],
+        'page': ['aiohttp>=3.10'],
         'report': ['jinja2>=3.1', 'matplotlib>=3.8', 'pillow>=10'],
         'test': ['hypothesis>=6.100', 'pytest>=8', 'pytest-xdist>=3.5', 'ruff'],
     },

@@ -76,6 +76,13 @@ NODES = (
         'Converts recordings to a dataset.',
         'Options: see [cli](cli.md#converter).',
     ),
+    (
+        'operator_page',
+        'OperatorPage',
+        "Serves the operator's page, see [its page](../how-to/operator-page.md).",
+        'It subscribes to the images of a camera while somebody looks at the page.\n'
+        'It calls the services of `ur5e_driver` and `recorder`.',
+    ),
 )
 
 MEANINGS = {
@@ -105,6 +112,9 @@ MEANINGS = {
     'recorder/~/redo': 'discards the episode and starts it again',
     'recorder/~/discard': 'discards the episode',
     'recorder/~/preflight': 'says whether an episode could start, or every reason why not',
+    'recorder/~/set_task': 'sets the task of episodes that are started without one',
+    'recorder/~/relabel': 'changes outcome, task or notes of a saved episode',
+    'recorder/~/delete': 'deletes a saved episode',
     'recorder/~/record': 'one episode from start to end, with its status as feedback',
     'policy_server/~/enable': 'true: the policy commands the arm; false: it stops',
     'policy_server/~/set_task': 'changes the task text',

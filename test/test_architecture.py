@@ -23,6 +23,7 @@ ALLOWED = {
     'teleop': {'control'},
     'quality': {'bags', 'reports', 'sampling', 'video'},
     'recording': {'bags', 'quality', 'sampling', 'video'},
+    'operator_page': {'bags', 'quality', 'recording', 'video'},
     'dataset': {'bags', 'quality', 'reports', 'sampling', 'video'},
     'training': {'bags', 'dataset', 'quality'},
     'small_policy': {'dataset', 'training'},
@@ -38,8 +39,8 @@ ALLOWED = {
         'sampling', 'teleop', 'video',
     },
     'nodes': {
-        'bags', 'cli', 'control', 'dataset', 'hardware', 'inference', 'policies', 'quality', 'recording',
-        'ros', 'sampling', 'teleop', 'video',
+        'bags', 'cli', 'control', 'dataset', 'hardware', 'inference', 'operator_page', 'policies', 'quality',
+        'recording', 'ros', 'sampling', 'teleop', 'video',
     },
 }  # fmt: skip
 # The node of the simulated cell and the commands that simulate: all else knows sim/ by names in tables only.

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,6 +133,17 @@ def test_a_simulated_profile_commands_nothing_outside_loopback(profile, dataset)
     assert not [word for word in words if '192.168' in word]
 
 
+@pytest.mark.parametrize('profile', PROFILES)
+def test_every_profile_can_serve_the_page_and_does_not_by_itself(profile, dataset):
+    options = Options(sim=True, dataset=str(dataset), output_dir='here')
+    *without, page = build_processes(profile, replace(options, page=True, page_port=9000))
+    assert without == build_processes(profile, options)
+    assert page.executable == 'operator_page'
+    assert page.restarts and page.optional
+    assert (page.parameters['page_host'], page.parameters['page_port']) == ('127.0.0.1', 9000)
+    assert page.parameters['episodes_dir'] == 'here'
+
+
 def test_profiles_say_which_options_are_missing():
     with pytest.raises(GrootRosError, match='dataset'):
         build_processes('deploy', Options(sim=True))
@@ -227,13 +239,13 @@ def started_environments(monkeypatch, options):
 class Cell:
     """A group of made-up processes in made-up time. `popens` are those that were started, in their order."""
 
-    def __init__(self, monkeypatch) -> None:
+    def __init__(self, monkeypatch, **options) -> None:
         self.now_s = 100.0
         self.popens = []
         monkeypatch.setattr(supervisor, 'time', SimpleNamespace(monotonic=lambda: self.now_s))
         monkeypatch.setattr(subprocess, 'Popen', self._open)
-        self.group = ProcessGroup('drivers', Options())
-        for process in build_processes('drivers', Options()):
+        self.group = ProcessGroup('drivers', Options(**options))
+        for process in build_processes('drivers', self.group.options):
             self.group.start(process)
 
     def _open(self, command, **_):
@@ -289,6 +301,16 @@ def test_a_camera_that_cannot_start_ends_the_cell_and_so_does_the_arm(executable
     cell.end(executable, 1)
     with pytest.raises(GrootRosError, match='ended with exit code 1'):
         cell.group.check()
+
+
+def test_the_page_never_ends_the_cell_not_even_before_it_has_worked(monkeypatch, capsys):
+    cell = Cell(monkeypatch, page=True)
+    starts = 0
+    for _ in range(10):
+        cell.end('operator_page', 1)
+        starts += cell.pass_time(20)
+    assert starts == 6
+    assert 'the cell goes on without it' in capsys.readouterr().err
 
 
 def test_the_arms_driver_is_never_started_again(monkeypatch):
@@ -380,14 +402,14 @@ def test_a_node_that_fails_ends_a_launch_with_an_error(describe):
 class Launched:
     """The nodes of a launch in made-up time. `end` returns what launch is told to do next."""
 
-    def __init__(self, describe, monkeypatch, profile) -> None:
+    def __init__(self, describe, monkeypatch, profile, **changes) -> None:
         from groot_ros.ros import launch_description
 
         self.now_s = 100.0
         clock = SimpleNamespace(monotonic=lambda: self.now_s)
         monkeypatch.setattr(launch_description, 'time', clock)
         *arguments, add_nodes = describe(profile)
-        actions = add_nodes({argument.name: argument.default_value for argument in arguments})
+        actions = add_nodes({argument.name: argument.default_value for argument in arguments} | changes)
         self.nodes = {node.executable: node for node in actions[1:]}
 
     def end(self, executable, ran_s, returncode=-9, ending=False):
@@ -424,6 +446,15 @@ def test_a_camera_or_gripper_that_cannot_start_ends_a_launch(describe, monkeypat
     cell = Launched(describe, monkeypatch, 'record')
     with pytest.raises(GrootRosError, match='ended with exit code 1: see its messages'):
         cell.end(executable, 3.0, returncode=1)
+
+
+def test_a_page_that_cannot_start_never_ends_a_launch(describe, monkeypatch):
+    cell = Launched(describe, monkeypatch, 'record', page='true')
+    for _ in range(6):
+        _, timer = cell.end('operator_page', 1.0, returncode=1)
+        cell.start_again('operator_page', timer)
+    (told,) = cell.end('operator_page', 1.0, returncode=1)
+    assert 'the cell goes on without it' in told.msg
 
 
 def test_a_launch_that_ends_starts_nothing_again(describe, monkeypatch):

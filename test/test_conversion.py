@@ -197,7 +197,7 @@ def test_a_bag_of_all_topics_is_split_by_the_episode_status(tmp_path, embodiment
         (4.5, 0, 'place'),
     ):
         stamp = signals.header(signals.T0_NS + round(at_s * 1e9))
-        status = Status(stamp, state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, '', [], '', 0, 0, [])
+        status = Status(stamp, state, 'e', task, 0, 0, 0, 0.0, 0, 0, 0.0, 0.0, '', [], '', 0, 0, [], [])
         entries.append([round(at_s * 1e9), 'episode_status', status])
     source.write_plain(
         tmp_path / 'everything', sorted(entries, key=lambda entry: entry[0]), {'episode_status': kind}

@@ -19,6 +19,7 @@ from groot_ros.inference.protocol import TOKEN_VARIABLE
 from groot_ros.nodes import (
     camera_driver,
     converter,
+    operator_page,
     policy_server,
     recorder,
     robotiq_driver,
@@ -33,7 +34,16 @@ DOCS = ROOT / 'docs'
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted(DOCS.rglob('*.md'))]
 GENERATED = [DOCS / 'reference' / f'{name}.md' for name in ('nodes', 'messages', 'cli')]
 WRITTEN = [page for page in PAGES if page not in GENERATED]
-NODES = (camera_driver, converter, policy_server, recorder, robotiq_driver, teleop, ur5e_driver)
+NODES = (
+    camera_driver,
+    converter,
+    operator_page,
+    policy_server,
+    recorder,
+    robotiq_driver,
+    teleop,
+    ur5e_driver,
+)
 MAX_LINE = 200
 OPTIONS_OF_OTHERS = {'--ipc', '--shm-size', '--ways', '--json'}
 PRIVATE_WORDS = re.compile(

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from benchmark.signals import STATE_TYPES, T0_NS
+from groot_ros.bags.label import make_label
 from groot_ros.bags.message_types import IMAGE_TYPE, typestore
 from groot_ros.bags.reader import EpisodeBag
 from groot_ros.errors import GrootRosError
@@ -281,3 +282,107 @@ def test_the_operator_hears_how_an_episode_was_saved(recorder, synthetic, monkey
     one.play(synthetic)
     one.session.announce_verdict(one.session.finish(outcome))
     assert any(text.startswith(words) for text in heard)
+
+
+def recorded(one: Recorder, synthetic, task: str = 'move the cube') -> str:
+    name = one.start(task)
+    one.play(synthetic)
+    one.session.finish('success')
+    return name
+
+
+def test_a_saved_episode_is_relabelled_everywhere_and_its_bag_stays(recorder, synthetic, tmp_path):
+    one = recorder(tasks=[Task(text='move the cube', count=2), Task(text='open the box', count=2)])
+    name = recorded(one, synthetic)
+    recorded(one, synthetic)
+    content = next((tmp_path / name).glob('*.mcap')).read_bytes()
+    assert [entry.done for entry in one.session.tasks()] == [2, 0]
+    assert one.session.relabel(name, make_label(task='open the box', notes='the lid stuck')) == (
+        f'{name} is now a success: open the box'
+    )
+    assert [entry.done for entry in one.session.tasks()] == [1, 1]
+    one.session.relabel(name, make_label(outcome='failure'))
+    assert [entry.done for entry in one.session.tasks()] == [1, 0]
+    assert next((tmp_path / name).glob('*.mcap')).read_bytes() == content
+    with EpisodeBag(tmp_path / name) as bag:
+        assert (bag.info['outcome'], bag.info['task']) == ('failure', 'open the box')
+        assert bag.info['notes'] == 'the lid stuck'
+    verdict = json.loads((tmp_path / name / 'verdict.json').read_text())
+    assert (verdict['outcome'], verdict['task'], verdict['rows']) == ('failure', 'open the box', 10)
+    index = json.loads((tmp_path / 'episodes.json').read_text())['episodes']
+    assert [(entry['name'], entry['outcome']) for entry in index] == [
+        ('episode_000000', 'failure'),
+        ('episode_000001', 'success'),
+    ]
+
+
+def test_a_saved_episode_is_deleted_and_no_other(recorder, synthetic, tmp_path):
+    one = recorder()
+    first = recorded(one, synthetic)
+    second = recorded(one, synthetic)
+    assert one.session.delete(first) == f'{first} was deleted'
+    assert not (tmp_path / first).exists()
+    assert [entry.name for entry in one.session.folder.entries] == [second]
+
+
+@pytest.mark.parametrize('name', ['', '..', 'episode_000009', '../outside', '/etc', '.', 'episode_000000/..'])
+def test_only_saved_episodes_are_relabelled_or_deleted(recorder, synthetic, tmp_path, name):
+    one = recorder()
+    recorded(one, synthetic)
+    outside = tmp_path.parent / 'outside'
+    outside.mkdir(exist_ok=True)
+    for order in (lambda: one.session.delete(name), lambda: one.session.relabel(name, make_label())):
+        with pytest.raises(GrootRosError, match='There is no saved episode'):
+            order()
+    assert outside.exists()
+    assert (tmp_path / 'episode_000000').exists()
+
+
+def test_the_episode_that_is_being_recorded_is_neither_relabelled_nor_deleted(recorder):
+    one = recorder()
+    name = one.start()
+    for order in (lambda: one.session.delete(name), lambda: one.session.relabel(name, make_label())):
+        with pytest.raises(GrootRosError, match='is being recorded: stop it first'):
+            order()
+
+
+@pytest.mark.parametrize('entries', [{'outcome': 'splendid'}, {'task': 'x' * 2001}, {'notes': 'x' * 4001}])
+def test_a_wrong_label_is_refused(entries):
+    with pytest.raises(GrootRosError):
+        make_label(**entries)
+
+
+def test_a_damaged_label_is_named(recorder, synthetic, tmp_path):
+    name = recorded(recorder(), synthetic)
+    (tmp_path / name / 'label.json').write_text('{"outcome": 3}')
+    with pytest.raises(GrootRosError, match=r'label\.json is wrong at outcome'):
+        EpisodeBag(tmp_path / name)
+
+
+def test_a_chosen_task_goes_before_the_list_until_it_is_taken_back(recorder, synthetic):
+    one = recorder(tasks=[Task(text='of the list', count=1)])
+    one.session.choose_task('chosen')
+    one.start(task='')
+    assert one.session.task == 'chosen'
+    one.session.discard()
+    assert one.session.choose_task('') == 'the task list chooses the next task'
+    one.start(task='')
+    assert one.session.task == 'of the list'
+    with pytest.raises(GrootRosError, match='has 2001 characters'):
+        one.session.choose_task('x' * 2001)
+
+
+@pytest.mark.parametrize('change', ['advance_task', 'skip_task'])
+def test_a_chosen_task_ends_when_another_of_the_list_is_asked_for(recorder, change):
+    one = recorder(tasks=[Task(text='first'), Task(text='second')])
+    one.session.choose_task('chosen')
+    getattr(one.session, change)()
+    assert one.session.chosen_task == ''
+    assert [entry.task.text for entry in one.session.tasks()] == ['first', 'second']
+
+
+def test_the_disk_is_told_in_minutes_of_this_embodiment(recorder, monkeypatch):
+    one = recorder()
+    monkeypatch.setattr(one.session.folder, 'free_bytes', lambda: 60e9)
+    # 0.15 bytes a pixel at 640x480 and 20 Hz, and 200 kB/s of numbers
+    assert one.session.disk_minutes() == pytest.approx(60e9 / (0.15 * 640 * 480 * 20 + 200e3) / 60)

@@ -14,6 +14,7 @@ from rosbags.rosbag2 import Reader
 
 from groot_ros.bags import decompress
 from groot_ros.bags.episode_info import parse_info
+from groot_ros.bags.label import read_label
 from groot_ros.bags.mcap_file import check_file
 from groot_ros.bags.message_types import (
     COMPRESSED_TOPIC,
@@ -186,14 +187,14 @@ class EpisodeBag:
         return self.messages({connection.topic: connection for connection in self._reader.connections})
 
     def _read_info(self) -> dict[str, Any]:
-        """What our recorder wrote of the episode at its start and end; empty for bags of other recorders."""
+        """What our recorder wrote of the episode, and what was changed later; empty for other recorders."""
         info: dict[str, Any] = {}
         connection = self._find(EPISODE_INFO_TOPIC)
         if connection is not None:
             with naming_bag(self.path):
                 for message in self.messages({EPISODE_INFO_TOPIC: connection}):
                     info.update(parse_info(message.decode().data))
-        return info
+        return {**info, **read_label(self.path)}
 
     def _find(self, topic: str) -> Connection | None:
         """The connection of a topic; None if there is none, or if it is not clear which."""

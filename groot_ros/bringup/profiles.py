@@ -85,6 +85,11 @@ class Options:
     )
     episodes: int = setting(3, 'episodes that the scripted operator records (collect, with sim)')
     seed: int = setting(0, 'seed of the scripted operator (collect, with sim)')
+    page: bool = setting(False, "serve the operator's page")
+    page_host: str = setting(
+        '127.0.0.1', "address of the operator's page; other machines reach any but this one, with a token"
+    )
+    page_port: int = setting(8090, "port of the operator's page")
     params_file: str = setting(
         '', 'ROS parameter file for all nodes; it overrides config/*.yaml, but not the options here'
     )
@@ -97,6 +102,7 @@ class Process:
 
     If `ready_at` (host, port) is given, the next process starts when a connection to it is accepted.
     A process that `restarts` is started again when it ends by itself; the end of any other ends the cell.
+    A restarting process that never worked ends the cell too, unless it is `optional`.
     """
 
     executable: str
@@ -105,6 +111,7 @@ class Process:
     arguments: list[str] = field(default_factory=list)
     ready_at: tuple[str, int] | None = None
     restarts: bool = False
+    optional: bool = False
 
     @property
     def node_name(self) -> str:
@@ -128,7 +135,8 @@ def build_processes(profile: str, options: Options) -> list[Process]:
     if profile not in PROFILES:
         raise GrootRosError(f'There is no profile {profile!r}: choose one of {", ".join(PROFILES)}.')
     _check(options)
-    return PROFILES[profile].build(options)
+    processes = PROFILES[profile].build(options)
+    return [*processes, _page(options)] if options.page else processes
 
 
 def _check(options: Options) -> None:
@@ -142,6 +150,7 @@ def _check(options: Options) -> None:
     check_number('episodes', options.episodes, 1)
     check_number('seed', options.seed, 0)
     check_port('policy_port', options.policy_port)
+    check_port('page_port', options.page_port)
     check_host('robot_ip', options.robot_ip)
     check_host('policy_host', options.policy_host)
     check_namespace(options.namespace)
@@ -323,6 +332,17 @@ def _policy(options: Options) -> Process:
     elif options.policy in BACKENDS:
         parameters |= {'checkpoint': options.checkpoint, 'python': options.policy_python}
     return Process('policy_server', parameters)
+
+
+def _page(options: Options) -> Process:
+    """The operator's page. Nothing in the cell depends on it, so its end never ends the cell."""
+    parameters = {
+        'embodiment': options.embodiment,
+        'page_host': options.page_host,
+        'page_port': options.page_port,
+        'episodes_dir': options.output_dir,
+    }
+    return Process('operator_page', parameters, restarts=True, optional=True)
 
 
 def _tf_prefix(options: Options) -> str:

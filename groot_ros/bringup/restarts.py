@@ -13,7 +13,10 @@ _START_S = 10.0
 
 @dataclass
 class Restarts:
-    """The ends of one process. The delay doubles from 1 s to 16 s; a run of 30 s sets it back to 1 s."""
+    """The ends of one process. The delay doubles from 1 s to 16 s; a run of 30 s sets it back to 1 s.
+
+    For a process that the cell can do without, begin with `has_worked`: then its first end counts too.
+    """
 
     ends_in_a_row: int = 0
     has_worked: bool = False

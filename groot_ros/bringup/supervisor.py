@@ -35,7 +35,7 @@ class _Entry:
     process: Process
     popen: subprocess.Popen
     started_s: float
-    restarts: Restarts = field(default_factory=Restarts)
+    restarts: Restarts
     due_s: float | None = None
     given_up: bool = False
 
@@ -70,7 +70,8 @@ class ProcessGroup:
     def start(self, process: Process) -> None:
         """Starts one more process, and waits until it accepts connections if it has a `ready_at`."""
         self._say(f'starting {process.executable}')
-        self._running.append(_Entry(process, self._open(process), time.monotonic()))
+        restarts = Restarts(has_worked=process.optional)
+        self._running.append(_Entry(process, self._open(process), time.monotonic(), restarts))
         if process.ready_at is not None:
             self._wait_until_ready(process.ready_at)
 

@@ -12,6 +12,7 @@ LIBRARIES = {
     'matplotlib': ('report', 'matplotlib'),
     'msgpack': ('policy', 'msgpack'),
     'zmq': ('policy', 'pyzmq'),
+    'aiohttp': ('page', 'aiohttp'),
     'h5py': ('hdf5', 'h5py'),
     'ray': ('ray', 'ray'),
     'fsspec': ('storage', 'fsspec'),

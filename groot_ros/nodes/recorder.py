@@ -12,16 +12,13 @@ from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.action import RecordEpisode
+from groot_ros.bags.label import make_label
 from groot_ros.embodiment import load_embodiment
-from groot_ros.errors import GrootRosError, choose
+from groot_ros.errors import GrootRosError, choose, explain_error
 from groot_ros.msg import EpisodeStatus, StreamHealth
+from groot_ros.nodes.recorder_messages import episode_status, stream_health
 from groot_ros.quality.verdict import Verdict, load_thresholds
-from groot_ros.recording.episode_recorder import (
-    DEPTH_FORMATS,
-    VIDEO_FORMATS,
-    EpisodeRecording,
-    RecordingSettings,
-)
+from groot_ros.recording.episode_recorder import DEPTH_FORMATS, VIDEO_FORMATS, RecordingSettings
 from groot_ros.recording.episode_session import EpisodeSession, SessionSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
 from groot_ros.recording.preflight import RecorderSnapshot
@@ -34,13 +31,14 @@ from groot_ros.ros.qos import STATUS_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.ros.topic_subscriber import StreamWatch
 from groot_ros.sampling.stream_monitor import Health
-from groot_ros.srv import Preflight, StartEpisode, StopEpisode
+from groot_ros.srv import DeleteEpisode, Preflight, RelabelEpisode, SetTask, StartEpisode, StopEpisode
 from groot_ros.video.h264 import fastest_codec
 
 _NOT_ACTIVE = 'The recorder is not active: activate it first.'
 _DISCOVERY_S = 0.5
 _WATCH_S = 0.2
-_STATUS_S = 1.0
+# A page says within a second that the recorder has fallen silent.
+_STATUS_S = 0.25
 
 PARAMETERS = {
     'embodiment': ParameterSpec(DEFAULT_EMBODIMENT, 'name of an embodiment, or path of its YAML file'),
@@ -173,6 +171,9 @@ class Recorder(GrootNode):
         self.create_service(Trigger, '~/next_task', self._on_next_task)
         self.create_service(Trigger, '~/skip_task', self._on_skip_task)
         self.create_service(Preflight, '~/preflight', self._on_preflight)
+        self.create_service(SetTask, '~/set_task', self._on_set_task)
+        self.create_service(RelabelEpisode, '~/relabel', self._on_relabel)
+        self.create_service(DeleteEpisode, '~/delete', self._on_delete)
         self._record_action = self.create_action_server(
             RecordEpisode, '~/record', self._on_record, self._goal_refusal
         )
@@ -298,13 +299,29 @@ class Recorder(GrootNode):
             raise GrootRosError(_NOT_ACTIVE)
         return change()
 
+    def _on_set_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
+        return self._respond(response, lambda: self._session.choose_task(request.task.strip()))
+
+    def _on_relabel(
+        self, request: RelabelEpisode.Request, response: RelabelEpisode.Response
+    ) -> RelabelEpisode.Response:
+        entries = {key: getattr(request, key).strip() for key in ('outcome', 'task', 'notes')}
+        return self._respond(response, lambda: self._session.relabel(request.episode, make_label(**entries)))
+
+    def _on_delete(
+        self, request: DeleteEpisode.Request, response: DeleteEpisode.Response
+    ) -> DeleteEpisode.Response:
+        return self._respond(response, lambda: self._session.delete(request.episode))
+
     def _respond(self, response: Any, work: Callable[[], str]) -> Any:
         """Fills a response with the message that `work` returns, or with the error that it raises."""
         try:
+            if not self.configured:
+                raise GrootRosError(_NOT_ACTIVE)
             response.message = work()
             response.success = True
-        except GrootRosError as error:
-            response.message = str(error)
+        except (GrootRosError, OSError) as error:
+            response.message = explain_error(error)
             response.success = False
         self._publish_status()
         return response
@@ -353,61 +370,21 @@ class Recorder(GrootNode):
             return
         session = self._session
         problems = session.problems()
-        status = EpisodeStatus(
-            task=session.task,
-            episode=session.episode,
-            saved=session.saved,
-            verdict=session.last_verdict,
-            disk_free=float(session.folder.free_bytes()),
-            problems=problems,
-            streams=self._stream_health(),
-        )
-        status.header.stamp = self.get_clock().now().to_msg()
-        progress = session.next_task()
-        if progress:
-            status.next_task = progress.task.text
-            status.next_task_done = progress.done
-            status.next_task_wanted = progress.task.count
+        stamp = self.get_clock().now().to_msg()
+        status = episode_status(stamp, session, problems, self._stream_health())
         if session.recording is not None:
-            _fill_recording(status, session.recording)
             session.warn_new_problems(problems)
         self.publish(self._status, status)
         if self._goal_handle is not None and session.recording is not None:
             self._goal_handle.publish_feedback(RecordEpisode.Feedback(status=status))
 
     def _stream_health(self) -> list[StreamHealth]:
-        recording = self._session.recording
-        streams = recording.trace.streams if recording is not None else {}
-        found = []
-        for topic, stats in self._watch.stats(time.time_ns()).items():
-            health = StreamHealth(
-                topic=topic,
-                rate=stats.rate_hz,
-                expected_rate=self._embodiment.expected_hz(topic),
-                age=stats.age_s,
-                jitter=stats.jitter_s,
-                max_gap=stats.max_gap_s,
-                problem=stats.problem,
-            )
-            if topic in streams:
-                health.received = len(streams[topic].stamps_ns)
-                health.lost = streams[topic].lost
-            found.append(health)
-        return found
+        stats = self._watch.stats(time.time_ns())
+        return stream_health(stats, self._embodiment, self._session.recording)
 
 
 def _load_tasks(file: str) -> TaskQueue | None:
     return TaskQueue(load_tasks(Path(file).expanduser())) if file else None
-
-
-def _fill_recording(status: EpisodeStatus, recording: EpisodeRecording) -> None:
-    """Adds the fields of an episode that is being recorded."""
-    status.state = EpisodeStatus.PAUSED if recording.paused else EpisodeStatus.RECORDING
-    status.rows = recording.trace.rows
-    status.filled = recording.trace.filled
-    status.encoder_lag = recording.max_encoder_lag_s
-    status.queue = recording.queue_length
-    status.lost = recording.trace.lost
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ PARAMETERS = {
     **specs_from(GripperSettings),
 }
 _NOT_ACTIVE = 'the driver is not active'
-_STATUS_TIMEOUT_S = 2.5  # ur5e_driver publishes its status once a second
+_STATUS_TIMEOUT_S = 2.5  # ur5e_driver publishes its status four times a second
 _ACTIVATION_S = 0.1
 _IN_MOTION = (RobotStatus.ENABLED, RobotStatus.FREEDRIVE)
 

@@ -57,6 +57,8 @@ _WATCH_S = 0.05
 _DISCOVERY_S = 0.5
 _RIVAL_S = 3.0
 _TELL_S = 60.0
+# A page says within a second that the driver has fallen silent.
+_STATUS_HZ = 4
 _NOT_ACTIVE = 'the driver is not active'
 _SOURCES = {'teleop/tcp_delta': TELEOP, 'policy/tcp_delta': POLICY}
 
@@ -347,14 +349,14 @@ class Ur5eDriver(GrootNode):
         self._publish_status()
 
     def _publish_status(self) -> None:
-        """Publishes robot_status on every change, and once a second."""
+        """Publishes robot_status on every change, and four times a second."""
         session = self._session
         with session.lock:
             gate = session.gate
             connected = session.state_age_s < _FRESH_S
             reason = self._reason()
             modes = modes_of(session.state)
-            key = (gate.state, gate.source, reason, connected, round(time.monotonic()), *modes)
+            key = (gate.state, gate.source, reason, connected, round(_STATUS_HZ * time.monotonic()), *modes)
             if key == self._published:
                 return
             self._published = key

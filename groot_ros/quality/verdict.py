@@ -95,14 +95,35 @@ class Verdict:
 
     def save(self, folder: Path) -> None:
         """Writes verdict.json into a bag's folder; an existing file is replaced at once."""
-        text = json.dumps(self.as_dict(), indent=1, allow_nan=False)
-        new_file = folder / f'{VERDICT_FILE}.new'
-        with new_file.open('w') as file:
-            file.write(text + '\n')
-            file.flush()
-            # A power cut must not leave an empty file under the name of the old one.
-            os.fsync(file.fileno())
-        new_file.replace(folder / VERDICT_FILE)
+        _write(folder, self.as_dict())
+
+
+def relabel_verdict(folder: Path, outcome: str, task: str) -> None:
+    """Changes outcome and task in the verdict.json of a bag; its findings stay.
+
+    Raises GrootRosError for a file that cannot be read.
+    """
+    path = folder / VERDICT_FILE
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise GrootRosError(
+            f'{path} cannot be read ({error}): write it again with `groot-ros inspect`.'
+        ) from error
+    if not isinstance(content, dict):
+        raise GrootRosError(f'{path} is no verdict: write it again with `groot-ros inspect`.')
+    _write(folder, {**content, 'outcome': outcome, 'task': task})
+
+
+def _write(folder: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, allow_nan=False)
+    new_file = folder / f'{VERDICT_FILE}.new'
+    with new_file.open('w') as file:
+        file.write(text + '\n')
+        file.flush()
+        # A power cut must not leave an empty file under the name of the old one.
+        os.fsync(file.fileno())
+    new_file.replace(folder / VERDICT_FILE)
 
 
 def load_thresholds(path: str = '') -> Thresholds:

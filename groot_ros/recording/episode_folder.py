@@ -7,13 +7,15 @@ import os
 import shutil
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
 from groot_ros.bags.folder_lock import LOCK_FILE, is_being_recorded
+from groot_ros.bags.label import Label, write_label
 from groot_ros.bags.recover import LEFT_BY_RECOVERY
 from groot_ros.errors import GrootRosError
+from groot_ros.quality.verdict import relabel_verdict
 from groot_ros.resources import VERDICT_FILE
 
 _PREFIX = 'episode_'
@@ -56,7 +58,7 @@ class EpisodeFolder:
             raise GrootRosError(
                 f'Another recorder writes to {path}: stop it, or choose another output_dir.'
             ) from error
-        self.entries = _read_index(path)
+        self.entries = read_index(path)
 
     def next_path(self) -> Path:
         """Folder of the next episode: one above the highest number in this folder."""
@@ -73,9 +75,41 @@ class EpisodeFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def add(self, entry: IndexEntry) -> None:
-        """Adds a saved episode to episodes.json, which is replaced at once and never half written."""
-        others = [other for other in self.entries if other.name != entry.name]
-        self.entries = [*others, entry]
+        """Adds a saved episode to episodes.json, or replaces its entry."""
+        places = {other.name: other for other in self.entries}
+        places[entry.name] = entry
+        self.entries = list(places.values())
+        self._write_index()
+
+    def relabel(self, name: str, label: Label) -> IndexEntry:
+        """Changes what is written about a saved episode, and returns its new entry.
+
+        Raises GrootRosError if there is no such episode, or its verdict cannot be read.
+        """
+        path = self._saved_path(name)
+        entry = next(entry for entry in self.entries if entry.name == name)
+        write_label(path, label)
+        changes = label.changes()
+        changed = replace(entry, **{key: changes[key] for key in ('outcome', 'task') if key in changes})
+        relabel_verdict(path, changed.outcome, changed.task)
+        self.add(changed)
+        return changed
+
+    def delete(self, name: str) -> None:
+        """Deletes a saved episode for good. Raises GrootRosError if there is none of this name."""
+        path = self._saved_path(name)
+        self.entries = [entry for entry in self.entries if entry.name != name]
+        self._write_index()
+        shutil.rmtree(path)
+
+    def _saved_path(self, name: str) -> Path:
+        """The folder of a saved episode. The name must be one of the index: it comes from a service."""
+        if name not in [entry.name for entry in self.entries]:
+            raise GrootRosError(f'There is no saved episode {name[:100]!r} in {self.path}.')
+        return self.path / name
+
+    def _write_index(self) -> None:
+        """Writes episodes.json, which is replaced at once and never half written."""
         text = json.dumps({'version': 1, 'episodes': [asdict(other) for other in self.entries]}, indent=1)
         new_file = self.path / f'{INDEX_FILE}.new'
         with new_file.open('w') as file:
@@ -126,11 +160,11 @@ def finished_bags(folder: Path) -> list[Path]:
     )
     if not is_being_recorded(folder):
         return bags
-    listed = {entry.name for entry in _read_index(folder)}
+    listed = {entry.name for entry in read_index(folder)}
     return [bag for bag in bags if bag.name in listed]
 
 
-def _read_index(path: Path) -> list[IndexEntry]:
+def read_index(path: Path) -> list[IndexEntry]:
     """Entries whose episodes still exist. A missing or broken index is rebuilt from the verdicts."""
     try:
         entries = [IndexEntry(**entry) for entry in json.loads((path / INDEX_FILE).read_text())['episodes']]

@@ -8,14 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from groot_ros import __version__
+from groot_ros.bags.label import Label
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError, explain_error
 from groot_ros.quality.verdict import Thresholds, Verdict, judge
 from groot_ros.recording.episode_folder import EpisodeFolder, IndexEntry
 from groot_ros.recording.episode_recorder import EpisodeRecording, RecordingSettings
 from groot_ros.recording.operator_feedback import OperatorFeedback
-from groot_ros.recording.preflight import RecorderSnapshot, lost_streams, preflight, recording_problems
-from groot_ros.recording.task_list import TaskProgress, TaskQueue
+from groot_ros.recording.preflight import (
+    RecorderSnapshot,
+    bytes_per_second,
+    lost_streams,
+    preflight,
+    recording_problems,
+)
+from groot_ros.recording.task_list import MAX_TASK_LENGTH, TaskProgress, TaskQueue
 from groot_ros.resources import VERDICT_FILE
 
 _NAMED_OUTCOMES = {'success': 'a success', 'failure': 'a failure'}
@@ -58,6 +65,7 @@ class EpisodeSession:
         self.recording: EpisodeRecording | None = None
         self.episode = ''
         self.task = ''
+        self.chosen_task = ''
         self.last_verdict = ''
         self.saved = 0
         self.write_speed = float('inf')
@@ -123,17 +131,62 @@ class EpisodeSession:
         return self._settings.task_queue.next_task(self.folder.good_episode_counts())
 
     def advance_task(self) -> str:
-        """Goes on to another task of the list for the next episode; returns a message for the operator."""
+        """Goes on to another task of the list for the next episode; returns a message for the operator.
+
+        A task that `choose_task` set no longer holds.
+        """
         self._task_queue().advance(self.folder.good_episode_counts())
+        self.chosen_task = ''
         return self.announce_next_task()
 
     def skip_task(self) -> str:
         """Leaves the next task of the list out; returns a message for the operator."""
         skipped = self._task_queue().skip(self.folder.good_episode_counts())
+        self.chosen_task = ''
         return f'skipped {skipped.task.text}; {self.announce_next_task()}'
 
+    def tasks(self) -> list[TaskProgress]:
+        """All tasks of the list with what is done of each; empty without a list."""
+        if self._settings.task_queue is None:
+            return []
+        return self._settings.task_queue.progress(self.folder.good_episode_counts())
+
+    def choose_task(self, task: str) -> str:
+        """Sets the task of episodes that are started without one; empty follows the list again."""
+        if len(task) > MAX_TASK_LENGTH:
+            raise GrootRosError(
+                f'The task has {len(task)} characters, and at most {MAX_TASK_LENGTH} are allowed: shorten it.'
+            )
+        self.chosen_task = task
+        if task:
+            return f'the next task is: {task}'
+        return 'the task list chooses the next task' if self._settings.task_queue else 'no task is chosen'
+
+    def relabel(self, episode: str, label: Label) -> str:
+        """Changes outcome, task or notes of a saved episode; returns a message for the operator."""
+        self._refuse_current(episode)
+        entry = self.folder.relabel(episode, label)
+        self._info(f'{episode} was relabelled: {entry.outcome}, {entry.task}')
+        return f'{episode} is now {_NAMED_OUTCOMES.get(entry.outcome, entry.outcome)}: {entry.task}'
+
+    def delete(self, episode: str) -> str:
+        """Deletes a saved episode for good; returns a message for the operator."""
+        self._refuse_current(episode)
+        self.folder.delete(episode)
+        self._info(f'{episode} was deleted.')
+        return f'{episode} was deleted'
+
+    def _refuse_current(self, episode: str) -> None:
+        if self.recording is not None and episode == self.episode:
+            raise GrootRosError(f'{episode} is being recorded: stop it first.')
+
+    def disk_minutes(self) -> float:
+        """How many minutes of recording fit on the disk, estimated for images with much detail."""
+        rate = bytes_per_second(self._embodiment, self._settings.recording)
+        return self.folder.free_bytes() / rate / 60
+
     def start(self, task: str, operator_name: str, force: bool) -> str:
-        """Starts an episode and returns its name. Without a task, it is the next of the list.
+        """Starts an episode and returns its name. Without a task, the chosen or the next one is taken.
 
         Raises GrootRosError with every reason if it cannot start; `force` starts it even so, unless a topic
         that rows need is missing.
@@ -295,6 +348,8 @@ class EpisodeSession:
         return self._settings.task_queue
 
     def _next_task_text(self) -> str:
+        if self.chosen_task:
+            return self.chosen_task
         progress = self.next_task()
         if progress:
             return progress.task.text

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from groot_ros.config_files import checked, read_yaml
 from groot_ros.errors import GrootRosError
 
+# Longer texts do not fit into the language column of a model.
+MAX_TASK_LENGTH = 2000
+
 
 class Task(BaseModel):
     """A task in words, as in the language column, and how many usable episodes of it are wanted."""
 
     model_config = ConfigDict(extra='forbid', frozen=True)
 
-    text: str = Field(min_length=1, max_length=2000)
+    text: str = Field(min_length=1, max_length=MAX_TASK_LENGTH)
     count: int = Field(default=1, ge=1, le=1_000_000)
 
 
@@ -89,6 +92,10 @@ class TaskQueue:
         skipped = self._current(done)
         self._skipped.add(skipped.task.text)
         return skipped
+
+    def progress(self, done: dict[str, int]) -> list[TaskProgress]:
+        """All tasks of the list in its order, also those that are done or left out."""
+        return [TaskProgress(task, done.get(task.text, 0)) for task in self._task_list.tasks]
 
     def _current(self, done: dict[str, int]) -> TaskProgress:
         current = self.next_task(done)

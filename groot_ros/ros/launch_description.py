@@ -96,7 +96,7 @@ def _make_node(process: Process, options: Options, restarts: Restarts | None = N
     if process.parameters:
         parameters.append(process.parameters)
     if process.restarts:
-        on_exit = _start_again(process, options, restarts or Restarts())
+        on_exit = _start_again(process, options, restarts or Restarts(has_worked=process.optional))
     else:
         on_exit = partial(_end_launch, process.node_name)
     return Node(
@@ -116,7 +116,8 @@ def _start_again(
 ) -> Callable[[Any, LaunchContext], list[Action]]:
     """What launch does when a camera or the gripper has ended: start it again after a delay, as `up` does.
 
-    Raises GrootRosError if it never worked: it has a wrong parameter, or its device is not there.
+    Raises GrootRosError if the cell needs it and it never worked: a parameter is wrong, or its device is not
+    there.
     """
     name = process.node_name
     began_s = time.monotonic()
