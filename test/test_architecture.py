@@ -32,7 +32,8 @@ ALLOWED = {
     'bringup': {'hardware', 'inference', 'teleop'},
     'ros': {'bags', 'bringup', 'policies', 'sampling', 'video', 'teleop'},
     'cli': {
-        'bags', 'bringup', 'dataset', 'inference', 'policies', 'quality', 'reports', 'ros', 'training',
+        'bags', 'bringup', 'dataset', 'hardware', 'inference', 'policies', 'quality', 'reports', 'ros',
+        'training',
     },
     'sim': {
         'bags', 'bringup', 'control', 'dataset', 'hardware', 'inference', 'policies', 'reports', 'ros',

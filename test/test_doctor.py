@@ -13,6 +13,7 @@ from groot_ros.cli import health
 from groot_ros.cli.completion import completion_script
 from groot_ros.cli.doctor import shareable_settings
 from groot_ros.cli.main import COMMANDS, main
+from groot_ros.hardware.realtime import missing_rights
 
 
 def test_each_check_of_this_machine_has_a_level_and_a_sentence(capsys, tmp_path):
@@ -30,11 +31,21 @@ def test_an_old_python_fails():
 
 
 @pytest.mark.parametrize(
-    ('max_priority', 'user', 'level'),
-    [(0, 1000, 'warn'), (29, 1000, 'warn'), (30, 1000, 'pass'), (0, 0, 'pass')],
+    ('max_priority', 'nice_limit', 'privileged', 'missing'),
+    [
+        (0, 0, False, 'real-time priority 30 or the nice value -15'),
+        (29, 35, False, 'real-time priority 30:'),
+        (30, 34, False, 'the nice value -15:'),
+        (30, 35, False, ''),
+        (-1, -1, False, ''),
+        (0, 0, True, ''),
+    ],
 )
-def test_the_servo_loop_needs_the_right_to_its_priority(max_priority, user, level):
-    assert health.check_realtime(max_priority, user).level == level
+def test_rights_to_priorities_that_are_missing_are_named(max_priority, nice_limit, privileged, missing):
+    problem = missing_rights(max_priority, nice_limit, privileged)
+    assert missing in problem
+    assert bool(problem) == bool(missing)
+    assert health.check_realtime(problem).level == ('warn' if problem else 'pass')
 
 
 def test_a_dds_file_that_does_not_exist_fails(tmp_path):

@@ -106,6 +106,14 @@ def test_a_driver_with_a_robot_says_each_minute_how_the_arm_is_enabled(arm, monk
     assert 'ros2 service call /ur5e_driver/enable std_srvs/srv/SetBool "{data: true}"' in told[0]
 
 
+def test_a_driver_without_rights_to_priorities_warns(arm, monkeypatch):
+    told = []
+    monkeypatch.setattr(ur5e_driver, 'priority_problem', lambda: 'this user may not have them')
+    monkeypatch.setattr(arm, 'warn', told.append)
+    arm.configure()
+    assert told == ['On a busy computer the arm may move unevenly and stop: this user may not have them.']
+
+
 @pytest.mark.parametrize(
     ('topic', 'source', 'other'),
     [('policy/tcp_delta', 'policy', 'teleop'), ('teleop/tcp_delta', 'teleop', 'policy')],

@@ -3,7 +3,6 @@
 
 import os
 import platform
-import resource
 import shutil
 import socket
 import sys
@@ -15,10 +14,10 @@ from pathlib import Path
 from groot_ros import __version__
 from groot_ros.cli.requirements import LIBRARIES
 from groot_ros.errors import GrootRosError
+from groot_ros.hardware.realtime import priority_problem
 from groot_ros.resources import share_directory
 
 _OLDEST_PYTHON = (3, 11)
-_SERVO_PRIORITY = 30
 _GIB = 1 << 30
 _SHARED_MEMORY = Path('/dev/shm')
 _DDS_PROFILES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
@@ -46,7 +45,7 @@ def check_machine(folder: Path, robot_ip: str) -> Iterator[Check]:
     yield from check_libraries()
     yield check_dds_profile(dict(os.environ))
     yield check_shared_memory()
-    yield check_realtime(resource.getrlimit(resource.RLIMIT_RTPRIO)[0], os.geteuid())
+    yield check_realtime(priority_problem())
     yield from check_encoders()
     yield check_disk(folder)
     yield check_port(_MODEL_SERVER_PORT)
@@ -112,15 +111,11 @@ def check_shared_memory() -> Check:
     return Check('pass', 'shared memory', text)
 
 
-def check_realtime(max_priority: int, user: int) -> Check:
-    """Whether the servo loop may have priority over other programs."""
-    if user == 0 or max_priority < 0 or max_priority >= _SERVO_PRIORITY:
-        return Check('pass', 'real-time rights', 'the servo loop may run with real-time priority')
-    text = (
-        f'this user may set priority {max_priority}, and the servo loop wants {_SERVO_PRIORITY}: '
-        'grant rtprio and nice in /etc/security/limits.d, then log in again'
-    )
-    return Check('warn', 'real-time rights', text)
+def check_realtime(problem: str) -> Check:
+    """Whether the arm's processes may have priority over other programs."""
+    if problem:
+        return Check('warn', 'real-time rights', problem)
+    return Check('pass', 'real-time rights', 'the servo loop may run with real-time priority')
 
 
 def check_encoders() -> Iterator[Check]:

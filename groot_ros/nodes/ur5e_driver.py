@@ -21,7 +21,7 @@ from groot_ros.control.publisher_binding import RivalError
 from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array, pose_from_rotvec
-from groot_ros.hardware.realtime import raise_node_priority
+from groot_ros.hardware.realtime import priority_problem, raise_node_priority
 from groot_ros.hardware.ur5e.arm import Ur5e, Ur5eSettings
 from groot_ros.hardware.ur5e.installation import differences
 from groot_ros.hardware.ur5e.modes import stop_reason
@@ -119,6 +119,8 @@ class Ur5eDriver(GrootNode):
             time.sleep(0.02)
         if twin:
             raise GrootRosError(twin)
+        if problem := priority_problem():
+            self.warn(f'On a busy computer the arm may move unevenly and stop: {problem}.')
         self._began_s = time.monotonic()
         self._session = self._make_session()  # nothing of an earlier connection is taken for the present
         limits = self._session.gate.limits
