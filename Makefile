@@ -7,13 +7,14 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
 export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
 endif
 
-.PHONY: help setup demo test lint bench fuzz mutants docs test-robot-env clean
+.PHONY: help setup demo test lint bench fuzz walk mutants docs test-robot-env clean
 
 help:
 	@echo 'make demo    the whole loop in the simulated cell: record, convert, validate, replay, report'
 	@echo 'make test    linters and tests'
 	@echo 'make bench   benchmarks, results in benchmark/results'
 	@echo 'make fuzz    10,000 damaged inputs to all that reads files and messages, in half an hour'
+	@echo 'make walk    ten random walks of 200 steps of each node through its states, calls and parameters'
 	@echo 'make mutants breaks a line of the safety code at a time, and shows which tests notice it'
 	@echo 'make docs    reference pages from the code, and the site in build/site'
 	@echo 'make setup   only the set-up, in .venv; where ROS 2 is sourced, over its Python packages'
@@ -39,6 +40,9 @@ bench: setup
 
 fuzz: setup
 	@$(PYTHON) -m fuzz --cases 10000 --seed 1 --jobs 2
+
+walk: setup
+	@$(PYTHON) -m pytest -q test/test_lifecycle.py -k every_order --walks 10 --walk-steps 200
 
 mutants: setup
 	@$(PYTHON) scripts/mutation_check.py

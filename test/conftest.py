@@ -45,6 +45,15 @@ TOPIC_TYPES = {**signals.STATE_TYPES, 'zed/image': IMAGE_TYPE}
 _REAL_TIME = {'cell', 'start_cell', 'driver', 'operator', 'start_node'}
 
 
+def pytest_addoption(parser):
+    parser.addoption('--walks', type=int, default=1, help='random walks of each node, 200 steps each')
+
+
+def pytest_generate_tests(metafunc):
+    if 'walk_number' in metafunc.fixturenames:
+        metafunc.parametrize('walk_number', range(metafunc.config.getoption('--walks')))
+
+
 def pytest_collection_modifyitems(items):
     """Tests with real processes get the mark `cell`; all others may run in parallel."""
     for item in items:

@@ -198,6 +198,26 @@ def what_runs(node):
     return ''
 
 
+# Values of the parameters that may change, and one that each node refuses.
+CHANGES = {
+    'recorder': [
+        {'min_free_gb': 0.0}, {'min_free_gb': 1e-6}, {'operator_feedback': 'none'},
+        {'tasks_file': ''}, {'quality_thresholds': ''}, {'report': False},
+    ],
+    'policy_server': [
+        {'task': 'stack'}, {'task': ''}, {'min_speed_scaling': 0.1}, {'min_speed_scaling': 0.05},
+        {'resume_after_override': True}, {'resume_after_override': False},
+    ],
+}  # fmt: skip
+REFUSED = {'use_sim_time': 'not a truth value'}
+# What sets an active node to work, which chance alone seldom does; and what is seen then.
+BEGIN = {
+    'recorder': [('call', 'start', StartEpisode.Request(task='move the cube', force=True))],
+    'policy_server': [
+        ('receive', 'robot_status', lambda: ENABLED), ('receive', 'tcp_target', lambda: target(0.0)),
+        ('call', 'enable', ENABLE),
+    ],
+}  # fmt: skip
 MUST_RUN = {'recorder': {'records', ''}, 'policy_server': {'commands', ''}}
 
 
@@ -284,6 +304,26 @@ class Walker:
         subscription.callback(make_message())
         self._run_timers()
 
+    def begin(self) -> None:
+        """Sets the node to work, whatever its state is."""
+        for start, step in ((UNCONFIGURED, 'CONFIGURE'), (INACTIVE, 'ACTIVATE')):
+            if self.state == start:
+                self.transition(getattr(Transition, f'TRANSITION_{step}'))
+        for kind, *what in BEGIN.get(self.name, []):
+            getattr(self, kind)(*what)
+
+    def set(self, values, accepted) -> None:
+        assert [result.successful for result in set_parameters(self, **values)] == [accepted] * len(values)
+        if accepted:
+            assert {name: self.node.parameter(name) for name in values} == values
+
+    def load_own_dump(self) -> None:
+        """What `ros2 param dump` and `ros2 param load` do."""
+        names = list(self.node._parameters)
+        dump = {item.name: item.value for item in self.node.get_parameters(names)}
+        refused = [result.reason for result in set_parameters(self, **dump) if not result.successful]
+        assert refused == []
+
     def _run_timers(self) -> None:
         for _ in range(3):
             self._executor.spin_once(0.001)
@@ -323,21 +363,29 @@ def walk(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('hidden', ['', 'rclpy.experimental.events_executor'])
 @pytest.mark.parametrize('name', NODES)
-def test_a_node_survives_every_order_of_transitions_and_calls(walk, monkeypatch, name, hidden):
-    """The second time with the executor of an rclpy that has no EventsExecutor."""
+def test_a_node_survives_every_order_of_transitions_and_calls(walk, monkeypatch, name, hidden, walk_number):
+    """The second time with the executor of an rclpy that has no EventsExecutor. See `make walk`."""
     if hidden:
         monkeypatch.setitem(sys.modules, hidden, None)
     walker = walk(name)
     _, services, goals, messages = NODES[name]
-    rng = random.Random(name)
+    rng = random.Random(f'{name} {walk_number}')
     transitions = [transition for _, transition in TRANSITIONS]
     work = [(walker.call, service) for service in services]
     work += [(walker.goal, goal) for goal in goals]
     work += [(walker.receive, message) for message in messages]
+    changes = [(walker.set, (values, True)) for values in CHANGES.get(name, [])]
+    changes += [(walker.set, (REFUSED, False)), (walker.load_own_dump, ())]
     seen = set()
     for _ in range(STEPS):
-        if not work or rng.random() < 0.4:
+        chance = rng.random()
+        if chance < 0.3 or not (work or chance < 0.45):
             walker.transition(rng.choice(transitions))
+        elif chance < 0.4:
+            do, what = rng.choice(changes)
+            do(*what)
+        elif chance < 0.45:
+            walker.begin()
         else:
             do, what = rng.choice(work)
             do(*what)
@@ -413,10 +461,8 @@ def set_parameters(walker, **values):
 @pytest.mark.parametrize('name', NODES)
 def test_the_dump_of_a_node_can_be_loaded_again(walk, name):
     walker = walk(name)
-    names = list(walker.node._parameters)
-    assert {'use_sim_time', 'start_type_description_service', 'autostart'} <= set(names)
-    dump = {item.name: item.value for item in walker.node.get_parameters(names)}
-    assert [result.reason for result in set_parameters(walker, **dump) if not result.successful] == []
+    assert {'use_sim_time', 'start_type_description_service', 'autostart'} <= set(walker.node._parameters)
+    walker.load_own_dump()
 
 
 def test_a_parameter_that_is_read_at_the_start_is_refused_by_name(walk):
