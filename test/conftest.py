@@ -419,6 +419,7 @@ def driver(cell, operator, start_node):
         command_timeout_s=2.0,
         max_command_age_s=2.0,
         state_timeout_s=0.6,
+        tracking_margin_s=1.0,
     )
     assert operator.until(lambda: operator.status.connected and 'tcp_pose' in operator.newest)
     return cell

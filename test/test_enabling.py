@@ -18,6 +18,7 @@ from groot_ros.cli.main import main
 from groot_ros.control.command_gate import GateState
 from groot_ros.errors import GrootRosError
 from groot_ros.nodes import ur5e_driver
+from groot_ros.resources import share_directory
 
 
 @pytest.mark.parametrize('robot_ip', [Options.robot_ip, '127.0.0.1', '127.9.0.1', '::1', 'localhost'])
@@ -145,7 +146,8 @@ def test_a_driver_that_waits_for_nobody_tells_nothing(wrong):
 @pytest.mark.cell
 def test_a_simulated_cell_that_enables_itself_records_without_a_person(loopback, tmp_path, eventually):
     options = ['--sim', '--enable', '--robot-ip', loopback, '--episodes', '1', '--output-dir', str(tmp_path)]
-    command = [sys.executable, '-m', 'groot_ros.cli', 'up', 'collect', *options]
+    patient = ['--params-file', str(share_directory() / 'config' / 'demo.yaml')]
+    command = [sys.executable, '-m', 'groot_ros.cli', 'up', 'collect', *options, *patient]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         index = tmp_path / 'episodes.json'

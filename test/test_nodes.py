@@ -4,6 +4,7 @@
 import signal
 
 from diagnostic_msgs.msg import DiagnosticArray
+from groot_ros.msg import RobotStatus
 from groot_ros.srv import StartEpisode
 
 
@@ -16,6 +17,8 @@ def test_the_gripper_follows_accepted_commands_only(driver, operator, start_node
     assert operator.enable().success
 
     def closed():
+        if operator.status.state == RobotStatus.STOPPED:  # by a machine that was held up
+            operator.enable()
         operator.send(opening=0.0)
         operator.spin(0.05)
         return operator.newest['gripper/state'].opening < 0.02
