@@ -187,6 +187,11 @@ class MadeUpCell:
     def gate(self) -> CommandGate:
         return self.session.gate
 
+    @property
+    def servo_stalled(self) -> bool:
+        """Whether the servo process gets no processor time now."""
+        return self.now_s < self._servo_stalls_until_s
+
     def go_on(self, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
         """Lets time pass."""
         for _ in range(round(seconds / TICK_S)):

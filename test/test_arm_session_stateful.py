@@ -2,13 +2,14 @@
 """Whatever happens in whatever order: the arm moves only by accepted commands, and within its limits.
 
 hypothesis drives the real session, gate and servo loop, with the robot of benchmark/made_up_cell.py.
-GROOT_ROS_LONG_TESTS=1 looks for longer: some minutes.
+GROOT_ROS_LONG_TESTS=1 looks for longer: some minutes. GROOT_ROS_NO_SHRINKING=1 does not look for the shortest
+way to a failure: scripts/mutation_check.py only asks whether there is one.
 """
 
 import os
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -20,9 +21,12 @@ from groot_ros.hardware.ur5e.modes import EMERGENCY_STOP, NORMAL, PROTECTIVE_STO
 from groot_ros.ur5e_kinematics import DEFAULT_TCP_OFFSET, inverse
 
 LONG = bool(os.environ.get('GROOT_ROS_LONG_TESTS'))
+PHASES = [Phase.generate] if os.environ.get('GROOT_ROS_NO_SHRINKING') else list(Phase)
 STILL_M_S = 1e-3
 # Time from the end of a session to standstill: the robot's watchdog, the smoothing, and the lag of servoL.
 STANDSTILL_S = 1.0
+# After the time-out of a source: the watch of the driver, and one command that was refused.
+SILENCE_MARGIN_S = 0.15
 # Until a robot that nobody wants to be free holds again: its watchdog, where the servo process is dead.
 FREE_S = 0.3
 PATH_SHARE = 1.0 + 1e-6
@@ -33,6 +37,8 @@ turns = st.sampled_from([0.0, 0.0, 0.0, 0.5, -0.5, 2.0])
 velocities = st.tuples(components, components, components, turns, turns, turns)
 durations_s = st.sampled_from([0.05, 0.15, 0.3])
 sources = st.sampled_from([TELEOP, POLICY])
+# Most of the time somebody has enabled the arm before it is commanded.
+readiness = st.sampled_from([True, True, True, False])
 
 
 class Watch:
@@ -43,6 +49,7 @@ class Watch:
         self.accepted_m = 0.0
         self.accepted_rad = 0.0
         self.holder = ''
+        self._commanded_s = cell.now_s
         self._held_in = cell.gate.state
         self.enabling = False
         self._was_enabled = False
@@ -57,6 +64,7 @@ class Watch:
 
     def send(self, source: Source, velocity, age_s: float = 0.0) -> bool:
         """Sends one command, and notes what was accepted of it."""
+        self._commanded_s = self.cell.now_s
         waypoint = self.cell.send(source.command(np.array(velocity) * source.period_s, age_s))
         if waypoint is None:
             return False
@@ -88,6 +96,9 @@ class Watch:
         unasked = cell.robot.freedriving and cell.gate.state is not GateState.FREEDRIVE
         self._free_s = self._free_s + TICK_S if unasked else 0.0
         assert self._free_s <= FREE_S, f'the robot is free: {cell.gate.reason}'
+        silent_s = cell.now_s - self._commanded_s
+        longest_s = cell.gate.settings.command_timeout_s + SILENCE_MARGIN_S
+        assert not (is_enabled and cell.gate.source and silent_s > longest_s), 'silence does not stop the arm'
         self._look_at_set_points(is_enabled)
 
     def _look_at_set_points(self, is_enabled: bool) -> None:
@@ -166,6 +177,18 @@ class ArmMachine(RuleBasedStateMachine):
     def robot(self):
         return self.rig.robot
 
+    def make_ready(self, wanted):
+        """A person who knows what to do brings the arm back, if it is wanted and not enabled."""
+        if not wanted or self.rig.gate.state is GateState.ENABLED:
+            return
+        self.robot.release_button()
+        self.robot.speed_scaling = 1.0
+        self.rig.go_on(0.3)
+        self.rig.session.disable()
+        self.rig.session.recover()
+        self.rig.go_on(0.3)
+        self.wish_to_enable()
+
     def move(self, name, velocity, seconds):
         """Commands a velocity at the rate of the source."""
         source = self.sources[name]
@@ -206,16 +229,25 @@ class ArmMachine(RuleBasedStateMachine):
     def recover(self):
         self.rig.session.recover()
 
-    @rule(velocity=velocities, seconds=durations_s)
-    def operator_moves(self, velocity, seconds):
+    @rule(velocity=velocities, seconds=durations_s, ready=readiness)
+    def operator_moves(self, velocity, seconds, ready):
+        self.make_ready(ready)
         self.move(TELEOP, velocity, seconds)
 
-    @rule(velocity=velocities, seconds=durations_s)
-    def policy_moves(self, velocity, seconds):
+    @rule(velocity=velocities, seconds=durations_s, ready=readiness)
+    def policy_moves(self, velocity, seconds, ready):
+        self.make_ready(ready)
         self.move(POLICY, velocity, seconds)
 
-    @rule(velocity=velocities)
-    def operator_overrides_the_policy(self, velocity):
+    @rule(name=sources, velocity=velocities, seconds=durations_s, ready=readiness)
+    def a_source_reverses(self, name, velocity, seconds, ready):
+        self.make_ready(ready)
+        self.move(name, velocity, seconds)
+        self.move(name, -np.array(velocity), seconds)
+
+    @rule(velocity=velocities, ready=readiness)
+    def operator_overrides_the_policy(self, velocity, ready):
+        self.make_ready(ready)
         for _ in range(4):
             self.watch.send(self.sources[TELEOP], velocity)
             self.watch.send(self.sources[POLICY], velocity)
@@ -225,6 +257,21 @@ class ArmMachine(RuleBasedStateMachine):
     def release(self, name):
         if self.sources[name].release() and self.watch.holder == name:
             self.watch.holder = ''
+
+    @rule(name=sources, velocity=velocities, early_s=st.sampled_from([0.0, 0.1]), ready=readiness)
+    def move_and_let_go(self, name, velocity, early_s, ready):
+        """The arm comes to rest, whatever its source has scheduled for later."""
+        self.make_ready(ready)
+        self.move(name, velocity, 0.2)
+        self.watch.send(self.sources[name], velocity, -early_s)
+        self.release(name)
+        if not self.rig.gate.braking:
+            return
+        assert not self.watch.send(self.sources[name], velocity), 'a command passed while the arm brakes'
+        self.rig.go_on(self.rig.limits.smoothing_s + 0.1)
+        if self.rig.gate.state is GateState.ENABLED and not self.rig.servo_stalled:
+            last, newest = self.robot.heard[-1][-2:]
+            assert np.allclose(last, newest, rtol=0.0, atol=1e-9), 'the arm does not rest after a release'
 
     @rule(speed_scaling=st.sampled_from([1.0, 1.0, 0.5, 0.0]))
     def turn_the_speed_slider(self, speed_scaling):
@@ -252,8 +299,9 @@ class ArmMachine(RuleBasedStateMachine):
         self.robot.release_button()
         self.rig.go_on(0.1)
 
-    @rule(seconds=durations_s, velocity=velocities)
-    def the_robot_is_deaf(self, seconds, velocity):
+    @rule(seconds=durations_s, velocity=velocities, ready=readiness)
+    def the_robot_is_deaf(self, seconds, velocity, ready):
+        self.make_ready(ready)
         self.robot.deaf = True
         self.move(TELEOP, velocity, seconds)
         self.robot.deaf = False
@@ -266,14 +314,16 @@ class ArmMachine(RuleBasedStateMachine):
 
     # Nodes and processes.
 
-    @rule(seconds=st.sampled_from([0.1, 0.3, 0.9]), velocity=velocities)
-    def no_state_arrives(self, seconds, velocity):
+    @rule(seconds=st.sampled_from([0.1, 0.3, 0.9]), velocity=velocities, ready=readiness)
+    def no_state_arrives(self, seconds, velocity, ready):
+        self.make_ready(ready)
         self.rig.silence_state(seconds)
         self.move(TELEOP, velocity, seconds)
         assert seconds < 0.25 or self.rig.gate.state is not GateState.ENABLED
 
-    @rule(seconds=st.sampled_from([0.03, 0.15, 0.4, 0.8]), velocity=velocities)
-    def the_servo_process_stalls(self, seconds, velocity):
+    @rule(seconds=st.sampled_from([0.03, 0.15, 0.4, 0.8]), velocity=velocities, ready=readiness)
+    def the_servo_process_stalls(self, seconds, velocity, ready):
+        self.make_ready(ready)
         self.rig.stall_servo(seconds)
         self.move(TELEOP, velocity, seconds)
 
@@ -294,9 +344,14 @@ class ArmMachine(RuleBasedStateMachine):
         self.sources[name].restart()
 
     @rule(
-        name=sources, velocity=velocities, count=st.integers(2, 8), late_s=st.sampled_from([0.03, 0.15, 0.3])
+        name=sources,
+        velocity=velocities,
+        count=st.integers(2, 8),
+        late_s=st.sampled_from([0.03, 0.15, 0.3]),
+        ready=readiness,
     )
-    def commands_arrive_late_and_together(self, name, velocity, count, late_s):
+    def commands_arrive_late_and_together(self, name, velocity, count, late_s, ready):
+        self.make_ready(ready)
         source = self.sources[name]
         for number in range(count):
             self.watch.send(source, velocity, late_s - number * source.period_s)
@@ -327,4 +382,5 @@ TestArm.settings = settings(
     stateful_step_count=40 if LONG else 20,
     deadline=None,
     derandomize=not LONG,
+    phases=PHASES,
 )
