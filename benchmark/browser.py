@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -40,8 +41,10 @@ class Browser:
         command = [find_chromium(), *_OPTIONS, *sandbox, f'--user-data-dir={self._folder}', 'about:blank']
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self._number = 0
+        self._closing = ExitStack()
         self.events: list[dict[str, Any]] = []
-        self._socket = connect(self._page_address(), max_size=64 << 20, open_timeout=_START_S, proxy=None)
+        connection = connect(self._page_address(), max_size=64 << 20, open_timeout=_START_S, proxy=None)
+        self._socket = self._closing.enter_context(connection)
         for domain in ('Page', 'Runtime', 'Log'):
             self.call(f'{domain}.enable')
         self.resize(width, height)
@@ -50,7 +53,7 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._closing.close()
         self._process.terminate()
         self._process.wait(10)
         assert self._process.stderr is not None

@@ -196,10 +196,16 @@ class SyntheticEpisode:
         yield offset_ns, 'zed/image', signals.image_message(T0_NS + offset_ns, pixels)
 
 
-@pytest.fixture
-def synthetic(embodiment):
-    """Makes synthetic episodes: synthetic(seconds=..., missing_frames=...).record(path)."""
+@pytest.fixture(scope='module')
+def make_synthetic(embodiment):
+    """Makes synthetic episodes, also for a fixture of a whole module."""
     return lambda **options: SyntheticEpisode(embodiment, **options)
+
+
+@pytest.fixture
+def synthetic(make_synthetic):
+    """Makes synthetic episodes: synthetic(seconds=..., missing_frames=...).record(path)."""
+    return make_synthetic
 
 
 @pytest.fixture(scope='session')

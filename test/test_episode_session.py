@@ -9,6 +9,9 @@ from benchmark.signals import STATE_TYPES, T0_NS
 from groot_ros.bags.label import make_label
 from groot_ros.bags.message_types import IMAGE_TYPE, typestore
 from groot_ros.bags.reader import EpisodeBag
+from groot_ros.dataset.options import ConversionOptions, parse_outcomes
+from groot_ros.dataset.sources.bag_segment import bag_outcome
+from groot_ros.dataset.sources.recording import OutcomeLeftOutError, check_outcome
 from groot_ros.errors import GrootRosError
 from groot_ros.quality.trace_from_bag import load_trace
 from groot_ros.quality.verdict import Thresholds, judge
@@ -314,6 +317,19 @@ def test_a_saved_episode_is_relabelled_everywhere_and_its_bag_stays(recorder, sy
         ('episode_000000', 'failure'),
         ('episode_000001', 'success'),
     ]
+
+
+def test_an_excluded_episode_does_not_count_and_is_not_converted(recorder, synthetic, tmp_path):
+    one = recorder(tasks=[Task(text='move the cube')])
+    name = recorded(one, synthetic)
+    assert one.session.next_task() is None
+    assert one.session.relabel(name, make_label(outcome='excluded')).startswith(f'{name} is now excluded')
+    assert one.session.next_task().done == 0
+    with EpisodeBag(tmp_path / name) as bag:
+        assert bag_outcome(bag) == 'excluded'
+        with pytest.raises(OutcomeLeftOutError):
+            check_outcome(bag_outcome(bag), ConversionOptions())
+        check_outcome(bag_outcome(bag), ConversionOptions(outcomes=parse_outcomes('success,excluded')))
 
 
 def test_a_saved_episode_is_deleted_and_no_other(recorder, synthetic, tmp_path):

@@ -11,24 +11,19 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from aiohttp import ClientSession, CookieJar, WSServerHandshakeError, web
-from aiohttp.test_utils import TestServer
+from aiohttp import WSServerHandshakeError, web
 from yarl import URL
 
+from benchmark.page_harness import MARKUP, TOKEN, answer_to, with_server
 from groot_ros.bags.message_types import HEADER_TYPE, IMAGE_TYPE, serialized, time_message, typestore
 from groot_ros.errors import GrootRosError
 from groot_ros.operator_page.access import Access, is_loopback
-from groot_ros.operator_page.cameras import CameraImages, small_jpeg
+from groot_ros.operator_page.cameras import small_jpeg
 from groot_ros.operator_page.commands import OrderError, parse_order
 from groot_ros.operator_page.control import Controller
-from groot_ros.operator_page.server import PageServer
 from groot_ros.operator_page.serving import ServerThread
 from groot_ros.operator_page.view import LOST_S, Newest, arm_view, disk_view, policy_view, stream_view
 from groot_ros.video.frame import VideoFrame
-
-TOKEN = 'a token of some length'
-MARKUP = '<img src=x onerror="alert(1)"> "quoted" & \u2028'
-
 
 # Access
 
@@ -225,74 +220,6 @@ def test_a_policy_without_a_latency_has_no_number():
 # The server
 
 
-class FakeCell:
-    """A node that notes its orders; `enable_arm` waits until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.orders: list = []
-        self.task = MARKUP
-        self.go_on = asyncio.Event()
-
-    def state(self) -> dict:
-        return {'arm': {'lost': True}, 'task': self.task, 'seen': len(self.orders)}
-
-    async def carry_out(self, order) -> tuple[bool, str]:
-        if order.order == 'enable_arm':
-            await self.go_on.wait()
-        if order.order == 'redo_episode':
-            raise ZeroDivisionError('a fault')
-        self.orders.append(order)
-        return True, f'done: {order.order}'
-
-
-class Page:
-    """A browser's connection to a server of the test."""
-
-    def __init__(self, server: TestServer, token: str = '') -> None:
-        self.url = str(server.make_url('/')).rstrip('/')
-        self.session = ClientSession(cookie_jar=CookieJar(unsafe=True))
-        self.origin = {'Origin': self.url}
-        self.token = token
-
-    def log_in(self, token: str):
-        return self.session.post(f'{self.url}/login', data={'token': token}, headers=self.origin)
-
-    async def live(self, client: str = 'client-one'):
-        return await self.session.ws_connect(f'{self.url}/live?client={client}', headers=self.origin)
-
-
-def with_server(scenario, host: str = '127.0.0.1', token: str = '', topics=('zed/image',)) -> list:
-    """Runs a scenario(page, cell, server) with a page of its own, and returns the faults that were told."""
-    faults = []
-
-    async def run() -> None:
-        cell = FakeCell()
-        images = CameraImages(list(topics))
-        server = PageServer(
-            cell, Access(host, token), images, lambda where, error: faults.append((where, error))
-        )
-        http = TestServer(server.app)
-        await http.start_server()
-        page = Page(http)
-        try:
-            await asyncio.wait_for(scenario(page, cell, server), 20)
-        finally:
-            await page.session.close()
-            await http.close()
-
-    asyncio.run(run())
-    return faults
-
-
-async def answer_to(socket, **order) -> dict:
-    """The answer to an order; states that come before it are skipped."""
-    await socket.send_json({'number': 1, **order})
-    while True:
-        message = await socket.receive_json(timeout=5)
-        if message['kind'] == 'answer' and message['number'] in (order.get('number', 1), -1):
-            return message
-
-
 def test_a_page_is_served_with_headers_that_keep_other_sites_out():
     async def scenario(page, cell, server):
         async with page.session.get(f'{page.url}/') as response:
@@ -301,7 +228,7 @@ def test_a_page_is_served_with_headers_that_keep_other_sites_out():
             assert response.headers['X-Frame-Options'] == 'DENY'
             assert "default-src 'self'" in response.headers['Content-Security-Policy']
             assert response.headers['Cache-Control'] == 'no-store'
-        for name in ('page.js', 'page.css', 'live.js', 'cameras.js', 'collect.js'):
+        for name in ('page.js', 'page.css', 'live.js', 'episodes.js', 'replay.js'):
             async with page.session.get(f'{page.url}/static/{name}') as response:
                 assert response.status == 200
 

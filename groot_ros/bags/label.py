@@ -11,7 +11,8 @@ from groot_ros.config_files import checked, parse_json, read_text
 from groot_ros.errors import GrootRosError, choose
 
 LABEL_FILE = 'label.json'
-LABEL_OUTCOMES = ('success', 'failure')
+# What is excluded is not converted, and does not count for its task.
+LABEL_OUTCOMES = ('success', 'failure', 'excluded')
 _MAX_BYTES = 64 << 10
 
 

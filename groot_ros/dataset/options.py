@@ -24,8 +24,9 @@ class OutputMode(StrEnum):
     OVERWRITE = 'overwrite'
 
 
-# Of an episode: what the operator said at its end, or that it had no end; unknown for bags without one.
-OUTCOMES = ('success', 'failure', 'interrupted', 'unknown')
+# Of an episode: what the operator said at its end, or that it had no end; unknown for bags without one, and
+# excluded for one that a person left out later.
+OUTCOMES = ('success', 'failure', 'interrupted', 'unknown', 'excluded')
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from groot_ros.ros.parameters import ParameterSpec
 from groot_ros.ros.qos import STATUS_QOS
 from groot_ros.ros.run import run_node
 from groot_ros.sampling.stream_monitor import Health
-from groot_ros.srv import Preflight, StartEpisode, StopEpisode
+from groot_ros.srv import DeleteEpisode, Preflight, RelabelEpisode, StartEpisode, StopEpisode
 
 PARAMETERS = {
     'embodiment': ParameterSpec(
@@ -88,7 +88,7 @@ class OperatorPage(GrootNode):
         ]
         self._library = EpisodeLibrary(Path(self.parameter('episodes_dir')).expanduser())
         self._last_verdict = LastVerdict(self._library.verdict)
-        self._server = PageServer(self, access, self._images, self.fault)
+        self._server = PageServer(self, access, self._images, self._library, self.fault)
         self._thread = ServerThread(self._server.app, host, self.parameter('page_port'))
         shown = f'[{host}]' if ':' in host else host
         note = f', with the token of {PAGE_TOKEN_VARIABLE}' if access.needs_token else ''
@@ -155,6 +155,17 @@ class OperatorPage(GrootNode):
                 return self._redo, Trigger.Request(), _SAVE_S
             case 'discard_episode':
                 return self._discard, Trigger.Request(), _SAVE_S
+            case 'next_task':
+                return self._next_task, Trigger.Request(), _CALL_S
+            case 'skip_task':
+                return self._skip_task, Trigger.Request(), _CALL_S
+            case 'relabel_episode':
+                request = RelabelEpisode.Request(
+                    episode=order.episode, outcome=order.outcome, notes=order.notes
+                )
+                return self._relabel, request, _CALL_S
+            case 'delete_episode':
+                return self._delete, DeleteEpisode.Request(episode=order.episode), _SAVE_S
         raise GrootRosError(f'The order {order.order} has no service.')
 
     def _create_clients(self) -> None:
@@ -166,6 +177,10 @@ class OperatorPage(GrootNode):
         self._pause = self.create_client(SetBool, 'recorder/pause')
         self._redo = self.create_client(Trigger, 'recorder/redo')
         self._discard = self.create_client(Trigger, 'recorder/discard')
+        self._next_task = self.create_client(Trigger, 'recorder/next_task')
+        self._skip_task = self.create_client(Trigger, 'recorder/skip_task')
+        self._relabel = self.create_client(RelabelEpisode, 'recorder/relabel')
+        self._delete = self.create_client(DeleteEpisode, 'recorder/delete')
         self._run_policy = self.create_client(SetBool, 'policy_server/enable')
 
     def _subscribe(self) -> None:

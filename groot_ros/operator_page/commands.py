@@ -14,8 +14,6 @@ _MAX_TASK_LENGTH = 2000  # as in a task list
 TaskText = Annotated[str, StringConstraints(max_length=_MAX_TASK_LENGTH, strip_whitespace=True)]
 Notes = Annotated[str, StringConstraints(max_length=_MAX_TASK_LENGTH, strip_whitespace=True)]
 EpisodeName = Annotated[str, StringConstraints(pattern=r'^episode_[0-9]{6}$')]
-DatasetName = Annotated[str, StringConstraints(pattern=r'^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$')]
-Host = Annotated[str, StringConstraints(pattern=r'^[A-Za-z0-9.:-]{0,253}$')]
 
 
 class Order(BaseModel):
@@ -97,6 +95,34 @@ class DiscardEpisode(Order):
     order: Literal['discard_episode']
 
 
+class NextTask(Order):
+    """Goes on to another open task of the task list."""
+
+    order: Literal['next_task']
+
+
+class SkipTask(Order):
+    """Leaves the next task of the task list out."""
+
+    order: Literal['skip_task']
+
+
+class RelabelEpisode(Order):
+    """Changes outcome or notes of a saved episode; an empty text keeps what is written."""
+
+    order: Literal['relabel_episode']
+    episode: EpisodeName
+    outcome: Literal['', 'success', 'failure', 'excluded'] = ''
+    notes: Notes = ''
+
+
+class DeleteEpisode(Order):
+    """Deletes a saved episode for good."""
+
+    order: Literal['delete_episode']
+    episode: EpisodeName
+
+
 AnyOrder = Annotated[
     StopArm
     | StopPolicy
@@ -108,7 +134,11 @@ AnyOrder = Annotated[
     | StopEpisode
     | PauseEpisode
     | RedoEpisode
-    | DiscardEpisode,
+    | DiscardEpisode
+    | NextTask
+    | SkipTask
+    | RelabelEpisode
+    | DeleteEpisode,
     Field(discriminator='order'),
 ]
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyOrder)

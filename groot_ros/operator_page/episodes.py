@@ -20,7 +20,8 @@ from groot_ros.embodiment import CameraField, Embodiment
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 from groot_ros.operator_page.cameras import small_jpeg
-from groot_ros.quality.saved_verdict import parse_verdict
+from groot_ros.quality.moments import find_moments, pauses
+from groot_ros.quality.saved_verdict import SavedFinding, SavedVerdict, parse_verdict
 from groot_ros.quality.trace import EpisodeTrace
 from groot_ros.quality.trace_from_bag import load_bag_embodiment, load_trace
 from groot_ros.recording.episode_folder import read_index
@@ -29,15 +30,12 @@ from groot_ros.video.frame import VideoFrame, decode_frame
 from groot_ros.video.h264 import H264Decoder
 from groot_ros.video.mp4 import Mp4Copier, encode_mp4
 
-_NAME = re.compile(r'^episode_[0-9]{6}$')
+_NAME = re.compile(r'episode_[0-9]{6}')
 _THUMBNAIL_WIDTH = 160
 _MAX_KEPT = 8
 _MAX_THUMBNAILS = 2000
 _MAX_POINTS = 600
 _MAX_VERDICT_BYTES = 8 << 20
-# A step between stamps is shown as a gap from this many usual steps on, and if it is not short.
-_GAP_STEPS = 5
-_MIN_GAP_S = 0.06
 
 
 class EpisodeLibrary:
@@ -59,7 +57,7 @@ class EpisodeLibrary:
     def path_of(self, name: str) -> Path:
         """The bag of an episode: a folder of this folder, no link out of it."""
         path = self.folder / name
-        if not _NAME.match(name) or not (path / 'metadata.yaml').is_file():
+        if not _NAME.fullmatch(name) or not (path / 'metadata.yaml').is_file():
             raise GrootRosError(f'There is no episode {name[:100]!r} in {self.folder}.')
         if path.resolve().parent != self.folder.resolve():
             raise GrootRosError(f'{name} is a link out of {self.folder}: it is not shown.')
@@ -69,6 +67,8 @@ class EpisodeLibrary:
         """All saved episodes, the newest first."""
         entries = []
         for entry in reversed(read_index(self.folder)):
+            if not _NAME.fullmatch(entry.name):
+                continue
             row = asdict(entry)
             row['has_report'] = (self.folder / entry.name / REPORT_FILE).is_file()
             row['is_usable'] = entry.is_usable
@@ -84,15 +84,17 @@ class EpisodeLibrary:
 
     def verdict(self, name: str) -> dict[str, Any]:
         """The verdict of an episode: its level, and the reasons against a pass, the worst first."""
+        verdict = self._saved_verdict(name)
+        texts = [verdict.failure] if verdict.failure else []
+        texts += [finding.text for finding in _reasons(verdict)]
+        return {'episode': name, 'verdict': verdict.verdict, 'reasons': texts}
+
+    def _saved_verdict(self, name: str) -> SavedVerdict:
         path = self.path_of(name) / VERDICT_FILE
         try:
-            verdict = parse_verdict(read_text(path, _MAX_VERDICT_BYTES))
+            return parse_verdict(read_text(path, _MAX_VERDICT_BYTES))
         except (OSError, ValueError) as error:
             raise GrootRosError(f'{path} cannot be read ({error}).') from error
-        texts = [verdict.failure] if verdict.failure else []
-        for level in ('fail', 'warn'):
-            texts += [finding.text for finding in verdict.findings if finding.level == level]
-        return {'episode': name, 'verdict': verdict.verdict, 'reasons': texts}
 
     def report(self, name: str) -> Path:
         """The report of an episode."""
@@ -132,22 +134,46 @@ class EpisodeLibrary:
             oldest.unlink(missing_ok=True)
         return target
 
-    def curves(self, name: str) -> dict[str, Any]:
-        """The state over time, and what happened when: gaps, rows without a new image, pauses."""
+    def replay(self, name: str) -> dict[str, Any]:
+        """The state over time, the pauses, and each reason of the verdict with its moments."""
         path = self.path_of(name)
+        verdict = self._saved_verdict(name)
         with EpisodeBag(path) as bag, naming_bag(path):
             embodiment = load_bag_embodiment(bag)
             trace = load_trace(bag, embodiment)
-            notes = str(bag.info.get('notes', ''))
+            info = bag.info
         return {
             'episode': name,
             'fps': embodiment.fps,
             'rows': trace.rows,
-            'notes': notes,
-            'cameras': [camera.name for camera in embodiment.cameras],
+            'task': str(info.get('task', '')),
+            'outcome': str(info.get('outcome', 'unknown')),
+            'notes': str(info.get('notes', '')),
+            'verdict': verdict.verdict,
+            'reasons': _timed_reasons(verdict, trace),
+            'cameras': [
+                {'name': camera.name, 'width': camera.width, 'height': camera.height}
+                for camera in embodiment.cameras
+            ],
             'panels': _panels(trace, embodiment),
-            'marks': find_marks(trace),
+            'pauses_s': pauses(trace),
         }
+
+
+def _reasons(verdict: SavedVerdict) -> list[SavedFinding]:
+    """The findings against a pass, the failures first."""
+    return [finding for level in ('fail', 'warn') for finding in verdict.findings if finding.level == level]
+
+
+def _timed_reasons(verdict: SavedVerdict, trace: EpisodeTrace) -> list[dict[str, Any]]:
+    """Level, sentence and moments of each reason; none where it is about the whole episode."""
+    reasons = []
+    if verdict.failure:
+        reasons.append({'level': 'fail', 'text': verdict.failure, 'moments': []})
+    for finding in _reasons(verdict):
+        moments = [[moment.begin_s, moment.end_s] for moment in find_moments(trace, finding)]
+        reasons.append({'level': finding.level, 'text': finding.text, 'moments': moments})
+    return reasons
 
 
 def _key(path: Path) -> str:
@@ -212,48 +238,6 @@ def _panels(trace: EpisodeTrace, embodiment: Embodiment) -> list[dict[str, Any]]
 def _numbers(column: Array) -> list[float | None]:
     """Rounded numbers; None where the stream was missing."""
     return [round(float(value), 4) if np.isfinite(value) else None for value in column]
-
-
-def find_marks(trace: EpisodeTrace) -> list[dict[str, Any]]:
-    """What happened when, as begin and end in s of the video's time, and a sentence."""
-    if not trace.rows:
-        return []
-    marks = []
-    fps = trace.embodiment.fps
-    marks += _runs(trace.filled_rows, fps, 'no new image came')
-    for column, camera in enumerate(trace.embodiment.cameras):
-        marks += _runs(trace.repeated[:, column], fps, f'{camera.name} repeats the same image')
-    for row in np.flatnonzero(np.diff(trace.segments)) + 1:
-        marks.append({'begin_s': row / fps, 'end_s': row / fps, 'text': 'a pause'})
-    ticks_ns = trace.ticks_ns
-    for topic in trace.row_streams:
-        marks += _gaps(topic, np.array(trace.streams[topic].stamps_ns, np.int64), ticks_ns, fps)
-    return sorted(marks, key=lambda mark: mark['begin_s'])
-
-
-def _runs(rows: np.ndarray, fps: float, text: str) -> list[dict[str, Any]]:
-    """A mark for each run of rows that are true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], rows.astype(int), [0]])))
-    return [
-        {'begin_s': float(begin) / fps, 'end_s': float(end) / fps, 'text': text}
-        for begin, end in edges.reshape(-1, 2)
-    ]
-
-
-def _gaps(topic: str, stamps_ns: np.ndarray, ticks_ns: np.ndarray, fps: float) -> list[dict[str, Any]]:
-    """A mark for each step between stamps that is much longer than usual, within the rows."""
-    if len(stamps_ns) < 2:
-        return []
-    steps_ns = np.diff(stamps_ns)
-    long_ns = max(_GAP_STEPS * float(np.median(steps_ns)), _MIN_GAP_S * 1e9)
-    marks = []
-    for k in np.flatnonzero(steps_ns > long_ns):
-        begin, end = np.searchsorted(ticks_ns, [stamps_ns[k], stamps_ns[k + 1]])
-        if begin < end:
-            gap_ms = steps_ns[k] / 1e6
-            text = f'{topic}: no message for {gap_ms:.0f} ms'
-            marks.append({'begin_s': float(begin) / fps, 'end_s': float(end) / fps, 'text': text})
-    return marks
 
 
 class LastVerdict:

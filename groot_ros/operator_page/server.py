@@ -15,6 +15,8 @@ from groot_ros.operator_page.access import SESSION_COOKIE, Access
 from groot_ros.operator_page.cameras import CameraImages, frame_period_s
 from groot_ros.operator_page.commands import FREE_ORDERS, MAX_ORDER_BYTES, OrderError, parse_order
 from groot_ros.operator_page.control import Controller
+from groot_ros.operator_page.episode_routes import EpisodeRoutes
+from groot_ros.operator_page.episodes import EpisodeLibrary
 
 _STATIC = Path(__file__).parent / 'static'
 _TYPES = {'.css': 'text/css', '.js': 'text/javascript'}
@@ -32,6 +34,7 @@ _HEADERS = {
     'Content-Security-Policy': "default-src 'self'; img-src 'self' blob: data:; media-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     'X-Content-Type-Options': 'nosniff',
+    'Cross-Origin-Resource-Policy': 'same-origin',
     'X-Frame-Options': 'DENY',
     'Referrer-Policy': 'no-referrer',
     'Cache-Control': 'no-store',
@@ -52,12 +55,18 @@ class PageServer:
     """One page: `app` serves it. All methods but `changed` are for the loop that runs `app`."""
 
     def __init__(
-        self, cell: Cell, access: Access, images: CameraImages, report_fault: Callable[[str, Exception], Any]
+        self,
+        cell: Cell,
+        access: Access,
+        images: CameraImages,
+        library: EpisodeLibrary,
+        report_fault: Callable[[str, Exception], Any],
     ) -> None:
         self.controller = Controller()
         self._cell = cell
         self._access = access
         self._images = images
+        self._episodes = EpisodeRoutes(library)
         self._report_fault = report_fault
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
@@ -73,6 +82,7 @@ class PageServer:
                 web.get('/static/{name}', self._static),
                 web.get('/live', self._live),
                 web.get('/cameras', self._stream_cameras),
+                *self._episodes.routes,
             ]
         )
         self.app.on_startup.append(self._on_startup)
@@ -91,6 +101,7 @@ class PageServer:
         for socket in list(self._connections.values()):
             await socket.close(code=WSCloseCode.GOING_AWAY, message=b'the page is stopped')
         self._images.close()
+        self._episodes.close()
 
     @web.middleware
     async def _guard(
@@ -111,7 +122,8 @@ class PageServer:
             self._report_fault('the page', error)
             return web.Response(status=500, text=explain_error(error), headers=_HEADERS)
         if not response.prepared:
-            response.headers.update(_HEADERS)
+            for name, value in _HEADERS.items():
+                response.headers.setdefault(name, value)
         return response
 
     def _check(self, request: web.Request) -> None:

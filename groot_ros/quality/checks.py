@@ -11,7 +11,7 @@ from groot_ros.geometry import Array
 from groot_ros.quality.motion import command_changes, moves_linearly, turns
 from groot_ros.quality.trace import EpisodeTrace, StreamTrace
 
-_BLACK_BRIGHTNESS = 8.0
+BLACK_BRIGHTNESS = 8.0
 _GRIPPER_MOVES = 0.05
 _DRIFT_WINDOW_S = 1.0
 _DRIFT_MIN_WINDOWS = 10
@@ -204,7 +204,7 @@ def _lost(trace: EpisodeTrace) -> Measured:
 def _black(trace: EpisodeTrace) -> Measured:
     for column, camera in enumerate(trace.embodiment.cameras):
         if trace.rows:
-            yield camera.name, float((trace.brightness[:, column] < _BLACK_BRIGHTNESS).mean())
+            yield camera.name, float((trace.brightness[:, column] < BLACK_BRIGHTNESS).mean())
 
 
 def _frozen(trace: EpisodeTrace) -> Measured:
@@ -217,7 +217,7 @@ def _frozen(trace: EpisodeTrace) -> Measured:
 
 
 def _joint_speed(trace: EpisodeTrace) -> Measured:
-    columns = _joint_columns(trace)
+    columns = joint_columns(trace)
     if not columns:
         return
     for segment in _segments(trace):
@@ -227,7 +227,7 @@ def _joint_speed(trace: EpisodeTrace) -> Measured:
 
 
 def _tcp_speed(trace: EpisodeTrace) -> Measured:
-    for part in _pose_slices(trace):
+    for part in pose_slices(trace):
         for segment in _segments(trace):
             positions_m = trace.states[segment][:, part.start : part.start + 3]
             if len(positions_m) > 1:
@@ -310,9 +310,9 @@ def moving_rows(trace: EpisodeTrace) -> np.ndarray:
         return moving
     fps = trace.embodiment.fps
     steps = np.diff(trace.states, axis=0)
-    for part in _pose_slices(trace):
+    for part in pose_slices(trace):
         moving[1:] |= moves_linearly(steps[:, part.start : part.start + 3], fps)
-    if columns := _joint_columns(trace):
+    if columns := joint_columns(trace):
         moving[1:] |= turns(steps[:, columns], fps)
     command_steps = np.diff(trace.commands, axis=0)
     for _, source, part in trace.embodiment.commands:
@@ -349,12 +349,14 @@ def _steps_s(trace: EpisodeTrace, stream: StreamTrace) -> Array:
     return steps_ns[keep] / 1e9
 
 
-def _pose_slices(trace: EpisodeTrace) -> list[slice]:
+def pose_slices(trace: EpisodeTrace) -> list[slice]:
+    """The columns of each pose in a state."""
     slices = trace.embodiment.state_slices
     return [slices[field.name] for field in trace.embodiment.state if field.field == 'pose']
 
 
-def _joint_columns(trace: EpisodeTrace) -> list[int]:
+def joint_columns(trace: EpisodeTrace) -> list[int]:
+    """The columns of the joint angles in a state."""
     columns: list[int] = []
     for field in trace.embodiment.state:
         if len(field.joints) > 1 and field.field == 'position':

@@ -18,10 +18,14 @@ _Level = Literal['pass', 'warn', 'fail']
 
 
 class SavedFinding(BaseModel):
-    """One finding of a verdict."""
+    """One finding of a verdict; `warn` and `fail` are the limits of its check."""
 
     level: _Level
     text: str
+    check: str = ''
+    subject: str = ''
+    warn: float | None = None
+    fail: float | None = None
 
 
 class SavedVerdict(BaseModel):

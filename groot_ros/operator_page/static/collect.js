@@ -137,5 +137,8 @@ export function offer(state, mine) {
   byId('preflight').disabled = !known;
   byId('start').disabled = !isIdle;
   for (const id of ['success', 'failure', 'pause', 'redo', 'discard']) byId(id).disabled = !isOpen;
+  const hasTasks = isIdle && recorder.tasks.length > 0;
+  byId('next-task').disabled = byId('skip-task').disabled = !hasTasks;
+  byId('inspect').disabled = !(recorder && !recorder.lost && recorder.state === 'IDLE' && recorder.verdict?.episode);
   byId('pause').firstChild.textContent = recorder?.state === 'PAUSED' ? 'Go on ' : 'Pause ';
 }

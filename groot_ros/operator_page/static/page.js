@@ -4,6 +4,7 @@
 import { Cameras } from './cameras.js';
 import { offer, showArm, showRecorder } from './collect.js';
 import { byId, put } from './dom.js';
+import { Episodes } from './episodes.js';
 import { Live } from './live.js';
 import { play, switchSound } from './sound.js';
 
@@ -14,6 +15,7 @@ let isRecording = false;
 let verdictShown = '';
 
 const live = new Live(show, showLost);
+const episodes = new Episodes(order, confirm);
 
 function show(newest) {
   state = newest;
@@ -22,6 +24,7 @@ function show(newest) {
   showArm(newest?.arm);
   showRecorder(newest?.recorder);
   offer(newest, mine);
+  episodes.follow(newest?.recorder, mine);
   byId('stop').disabled = false;
   byId('control').disabled = !newest || mine;
   put('control-text', !newest ? '' : mine ? 'this page controls' : `${newest.control.holder} controls, this page looks on`);
@@ -61,14 +64,14 @@ function tell(text, success) {
   while (place.children.length > MAX_ANSWERS) place.lastChild.remove();
 }
 
-export async function order(name, values = {}) {
+async function order(name, values = {}) {
   const answer = await live.send(name, values);
   tell(answer.message, answer.success);
   return answer;
 }
 
 // True after Enter or a click, false after Esc.
-export function confirm(title, text, yes) {
+function confirm(title, text, yes) {
   const dialog = byId('confirm');
   if (dialog.open) return Promise.resolve(false);
   put('confirm-title', title);
@@ -112,6 +115,12 @@ onClick('discard', async () => {
   const text = `${state?.recorder.episode} is deleted, with all that it holds.`;
   if (await confirm('Discard the episode?', text, 'Discard')) order('discard_episode');
 });
+onClick('next-task', () => order('next_task'));
+onClick('skip-task', () => order('skip_task'));
+onClick('inspect', () => {
+  openTab('episodes');
+  episodes.choose(state?.recorder.verdict?.episode);
+});
 onClick('sound', () => {
   const on = byId('sound').getAttribute('aria-pressed') !== 'true';
   byId('sound').setAttribute('aria-pressed', String(on));
@@ -134,6 +143,8 @@ function openTab(name) {
     tab.setAttribute('aria-selected', String(tab.dataset.tab === name));
     byId(tab.dataset.tab).hidden = tab.dataset.tab !== name;
   }
+  if (name === 'episodes') episodes.open();
+  else episodes.pause();
 }
 
 const isText = (element) => element instanceof HTMLInputElement && element.type !== 'checkbox' && element.type !== 'range';
