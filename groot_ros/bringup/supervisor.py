@@ -106,6 +106,13 @@ class ProcessGroup:
                 )
             time.sleep(0.1)
 
+    def pid(self, executable: str) -> int:
+        """The process id of the first running process of an executable. Raises KeyError if there is none."""
+        for entry in self._running:
+            if entry.process.executable == executable and entry.popen.poll() is None:
+                return entry.popen.pid
+        raise KeyError(executable)
+
     def stop_process(self, executable: str) -> None:
         """Stops the processes of one executable and leaves the others running."""
         for entry in [entry for entry in self._running if entry.process.executable == executable]:
