@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groot_ros.argument_types import share
 from groot_ros.cli.options import ParagraphHelp
 from groot_ros.errors import GrootRosError
 
@@ -65,6 +66,14 @@ def add_parser(commands) -> None:
     command.add_argument(
         '--output', type=Path, metavar='FOLDER', help='default: outputs/DATASET-PRESET in this folder'
     )
+    command.add_argument(
+        '--hold-out',
+        type=share,
+        default=0.0,
+        metavar='SHARE',
+        help='share of the episodes that is not trained on, such as 0.1; afterwards each checkpoint is '
+        'evaluated on them (small and lerobot)',
+    )
     command.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
     command.add_argument('--check', action='store_true', help='only check, without training')
     command.add_argument('--dry-run', action='store_true', help='only print the command of the trainer')
@@ -110,8 +119,19 @@ def run(options: argparse.Namespace) -> int:
         f'Trained {last["step"]} steps in {last["seconds"]:.0f} s, loss {last["loss"]:.3g}, at most '
         f'{receipt.peak_memory_gb:.1f} GB: {job.output}'
     )
+    if job.held_out:
+        _evaluate_held_out(job)
     print(f'Next: groot-ros serve {job.output} --python {job.python}')
     return 0
+
+
+def _evaluate_held_out(job: 'FinetuneJob') -> None:
+    from groot_ros.cli.held_out import HELD_OUT_FILE, evaluate_held_out
+
+    print(f'Evaluating each checkpoint on the {len(job.held_out)} episodes that were held out.', flush=True)
+    for result in evaluate_held_out(job):
+        print('\n'.join(result.summary_lines()), flush=True)
+    print(f'The errors by step are in {job.output / HELD_OUT_FILE}.')
 
 
 def _job(options: argparse.Namespace) -> 'FinetuneJob':
@@ -126,6 +146,7 @@ def _job(options: argparse.Namespace) -> 'FinetuneJob':
         preset=load_preset(options.preset, **changes),
         python=options.python,
         resume=options.resume,
+        hold_out=options.hold_out,
     )
 
 

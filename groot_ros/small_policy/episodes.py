@@ -2,6 +2,7 @@
 """A dataset in memory: images as uint8, states and chunks as the network takes them."""
 
 import os
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +45,19 @@ class TrainingData:
     weights: Array
 
 
-def load_dataset(root: Path, horizon: int) -> TrainingData:
-    """Reads a dataset that groot-ros convert wrote. Raises GrootRosError naming what cannot be used."""
+def load_dataset(root: Path, horizon: int, without: Collection[int] = ()) -> TrainingData:
+    """Reads a dataset that groot-ros convert wrote, except the episodes `without`.
+
+    Raises GrootRosError naming what cannot be used.
+    """
     meta = DatasetMeta(root)
     embodiment = checked(
         Embodiment, meta.conversion.get('embodiment'), f'The embodiment in {root}/meta/conversion.json'
     )
     features = meta.info['features']
     spec = spec_for(embodiment, horizon, STATE_9D in features and ACTION_9D in features)
-    indices = [int(episode['episode_index']) for episode in meta.episodes]
+    indices = [int(record['episode_index']) for record in meta.episodes]
+    indices = [index for index in indices if index not in without]
     if not indices:
         raise GrootRosError(f'{root} has no episodes: convert some first.')
     tables = [meta.rows(index) for index in indices]

@@ -23,9 +23,10 @@ def main() -> int:
     values = vars(options)
     dataset = values.pop('dataset')
     horizon = values.pop('horizon')
+    without = values.pop('without')
     try:
         print(f'Reading {dataset} into memory.', flush=True)
-        Training(load_dataset(dataset, horizon), LoopSettings(**values)).run()
+        Training(load_dataset(dataset, horizon, without), LoopSettings(**values)).run()
     except GrootRosError as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--warmup-ratio', type=float, default=0.05)
     parser.add_argument('--save-steps', type=int, default=2000, help='steps between two checkpoints')
     parser.add_argument('--keep-checkpoints', type=int, default=5)
+    parser.add_argument('--without', type=int, nargs='*', default=[], help='episodes that are held out')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--device', default='', help="a name of torch's, such as cuda:0")
     parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')

@@ -31,6 +31,7 @@ def dataset_problems(job: FinetuneJob, trainer: TrainerInfo) -> Iterator[Trainin
         return
     if not job.meta.is_v3:
         yield from _validation(job, trainer)
+    yield from _hold_out(job, trainer)
     yield from _horizon(job)
     yield from _spread(job)
     yield from _idle(job)
@@ -56,6 +57,15 @@ def _version_problem(job: FinetuneJob, trainer: TrainerInfo) -> TrainingProblem 
         )
         return TrainingProblem('dataset-version', text)
     return None
+
+
+def _hold_out(job: FinetuneJob, trainer: TrainerInfo) -> Iterator[TrainingProblem]:
+    if job.hold_out and not trainer.can_hold_out:
+        text = (
+            f'{trainer.label} trains on every episode of a dataset: leave --hold-out out, and convert the '
+            'recordings to hold out into a dataset of their own.'
+        )
+        yield TrainingProblem('hold-out', text)
 
 
 def _validation(job: FinetuneJob, trainer: TrainerInfo) -> Iterator[TrainingProblem]:

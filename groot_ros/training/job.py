@@ -9,6 +9,7 @@ from groot_ros.config_files import checked
 from groot_ros.dataset.meta import DatasetMeta
 from groot_ros.embodiment import Embodiment
 from groot_ros.errors import GrootRosError
+from groot_ros.training.hold_out import choose_held_out
 from groot_ros.training.preset import Preset
 
 # Files of ours in the output folder, next to the trainer's.
@@ -19,18 +20,28 @@ LOCK_FILE = '.training.lock'
 
 @dataclass
 class FinetuneJob:
-    """What is asked for. `python` is the interpreter that has the trainer's libraries."""
+    """What is asked for.
+
+    `python` is the interpreter that has the trainer's libraries. `hold_out` is the share of the episodes,
+    0 to 1, that is not trained on.
+    """
 
     dataset: Path
     output: Path
     preset: Preset
     python: str
     resume: bool = False
+    hold_out: float = 0.0
 
     @cached_property
     def meta(self) -> DatasetMeta:
         """The meta/ of the dataset, read once."""
         return DatasetMeta(self.dataset)
+
+    @cached_property
+    def held_out(self) -> list[int]:
+        """Indices of the episodes that are not trained on. Raises GrootRosError if none would be left."""
+        return choose_held_out(self.meta, self.hold_out)
 
     @cached_property
     def embodiment(self) -> Embodiment:

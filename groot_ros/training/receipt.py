@@ -38,6 +38,7 @@ class Receipt:
     versions: dict[str, str]
     gpus: list[str]
     command: list[str]
+    held_out: list[int] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
     parameters: dict[str, dict[str, int]] = field(default_factory=dict)
     frozen_sha256_before: str = ''
@@ -84,6 +85,7 @@ def begin_receipt(job: FinetuneJob, probe: Probe, command: list[str]) -> Receipt
         versions={'python': probe.python, **{name: text for name, text in probe.packages.items() if text}},
         gpus=[gpu.name for gpu in probe.gpus],
         command=command,
+        held_out=job.held_out,
     )
     if job.resume:
         earlier = read_receipt(job.output)
@@ -105,6 +107,8 @@ def changed_since(job: FinetuneJob, earlier: dict[str, Any]) -> list[str]:
     changes = []
     if earlier.get('dataset_sha256') != hash_dataset(job.dataset):
         changes.append('the dataset')
+    if earlier.get('held_out', []) != job.held_out:
+        changes.append('the episodes that are held out')
     before = earlier.get('preset', {})
     for name, value in job.preset.model_dump(mode='json').items():
         if name not in _MAY_CHANGE and before.get(name) != value:

@@ -19,6 +19,7 @@ class TrainerInfo:
     `versions` maps packages to the version that must be installed, as a specifier such as '==4.57.3';
     `python` is such a specifier for the interpreter. `gr00t_version` is empty for other models than GR00T.
     `gated` names a model on the Hugging Face hub whose licence must be accepted. An empty `tags` allows all.
+    `can_hold_out` says whether episodes can be left out.
     """
 
     label: str
@@ -32,6 +33,7 @@ class TrainerInfo:
     programs: tuple[str, ...] = ()
     has_lora: bool = False
     ignored_options: tuple[str, ...] = ()
+    can_hold_out: bool = False
 
 
 _MODULES = {

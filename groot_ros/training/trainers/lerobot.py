@@ -13,6 +13,7 @@ TRAINER = TrainerInfo(
     versions={'lerobot': '>=0.4'},
     dataset_version='v3',
     programs=('ffmpeg',),
+    can_hold_out=True,
 )
 _MODULE = 'lerobot.scripts.lerobot_train'
 
@@ -40,12 +41,19 @@ def command(job: FinetuneJob, probe: Probe) -> TrainerCommand:
         'policy.push_to_hub': 'false',
         'wandb.enable': 'false',
     }
+    if job.held_out:
+        trained = [index for index in _indices(job) if index not in job.held_out]
+        options['dataset.episodes'] = str(trained)
     if preset.base_model:
         options['policy.path'] = preset.base_model
     options |= {name: _text(value) for name, value in preset.trainer_options.items()}
     return TrainerCommand(
         [*arguments, *(f'--{name}={value}' for name, value in options.items())], environment(preset)
     )
+
+
+def _indices(job: FinetuneJob) -> list[int]:
+    return [int(record['episode_index']) for record in job.meta.episodes]
 
 
 def _text(value: str | int | float | bool) -> str:

@@ -14,6 +14,7 @@ TRAINER = TrainerInfo(
     python='>=3.11',
     versions={'torch': '>=2.4', 'scipy': ''},
     dataset_version='v2',
+    can_hold_out=True,
 )
 _SCRIPT = Path(__file__).resolve().parents[2] / 'small_policy' / 'run_training.py'
 
@@ -35,6 +36,8 @@ def command(job: FinetuneJob, probe: Probe) -> TrainerCommand:
         options['device'] = 'cpu'
     arguments = [job.python, str(_SCRIPT), str(job.dataset.resolve()), str(job.output.resolve())]
     arguments += [*named_options(options), *trainer_options(preset)]
+    if job.held_out:
+        arguments += ['--without', *map(str, job.held_out)]
     if job.resume:
         arguments.append('--resume')
     return TrainerCommand(arguments, environment(preset))
