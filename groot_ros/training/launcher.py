@@ -71,74 +71,86 @@ def hash_frozen(model: Any) -> str:
     return digest.hexdigest()
 
 
+class ProgressCallback:
+    """Reports progress, ends a run whose loss is NaN, and saves when it is interrupted.
+
+    `make_callback` mixes it into the TrainerCallback of the transformers that is installed.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._interrupted = False
+        self._waiting = WaitingTime()
+        self._began_s = time.monotonic()
+        self._first_step = 0
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        """Takes over the signals, and reports what is trained."""
+        # Here rather than earlier: a script may set its own handler while it starts.
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, self._interrupt)
+        self._first_step = state.global_step
+        self._waiting = WaitingTime()
+        self._began_s = time.monotonic()
+        report(
+            'begin',
+            step=state.global_step,
+            steps=state.max_steps,
+            parameters=count_parameters(model),
+            frozen=hash_frozen(model),
+        )
+
+    def _interrupt(self, number, frame) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        report('interrupted')
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        """Ends the time of waiting for data."""
+        self._waiting.step_begins()
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        """Saves and stops after an interrupt."""
+        self._waiting.step_ends()
+        if self._interrupted:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Reports the progress; stops, without saving, if the loss is not a number."""
+        loss = (logs or {}).get('loss')
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            report('not_finite', step=state.global_step)
+            control.should_training_stop = True
+            control.should_save = False
+            return
+        seconds = time.monotonic() - self._began_s
+        samples = (state.global_step - self._first_step) * self._batch_size
+        report(
+            'step',
+            step=state.global_step,
+            steps=state.max_steps,
+            loss=loss,
+            samples_per_s=samples / max(seconds, 1e-9),
+            waiting_share=self._waiting.share(),
+            memory_gb=peak_memory_gb(),
+        )
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        """Reports that a checkpoint was written."""
+        report('saved', step=state.global_step)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
+        """Reports what has changed, and the memory."""
+        report('end', step=state.global_step, frozen=hash_frozen(model), memory_gb=peak_memory_gb())
+
+
 def make_callback(base: type, batch_size: int) -> Any:
-    """A callback that reports progress, ends a run whose loss is NaN, and saves when it is interrupted."""
-
-    class Progress(base):
-        def __init__(self) -> None:
-            self._interrupted = False
-            self._waiting = WaitingTime()
-            self._began_s = time.monotonic()
-            self._first_step = 0
-
-        def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
-            # Here rather than earlier: a script may set its own handler while it starts.
-            signal.signal(signal.SIGINT, self._interrupt)
-            signal.signal(signal.SIGTERM, self._interrupt)
-            self._first_step = state.global_step
-            self._waiting = WaitingTime()
-            self._began_s = time.monotonic()
-            report(
-                'begin',
-                step=state.global_step,
-                steps=state.max_steps,
-                parameters=count_parameters(model),
-                frozen=hash_frozen(model),
-            )
-
-        def _interrupt(self, number, frame) -> None:
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._interrupted = True
-            report('interrupted')
-
-        def on_step_begin(self, args, state, control, **kwargs) -> None:
-            self._waiting.step_begins()
-
-        def on_step_end(self, args, state, control, **kwargs) -> None:
-            self._waiting.step_ends()
-            if self._interrupted:
-                control.should_save = True
-                control.should_training_stop = True
-
-        def on_log(self, args, state, control, logs=None, **kwargs) -> None:
-            loss = (logs or {}).get('loss')
-            if loss is None:
-                return
-            if not math.isfinite(loss):
-                report('not_finite', step=state.global_step)
-                control.should_training_stop = True
-                control.should_save = False
-                return
-            seconds = time.monotonic() - self._began_s
-            samples = (state.global_step - self._first_step) * batch_size
-            report(
-                'step',
-                step=state.global_step,
-                steps=state.max_steps,
-                loss=loss,
-                samples_per_s=samples / max(seconds, 1e-9),
-                waiting_share=self._waiting.share(),
-                memory_gb=peak_memory_gb(),
-            )
-
-        def on_save(self, args, state, control, **kwargs) -> None:
-            report('saved', step=state.global_step)
-
-        def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
-            report('end', step=state.global_step, frozen=hash_frozen(model), memory_gb=peak_memory_gb())
-
-    return Progress()
+    """A callback for a Trainer, of the class TrainerCallback; `batch_size` is the samples of one update."""
+    return type('Progress', (ProgressCallback, base), {})(batch_size)
 
 
 def peak_memory_gb() -> float:
