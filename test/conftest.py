@@ -46,7 +46,8 @@ _REAL_TIME = {'cell', 'start_cell', 'driver', 'operator', 'start_node'}
 
 
 def pytest_addoption(parser):
-    parser.addoption('--walks', type=int, default=1, help='random walks of each node, 200 steps each')
+    parser.addoption('--walks', type=int, default=1, help='random walks of each node')
+    parser.addoption('--walk-steps', type=int, default=80, help='steps of each walk')
 
 
 def pytest_generate_tests(metafunc):

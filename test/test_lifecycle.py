@@ -39,7 +39,6 @@ from groot_ros.ros.time import to_time_msg
 
 from .conftest import TOPIC_TYPES
 
-STEPS = 200
 ANSWERED_S = 30.0
 UNCONFIGURED = State.PRIMARY_STATE_UNCONFIGURED
 INACTIVE = State.PRIMARY_STATE_INACTIVE
@@ -363,7 +362,9 @@ def walk(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('hidden', ['', 'rclpy.experimental.events_executor'])
 @pytest.mark.parametrize('name', NODES)
-def test_a_node_survives_every_order_of_transitions_and_calls(walk, monkeypatch, name, hidden, walk_number):
+def test_a_node_survives_every_order_of_transitions_and_calls(
+    walk, monkeypatch, request, name, hidden, walk_number
+):
     """The second time with the executor of an rclpy that has no EventsExecutor. See `make walk`."""
     if hidden:
         monkeypatch.setitem(sys.modules, hidden, None)
@@ -377,7 +378,7 @@ def test_a_node_survives_every_order_of_transitions_and_calls(walk, monkeypatch,
     changes = [(walker.set, (values, True)) for values in CHANGES.get(name, [])]
     changes += [(walker.set, (REFUSED, False)), (walker.load_own_dump, ())]
     seen = set()
-    for _ in range(STEPS):
+    for _ in range(request.config.getoption('--walk-steps')):
         chance = rng.random()
         if chance < 0.3 or not (work or chance < 0.45):
             walker.transition(rng.choice(transitions))
