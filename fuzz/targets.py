@@ -7,6 +7,7 @@ from fuzz.messages import WireClient, WireServer
 from fuzz.settings import CheckpointFiles, EmbodimentFile, SmallFiles
 from fuzz.tables import Hdf5, LeRobot
 from fuzz.target import Target
+from fuzz.video import Videos
 
 TARGETS: dict[str, tuple[Target, int]] = {
     target.name: (target, share)
@@ -21,6 +22,7 @@ TARGETS: dict[str, tuple[Target, int]] = {
         (CheckpointFiles(), 6),
         (WireServer(), 4),
         (WireClient(), 8),
+        (Videos(), 4),
         (Devices(), 4),
     )
 }

@@ -26,7 +26,7 @@ ALLOWED = {
     'operator_page': {'bags', 'quality', 'recording', 'video'},
     'dataset': {'bags', 'quality', 'reports', 'sampling', 'video'},
     'training': {'bags', 'dataset', 'quality'},
-    'small_policy': {'dataset', 'training'},
+    'small_policy': {'dataset', 'training', 'video'},
     'inference': {'small_policy'},
     'policies': {'bags', 'control', 'dataset', 'inference', 'reports', 'sampling', 'small_policy', 'video'},
     'bringup': {'hardware', 'inference', 'teleop'},

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that files and messages declare are checked before memory is taken for them."""
 
-import resource
 import struct
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -12,9 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fuzz.video import access_units, annex_b, with_declared_size
 from groot_ros.dataset.meta import read_parquet
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import decode_frame
+from groot_ros.video.h264 import H264Decoder
+from groot_ros.video.mp4 import Mp4Copier, read_frames
 
 STAMP = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
 
@@ -29,7 +32,17 @@ def raw(width: int, height: int, step: int, size: int) -> SimpleNamespace:
 
 
 def resident_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The largest resident memory of this test so far."""
+    status = Path('/proc/self/status').read_text()
+    return int(status.split('VmHWM:')[1].split()[0]) / 1024
+
+
+@pytest.fixture(autouse=True)
+def own_memory():
+    """Each test has a peak of its own, and leaves no free memory of Arrow to the next one."""
+    Path('/proc/self/clear_refs').write_text('5')
+    yield
+    pa.default_memory_pool().release_unused()
 
 
 @pytest.mark.parametrize(
@@ -136,3 +149,61 @@ def test_only_the_columns_that_are_read_are_checked(tmp_path):
     table = pa.table({'task': bomb, 'index': range(20_000)})
     pq.write_table(table, file, compression='zstd', dictionary_pagesize_limit=4 << 20)
     assert read_parquet(file, ['index']).num_rows == 20_000
+
+
+@pytest.mark.parametrize('side', [8192, 16_000, 16_384])
+def test_a_video_that_declares_an_absurd_size_takes_no_memory(tmp_path, side):
+    """A few hundred bytes of H.264 or HEVC asked for 2 GB: an image of the size, several times."""
+    first = with_declared_size(access_units(1)[0], 'h264', side, side)
+    before_mb = resident_mb()
+    with pytest.raises(GrootRosError, match='the recording is damaged'):
+        H264Decoder().decode(0, first)
+    with pytest.raises(GrootRosError, match='damaged'):
+        Mp4Copier(tmp_path / 'copy.mp4', 10.0).add(first)
+    for codec in ('h264', 'hevc'):
+        file = tmp_path / f'x.{codec}'
+        file.write_bytes(with_declared_size(annex_b(tmp_path, codec), codec, side, side))
+        with pytest.raises(GrootRosError, match=r'says that it has|cannot be decoded'):
+            list(read_frames(file, [0]))
+    assert resident_mb() - before_mb < 250
+
+
+@pytest.mark.parametrize('codec', ['h264', 'hevc'])
+def test_a_video_of_another_size_is_read(tmp_path, codec):
+    """The changed parameter sets are what a decoder takes."""
+    file = tmp_path / f'x.{codec}'
+    file.write_bytes(with_declared_size(annex_b(tmp_path, codec), codec, 64, 64))
+    assert next(read_frames(file, [0])).shape == (64, 64, 3)
+
+
+def test_a_stream_that_becomes_larger_than_its_file_says_is_refused(tmp_path):
+    """The file says 64x48, and a parameter set in the middle of it 8192x8192."""
+    copier = Mp4Copier(tmp_path / 'x.mp4', 10.0)
+    unit = access_units(1)[0]
+    copier.add(unit)
+    copier.add(with_declared_size(unit, 'h264', 8192, 8192))
+    copier.close()
+    before_mb = resident_mb()
+    with pytest.raises(GrootRosError, match='cannot be decoded'):
+        list(read_frames(tmp_path / 'x.mp4', [0, 1]))
+    assert resident_mb() - before_mb < 150
+
+
+@pytest.mark.parametrize(
+    ('damage', 'reason'),
+    [
+        ((b'avc1', b'zzz1'), 'has a codec that FFmpeg does not know'),
+        ((b'VideoHandler', b'V\xffdeoHandler'), ''),
+    ],
+)
+def test_a_video_of_no_codec_is_refused_and_one_with_a_broken_title_is_read(tmp_path, damage, reason):
+    annex_b(tmp_path, 'h264')
+    file = tmp_path / 'seed.mp4'
+    data = file.read_bytes()
+    assert damage[0] in data
+    file.write_bytes(data.replace(*damage))
+    if not reason:
+        assert next(read_frames(file, [0])).shape == (48, 64, 3)
+        return
+    with pytest.raises(GrootRosError, match=reason):
+        list(read_frames(file, [0]))

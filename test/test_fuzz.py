@@ -15,7 +15,7 @@ class Ends(Target):
     """Ends each case in another way."""
 
     name = 'ends'
-    time_limit_s = 3.0
+    time_limit_s = 8.0
 
     def prepare(self, seeds):
         (seeds / 'seed').write_text('x')
@@ -67,7 +67,7 @@ def test_a_case_can_be_made_again():
 @pytest.mark.parametrize(
     'name',
     ['hdf5-convert', 'lerobot', 'embodiment-yaml', 'small-yaml', 'checkpoint-json', 'protocol-server',
-     'protocol-client', 'devices'],
+     'protocol-client', 'video', 'devices'],
 )  # fmt: skip
 def test_damaged_input_is_refused_in_a_sentence(name):
     counts = run_cases(TARGETS[name][0], list(range(8)), seed=3, jobs=2)

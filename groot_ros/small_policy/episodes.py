@@ -26,6 +26,7 @@ from groot_ros.small_policy.targets import (
     sampling_weights,
     text_features,
 )
+from groot_ros.video.open import open_video
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _decode(video: Path, first: int, images: np.ndarray) -> None:
     height, width = images.shape[1:3]
     count = 0
     try:
-        with av.open(str(video)) as container:
+        with open_video(video) as container:
             container.streams.video[0].thread_count = 1  # each video has a thread of its own
             for number, frame in enumerate(container.decode(video=0)):
                 if number < first:

@@ -14,6 +14,7 @@ from av.video.frame import PictureType
 
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
+from groot_ros.video.open import limited
 
 SOFTWARE_ENCODER = 'libx264'
 _HARDWARE_ENCODERS = ('h264_nvenc', 'h264_qsv')
@@ -118,6 +119,7 @@ class H264Decoder:
         self._context = av.CodecContext.create('h264', 'r')
         # Frame threads would delay the output.
         self._context.thread_type = 'SLICE'
+        self._context.options = limited()
         self._context.flags |= Flags.low_delay
 
     def decode(self, stamp_ns: int, access_unit: bytes) -> VideoFrame:

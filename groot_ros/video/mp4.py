@@ -18,6 +18,7 @@ import numpy as np
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
 from groot_ros.video.h264 import ENCODER_OPTIONS, SOFTWARE_ENCODER, is_keyframe
+from groot_ros.video.open import open_video
 
 # Encoder and its options for each codec.
 CODECS = {
@@ -105,7 +106,12 @@ class Mp4Copier:
             self._open(access_unit)
         packet = av.Packet(access_unit)
         packet.is_keyframe = is_keyframe(access_unit)
-        _mux_as(self._container, self._stream, packet, self.frames, self._fps)
+        try:
+            _mux_as(self._container, self._stream, packet, self.frames, self._fps)
+        except (av.FFmpegError, ValueError) as error:
+            raise GrootRosError(
+                f'A frame cannot be put into a video ({error}): the recording is damaged.'
+            ) from error
         self.frames += 1
 
     def close(self) -> None:
@@ -115,7 +121,7 @@ class Mp4Copier:
 
     def _open(self, access_unit: bytes) -> None:
         try:
-            with av.open(io.BytesIO(access_unit), format='h264') as source:
+            with open_video(io.BytesIO(access_unit), 'h264') as source:
                 self._container = av.open(str(self._path), 'w', format='mp4')
                 self._stream = _template(source, self._container, self._fps)
         except (av.FFmpegError, IndexError) as error:
@@ -149,7 +155,7 @@ def cut_mp4(video: Path, path: Path, first: int, count: int, fps: float) -> int:
 
     The frames must be stored in the order of their times, see `find_keyframes`.
     """
-    with av.open(str(video)) as source, av.open(str(path), 'w', format='mp4') as target:
+    with open_video(video) as source, av.open(str(path), 'w', format='mp4') as target:
         return _mux(source, target, _template(source, target, fps), first, first + count, fps, 0)
 
 
@@ -159,7 +165,7 @@ def join_mp4(videos: Iterable[Path], path: Path, fps: float) -> None:
     with av.open(str(path), 'w', format='mp4') as target:
         stream = None
         for video in videos:
-            with av.open(str(video)) as source:
+            with open_video(video) as source:
                 stream = stream or _template(source, target, fps)
                 frames += _mux(source, target, stream, 0, None, fps, frames)
 
@@ -191,7 +197,7 @@ def _mux_as(target: Any, stream: Any, packet: Any, number: int, fps: float) -> N
 
 def find_keyframes(video: Path) -> tuple[list[int], bool]:
     """Numbers of the keyframes, and whether the file stores all frames in the order of their times."""
-    with av.open(str(video)) as container:
+    with open_video(video) as container:
         packets = list(_packets(container))
         times = [packet.pts for packet in packets]
         keyframes = [index for index, packet in enumerate(packets) if packet.is_keyframe]
@@ -200,7 +206,7 @@ def find_keyframes(video: Path) -> tuple[list[int], bool]:
 
 def count_frames(path: Path) -> int:
     """The number of frames of a video, from its packets, without decoding."""
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         return sum(1 for _ in _packets(container))
 
 
@@ -211,7 +217,7 @@ def read_frames(path: Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
     """
     wanted = sorted(set(indices))
     try:
-        with av.open(str(path)) as container:
+        with open_video(path) as container:
             for index, frame in enumerate(container.decode(video=0)):
                 if wanted and index == wanted[0]:
                     wanted.pop(0)
@@ -226,7 +232,7 @@ def read_frames(path: Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
 
 def read_keyframes(path: Path, max_count: int) -> Iterator[np.ndarray]:
     """RGB images (height, width, 3) of at most `max_count` keyframes, evenly spread."""
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         stream = container.streams.video[0]
         start = stream.start_time or 0
         end = start + (stream.duration or 0)

@@ -15,6 +15,7 @@ from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
 from groot_ros.video.h264 import H264Encoder
 from groot_ros.video.mp4 import Mp4Copier, Mp4PacketCopier, encode_mp4
+from groot_ros.video.open import open_video
 
 # Seeking finds keyframes by the order of decoding, which is a few frames before that of showing.
 _SEEK_MARGIN_S = 1.0
@@ -106,7 +107,7 @@ class VideoSpan:
             )
 
     def _has_form(self, size: tuple[int, int], codec: str) -> bool:
-        with av.open(str(self.file)) as container:
+        with open_video(self.file) as container:
             context = container.streams.video[0].codec_context
             return (
                 context.codec.canonical_name == codec
@@ -176,7 +177,7 @@ class VideoSpan:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
         """The container, at a keyframe before the span, and its video stream."""
-        with av.open(str(self.file)) as container:
+        with open_video(self.file) as container:
             stream = container.streams.video[0]
             seconds = max(self.start_s - _SEEK_MARGIN_S, 0.0)
             container.seek(int(seconds / stream.time_base), stream=stream)

@@ -32,7 +32,7 @@ def _decode(data: Any, where: str) -> VideoFrame:
     if form is None:
         raise GrootRosError(f'{where} is no PNG or JPEG image: only such images and videos are converted.')
     try:
-        with av.open(io.BytesIO(data), format=form) as container:
+        with av.open(io.BytesIO(data), format=form, options={'max_pixels': str(_MAX_PIXELS)}) as container:
             context = container.streams.video[0].codec_context
             if context.width * context.height > _MAX_PIXELS:
                 size = f'{context.width}x{context.height}'

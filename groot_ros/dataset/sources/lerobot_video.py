@@ -10,6 +10,7 @@ import av
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import VideoFrame
 from groot_ros.video.mp4 import cut_mp4, encode_mp4, find_keyframes
+from groot_ros.video.open import open_video
 
 
 def write_rows_of_video(
@@ -41,7 +42,7 @@ def _copy(video: Path, path: Path, rows: slice, total: int, fps: float) -> bool:
 
 
 def _has_form(video: Path, size: tuple[int, int], fps: float, codec: str) -> bool:
-    with av.open(str(video)) as container:
+    with open_video(video) as container:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or 0)
         has_codec = stream.codec_context.codec.canonical_name == codec
@@ -50,7 +51,7 @@ def _has_form(video: Path, size: tuple[int, int], fps: float, codec: str) -> boo
 
 
 def _frames(video: Path, rows: slice) -> Iterator[VideoFrame]:
-    with av.open(str(video)) as container:
+    with open_video(video) as container:
         for index, frame in enumerate(container.decode(video=0)):
             if index >= rows.stop:
                 return

@@ -10,6 +10,8 @@ import numpy as np
 
 from groot_ros.dataset.meta import path_inside
 from groot_ros.dataset.validation.finding import ERROR, WARNING, EpisodeColumns, ValidationFinding
+from groot_ros.errors import GrootRosError
+from groot_ros.video.open import open_video
 
 _KEYFRAME_FRAMES = 300  # x264's own default is 250
 _THUMBNAIL_STEP = 16
@@ -35,7 +37,7 @@ def check_video(
     """Gives the findings of one camera of an episode, and notes the size of its images in `episode`."""
     try:
         video = _decoded(path_inside(root, file))
-    except (OSError, av.FFmpegError, IndexError, ValueError) as error:
+    except (GrootRosError, OSError, av.FFmpegError, IndexError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         yield ValidationFinding(ERROR, file, f'cannot be decoded ({reason})', 'convert again')
         return
@@ -112,9 +114,8 @@ def _decoded(path: Path) -> _Video:
     changes = False
     brightness = []
     first: np.ndarray | None = None
-    with av.open(str(path), options={'err_detect': 'explode'}) as container:
+    with open_video(path, err_detect='explode') as container:
         stream = container.streams.video[0]
-        stream.codec_context.options = {'err_detect': 'explode'}
         for frame in container.decode(stream):
             if frame.key_frame:
                 last_keyframe = frames
