@@ -116,7 +116,7 @@ def test_root_modules_have_no_circle():
     assert placed == ROOT
 
 
-MODEL_SIDE = ('__init__', 'server', 'protocol', 'observation_check')
+MODEL_SIDE = ('__init__', 'server', 'protocol', 'observation_check', 'port_guard')
 OURS_ANYWHERE = {'groot_ros.errors', *(f'groot_ros.inference.{name}' for name in MODEL_SIDE[1:])}
 
 

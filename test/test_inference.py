@@ -23,6 +23,7 @@ from groot_ros.dataset.meta import DatasetMeta, column_to_array
 from groot_ros.embodiment import load_embodiment
 from groot_ros.errors import PolicyError
 from groot_ros.geometry import pose_to_eef_9d, rotvec_from_pose
+from groot_ros.inference import port_guard
 from groot_ros.inference.backends import GR00T_VERSIONS
 from groot_ros.inference.client import Client
 from groot_ros.inference.protocol import Modality, ProtocolError, pack, unpack
@@ -360,6 +361,109 @@ def test_every_honest_request_is_answered_while_others_misbehave(serve, embodime
     for stranger in sockets:
         stranger.close()
     honest.close()
+
+
+def zmtp(sock):
+    """The beginning of a connection of ZeroMQ, as a DEALER."""
+    sock.sendall(b'\xff' + bytes(8) + b'\x7f\x03\x00' + b'NULL'.ljust(20, b'\0') + bytes(32))
+    ready = b'\x05READY\x0bSocket-Type' + (6).to_bytes(4, 'big') + b'DEALER'
+    sock.sendall(b'\x04' + bytes([len(ready)]) + ready)
+
+
+def hangs_up(sock, data, times):
+    """Whether the peer hangs up while it gets the same bytes again and again."""
+    sock.settimeout(20.0)
+    try:
+        for _ in range(times):
+            sock.sendall(data)
+        while sock.recv(1 << 16):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+PART = b'\x03' + (1 << 20).to_bytes(8, 'big') + bytes(1 << 20)
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        (PART, 'it sent a message of more than 8 parts'),
+        (b'\x01\x00', 'it sent a message of more than 8 parts'),
+        (b'\x03' + (65 << 20).to_bytes(8, 'big'), 'it sent a message of more than 64 MiB'),
+        (b'\x06' + (1 << 62).to_bytes(8, 'big'), 'it sent a command of more than 64 KiB'),
+    ],
+)
+def test_a_message_of_endless_parts_is_cut_off(serve, embodiment, capfd, data, reason):
+    """ZeroMQ itself kept 2 GB of one message, and went on."""
+    host, port = serve(Model(embodiment), token='secret')
+    honest = Client(host, port, 'n1.7', token='secret', timeout_s=20.0)
+    assert honest.request('ping')['status'] == 'ok'
+    for _ in range(2):
+        with socket.create_connection((host, port)) as stranger:
+            zmtp(stranger)
+            assert hangs_up(stranger, data, 2000 if data is PART else 20)
+    assert honest.request('ping')['status'] == 'ok'
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith('The connection of 127.0.0.1:')
+    assert reason in told[0]
+    honest.close()
+
+
+def test_what_does_not_speak_zeromq_is_cut_off(serve, embodiment, capfd):
+    host, port = serve(Model(embodiment))
+    with socket.create_connection((host, port)) as stranger:
+        assert hangs_up(stranger, b'GET / HTTP/1.1\r\n\r\n', 1)
+    assert 'it does not speak ZeroMQ 4 (ZMTP 3).' in capfd.readouterr().err
+
+
+def test_many_peers_with_half_a_message_each_hold_a_bounded_memory(serve, embodiment, capfd, monkeypatch):
+    """Those that hold most are cut off; the honest one is answered all the time."""
+    monkeypatch.setattr(port_guard, '_MAX_HELD_BYTES', 8 << 20)
+    host, port = serve(Model(embodiment))
+    honest = Client(host, port, 'n1.7', timeout_s=20.0)
+    head = b'\x02' + (32 << 20).to_bytes(8, 'big')
+    strangers = [socket.create_connection((host, port)) for _ in range(6)]
+    for stranger in strangers:
+        zmtp(stranger)
+        stranger.sendall(head + bytes(1 << 20))
+    assert honest.request('ping')['status'] == 'ok'
+    assert hangs_up(strangers[0], bytes(1 << 20), 6)
+    assert honest.request('ping')['status'] == 'ok'
+    assert 'unanswered messages have more than 8 MiB' in capfd.readouterr().err
+    for stranger in strangers:
+        stranger.close()
+    honest.close()
+
+
+def test_the_peer_that_is_silent_for_longest_makes_room(serve, embodiment, capfd):
+    host, port = serve(Model(embodiment))
+    strangers = [socket.create_connection((host, port)) for _ in range(40)]
+    honest = Client(host, port, 'n1.7', timeout_s=20.0)
+    assert honest.request('ping')['status'] == 'ok'
+    assert hangs_up(strangers[0], b'', 0)
+    assert 'more than 32 peers are connected' in capfd.readouterr().err
+    for stranger in strangers:
+        stranger.close()
+    honest.close()
+
+
+def test_a_server_leaves_no_thread_or_socket_behind(serve, embodiment, loopback):
+    before = set(threading.enumerate())
+    server = Server(Model(embodiment), loopback, 0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    client = Client(loopback, server.port, 'n1.7', timeout_s=20.0)
+    assert client.request('ping')['status'] == 'ok'
+    server.running = False
+    thread.join()
+    client.close()
+    assert set(threading.enumerate()) <= before
+    Server(Model(embodiment), loopback, server.port).run(lambda: False)
 
 
 def wire_observation(**changes):

@@ -6,6 +6,8 @@ It needs only numpy, msgpack and pyzmq, so it runs in a model's own Python.
 
 import contextlib
 import hmac
+import os
+import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +16,7 @@ import zmq
 
 from groot_ros.errors import GrootRosError
 from groot_ros.inference.observation_check import check_form, check_observation, wrong_version
+from groot_ros.inference.port_guard import PortGuard
 from groot_ros.inference.protocol import (
     EXTRA_INFO,
     MAX_MESSAGE_BYTES,
@@ -27,6 +30,7 @@ from groot_ros.inference.protocol import (
 )
 
 _POLL_MS = 200
+_LINGER_MS = 500
 # A client of the protocol has one request on its way.
 _WAITING_REQUESTS = 2
 _MAX_REASON = 2000
@@ -80,18 +84,22 @@ class Server:
         self._token = token
         self.running = True
         self._socket = zmq.Context.instance().socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 500)
+        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
         self._socket.setsockopt(zmq.RCVHWM, _WAITING_REQUESTS)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+        # An abstract socket of Linux, which leaves no file behind. The guard alone listens to the network.
+        inner = f'groot_ros_{secrets.token_hex(16)}'
+        self._socket.bind(f'ipc://@{inner}')
         try:
-            self._socket.bind(f'tcp://{host}:{port or "*"}')
-        except zmq.ZMQError as error:
+            self._guard = PortGuard(host, port, inner, MAX_MESSAGE_BYTES)
+        except OSError as error:
             self._socket.close()
             raise GrootRosError(
                 f'{host}:{port} cannot be served ({error.strerror}): choose another --port, '
                 'or stop the program that uses this one.'
             ) from error
-        self.port = int(self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rsplit(':', 1)[-1])
+        self.port = self._guard.port
 
     def run(self, keep_running: Callable[[], bool] = lambda: True) -> None:
         """Serves until a client sends `kill`, or until `keep_running` returns False."""
@@ -101,6 +109,7 @@ class Server:
                     self._serve_one()
         finally:
             self._socket.close()
+            self._guard.close(_LINGER_MS / 1e3)
 
     def _serve_one(self) -> None:
         """Answers one message. A REQ socket sends an empty part before the request."""
