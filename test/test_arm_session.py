@@ -9,6 +9,7 @@ import pytest
 from groot_ros.control.command_gate import CommandGate, DeltaCommand, GateSettings, GateState
 from groot_ros.control.limits import Limits, RefusedError
 from groot_ros.control.tracking_monitor import TrackingMonitor
+from groot_ros.errors import GrootRosError
 from groot_ros.geometry import rotvec_from_pose
 from groot_ros.hardware.ur5e.ipc import BEAT, STATE
 from groot_ros.hardware.ur5e.modes import NORMAL, PROTECTIVE_STOP, RUNNING
@@ -336,3 +337,16 @@ def test_enabling_an_enabled_arm_changes_nothing(rig):
     rig.enabled()
     assert rig.session.enable() == ''
     assert rig.arm.calls == []
+
+
+def test_a_lowered_limit_holds_for_the_next_command_and_reaches_the_servo_process(rig):
+    rig.enabled()
+    rig.session.limit('max_linear_speed_m_s', 0.02)
+    assert rig.arm.calls == ['limit_speeds']
+    before = rig.gate.target.copy()
+    rig.command()
+    moved_m = np.linalg.norm(rig.gate.target[:3] - before[:3])
+    assert moved_m <= 0.02 * 0.05 + 1e-9
+    with pytest.raises(GrootRosError, match=r'raised again to 0\.25'):
+        rig.session.limit('max_linear_speed_m_s', 0.3)
+    assert rig.gate.limits.max_linear_speed_m_s == 0.02

@@ -422,22 +422,22 @@ def test_no_sequence_of_commands_leaves_the_workspace_or_breaks_a_speed(commands
         now_s += 0.01
 
 
-@settings(deadline=None, max_examples=40)
-@given(
-    st.lists(
-        st.tuples(st.tuples(*[st.floats(-0.2, 0.2)] * 6), st.floats(0.0, 0.03)), min_size=1, max_size=15
-    ),
-    st.sampled_from([0.008, 0.025, 0.033, 0.05, 0.1]),
-)
-def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_make_no_step(
-    commands, period_s
-):
+def follow(commands, period_s, changes=None, stall_ticks=0):
+    """The set-points (n, 7) of commands, each with its lateness in s, and the gate.
+
+    `changes` gives the share of the two maximum speeds from a command number on; the servo loop stalls once.
+    """
     made, limits, dt_s = gate(), Limits(), 0.002
-    setpoints = SetpointGenerator(10.0, made.target, limits.smoothing_s, dt_s)
-    path, sequence, ticks = [], 0, round((len(commands) * period_s + 0.3) / dt_s)
+    setpoints = SetpointGenerator(10.0, made.target, limits.smoothing_s, dt_s, limits.max_speeds)
+    made.limits = limits
+    path, sequence, ticks = [], 0, round((len(commands) * period_s + 0.6) / dt_s)
     for tick in range(ticks):
         now_s = 10.0 + tick * dt_s
         while sequence < len(commands) and now_s >= 10.0 + sequence * period_s + commands[sequence][1]:
+            for name, began in zip(SPEEDS, Limits().max_speeds, strict=True):
+                if changes and sequence in changes:
+                    limits.lower(name, began * changes[sequence])
+                    setpoints.max_speeds = limits.max_speeds
             offered = command(
                 commands[sequence][0], sequence + 1, start_s=10.0 + sequence * period_s, duration_s=period_s
             )
@@ -447,9 +447,14 @@ def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_ma
             except RefusedError:
                 continue
             setpoints.append(waypoint.start_s, waypoint.end_s, waypoint.pose)
-        path.append(setpoints.advance(now_s))
-    velocities = np.diff(np.array(path)[:, :3], axis=0) / dt_s
-    turns = deltas_between(np.array(path))[:, 3:] / dt_s
+        if not ticks // 2 <= tick < ticks // 2 + stall_ticks:
+            path.append(setpoints.advance(now_s))
+    return np.array(path), made
+
+
+def assert_speed_and_acceleration(path, limits, dt_s=0.002):
+    velocities = np.diff(path[:, :3], axis=0) / dt_s
+    turns = deltas_between(path)[:, 3:] / dt_s
     assert np.linalg.norm(velocities, axis=1).max() <= limits.max_linear_speed_m_s * 1.01
     assert np.linalg.norm(turns, axis=1).max() <= limits.max_angular_speed_rad_s * 1.02
     assert (
@@ -460,7 +465,68 @@ def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_ma
         np.linalg.norm(np.diff(turns, axis=0), axis=1).max() / dt_s
         <= limits.max_angular_acceleration_rad_s2 * 1.02
     )
+
+
+SPEEDS = ('max_linear_speed_m_s', 'max_angular_speed_rad_s')
+COMMANDS = st.lists(
+    st.tuples(st.tuples(*[st.floats(-0.2, 0.2)] * 6), st.floats(0.0, 0.03)), min_size=1, max_size=15
+)
+PERIODS_S = st.sampled_from([0.008, 0.025, 0.033, 0.05, 0.1])
+
+
+@settings(deadline=None, max_examples=40)
+@given(COMMANDS, PERIODS_S)
+def test_whatever_is_commanded_the_set_points_keep_speed_and_acceleration_and_make_no_step(
+    commands, period_s
+):
+    path, made = follow(commands, period_s)
+    assert_speed_and_acceleration(path, Limits())
     np.testing.assert_allclose(path[-1][:3], made.target[:3], atol=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    COMMANDS,
+    PERIODS_S,
+    st.dictionaries(st.integers(0, 14), st.sampled_from([0.05, 0.2, 0.5, 0.9, 1.0]), max_size=6),
+    st.sampled_from([0, 20]),
+)
+def test_speed_limits_that_change_while_the_arm_moves_make_no_step(commands, period_s, changes, stall_ticks):
+    """Lowered and raised again in any order, also where the servo loop stalls."""
+    path, made = follow(commands, period_s, changes, stall_ticks)
+    assert_speed_and_acceleration(path, Limits())
+    np.testing.assert_allclose(path[-1][:3], made.target[:3], atol=1e-9)
+
+
+def test_a_lowered_speed_holds_half_a_second_later():
+    there = [((0.0125, 0, 0, 0, 0, 0), 0.0)] * 10
+    back = [((-0.0125 if number % 2 else 0.0125, 0, 0, 0, 0, 0), 0.0) for number in range(20)]
+    path, _ = follow(there + back, 0.05, {10: 0.1})
+    assert_speed_and_acceleration(path, Limits())
+    speeds = np.linalg.norm(np.diff(path[:, :3], axis=0), axis=1) / 0.002
+    assert speeds.max() > 0.24
+    assert 0.01 < speeds[500:].max() <= 0.025 * 1.01
+
+
+def test_reversals_at_a_lowered_speed_keep_the_acceleration():
+    """With a pause between them, longer than the window of the lower speed, shorter than the real one."""
+    deltas = [0.01, 0.0, -0.01, 0.0] * 6
+    path, _ = follow([((delta, 0, 0, 0, 0, 0), 0.0) for delta in deltas], 0.055, {0: 0.68})
+    assert_speed_and_acceleration(path, Limits())
+    assert np.linalg.norm(np.diff(path[:, :3], axis=0), axis=1).max() / 0.002 > 0.12
+
+
+def test_a_limit_is_lowered_and_raised_again_but_never_above_the_start():
+    limits = Limits(max_linear_speed_m_s=0.2)
+    window_s = limits.smoothing_s
+    for value in (0.05, 0.2):
+        limits.lower('max_linear_speed_m_s', value)
+        assert limits.max_linear_speed_m_s == value
+        assert limits.smoothing_s == window_s
+    for value in (0.2001, 0.0, -1.0, float('nan'), float('inf')):
+        with pytest.raises(GrootRosError, match=r'raised again to 0\.2, which the node started with'):
+            limits.lower('max_linear_speed_m_s', value)
+    assert limits.max_linear_speed_m_s == 0.2
 
 
 @pytest.mark.parametrize('rotation_rad', [np.pi, 2 * np.pi + 0.01, 1e300])

@@ -19,6 +19,7 @@ from rclpy.action import GoalResponse
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
+from groot_ros.control.limits import Limits
 from groot_ros.errors import GrootRosError
 from groot_ros.hardware.robotiq.gripper import GripperSettings
 from groot_ros.nodes import (
@@ -199,6 +200,10 @@ def what_runs(node):
 
 # Values of the parameters that may change, and one that each node refuses.
 CHANGES = {
+    'ur5e_driver': [
+        {'max_linear_speed_m_s': 0.1}, {'max_linear_speed_m_s': 0.25}, {'max_angular_speed_rad_s': 0.5},
+        {'max_step_m': 0.05}, {'max_step_rad': 0.2}, {'max_joint_speed_rad_s': 1.5},
+    ],
     'recorder': [
         {'min_free_gb': 0.0}, {'min_free_gb': 1e-6}, {'operator_feedback': 'none'},
         {'tasks_file': ''}, {'quality_thresholds': ''}, {'report': False},
@@ -469,12 +474,35 @@ def test_the_dump_of_a_node_can_be_loaded_again(walk, name):
 def test_a_parameter_that_is_read_at_the_start_is_refused_by_name(walk):
     walker = walk('ur5e_driver')
     corner = [-0.6, -0.85, 0.1]
-    speed, unknown, walls = set_parameters(
-        walker, max_linear_speed_m_s=0.2, use_sim_time=True, tcp_offset=corner
-    )
-    assert not any(result.successful for result in (speed, unknown, walls))
-    assert speed.reason.startswith('max_linear_speed_m_s is read when the node starts')
+    wall, unknown, tool = set_parameters(walker, workspace_min_m=corner, use_sim_time=True, tcp_offset=corner)
+    assert not any(result.successful for result in (wall, unknown, tool))
+    assert wall.reason.startswith('workspace_min_m is read when the node starts')
     assert unknown.reason.startswith('use_sim_time is read when the node starts')
+
+
+def test_limits_of_the_arm_are_lowered_and_raised_again_never_above_the_start(walk):
+    walker = walk('ur5e_driver', max_linear_speed_m_s=0.2)
+    node = walker.node
+
+    def tell(**values):
+        return [(result.successful, result.reason) for result in set_parameters(walker, **values)]
+
+    assert tell(max_linear_speed_m_s=0.05, max_step_m=0.01, max_joint_speed_rad_s=1.0) == [(True, '')] * 3
+    walker.transition(Transition.TRANSITION_CONFIGURE)  # a new session keeps the limits and what they may be
+    limits = node._session.gate.limits
+    assert (limits.max_linear_speed_m_s, limits.max_step_m, limits.max_joint_speed_rad_s) == (0.05, 0.01, 1.0)
+    assert limits.smoothing_s == Limits(max_linear_speed_m_s=0.2).smoothing_s
+    assert tell(max_linear_speed_m_s=0.2) == [(True, '')]
+    assert limits.max_speeds == (0.2, 1.0)
+    for value in (0.21, 1.0):
+        ((accepted, reason),) = tell(max_linear_speed_m_s=value)
+        assert not accepted
+        assert 'raised again to 0.2, which the node started with' in reason
+    for value in (0.0, -1.0, float('nan'), 'slow', 1):
+        ((accepted, reason),) = tell(max_linear_speed_m_s=value)
+        assert not accepted
+        assert reason
+    assert (limits.max_linear_speed_m_s, node.parameter('max_linear_speed_m_s')) == (0.2, 0.2)
 
 
 def test_parameters_of_a_policy_change_while_it_runs(walk):

@@ -15,6 +15,7 @@ from groot_ros.hardware.ur5e.ipc import (
     FREEDRIVE,
     HALT,
     HOLD,
+    LIMIT_SPEEDS,
     RECOVER,
     START_SERVO,
     TAKE_CONTROL,
@@ -307,3 +308,14 @@ def test_the_steps_of_a_recovery_are_announced(process, monkeypatch):
         'the robot says "Robotmode: POWER_OFF"',
         'the robot says "Robotmode: IDLE"',
     ]
+
+
+def test_limits_of_speed_reach_the_set_points_at_once_and_after_the_next_start(process):
+    process.servoing()
+    assert process.arm._setpoints.max_speeds == (0.5, 1.5)
+    assert process.obey(LIMIT_SPEEDS, pose=(0.1, 0.5, 0, 0, 0, 0, 1)) == ''
+    assert process.arm._setpoints.max_speeds == (0.1, 0.5)
+    assert process.arm.servoing
+    process.obey(HALT)
+    process.servoing()
+    assert process.arm._setpoints.max_speeds == (0.1, 0.5)

@@ -27,6 +27,17 @@ _SAME_M = 1e-9  # clearances that differ by less are equal
 _NO_MOTION = 1e-18  # square of 1 nm/s; smaller squares lose all their digits
 
 
+# Limits that may be lowered while the arm moves, and raised again up to what they began with. The others may
+# not: a nearer wall would move the target at once, another acceleration needs another window of set-points.
+LOWERABLE = (
+    'max_linear_speed_m_s',
+    'max_angular_speed_rad_s',
+    'max_joint_speed_rad_s',
+    'max_step_m',
+    'max_step_rad',
+)
+
+
 class RefusedError(Exception):
     """The command must not reach the robot. The text says why, as a clause without a full stop."""
 
@@ -100,18 +111,39 @@ class Limits:
         lowest_m = self.link_walls_min_m.copy()
         lowest_m[2] = max(lowest_m[2], self.workspace_min_m[2] - _FLOOR_TOLERANCE_M)
         self.clearance = LinkClearance.from_numbers(self.tool_capsules, lowest_m, self.link_walls_max_m)
+        self._began_with = {name: getattr(self, name) for name in LOWERABLE}
+        # Of the speeds that it began with: the set-points of the servo process keep this window.
+        self._smoothing_s = MAX_CATCH_UP * max(
+            self.max_linear_speed_m_s / self.max_linear_acceleration_m_s2,
+            self.max_angular_speed_rad_s / self.max_angular_acceleration_rad_s2,
+        )
 
     @property
     def smoothing_s(self) -> float:
         """Window in s of the moving average of the set-points.
 
         It keeps every change of velocity by at most the maximum speed within the maximum accelerations, also
-        where the set-points catch up after a stall.
+        where the set-points catch up after a stall. It stays when a speed is lowered.
         """
-        return MAX_CATCH_UP * max(
-            self.max_linear_speed_m_s / self.max_linear_acceleration_m_s2,
-            self.max_angular_speed_rad_s / self.max_angular_acceleration_rad_s2,
-        )
+        return self._smoothing_s
+
+    @property
+    def max_speeds(self) -> tuple[float, float]:
+        """The maximum speeds of the TCP, in m/s and rad/s."""
+        return self.max_linear_speed_m_s, self.max_angular_speed_rad_s
+
+    def lower(self, name: str, value: float) -> None:
+        """Sets one of LOWERABLE, for all commands from now on.
+
+        Raises GrootRosError unless it is above 0 and at most what these limits began with.
+        """
+        began = self._began_with[name]
+        if not 0.0 < value <= began:
+            raise GrootRosError(
+                f'{name} can be lowered, and raised again to {began:g}, which the node started with; '
+                f'{value:g} is not within 0 to {began:g}. Restart the node with another limit.'
+            )
+        setattr(self, name, value)
 
 
 def clip_delta(delta: Array, duration_s: float, limits: Limits) -> tuple[Array, bool]:

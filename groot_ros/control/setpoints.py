@@ -75,8 +75,8 @@ class SetpointGenerator:
 
     A moving average turns every jump of the velocity by dv into an acceleration of dv / window_s, adds half
     the window as delay, and stays in every convex box that holds the waypoints. Its time follows the clock
-    but gains at most 1.25 periods a cycle, and less where that would exceed `max_speeds` (m/s, rad/s): after
-    a stall of the process the arm continues from where it was, without a jump.
+    but gains at most 1.25 periods a cycle, and less where that would exceed `max_speeds` (m/s, rad/s), which
+    may change: after a stall of the process the arm continues from where it was, without a jump.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class SetpointGenerator:
         max_speeds: tuple[float, float] = (np.inf, np.inf),
     ) -> None:
         self._trajectory = PoseTrajectory(time_s, pose)
-        self._max_speeds = max_speeds
+        self.max_speeds = max_speeds
         self._time_s = time_s
         self._period_s = period_s
         count = max(int(np.ceil(window_s / period_s - 1e-9)), 1)
@@ -98,7 +98,7 @@ class SetpointGenerator:
     def _max_gain_s(self) -> float:
         """How far the time may advance in this cycle: catching up never exceeds the maximum speeds."""
         until_s = self._time_s + MAX_CATCH_UP * self._period_s
-        share = self._trajectory.max_speed_share(self._time_s, until_s, self._max_speeds)
+        share = self._trajectory.max_speed_share(self._time_s, until_s, self.max_speeds)
         return self._period_s * min(MAX_CATCH_UP, max(1.0, 1.0 / max(share, 1e-9)))
 
     def append(self, start_s: float, end_s: float, pose: Array) -> None:

@@ -7,7 +7,9 @@ in control/command_gate.py, limits in control/limits.py, recovery from stops in 
 
 import math
 import time
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -16,7 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from groot_ros.control.command_gate import POLICY, TELEOP, CommandGate, DeltaCommand, GateSettings, GateState
 from groot_ros.control.device_clock import DeviceClock
-from groot_ros.control.limits import Limits, RefusedError
+from groot_ros.control.limits import LOWERABLE, Limits, RefusedError
 from groot_ros.control.publisher_binding import RivalError
 from groot_ros.control.tracking_monitor import TrackingMonitor
 from groot_ros.errors import GrootRosError
@@ -69,6 +71,14 @@ PARAMETERS = {
     **FRAME_PARAMETERS,
     **specs_from(Ur5eSettings, Limits, GateSettings, SessionSettings),
 }
+PARAMETERS |= {
+    name: replace(
+        PARAMETERS[name],
+        description=f'{PARAMETERS[name].description}; it may not be raised above its value at the start',
+        may_change=True,
+    )
+    for name in LOWERABLE
+}
 
 
 class Ur5eDriver(GrootNode):
@@ -86,6 +96,7 @@ class Ur5eDriver(GrootNode):
         self._status = self.create_publisher(RobotStatus, 'robot_status', STATUS_QOS)
         self._robot_clock = DeviceClock()
         self._meter = StreamMeter('joint_states', self.parameter('state_rate_hz'))
+        self._began_with = {name: self.parameter(name) for name in LOWERABLE}
         self._session = self._make_session()
         self._began_s = time.monotonic()
         self._published: tuple = ()
@@ -102,7 +113,9 @@ class Ur5eDriver(GrootNode):
         self.create_timer(_WATCH_S, self._watch)
 
     def _make_session(self) -> ArmSession:
-        limits = self.settings(Limits)
+        limits = self.settings(Limits, **self._began_with)
+        for name in LOWERABLE:
+            limits.lower(name, self.parameter(name))
         tcp_offset = np.array(self.parameter('tcp_offset'))
         gate = CommandGate(limits, tcp_offset, self.settings(GateSettings))
         settings = self.settings(SessionSettings)
@@ -124,7 +137,7 @@ class Ur5eDriver(GrootNode):
         self._began_s = time.monotonic()
         self._session = self._make_session()  # nothing of an earlier connection is taken for the present
         limits = self._session.gate.limits
-        settings = self.settings(Ur5eSettings, smoothing_s=limits.smoothing_s, max_speeds=_max_speeds(limits))
+        settings = self.settings(Ur5eSettings, smoothing_s=limits.smoothing_s, max_speeds=limits.max_speeds)
         self._session.arm = Ur5e(
             settings,
             self._on_state,
@@ -133,6 +146,11 @@ class Ur5eDriver(GrootNode):
             self._on_control_loss,
             self._on_call,
         )
+
+    def change_parameter(self, name: str, value: Any) -> None:
+        """Lowers a limit, or raises it again up to what the node started with, also while the arm moves."""
+        self._session.limit(name, value)
+        self.get_logger().info(f'{name} is {value:g} for all commands from now on.')
 
     def deactivate(self) -> None:
         """Slows the arm down and refuses commands."""
@@ -365,10 +383,6 @@ class Ur5eDriver(GrootNode):
             stamp = self.get_clock().now().to_msg()
             message = status_message(stamp, self._base, gate, reason, connected, session.state)
         self.publish(self._status, message)
-
-
-def _max_speeds(limits: Limits) -> tuple[float, float]:
-    return limits.max_linear_speed_m_s, limits.max_angular_speed_rad_s
 
 
 def _namespace_option(node: GrootNode) -> str:

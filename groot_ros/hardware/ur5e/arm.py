@@ -15,6 +15,7 @@ from groot_ros.hardware.ur5e.ipc import (
     FREEDRIVE,
     HALT,
     HOLD,
+    LIMIT_SPEEDS,
     RECOVER,
     START_SERVO,
     TAKE_CONTROL,
@@ -71,6 +72,7 @@ class Ur5e:
         on_call: Callable[[str], None],
     ) -> None:
         self._numbers = itertools.count(1)
+        self._max_speeds = settings.max_speeds
         values = asdict(settings)
         self._control = WorkerProcess(
             'groot_ros.hardware.ur5e.servo_process',
@@ -94,7 +96,13 @@ class Ur5e:
 
     def start_servo(self, pose: np.ndarray) -> str:
         """Starts to servo, at the robot's own target pose (7,)."""
+        self.limit_speeds(self._max_speeds)  # the process may have been started again
         return self._ask(START_SERVO, _CALL_S, pose=pose)
+
+    def limit_speeds(self, max_speeds: tuple[float, float]) -> None:
+        """Sets how fast set-points that catch up may be, in m/s and rad/s."""
+        self._max_speeds = max_speeds
+        self._control.send(order(LIMIT_SPEEDS, pose=(*max_speeds, 0, 0, 0, 0, 1)))
 
     def move(self, waypoint: Waypoint) -> None:
         """Sends an accepted waypoint to the servo loop."""

@@ -44,8 +44,12 @@ BEAT = np.dtype(
 """
 
 TAKE_CONTROL, START_SERVO, WAYPOINT, HOLD, BRAKE, HALT, FREEDRIVE, END_FREEDRIVE, RECOVER = range(1, 10)
+LIMIT_SPEEDS = 10
 ORDER = np.dtype([('kind', 'u1'), ('number', 'u4'), ('start_s', 'f8'), ('end_s', 'f8'), ('pose', 'f8', 7)])
-"""To servo_process; times are in s of the monotonic clock, which all processes of one machine share."""
+"""To servo_process; times are in s of the monotonic clock, which all processes of one machine share.
+
+LIMIT_SPEEDS has m/s and rad/s as the first two numbers of `pose`.
+"""
 
 
 def order(

@@ -25,6 +25,7 @@ from groot_ros.hardware.ur5e.ipc import (
     FREEDRIVE,
     HALT,
     HOLD,
+    LIMIT_SPEEDS,
     ORDER,
     RECOVER,
     START_SERVO,
@@ -61,6 +62,7 @@ class Arm:
         self._control: RTDEControlInterface | None = None
         self._watch = ConnectionMonitor(_RTDE_PORT)
         self._setpoints: SetpointGenerator | None = None
+        self._max_speeds = tuple(self._settings['max_speeds'])
         self._braking = False
         self._beat_due = False
         self.setpoint = _HOLDING
@@ -77,6 +79,7 @@ class Arm:
             FREEDRIVE: self._freedrive,
             END_FREEDRIVE: self._end_freedrive,
             RECOVER: self._recover,
+            LIMIT_SPEEDS: self._limit_speeds,
         }
 
     @property
@@ -207,12 +210,18 @@ class Arm:
             order['pose'],
             self._settings['smoothing_s'],
             self._period_s,
-            tuple(self._settings['max_speeds']),
+            self._max_speeds,
         )
 
     def _add_waypoint(self, order: np.void) -> None:
         if self.servoing and self._setpoints is not None:
             self._setpoints.append(float(order['start_s']), float(order['end_s']), order['pose'])
+
+    def _limit_speeds(self, order: np.void) -> None:
+        """Bounds set-points that catch up; what was accepted keeps its speed."""
+        self._max_speeds = (float(order['pose'][0]), float(order['pose'][1]))
+        if self._setpoints is not None:
+            self._setpoints.max_speeds = self._max_speeds
 
     def _hold(self, order: np.void) -> None:
         """Slows down along the path and goes on to servo where it ends. The next beat tells that pose."""

@@ -176,6 +176,16 @@ class ArmSession:
                 self.arm.hold()
             return True
 
+    def limit(self, name: str, value: float) -> None:
+        """Lowers a limit of the gate, or raises it again, for all commands from now on.
+
+        Raises GrootRosError for one above what the limits began with.
+        """
+        with self.lock:
+            self.gate.limits.lower(name, value)
+            if self.arm is not None:
+                self.arm.limit_speeds(self.gate.limits.max_speeds)
+
     def stop(self, reason: str) -> None:
         """Slows the arm down and refuses commands, because of something that the caller has seen."""
         with self.lock:

@@ -57,7 +57,7 @@ class OfflineCell:
             self.gate.target,
             self._limits.smoothing_s,
             STEP_S,
-            (self._limits.max_linear_speed_m_s, self._limits.max_angular_speed_rad_s),
+            self._limits.max_speeds,
         )
         self._setpoint = np.full(7, np.nan)
         self._servo_joints = joints
