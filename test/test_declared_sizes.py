@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes that files and messages declare are checked before memory is taken for them."""
 
+import contextlib
 import struct
 import zlib
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fuzz.video import access_units, annex_b, with_declared_size
+from groot_ros.dataset import meta
 from groot_ros.dataset.meta import read_parquet
 from groot_ros.errors import GrootRosError
 from groot_ros.video.frame import decode_frame
@@ -207,3 +209,62 @@ def test_a_video_of_no_codec_is_refused_and_one_with_a_broken_title_is_read(tmp_
         return
     with pytest.raises(GrootRosError, match=reason):
         list(read_frames(file, [0]))
+
+
+def varint(number: int, length: int = 0) -> bytes:
+    """A whole number of Thrift's compact protocol, in the shortest form or with a length."""
+    number *= 2
+    data = bytearray()
+    while number > 0x7F or len(data) + 1 < length:
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*data, number])
+
+
+def parquet_of_text(file, **options):
+    texts = [bytes([65 + row % 26]) * (1 << 20) for row in range(32)]
+    pq.write_table(pa.table({'task': texts}), file, compression='zstd', use_dictionary=False, **options)
+    return pq.ParquetFile(file).metadata.row_group(0).column(0)
+
+
+@pytest.mark.parametrize('options', [{}, {'data_page_version': '2.0'}, {'write_page_index': True}])
+def test_a_footer_that_says_less_than_the_pages_have_is_refused(tmp_path, monkeypatch, options):
+    """The text of a file of 10 kB came in whole, since the footer said that it has one byte."""
+    file = tmp_path / 'x.parquet'
+    chunk = parquet_of_text(file, **options)
+    monkeypatch.setattr(meta, '_MAX_TEXT_BYTES', 64 << 20)
+    assert read_parquet(file).num_rows == 32
+    said = varint(chunk.total_uncompressed_size)
+    data = file.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], 'little')
+    lie = data[:footer] + data[footer:].replace(said, varint(1, len(said)))
+    assert lie != data
+    file.write_bytes(lie)
+    monkeypatch.setattr(meta, '_MAX_TEXT_BYTES', 8 << 20)
+    with pytest.raises(ValueError, match=r'pages of its column task have \d+ bytes or more'):
+        read_parquet(file)
+
+
+@pytest.mark.parametrize('size', [b'\xfe\xff\xff\x7f', b'\x89\x80\x80\x00'])  # 134 MB, -5
+def test_the_header_of_a_page_that_lies_about_its_size_is_refused(tmp_path, size):
+    file = tmp_path / 'x.parquet'
+    chunk = parquet_of_text(file)
+    data = file.read_bytes()
+    place = chunk.data_page_offset + 3  # after two fields of whole numbers and the kind of the page
+    length = next(count for count in range(1, 6) if data[place + count - 1] < 0x80)
+    assert length == len(size)
+    file.write_bytes(data[:place] + size + data[place + length :])
+    with pytest.raises(ValueError, match=r'(pages?|page of) .*its column task'):
+        read_parquet(file)
+
+
+def test_pages_that_are_damaged_are_refused_in_a_sentence(tmp_path):
+    """Any byte of a header, and any place of the chunk, gives a ValueError or the same table."""
+    file = tmp_path / 'x.parquet'
+    pq.write_table(pa.table({'task': ['a', 'b', None] * 50, 'index': range(150)}), file)
+    data = file.read_bytes()
+    for place in range(4, min(len(data) - 8, 400)):
+        for value in (0x00, 0x1C, 0x7F, 0xFF):
+            file.write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
+            with contextlib.suppress(ValueError):
+                assert read_parquet(file).num_rows == 150

@@ -25,6 +25,7 @@ from groot_ros.dataset.meta_models import (
     TaskRecord,
     problem_of,
 )
+from groot_ros.dataset.parquet_pages import check_pages
 from groot_ros.errors import GrootRosError
 from groot_ros.geometry import Array
 
@@ -280,6 +281,7 @@ def _check_size(path: Path, file: pq.ParquetFile, columns: list[str] | None) -> 
     size = sum(chunk.total_uncompressed_size for column in chunks.values() for chunk in column)
     if values > _MAX_VALUES or size > max(_MAX_VALUES * 8, _bytes_allowed(path)):
         raise ValueError(f'it says that it has {values} values, and {_MAX_VALUES} can be read')
+    check_pages(path, {names[number]: chunks[number] for number in read})
     for number in read:
         if metadata.schema.column(number).physical_type == 'BYTE_ARRAY':
             _check_text(path, names[number], chunks[number])
