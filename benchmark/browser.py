@@ -85,6 +85,10 @@ class Browser:
         """Loads a page."""
         self.call('Page.navigate', url=url)
 
+    def run_before_scripts(self, script: str) -> None:
+        """Runs a script in every page that is opened from now on, before the page's own."""
+        self.call('Page.addScriptToEvaluateOnNewDocument', source=script)
+
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
         """Sets the size of the window, px."""
         self.call(

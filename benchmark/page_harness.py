@@ -98,7 +98,14 @@ def calm_cell(task: str = 'put the cube into the bin') -> dict:
             'lost': False, 'state': 'IDLE', 'episode': '', 'task': '', 'rows': 0, 'filled': 0, 'saved': 2,
             'lost_messages': 0, 'queue': 0, 'encoder_lag_ms': 0, 'problems': [], 'next_task': task,
             'next_done': 1, 'next_wanted': 3, 'tasks': [{'text': task, 'done': 1, 'wanted': 3}],
-            'disk': {'text': '100 min left (60 GB)', 'level': 'good'}, 'streams': [],
+            'disk': {'text': '100 min left (60 GB)', 'level': 'good'},
+            'streams': [
+                {
+                    'topic': topic, 'rate_hz': 118.4, 'expected_hz': 125, 'age_ms': 1143, 'jitter_ms': 100.4,
+                    'lost': 12, 'level': 'bad', 'sentence': 'comes at 118.4 Hz instead of 125',
+                }
+                for topic in ('joint_states', 'policy/action_chunk')
+            ],
             'verdict': {'episode': 'episode_000001', 'verdict': 'fail', 'reasons': [task]},
         },
         'policy': {'lost': True, 'sentence': 'policy_server does not run.'},

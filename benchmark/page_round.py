@@ -5,7 +5,6 @@
 """
 
 import argparse
-import json
 import os
 import signal
 import tempfile
@@ -37,12 +36,17 @@ class PageRound:
         self._shoot = shoot
 
     def open(self) -> None:
-        """Opens the page, and waits for the arm, the recorder and an image."""
+        """Opens the page, waits for the arm, the recorder and an image, and writes the task."""
+        self.open_again()
+        self.wait('episode-state', 'READY', _START_S)
+        self.write_task()
+
+    def open_again(self) -> None:
+        """Opens the page, and waits for the arm and an image of each camera."""
         self.browser.open(f'http://{self.group.options.page_host}:{self.group.options.page_port}/')
         self.wait('arm-state', 'DISABLED', _START_S)
-        self.wait('episode-state', 'READY', _START_S)
-        self.browser.until("!document.querySelector('#cameras figure.stale')", _START_S)
-        self.write_task()
+        shown = "document.querySelector('#cameras figure')"
+        self.browser.until(f"{shown} && !document.querySelector('#cameras figure.stale')", _START_S)
 
     def write_task(self) -> None:
         """Writes the task into its field, by keyboard."""
@@ -54,18 +58,14 @@ class PageRound:
         """Holds the camera's process: the preflight turns red, and an episode does not start."""
         os.kill(self._camera_pid(), signal.SIGSTOP)
         self.browser.until("document.getElementById('problems').textContent.includes('zed/image: silent')")
-        self.browser.press('p')
-        self.answered('zed/image')
-        self.browser.press('r')
-        self.answered('Not ready')
+        assert 'zed/image: silent' in self.ask('p')
+        assert 'Not ready' in self.ask('r')
         self._shoot('red')
 
     def start_camera(self) -> None:
         """Lets the camera go on: the preflight turns green."""
         os.kill(self._camera_pid(), signal.SIGCONT)
-        self.wait('episode-state', 'READY')
-        self.browser.press('p')
-        self.answered('green: an episode can start')
+        self.ask_until('p', 'green: an episode can start')
         self._shoot('green')
 
     def record(self, rows: int, key: str) -> None:
@@ -77,31 +77,38 @@ class PageRound:
 
     def end(self, key: str) -> None:
         """Presses the key that ends the episode, and waits for its verdict."""
-        self.browser.press(key)
-        self.answered('saved')
+        assert 'saved' in self.ask(key)
         self.browser.until("document.getElementById('verdict-level').textContent.length > 1")
 
     def start(self, rows: int) -> None:
-        """Starts an episode by keyboard, and waits for its rows.
-
-        On a busy computer the preflight is red again and again: it is started when it is green.
-        """
-        deadline_s = time.monotonic() + _START_S
-        while self.browser.text('episode-state') != 'RECORDING':
-            assert time.monotonic() < deadline_s, 'the preflight has stayed red'
-            self.wait('episode-state', 'READY', _START_S)
-            self.browser.press('r')
-            self.answered('recording', 'Not ready')
-            self.browser.until("!document.getElementById('episode-state').textContent.startsWith('READY')")
-        self.wait_for_rows(rows)
+        """Starts an episode by keyboard, and waits for its rows."""
+        self.ask_until('r', 'recording')
+        self._wait_for_rows(rows)
 
     def redo(self, rows: int) -> None:
         """Discards the episode and records it again."""
-        self.browser.press('z')
-        self.answered('discarded', 'again')
-        if 'discarded' in self.browser.evaluate("document.querySelector('#answers p').textContent"):
-            self.browser.until("document.getElementById('episode-state').textContent !== 'RECORDING'")
-        self.start(rows)
+        if 'again' not in self.ask('z'):
+            self.ask_until('r', 'recording')
+        self._wait_for_rows(rows)
+
+    def ask(self, key: str) -> str:
+        """Presses a key, and returns the answer to its order."""
+        self.browser.evaluate("document.getElementById('answers').replaceChildren()")
+        self.browser.press(key)
+        self.browser.until("document.querySelector('#answers p')")
+        return self.browser.text('answers')
+
+    def ask_until(self, key: str, answer: str) -> None:
+        """Presses a key whenever the preflight is green, until its order gets an answer with a text.
+
+        On a busy computer streams come too slowly again and again, and an episode does not start then.
+        """
+        deadline_s = time.monotonic() + _START_S
+        told = ''
+        while answer not in told:
+            assert time.monotonic() < deadline_s, f'{answer} was not answered, but: {told}'
+            self.wait('episode-state', 'READY', _START_S)
+            told = self.ask(key)
 
     def enable(self) -> None:
         """Enables the arm, after the sentence that names what will move."""
@@ -127,14 +134,9 @@ class PageRound:
         """Waits until an element shows a text."""
         self.browser.until(f"document.getElementById('{element}').textContent === '{text}'", timeout_s)
 
-    def wait_for_rows(self, rows: int) -> None:
-        """Waits until the episode that is being recorded has so many rows."""
+    def _wait_for_rows(self, rows: int) -> None:
+        self.wait('episode-state', 'RECORDING')
         self.browser.until(f"parseInt(document.getElementById('episode-facts').textContent) >= {rows}")
-
-    def answered(self, *texts: str) -> None:
-        """Waits until the newest answer in the footer has one of the texts."""
-        newest = "document.querySelector('#answers p').textContent"
-        self.browser.until(f'{json.dumps(texts)}.some((text) => {newest}.includes(text))')
 
     def _camera_pid(self) -> int:
         return self.group.pid('camera_driver')
@@ -148,9 +150,16 @@ def running_round(
     embodiment: str = DEFAULT_EMBODIMENT,
 ) -> Iterator[PageRound]:
     """A simulated cell at a loopback address with its page, a browser, and the steps of a round."""
-    options = Options(
-        sim=True, robot_ip=host, output_dir=str(folder), page=True, page_host=host, embodiment=embodiment
+    # A shared computer may stall for longer than a real cell: these are the maximum limits of the driver.
+    patience = folder / 'patience.yaml'
+    patience.write_text(
+        '/**/ur5e_driver:\n  ros__parameters:\n'
+        '    {command_timeout_s: 2.0, max_command_age_s: 2.0, state_timeout_s: 0.6}\n'
     )
+    options = Options(
+        sim=True, robot_ip=host, output_dir=str(folder), page=True, page_host=host, embodiment=embodiment,
+        params_file=str(patience),
+    )  # fmt: skip
     with ProcessGroup('record', options, quiet=True) as group, Browser(*_DESK_PX) as browser:
         yield PageRound(browser, group, lambda name: shoot(browser, name))
 
@@ -185,7 +194,7 @@ def main() -> int:
 
     with (
         tempfile.TemporaryDirectory() as episodes,
-        running_round(Path(episodes), '127.9.0.1', shoot, 'ur5e_robotiq_zed_wrist') as steps,
+        running_round(Path(episodes), '127.9.0.1', shoot) as steps,
     ):
         play(steps)
     return 0

@@ -418,12 +418,13 @@ def test_images_come_with_their_age_one_after_the_other_is_seen():
         packet = await socket.receive_bytes(timeout=5)
         assert packet[0] == 0
         assert 0.25 <= np.frombuffer(packet[4:8], '<f4')[0] < 3.0
-        assert packet[8:10] == b'\xff\xd8'
+        assert np.frombuffer(packet[8:16], '<f8')[0] == pytest.approx(time.time() - 0.25, abs=3)
+        assert packet[16:18] == b'\xff\xd8'
         for level in (20, 30, 40):  # two of them while the page has not drawn the first
             images.put('zed/image', image(time.time_ns(), level), IMAGE_TYPE)
         await socket.send_str('0')
         newest = await socket.receive_bytes(timeout=5)
-        assert brightness(newest[8:]) == pytest.approx(40, abs=3)
+        assert brightness(newest[16:]) == pytest.approx(40, abs=3)
         await socket.send_str('0')
         images.put('zed/image', image(time.time_ns(), 40, encoding='bayer'), IMAGE_TYPE)
         assert 'bayer' in (await socket.receive_json(timeout=5))['problem']

@@ -17,8 +17,8 @@ from groot_ros.video.frame import VideoFrame, decode_frame
 _MAX_WIDTH = 640
 _QUALITY = 70
 _FPS = 15.0
-# Number of the camera, age of the image when it was sent in s, then the JPEG.
-_HEADER = struct.Struct('<Bxxxf')
+# Number of the camera, age of the image when it was sent in s, its stamp in s since 1970, then the JPEG.
+_HEADER = struct.Struct('<Bxxxfd')
 
 
 @dataclass
@@ -89,7 +89,7 @@ class CameraImages:
         assert self._loop is not None
         number, jpeg, stamp_ns = await self._loop.run_in_executor(self._encoder, self._encode, camera)
         age_s = (self._clock_ns() - stamp_ns) / 1e9
-        return number, _HEADER.pack(index, age_s) + jpeg
+        return number, _HEADER.pack(index, age_s, stamp_ns / 1e9) + jpeg
 
     def _encode(self, camera: _Camera) -> tuple[int, bytes, int]:
         with self._lock:

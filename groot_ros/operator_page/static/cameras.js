@@ -3,7 +3,7 @@
 
 const STALE_S = 0.7;
 const RETRY_MS = 1000;
-const HEADER_BYTES = 8;
+const HEADER_BYTES = 16;
 
 export class Cameras {
   constructor(place) {

@@ -8,7 +8,7 @@ const ARM_SOURCES = {
   DISABLED: 'nothing moves',
   STOPPED: 'stopped by itself',
   FREEDRIVE: 'a hand guides the arm',
-  ENABLED: 'nobody commands: the arm holds',
+  ENABLED: 'nobody commands',
 };
 
 export function showArm(arm) {
