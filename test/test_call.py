@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`groot-ros call` and `groot-ros status`, with a node that stands in for the cell."""
 
+import json
 import threading
 
 import pytest
@@ -96,6 +97,19 @@ def test_the_status_names_states_and_reasons(stand_in, capsys):
     ]
 
 
+def test_programs_get_status_and_answers_as_json(stand_in, capsys):
+    assert main(['status', '--namespace', 'made_up', '--json', '-']) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        'arm': {'state': 'STOPPED', 'source': '', 'reason': 'the policy was silent'},
+        'recorder': {'state': 'RECORDING', 'rows': 20, 'saved': 3, 'task': 'stack', 'problems': []},
+    }
+    assert main(['call', 'enable', '--namespace', 'made_up', '--json', '-']) == 0
+    assert json.loads(capsys.readouterr().out) == {'name': 'enable', 'answer': 'done as asked'}
+    assert main(['call', 'enable', '--namespace', 'made_up', '--quiet']) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ('', '')
+
+
 @pytest.mark.parametrize('words', [['call', 'enable'], ['status']])
 def test_a_cell_that_does_not_run_is_told(capsys, words):
     assert main([*words, '--namespace', 'nowhere', '--timeout', '0.2']) == 1
@@ -104,3 +118,17 @@ def test_a_cell_that_does_not_run_is_told(capsys, words):
 
 def test_the_help_lists_every_call():
     assert list(command.CALLS) == list(call.CALLS)
+
+
+@pytest.mark.parametrize(('words', 'printed'), [(['--json', '-'], True), (['--quiet'], False)])
+def test_the_demo_gives_its_metrics_to_programs(monkeypatch, capsys, tmp_path, words, printed):
+    def run_demo(output, episodes, host):
+        print('==> cell up')
+        (output / 'metrics.json').write_text('[{"name": "rows"}]')
+        return 0
+
+    monkeypatch.setattr('groot_ros.sim.nodes.demo.run_demo', run_demo)
+    assert main(['demo', '--output', str(tmp_path), *words]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ('[\n  {\n    "name": "rows"\n  }\n]\n' if printed else '')
+    assert ('==> cell up' in captured.err) == printed

@@ -891,3 +891,18 @@ def test_a_bag_is_evaluated_as_the_dataset_made_of_it(bags, serve, embodiment, t
 def test_what_cannot_be_evaluated_is_reported_before_the_policy_runs(converted, capsys, arguments, text):
     assert main(['evaluate', *(str(converted) if word == 'DATASET' else word for word in arguments)]) == 1
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('option', 'lines'), [('--json', 0), ('--quiet', 0), (None, 1)])
+def test_a_served_model_tells_its_address_to_people_or_programs(monkeypatch, capsys, option, lines):
+    monkeypatch.setattr(Server, 'run', lambda self: self._guard.close(0.0))
+    words = {'--json': ['--json', '-'], '--quiet': ['--quiet'], None: []}[option]
+    assert main(['serve', 'hold', '--port', '0', *words]) == 0
+    captured = capsys.readouterr()
+    if option == '--json':
+        told = json.loads(captured.out)
+        assert (told['host'], told['model']) == ('127.0.0.1', 'hold')
+        assert told['port'] > 0
+        assert 'answers at 127.0.0.1' in captured.err
+    else:
+        assert captured.out.count('answers at 127.0.0.1') == lines

@@ -5,6 +5,7 @@ import argparse
 
 from groot_ros.argument_types import positive_number
 from groot_ros.cli.options import ParagraphHelp
+from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_ros
 
 _TIMEOUT_S = 10.0
@@ -36,6 +37,7 @@ def add_parser(commands) -> None:
     command.add_argument('name', choices=CALLS)
     command.add_argument('--task', default='', help='task of the episode in words (start)')
     add_cell_options(command)
+    add_output_options(command, 'the answer')
     command.set_defaults(run=run)
 
 
@@ -44,7 +46,9 @@ def run(options: argparse.Namespace) -> int:
     require_ros('groot-ros call')
     from groot_ros.ros.call import call
 
-    print(call(options.name, options.task, options.namespace, options.timeout))
+    answer = call(options.name, options.task, options.namespace, options.timeout)
+    say(options, answer)
+    write_json(options, {'name': options.name, 'answer': answer})
     return 0
 
 

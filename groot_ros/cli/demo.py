@@ -2,10 +2,16 @@
 """`groot-ros demo`: record, convert, validate and replay in the simulated cell."""
 
 import argparse
+import contextlib
+import io
 import ipaddress
+import json
+import sys
 from pathlib import Path
+from typing import TextIO
 
-from groot_ros.argument_types import whole_number
+from groot_ros.argument_types import STANDARD_OUTPUT, whole_number
+from groot_ros.cli.output import add_output_options, write_json
 from groot_ros.cli.requirements import require_ros
 
 _DESCRIPTION = (
@@ -32,6 +38,7 @@ def add_parser(commands) -> None:
         default='127.0.0.1',
         help='loopback address of the simulated cell (default 127.0.0.1)',
     )
+    add_output_options(command, 'the metrics')
     command.set_defaults(run=run)
 
 
@@ -40,7 +47,17 @@ def run(options: argparse.Namespace) -> int:
     require_ros('groot-ros demo')
     from groot_ros.sim.nodes.demo import run_demo
 
-    return run_demo(options.output, options.episodes, options.host)
+    with contextlib.redirect_stdout(_stream(options)):
+        code = run_demo(options.output, options.episodes, options.host)
+    write_json(options, json.loads((options.output / 'metrics.json').read_text()))
+    return code
+
+
+def _stream(options: argparse.Namespace) -> TextIO:
+    """Where lines for people go, as in `output.say`."""
+    if options.quiet:
+        return io.StringIO()
+    return sys.stderr if options.json == STANDARD_OUTPUT else sys.stdout
 
 
 def _loopback(text: str) -> str:

@@ -16,6 +16,7 @@ from groot_ros.cli.options import (
     add_gr00t_version_option,
     add_model_options,
 )
+from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_policy_libraries
 from groot_ros.errors import GrootRosError, nearest
 from groot_ros.path_kind import describe_path
@@ -73,6 +74,7 @@ def add_parser(commands) -> None:
     command.add_argument('--port', type=port, default=5555, help='port (default 5555; 0 for any free port)')
     add_gr00t_version_option(command, 'the GR00T version whose reply format is used')
     add_model_options(command)
+    add_output_options(command, 'model, host and port, once it answers,')
     command.set_defaults(run=run)
 
 
@@ -130,6 +132,18 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _tell_address(options: argparse.Namespace, name: str, port: int) -> None:
+    say(options, f'{name} answers at {options.host}:{port}; Ctrl-C ends it.')
+    write_json(options, {'model': name, 'host': options.host, 'port': port})
+    sys.stdout.flush()
+
+
+def _relay(options: argparse.Namespace, line: str) -> None:
+    """Prints a line of the model's process, which is progress; why it ended is an error of its own."""
+    if not options.quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
 def _serve_policy(policy: 'Policy', embodiment: 'Embodiment', options: argparse.Namespace) -> int:
     """Serves a policy that needs no model, in this process."""
     from groot_ros.inference.protocol import TOKEN_VARIABLE
@@ -140,7 +154,7 @@ def _serve_policy(policy: 'Policy', embodiment: 'Embodiment', options: argparse.
     token = os.environ.get(TOKEN_VARIABLE, '')
     with contextlib.closing(policy):
         server = Server(backend, options.host, options.port, options.gr00t_version, token)
-        print(f'{policy.spec.name} answers at {options.host}:{server.port}; Ctrl-C ends it.', flush=True)
+        _tell_address(options, policy.spec.name, server.port)
         with contextlib.suppress(KeyboardInterrupt):
             server.run()
     return 0
@@ -163,10 +177,10 @@ def _serve_checkpoint(folder: Path, embodiment: 'Embodiment', options: argparse.
         port=options.port,
         gr00t_version=options.gr00t_version,
     )
-    process = ModelProcess(settings, embodiment, lambda line: print(line, file=sys.stderr, flush=True))
+    process = ModelProcess(settings, embodiment, lambda line: _relay(options, line))
     try:
         process.wait()
-        print(f'{process.name} answers at {options.host}:{process.port}; Ctrl-C ends it.', flush=True)
+        _tell_address(options, process.name, process.port)
         process.join()
     except KeyboardInterrupt:
         return 0

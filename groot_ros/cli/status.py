@@ -4,6 +4,7 @@
 import argparse
 
 from groot_ros.cli.call import add_cell_options
+from groot_ros.cli.output import add_output_options, say, write_json
 from groot_ros.cli.requirements import require_ros
 
 
@@ -15,13 +16,16 @@ def add_parser(commands) -> None:
         description='Shows the state of the arm and of the recorder of a running cell, with the reasons.',
     )
     add_cell_options(command)
+    add_output_options(command, 'the states')
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prints what arm and recorder report."""
     require_ros('groot-ros status')
-    from groot_ros.ros.call import status_lines
+    from groot_ros.ros.call import arm_line, read_status, recorder_line, status_document
 
-    print('\n'.join(status_lines(options.namespace, options.timeout)))
+    arm, recorder = read_status(options.namespace, options.timeout)
+    say(options, arm_line(arm), recorder_line(recorder))
+    write_json(options, status_document(arm, recorder))
     return 0

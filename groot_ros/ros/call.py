@@ -79,8 +79,8 @@ def call(name: str, task: str, namespace: str, timeout_s: float) -> str:
     return answer.message
 
 
-def status_lines(namespace: str, timeout_s: float) -> list[str]:
-    """What arm and recorder report, a line for each. Raises GrootRosError if neither reports in time."""
+def read_status(namespace: str, timeout_s: float) -> tuple[RobotStatus | None, EpisodeStatus | None]:
+    """What arm and recorder report. Raises GrootRosError if neither reports in time."""
     newest: dict[str, Any] = {}
     with _made_node(namespace) as node:
         _listen(node, RobotStatus, 'robot_status', newest)
@@ -90,7 +90,23 @@ def status_lines(namespace: str, timeout_s: float) -> list[str]:
             rclpy.spin_once(node, timeout_sec=_SPIN_S)
         if not newest:
             raise GrootRosError(_absent(node.resolve_topic_name('robot_status')))
-    return [arm_line(newest.get('robot_status')), recorder_line(newest.get('episode_status'))]
+    return newest.get('robot_status'), newest.get('episode_status')
+
+
+def status_document(arm: RobotStatus | None, recorder: EpisodeStatus | None) -> dict[str, Any]:
+    """The same as arm_line and recorder_line, for programs; None for what does not report."""
+    document: dict[str, Any] = {'arm': None, 'recorder': None}
+    if arm is not None:
+        document['arm'] = {'state': _ARM_STATES[arm.state], 'source': arm.source, 'reason': arm.reason}
+    if recorder is not None:
+        document['recorder'] = {
+            'state': _EPISODE_STATES[recorder.state],
+            'rows': int(recorder.rows),
+            'saved': int(recorder.saved),
+            'task': recorder.task,
+            'problems': list(recorder.problems),
+        }
+    return document
 
 
 def arm_line(status: RobotStatus | None) -> str:
