@@ -2,6 +2,7 @@
 """A short run of `make fuzz`, and whether it counts what it says it counts."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,3 +76,8 @@ def test_damaged_input_is_refused_in_a_sentence(name):
     counts = run_cases(TARGETS[name][0], list(range(8)), seed=3, jobs=2)
     assert [finding.text for finding in counts.findings] == []
     assert sum(counts.outcomes.values()) == 8
+
+
+def test_the_page_names_every_target():
+    page = (Path(__file__).parents[1] / 'docs/reliability.md').read_text()
+    assert [name for name in TARGETS if f'`{name}`' not in page] == []
