@@ -155,7 +155,7 @@ MUTANTS = (
         'for index in range(1, count + 1):',
         'for index in (count,):',
     ),
-    Mutant('the smoothing forgets catching up', _LIMITS, 'return MAX_CATCH_UP * max(', 'return max('),
+    Mutant('the smoothing forgets catching up', _LIMITS, 'self._smoothing_s = MAX_CATCH_UP * max(', 'self._smoothing_s = max('),
     Mutant(
         'a sequence number may come twice',
         _BINDING,
@@ -312,14 +312,14 @@ MUTANTS = (
     Mutant(
         'numbers that are not finite pass',
         _RECORDS,
-        'if not np.all(np.isfinite(values)):',
-        'if False:',
+        'if np.abs(values).max() <= _MAX_ABS',
+        'if not np.abs(values).max() > _MAX_ABS',
     ),
     Mutant(
         'numbers that no robot has pass',
         _RECORDS,
-        'if np.abs(values).max() > _MAX_ABS.get(name, np.inf):',
-        'if False:',
+        '_MAX_ABS.get(name, _MAX_FLOAT)',
+        '_MAX_FLOAT',
     ),
 )
 

@@ -2,6 +2,7 @@
 """Poses and deltas: round trips, and the traps of rotations near pi."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -22,6 +23,8 @@ from groot_ros.geometry import (
 positions = st.lists(st.floats(-1, 1), min_size=3, max_size=3).map(np.array)
 rotvecs = st.lists(st.floats(-1.7, 1.7), min_size=3, max_size=3).map(np.array)
 poses = st.tuples(positions, rotvecs).map(lambda pair: pose_from_rotvec(np.concatenate(pair)))
+quaternions = poses.map(lambda pose: pose[3:])
+quaternions = poses.map(lambda pose: pose[3:])
 deltas = st.tuples(positions, rotvecs).map(lambda pair: np.concatenate([pair[0] * 0.1, pair[1] * 0.5]))
 
 
@@ -94,3 +97,17 @@ def test_continuous_quaternions_change_nothing_but_signs(path):
     smooth = continuous_quaternions(path)
     np.testing.assert_array_equal(smooth[0], path[0])
     np.testing.assert_allclose(np.abs(smooth), np.abs(path))
+
+
+@given(quaternions, quaternions)
+def test_the_angle_between_two_poses_is_that_of_scipy(first, second):
+    start = np.array([0.0, 0.0, 0.0, *first])
+    end = np.array([1.0, 2.0, 3.0, *second])
+    expected = (Rotation.from_quat(second) * Rotation.from_quat(first).inv()).magnitude()
+    assert angle_between(start, end) == pytest.approx(expected, abs=1e-7)
+    assert angle_between(start, np.array([*end[:3], *-end[3:]])) == pytest.approx(expected, abs=1e-7)
+
+
+def test_a_quaternion_of_zeros_has_no_angle():
+    with pytest.raises(ValueError, match='zeros'):
+        angle_between(np.zeros(7), np.array([0, 0, 0, 0, 0, 0, 1.0]))

@@ -16,6 +16,8 @@ _MAX_ABS = {
     'speed_scaling': 2.0,
 }
 
+_MAX_FLOAT = np.finfo(float).max
+
 
 def read_state(data: bytes) -> np.void:
     """The STATE record of these bytes. Raises ValueError for a number that no UR5e reports."""
@@ -29,9 +31,11 @@ def read_beat(data: bytes) -> np.void:
 
 def _checked(record: np.void) -> np.void:
     for name in record.dtype.names:
-        values = np.atleast_1d(record[name])
+        values = record[name]
+        if np.abs(values).max() <= _MAX_ABS.get(name, _MAX_FLOAT):  # which NaN and infinity are not
+            continue
+        values = np.atleast_1d(values)
         if not np.all(np.isfinite(values)):
             raise ValueError(f'the robot reported {name} {values.tolist()}, which is not finite')
-        if np.abs(values).max() > _MAX_ABS.get(name, np.inf):
-            raise ValueError(f'the robot reported {name} {values.tolist()}, which no UR5e can have')
+        raise ValueError(f'the robot reported {name} {values.tolist()}, which no UR5e can have')
     return record
