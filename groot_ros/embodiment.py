@@ -5,6 +5,7 @@ Everything that needs a layout reads it here.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -267,7 +268,9 @@ class Embodiment(_Strict):
             f'The embodiment {self.name} has no pose in its state: add one with `field: pose` to its YAML.'
         )
 
-    @property
+    # Cached from here on: the recorder asks at each message. model_copy copies these too, so that it may not
+    # change states or actions.
+    @cached_property
     def commands(self) -> tuple[tuple[ActionField, TopicField, slice], ...]:
         """Actions with a source: the action, what is sampled, and its slice of a tick's commands."""
         found = []
@@ -279,17 +282,17 @@ class Embodiment(_Strict):
                 start += source.size
         return tuple(found)
 
-    @property
+    @cached_property
     def commands_size(self) -> int:
         """How many numbers the commands of a tick are."""
         return sum(source.size for _, source, _ in self.commands)
 
-    @property
+    @cached_property
     def sampled_fields(self) -> list[TopicField]:
         """Everything that is sampled at a tick, cameras left out: the state fields, then the commands."""
         return [*self.state, *(field for _, field, _ in self.commands)]
 
-    @property
+    @cached_property
     def sampled_topics(self) -> list[str]:
         """Topics of `sampled_fields`, each once. Raises GrootRosError for an embodiment of tables only."""
         fields = self.sampled_fields
