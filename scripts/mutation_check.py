@@ -155,7 +155,12 @@ MUTANTS = (
         'for index in range(1, count + 1):',
         'for index in (count,):',
     ),
-    Mutant('the smoothing forgets catching up', _LIMITS, 'self._smoothing_s = MAX_CATCH_UP * max(', 'self._smoothing_s = max('),
+    Mutant(
+        'the smoothing forgets catching up',
+        _LIMITS,
+        'self._smoothing_s = MAX_CATCH_UP * max(',
+        'self._smoothing_s = max(',
+    ),
     Mutant(
         'a sequence number may come twice',
         _BINDING,
