@@ -7,11 +7,12 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
 export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
 endif
 
-.PHONY: help setup demo test lint bench fuzz walk mutants docs test-robot-env clean
+.PHONY: help setup demo test test-long lint bench fuzz walk mutants docs test-robot-env clean
 
 help:
 	@echo 'make demo    the whole loop in the simulated cell: record, convert, validate, replay, report'
 	@echo 'make test    linters and tests'
+	@echo 'make test-long  tests of the simulated cell that take longer, before a release'
 	@echo 'make bench   benchmarks, results in benchmark/results'
 	@echo 'make fuzz    10,000 damaged inputs to all that reads files and messages, in half an hour'
 	@echo 'make walk    ten random walks of 200 steps of each node through its states, calls and parameters'
@@ -32,8 +33,11 @@ lint: setup
 	@$(PYTHON) -m ruff format --check .
 
 test: lint
-	@$(PYTHON) -m pytest -q -n 2 -m 'not cell'
-	@$(PYTHON) -m pytest -q -m cell
+	@$(PYTHON) -m pytest -q -n 2 -m 'not cell and not long'
+	@$(PYTHON) -m pytest -q -m 'cell and not long'
+
+test-long: lint
+	@$(PYTHON) -m pytest -q -m long
 
 bench: setup
 	@$(PYTHON) benchmark/run_all.py

@@ -161,6 +161,7 @@ def test_a_driver_that_is_killed_leaves_the_arm_holding_and_the_script_stopped(c
         assert operator.until(lambda: not running())
 
 
+@pytest.mark.long
 def test_a_controller_silent_for_longer_than_the_library_waits_is_found_again(driver, operator):
     # Trap a again: more than 2.5 s without data.
     assert operator.enable().success
@@ -175,6 +176,7 @@ def test_a_controller_silent_for_longer_than_the_library_waits_is_found_again(dr
     assert works_again(operator)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ('speed_rad_s', 'answer'), [(0.0, 'another program runs'), (0.1, 'the arm still moves')]
 )
@@ -226,6 +228,7 @@ def test_the_first_enable_after_the_end_of_the_script_works(driver, operator):
     assert answer.success, answer.message
 
 
+@pytest.mark.long
 def test_disabling_is_handled_while_the_arm_recovers(driver, operator):
     assert operator.enable().success
     driver.hooks.call('protective_stop')
@@ -252,6 +255,7 @@ def test_registers_that_another_client_owns_are_an_answer(driver, operator):
     assert works_again(operator)
 
 
+@pytest.mark.long
 def test_a_controller_that_never_answers_does_not_block_the_driver(operator, start_node, loopback):
     # Trap f: the library's constructors hold the interpreter's lock.
     with socket.create_server((loopback, 30004)):
@@ -273,6 +277,7 @@ def test_another_robot_is_refused(start_cell, operator, start_node):
     assert 'UR10' in answer.message
 
 
+@pytest.mark.long
 def test_a_cb3_asks_for_its_rate_and_then_works(start_cell, operator, start_node):
     cell = start_cell('--polyscope', '3.15.4')
     first = start_node('ur5e_driver', robot_ip=cell.host)
@@ -366,6 +371,7 @@ def test_the_life_cycle_is_that_of_a_managed_node(cell, operator, start_node):
     assert 'deactivated' in operator.status.reason
 
 
+@pytest.mark.long
 def test_state_stamps_rise_evenly_by_robot_time(driver, operator):
     stamps = []
     operator.node.create_subscription(

@@ -47,7 +47,9 @@ def test_the_loop_closes(tmp_path, loopback):
     assert report.count('data:image/') == 3
 
 
-@pytest.mark.parametrize('stage', ['==> cell up', 'Recording episode_000000'])
+@pytest.mark.parametrize(
+    'stage', [pytest.param('==> cell up', marks=pytest.mark.long), 'Recording episode_000000']
+)
 def test_an_interrupt_in_a_stage_leaves_nothing_running(stage, tmp_path, loopback):
     command = demo_command(loopback, tmp_path / 'demo')
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

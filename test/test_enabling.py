@@ -143,6 +143,7 @@ def test_a_driver_that_waits_for_nobody_tells_nothing(wrong):
     assert told(node) == []
 
 
+@pytest.mark.long
 @pytest.mark.cell
 def test_a_simulated_cell_that_enables_itself_records_without_a_person(loopback, tmp_path, eventually):
     options = ['--sim', '--enable', '--robot-ip', loopback, '--episodes', '1', '--output-dir', str(tmp_path)]

@@ -13,6 +13,7 @@ from benchmark.page_round import play, running_round
 
 pytestmark = [
     pytest.mark.cell,
+    pytest.mark.long,
     pytest.mark.skipif(not find_chromium(), reason='no Chromium is installed: apt install chromium'),
 ]
 

@@ -95,6 +95,7 @@ def test_a_policy_that_hangs_ends_at_rest_with_its_reason(watched, operator, sta
     assert watched.status.state == PolicyStatus.STOPPED
 
 
+@pytest.mark.long
 def test_another_policy_is_loaded_during_a_run_or_refused(watched, operator, converted, start_node):
     start_node('policy_server', backend='scripted')
     watched.ready()
@@ -154,6 +155,7 @@ def test_after_an_override_the_policy_waits_until_it_is_enabled_again(watched, o
     assert operator.until(lambda: operator.status.source == 'policy')
 
 
+@pytest.mark.long
 def test_a_policy_may_continue_by_itself_after_an_override(watched, operator, start_node):
     start_node('policy_server', backend='scripted', resume_after_override=True)
     watched.ready()
@@ -163,6 +165,7 @@ def test_a_policy_may_continue_by_itself_after_an_override(watched, operator, st
     assert operator.until(lambda: operator.status.source == 'policy')
 
 
+@pytest.mark.long
 def test_an_override_ends_a_replay(watched, operator, converted, start_node):
     start_node('policy_server', backend='replay', dataset=str(converted))
     watched.ready()
@@ -172,6 +175,7 @@ def test_an_override_ends_a_replay(watched, operator, converted, start_node):
     assert watched.status.reason == 'teleop commands the arm: start the replay again'
 
 
+@pytest.mark.long
 def test_a_run_by_action_ends_by_its_topic_by_its_time_and_by_cancelling(watched, operator, start_node):
     start_node('policy_server', backend='hold')
     watched.ready()
