@@ -365,7 +365,13 @@ class Operator:
         return future.result()
 
     def enable(self, on: bool = True):
-        return self.call(SetBool, 'ur5e_driver/enable', SetBool.Request(data=on))
+        """Asks again, as a person would, if a process of the driver was held up meanwhile."""
+        for _ in range(3):
+            answer = self.call(SetBool, 'ur5e_driver/enable', SetBool.Request(data=on))
+            if answer.success or 'stopped meanwhile' not in answer.message:
+                break
+            self.until(lambda: False, 1.0)
+        return answer
 
     def recover(self):
         return self.call(Trigger, 'ur5e_driver/recover', Trigger.Request())
