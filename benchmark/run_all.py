@@ -7,9 +7,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BENCHMARKS = (
-    'convert',
     'control',
-    'loop',
+    'convert',
+    'demo',
+    'driver_checks',
     'policy',
     'policy_cell',
     'policy_execution',
