@@ -288,12 +288,12 @@ class Embodiment(_Strict):
         return sum(source.size for _, source, _ in self.commands)
 
     @cached_property
-    def sampled_fields(self) -> list[TopicField]:
+    def sampled_fields(self) -> tuple[TopicField, ...]:
         """Everything that is sampled at a tick, cameras left out: the state fields, then the commands."""
-        return [*self.state, *(field for _, field, _ in self.commands)]
+        return (*self.state, *(field for _, field, _ in self.commands))
 
     @cached_property
-    def sampled_topics(self) -> list[str]:
+    def sampled_topics(self) -> tuple[str, ...]:
         """Topics of `sampled_fields`, each once. Raises GrootRosError for an embodiment of tables only."""
         fields = self.sampled_fields
         if not all(field.topic for field in [*fields, *self.cameras]):
@@ -301,7 +301,7 @@ class Embodiment(_Strict):
                 f'The embodiment {self.name} names no topics, because it is for tables (HDF5, LeRobot): '
                 'choose another one for bags and live topics.'
             )
-        return list(dict.fromkeys(field.topic for field in fields))
+        return tuple(dict.fromkeys(field.topic for field in fields))
 
     @property
     def required_topics(self) -> list[str]:

@@ -52,6 +52,7 @@ _SERVICE_S = 30.0
 _REPLAYED_EPISODE = 0
 _MARKER = '.groot_ros_demo'
 _SETTLE_S = 1.0
+_SLOW = 'If streams came too slowly, the computer did other work: close other programs and run it again.'
 
 
 @dataclass
@@ -324,7 +325,7 @@ def _conclude(result: DemoResult, output: Path) -> int:
     print(f'\n{output / "report.html"} and {output / "metrics.json"} written after {result.seconds:.0f} s.')
     bad = [metric.name for metric in result.metrics if not metric.good]
     if bad:
-        print(f'error: worse than its bound: {"; ".join(bad)}', file=sys.stderr)
+        print(f'error: worse than its bound: {"; ".join(bad)}. {_SLOW}', file=sys.stderr)
     return 1 if bad else 0
 
 
